@@ -1,0 +1,44 @@
+# make demo: a small corpus from rendered pictures, by the whole flow.   make test: the tests.
+# Both set everything up first: a virtual environment with pinned, hashed packages in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint setup requirements clean
+
+demo: setup
+	@mkdir -p demo
+	@test -f demo/demo.toml || $(BIN)/shardmill init demo/demo.toml --source rendered
+	$(BIN)/shardmill run demo/demo.toml
+	$(BIN)/shardmill verify demo/demo-corpus
+	@echo
+	@echo "Shards:   $(BIN)/shardmill urls demo/demo-corpus train"
+	@echo "Question: $(BIN)/shardmill sql demo/demo-corpus 'select text, ocr_text from samples limit 5'"
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+
+setup: .venv/done
+
+.venv/done: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older: set PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+requirements:
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
+
+clean:
+	rm -rf .venv demo build *.egg-info

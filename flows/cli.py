@@ -1,0 +1,231 @@
+"""The command line `shardmill`. A mistake of the user's is answered in one line, with exit code 2."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.config import TEMPLATE_SOURCES, UserError, template
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make for datasets.")
+console = Console()
+
+Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", show_default=False)]
+RootUrl = Annotated[str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL.", show_default=False)]
+
+
+def main() -> None:
+    from pipelines.gates import GateFailed
+    from pipelines.job import StageFailed
+    from pipelines.lock import Busy
+
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except (Busy, GateFailed, StageFailed) as error:
+        sys.exit(_say(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped; what was committed stays, run again to go on", 130))
+
+
+def _say(error: object, code: int) -> int:
+    print(f"shardmill: {error}", file=sys.stderr)
+    return code
+
+
+@app.command()
+def init(
+    config: Config,
+    source: Annotated[str, typer.Option(help=f"One of {', '.join(TEMPLATE_SOURCES)}.")] = "webdataset",
+) -> None:
+    """Write a short, commented configuration."""
+    if source not in TEMPLATE_SOURCES:
+        raise UserError(f"--source: no source {source!r}; there are {', '.join(TEMPLATE_SOURCES)}")
+    try:
+        with config.open("x") as file:
+            file.write(template(config, source))
+    except FileExistsError:
+        raise UserError(f"{config}: is there already; choose another name or remove it") from None
+    except FileNotFoundError:
+        raise UserError(f"{config.parent}: no such folder; make it first") from None
+    print(f"wrote {config}; look it through, then: shardmill plan {config}")
+
+
+@app.command()
+def plan(config: Config, until: Annotated[str | None, typer.Option(help="The last stage.")] = None) -> None:
+    """Say what a run would make, and why. Writes nothing."""
+    from pipelines.corpus import open_corpus
+    from pipelines.corpus import plan as plan_of
+
+    planned = plan_of(open_corpus(config), until)
+    for path, partitions in planned.vanished:
+        console.print(f"[bold red]vanished[/] {path}: {len(partitions)} partitions go, with all that was made of them")
+    table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
+    for stage in planned.stages:
+        why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
+        rows = "?" if stage.rows is None else f"{stage.rows:,}"
+        table.add_row(stage.stage, f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
+    console.print(table)
+
+
+@app.command()
+def run(
+    config: Config,
+    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+) -> None:
+    """Make what is not current. Safe to be stopped at any moment, and to be run again."""
+    from pipelines.corpus import open_corpus, report
+    from pipelines.corpus import plan as plan_of
+
+    corpus = open_corpus(config)
+    if plan_of(corpus, until).work():
+        _run_flow(config, until, wait)
+    else:
+        console.print("everything is current: nothing to make")
+    _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
+    console.print(f"the corpus is {corpus.root.url}; ask it: shardmill sql {corpus.root.url} 'from accounting'")
+
+
+def _run_flow(config: Path, until: str | None, wait: float) -> None:
+    """Runs the flow in this process. Prefect starts a temporary server if none is named."""
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    from flows.build_corpus import build_corpus
+    from flows.progress import bars
+    from pipelines.lock import Busy
+
+    with bars():
+        state = build_corpus(config, until, wait, return_state=True)
+    if state.name == "Skipped":
+        raise Busy(state.message)
+    state.result()
+
+
+def _print_reports(reports) -> None:
+    table = Table("stage", "rows in", "kept", "left out, by reason")
+    for stage in reports:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(stage.reasons).most_common())
+        table.add_row(stage.stage, f"{stage.rows:,}", f"{stage.kept:,}", reasons or "-")
+    console.print(table)
+
+
+@app.command()
+def stats(root: RootUrl) -> None:
+    """Show what a corpus holds: rows in, kept, and each reason, stage by stage; shard sets; last runs."""
+    from pipelines.stats import corpus_stats
+
+    for title, columns, lines in corpus_stats(open_root(root)):
+        table = Table(*columns, title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line))
+        console.print(table)
+
+
+@app.command()
+def sql(
+    root: RootUrl,
+    question: Annotated[str, typer.Argument(help="SQL over the catalog's views.", show_default=False)],
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whole, instead of a table.")] = False,
+) -> None:
+    """Ask the catalog. Its views: rows, images, ocr, selection, samples, shards, accounting, changes, runs, …"""
+    from pipelines.catalog import query, refresh_catalog
+
+    here = open_root(root)
+    refresh_catalog(here)
+    answer = query(here, question)
+    if csv:
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+    else:
+        _print_answer(answer)
+
+
+def _print_answer(answer, most: int = 100) -> None:
+    table = Table(*answer.column_names)
+    for row in answer.slice(0, most).to_pylist():
+        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row.values()))
+    console.print(table)
+    if answer.num_rows > most:
+        console.print(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
+
+
+@app.command()
+def urls(
+    root: RootUrl,
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
+) -> None:
+    """List a set's tars in order, for any WebDataset reader."""
+    from pipelines.shards import read_card
+
+    here = open_root(root)
+    card = read_card(here, set_name)
+    if card is None:
+        from pipelines.catalog import card_names
+
+        raise UserError(f"urls: no shard set {set_name!r}; there are {', '.join(card_names(here)) or 'none yet'}")
+    for entry in card["shards"]:
+        print(here.url_of(f"shards/{entry['tar']}"))
+
+
+@app.command()
+def verify(root: RootUrl) -> None:
+    """Check every digest, every index entry, and that every row is accounted for. Exit code 1 if something is wrong."""
+    from pipelines.verify import verify_root
+
+    found = verify_root(open_root(root), lambda stage: console.print(f"checking {stage}", style="dim"))
+    for problem in found.problems:
+        console.print(f"[bold red]wrong[/] {problem}", highlight=False)
+    if found.garbage:
+        console.print(f"{len(found.garbage)} files are named by no commit; `shardmill clean` removes them")
+    console.print(f"{found.rows:,} rows, {found.bytes / 1e6:,.1f} MB of images, {found.samples:,} samples: "
+                  + (f"{len(found.problems)} problems" if found.problems else "all is well"))  # fmt: skip
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    root: RootUrl,
+    grace: Annotated[float, typer.Option(help="Keep what is younger than this many hours.")] = 24.0,
+    keep: Annotated[int, typer.Option(help="Releases of each shard set to keep.")] = 3,
+) -> None:
+    """Remove what no commit names: leavings of killed runs, replaced payloads, old releases."""
+    from pipelines.verify import clean_root
+
+    removed, size = clean_root(open_root(root), grace * 3600, keep)
+    console.print(f"removed {removed:,} files, {size / 1e6:,.1f} MB")
+
+
+@app.command()
+def schedule(
+    config: Config,
+    cron: Annotated[str, typer.Option(help="When, e.g. '0 3 * * *'.", show_default=False)],
+    pool: Annotated[str, typer.Option(help="The work pool of the workers that run it.")] = "shardmill",
+) -> None:
+    """Run a configuration on a schedule, by Prefect workers."""
+    from flows.schedule import schedule as deploy
+    from pipelines.corpus import open_corpus
+
+    open_corpus(config)
+    name = deploy(config, cron, pool)
+    print(f"deployed {name}; a worker runs it: prefect worker start --pool {pool}")
+
+
+def open_root(url: str):
+    """A root that is there. Raises `UserError` for a folder that is none."""
+    from pipelines.root import Root
+    from pipelines.rows import SETTLED
+
+    root = Root(str(Path(url).resolve()) if "://" not in url else url)
+    if not root.exists(SETTLED):
+        raise UserError(f"{url}: no corpus there (no {SETTLED}); name the `root` of a configuration that was run")
+    return root

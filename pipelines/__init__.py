@@ -1,0 +1,1 @@
+"""The stages and what makes them. Never imports torch or `training`: the shard on disk is the contract."""

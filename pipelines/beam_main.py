@@ -1,0 +1,85 @@
+"""The one Beam transform: every stage's work runs through it, on any runner. Started by `pipelines.job`.
+
+Beam's local runner waits for ever when one of its worker processes dies (out of memory, say); here the whole group
+ends instead, and the run with one line that says so.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.job import Work
+
+
+class Make(beam.DoFn):
+    def __init__(self, work: Work):
+        self.work = work
+
+    def process(self, item: Any):
+        self.work.make(item)
+        return ()
+
+
+@dataclass
+class MakeAll(beam.PTransform):
+    """Has each item made by one worker. Elements are names of what to make: no image ever passes a shuffle."""
+
+    work: Work
+    items: Sequence[Any]  # the largest first
+
+    def expand(self, pipeline):
+        return (
+            pipeline
+            | beam.Create(self.items, reshuffle=False)
+            | beam.Reshuffle()
+            | f"Make {self.work.name}" >> beam.ParDo(Make(self.work))
+        )
+
+
+def main(failed: str) -> None:
+    """Runs the work that stands on standard input; an error goes to the file `failed` in one line."""
+    work, items, config = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.excepthook = _end_with_worker
+    try:
+        with beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options)) as pipeline:
+            pipeline | MakeAll(work, items)
+    except Exception as error:
+        Path(failed).write_text(_one_line(error))
+        logging.exception("%s failed", work.name)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    """What a worker raised: Beam hands it on as the last line of a long text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
+
+
+def _end_with_parent() -> None:
+    """Blocks until the parent closes its end of our standard input, by will or by death."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def _end_with_worker(args: threading.ExceptHookArgs) -> None:
+    """Beam's local runner starts each worker from a thread, which raises when the worker dies."""
+    threading.__excepthook__(args)
+    if "Worker subprocess exited" in str(args.exc_value):
+        sys.stderr.flush()
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,223 @@
+"""A partition is one Parquet file whose footer says what it was made from: its `Commit`.
+
+The footer is the only commit point: payload first, then this one small file, put in place at once.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.ledger import Ledger
+from pipelines.root import Root, point
+from schemas.arrow import Row, to_table
+
+
+class Corrupt(Exception):
+    """Bytes under the root are not what was committed."""
+
+
+def canonical(value: Any) -> bytes:
+    """One text for one value, the same on any machine and for any order of a mapping's keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """32 hex digits of the SHA-256 of a value."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:32]
+
+
+def key_of(*names: str) -> str:
+    """A sample's key: 16 hex digits of the SHA-256 of what names it in its source."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def bucket_of(key: str, buckets: int) -> int:
+    """Which of a source file's partitions a key belongs to. Uses the key's first half; shards use the second."""
+    return int(key[:8], 16) % buckets
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a partition's footer says."""
+
+    stage: str
+    partition: int
+    version: int  # of the stage
+    settings: dict[str, Any]  # configuration, model and prompt identity
+    inputs: dict[str, dict[str, str]]  # what was read: stage -> column -> digest
+    fingerprint: str
+    digests: dict[str, str] = field(default_factory=dict)  # column -> digest
+    rows: int = 0
+    kept: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    payload: str | None = None  # name of the tar beside it
+    payload_sha256: str | None = None
+
+
+class Stage:
+    """A named step from partitions to partitions. Subclasses are frozen dataclasses of what they are set to."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same inputs would give other rows
+    schema: ClassVar[pa.Schema]
+    reasons: ClassVar[Mapping[str, str]]  # word -> what it means
+    retryable: ClassVar[frozenset[str]] = frozenset()
+    places: ClassVar[frozenset[str]] = frozenset()  # columns that say where bytes lie, not what they are
+
+    def settings(self) -> dict[str, Any]:
+        """All of the configuration that changes rows, JSON values only."""
+        return {}
+
+    def identity(self) -> str:
+        return digest([self.name, self.version, self.settings()])
+
+    def file(self, partition: int) -> str:
+        return file_of(self.name, partition)
+
+
+def contents(commits: Iterable[Commit]) -> str:
+    """One digest for what many partitions say: of all their columns but `made_from`."""
+    sha256 = hashlib.sha256()
+    for commit in commits:
+        sha256.update(f"{commit.stage}/{commit.partition}".encode())
+        for column in sorted(commit.digests.keys() - {"made_from"}):
+            sha256.update(commit.digests[column].encode())
+    return sha256.hexdigest()[:32]
+
+
+# Reading
+
+
+def file_of(stage: str, partition: int) -> str:
+    return f"{stage}/{partition:05d}.parquet"
+
+
+def open_parquet(root: Root, name: str) -> pq.ParquetFile:
+    return pq.ParquetFile(root.path(name) if root.is_local else io.BytesIO(root.read(name)))
+
+
+def commit_in(metadata: pq.FileMetaData) -> Commit | None:
+    """The commit that a Parquet footer holds."""
+    text = (metadata.metadata or {}).get(b"shardmill")
+    return Commit(**json.loads(text)) if text else None
+
+
+def read_commit(root: Root, name: str) -> Commit | None:
+    """The commit of a partition's file, or None if it is absent or cannot be read."""
+    try:
+        if root.is_local:
+            return commit_in(pq.read_metadata(root.path(name)))
+        with root.fs.open(root.path(name), "rb") as file:
+            return commit_in(pq.read_metadata(file))
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+
+
+def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a partition's file; none if it is absent."""
+    try:
+        with open_parquet(root, name) as file:
+            return file.read(columns=list(columns) if columns else None).to_pylist()
+    except FileNotFoundError:
+        return []
+
+
+# Writing
+
+
+def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """Rows as a Parquet file with fixed settings: equal rows give equal bytes."""
+    table, buffer = to_table(rows, schema), io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table, row_group_size=100_000)
+        if metadata is not None:
+            writer.add_key_value_metadata({"shardmill": canonical(metadata).decode()})
+    return buffer.getvalue()
+
+
+def column_digests(rows: Sequence[Row], schema: pa.Schema) -> dict[str, str]:
+    return {name: digest([row[name] for row in rows]) for name in schema.names}
+
+
+def completed(commit: Commit, rows: Sequence[Row], schema: pa.Schema) -> Commit:
+    """The commit with what can be counted in its rows. Raises `ValueError` when they are not in strict key order."""
+    keys = [row["key"] for row in rows]
+    if any(a >= b for a, b in pairwise(keys)):
+        raise ValueError(f"{commit.stage} {commit.partition}: keys are not unique and in order")
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    counted = {"rows": len(rows), "kept": len(rows) - reasons.total(), "reasons": dict(sorted(reasons.items()))}
+    return replace(commit, **counted, digests=column_digests(rows, schema))
+
+
+def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> list[Row]:
+    """What differs, key by key: {key, change, before, after}; the latter two as JSON, see `schemas.ledger`."""
+    ignored = {"made_from", *ignored}
+    before, after = ({row["key"]: row for row in rows} for rows in (old, new))
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before:
+            found.append({"key": key, "change": "added", "before": None, "after": None})
+        elif key not in after:
+            gone = {name: value for name, value in before[key].items() if name not in ignored}
+            found.append({"key": key, "change": "removed", "before": canonical(gone).decode(), "after": None})
+        else:
+            names = [n for n in after[key] if n not in ignored and before[key].get(n) != after[key][n]]
+            if names:
+                was, now = (canonical({n: row.get(n) for n in names}).decode() for row in (before[key], after[key]))
+                found.append({"key": key, "change": "changed", "before": was, "after": now})
+    return found
+
+
+def commit_rows(
+    root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row], **measured: Any
+) -> Commit:
+    """Puts a partition's rows in place of the old ones, on record. Its payload must be there already.
+
+    Of two makers of one partition (retries, speculative workers) the first to commit wins.
+    """
+    commit = completed(commit, rows, stage.schema)
+    data = parquet_bytes(rows, stage.schema, asdict(commit))
+    ledger.record(
+        stage.name,
+        f"{commit.partition:05d}",
+        commit.fingerprint,
+        changes(old, rows, stage.places),
+        partition=commit.partition,
+        rows=commit.rows,
+        kept=commit.kept,
+        **measured,
+    )
+    point(f"{stage.name}:recorded")
+    name = stage.file(commit.partition)
+    first = read_commit(root, name)
+    if first and first.fingerprint == commit.fingerprint:
+        return first
+    root.write(name, data)
+    point(f"{stage.name}:committed")
+    return commit
+
+
+def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows: list[Row]) -> bool:
+    """Commits rows that were not made partition by partition (a source's, a corpus step's), if they differ.
+
+    The fingerprint is that of the rows themselves, so that the file's bytes are a function of its content alone.
+    """
+    started = time.time()
+    rows.sort(key=lambda row: row["key"])
+    fingerprint = digest([stage.identity(), column_digests(rows, stage.schema)])
+    now = read_commit(root, stage.file(partition))
+    if now and now.fingerprint == fingerprint:
+        return False
+    commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
+    old = read_rows(root, stage.file(partition))
+    commit_rows(root, ledger, stage, commit, rows, old, made=len(rows), started=started)
+    return True

@@ -1,0 +1,341 @@
+"""A configuration opened as a corpus, and its stages run one after another: what flows and commands call."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog import build_catalog, create
+from pipelines.commit import Commit, read_rows
+from pipelines.commits import read_commits, remove_partitions
+from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
+from pipelines.images import CopyImages
+from pipelines.job import StageFailed, run_work
+from pipelines.ledger import Ledger, runs
+from pipelines.lock import Busy, hold
+from pipelines.ocr import ReadText
+from pipelines.partition import MakePartitions, PartitionStage
+from pipelines.plan import StagePlan, todo
+from pipelines.root import Root
+from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
+from pipelines.selection import Select, check_conditions, select, step_of
+from pipelines.shards import Card, PackShards, Shards, card_changes, card_of, lay_out, publish, read_card, shards_there
+from pipelines.sources import open_source
+from schemas.config import Config, UserError, read_config
+from schemas.views import STAGES
+
+Progress = Callable[[int, int], None]  # partitions done, of how many
+Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
+
+
+def quiet(done: int, of: int) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All that a configuration says, opened."""
+
+    name: str  # of the configuration file
+    config: Config
+    root: Root
+    rows: Rows
+    makes: dict[str, PartitionStage]  # in order
+    selection: Select
+    shards: tuple[Shards, ...]
+
+    def stages(self, until: str | None = None) -> list[str]:
+        """The stages in order, up to one of them. Raises `UserError` if there is none of that name."""
+        names = ["rows", *self.makes, "selection", "shards"]
+        if until is not None and until not in names:
+            raise UserError(f"--until: no stage {until!r} here; there are {', '.join(names)}")
+        return names[: names.index(until) + 1] if until else names
+
+    def commits(self, *stages: str, write: bool = False) -> Commits:
+        return {stage: read_commits(self.root, stage, write=write) for stage in stages}
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage has, after a run."""
+
+    stage: str
+    made: int  # partitions or shards made in this run
+    rows: int
+    kept: int
+    reasons: dict[str, int]
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """The corpus of a configuration. Raises `UserError` for anything in it that cannot work; writes nothing."""
+    config = read_config(path)
+    check_conditions(config.sets)
+    with duckdb.connect() as connection:
+        create(connection, {})
+        check_gates(config.gates, connection, FACTS)
+    source = open_source(config.source)
+    stages = [CopyImages(source, config.images)] + ([ReadText(config.ocr)] if config.ocr else [])
+    return Corpus(
+        name=Path(path).name,
+        config=config,
+        root=Root(config.root),
+        rows=Rows(source),
+        makes={stage.name: stage for stage in stages},
+        selection=Select(config.sets),
+        shards=tuple(Shards(name, one) for name, one in sorted(config.sets.items())),
+    )
+
+
+# What a run would do
+
+
+@dataclass(frozen=True)
+class Plan:
+    vanished: list[tuple[str, list[int]]]  # source files that are gone, and their partitions
+    stages: list[StagePlan]
+
+    def work(self) -> int:
+        return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
+
+
+def plan(corpus: Corpus, until: str | None = None) -> Plan:
+    """What a run would make, and why. Writes nothing."""
+    names, root = corpus.stages(until), corpus.root
+    settlement = settle(root, corpus.rows)
+    commits = corpus.commits("rows", *corpus.makes, "selection")
+    gone = {p for file in settlement.vanished for p in file.partitions}
+    commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
+    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
+    waiting |= {p: "file changed" for file in settlement.changed for p in file.partitions}
+    known = all(p in commits["rows"] for p in waiting)
+    rows = _rows_in(commits["rows"], waiting) if known else None
+    plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
+    commits["rows"] |= {p: None for p in waiting if p not in commits["rows"]}
+    for name, stage in corpus.makes.items():
+        waiting = todo(stage, commits, waiting)
+        rows = _rows_in(commits["rows"], waiting)
+        plans.append(StagePlan(name, waiting, rows, len(commits["rows"])))
+        commits[name] |= {p: None for p in waiting if p not in commits[name]}
+    plans.append(_plan_selection(corpus, commits, waiting, bool(gone)))
+    plans.append(_plan_shards(corpus, commits, plans[-1]))
+    return Plan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
+
+
+def _rows_in(commits: dict[int, Commit], partitions) -> int | None:
+    """How many rows are in some partitions; None if one of them was never split."""
+    found = [commits[p] for p in partitions]
+    return sum(c.rows for c in found) if all(found) else None
+
+
+def _plan_selection(corpus: Corpus, commits: Commits, waiting: dict[int, str], gone: bool) -> StagePlan:
+    upstream = {name: commits[name] for name in ("rows", *corpus.makes)}
+    every, why = commits["rows"], None
+    if waiting:
+        why = f"follows {list(upstream)[-1]}"
+    elif gone or not _is_selected(corpus, upstream, commits["selection"]):
+        why = "the corpus or a condition changed"
+    rows = _rows_in(every, every) if why else 0
+    return StagePlan("selection", {p: why for p in every} if why else {}, rows, len(every))
+
+
+def _is_selected(corpus: Corpus, upstream: Commits, selection: dict[int, Commit]) -> bool:
+    """Whether the selection is that of the corpus as it is."""
+    whole = selection.keys() == upstream["rows"].keys()
+    return whole and step_of(corpus.root) == corpus.selection.fingerprint(upstream)
+
+
+def _plan_shards(corpus: Corpus, commits: Commits, selection: StagePlan) -> StagePlan:
+    cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
+    total = sum(len(card["shards"]) for card in cards.values() if card)
+    if selection.todo:
+        return StagePlan("shards", {n: "those with samples that change" for n in range(max(1, total))}, None, total)
+    waiting, rows = {}, 0
+    for stage in corpus.shards:
+        card = cards[stage.set]
+        layout, there = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
+        shards = [shard for pack in layout.packs(there) for shard in pack.wanted]
+        rows += sum(shard.samples for shard in shards)
+        waiting |= {len(waiting) + n: f"{stage.set}: samples changed" for n, _ in enumerate(shards)}
+        if not shards and card_of(stage, layout, there) != card:
+            waiting[len(waiting)] = f"{stage.set}: made, but not published"
+    return StagePlan("shards", waiting, rows, total)
+
+
+# A run
+
+
+@contextmanager
+def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
+    """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
+    corpus.rows.source.files()  # a source that is not there is found before anything is written
+    read_settled(corpus.root)
+    with hold(corpus.root, wait):
+        for before in runs(corpus.root):
+            if (before.row() or {}).get("status") == "running":
+                close_ledger(corpus.root, before)
+                before.end("died")
+        ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
+        try:
+            yield ledger
+        except BaseException as error:
+            close_ledger(corpus.root, ledger)
+            ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
+            raise
+        else:
+            ledger.end("completed")
+        finally:
+            build_catalog(corpus.root)
+
+
+def close_ledger(root: Root, ledger: Ledger) -> None:
+    """Keeps of a run's notes those whose commit is there."""
+    for stage in ledger.open_stages():
+        if stage in STAGES:
+            commits = read_commits(root, stage)
+            ledger.close_stage(stage, lambda item: _fingerprint(commits, item))
+        else:
+            ledger.close_stage(stage, lambda item: _published(root, item))
+
+
+def _fingerprint(commits: dict[int, Commit], item: str) -> str | None:
+    return commits[int(item)].fingerprint if int(item) in commits else None
+
+
+def _published(root: Root, item: str) -> str | None:
+    """The fingerprint of a published shard (`train-000001`), or the release of a set (`train`)."""
+    name, _, number = item.rpartition("-")
+    card = read_card(root, name or item)
+    if not name or card is None:
+        return card and card["release"]
+    return next((e["fingerprint"] for e in card["shards"] if e["number"] == int(number)), None)
+
+
+def run_stage(corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet) -> StageReport:
+    """Makes what is not current in one stage."""
+    step = {"rows": _run_rows, "selection": _run_selection, "shards": _run_shards}.get(name, _run_partitions)
+    made = step(corpus, ledger, name, progress)
+    close_ledger(corpus.root, ledger)
+    return report(corpus, name, made)
+
+
+def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
+    """What a stage has: rows in, kept, and under each reason."""
+    if name == "shards":
+        cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
+        samples = sum(card["samples"] for card in cards)
+        return StageReport(name, made, samples, samples, {})
+    commits = read_commits(corpus.root, name, write=True).values()
+    reasons: dict[str, int] = {}
+    for commit in commits:
+        for reason, count in commit.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    return StageReport(name, made, sum(c.rows for c in commits), sum(c.kept for c in commits), reasons)
+
+
+def run(path: str | Path, until: str | None = None) -> list[StageReport]:
+    """A whole run without Prefect."""
+    corpus = open_corpus(path)
+    names = corpus.stages(until)
+    with begin(corpus) as ledger:
+        return [run_stage(corpus, ledger, name) for name in names]
+
+
+def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress) -> None:
+    """Has workers make the items, and says how far they are."""
+    done_before = ledger.done(work.name)
+    progress(0, of)
+    log = f"runs/{ledger.run}/{work.name}.log"
+    run_work(work, items, corpus.config.beam, corpus.root, log,
+             lambda: progress(min(of, ledger.done(work.name) - done_before), of))  # fmt: skip
+    progress(of, of)
+
+
+def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    root, stage = corpus.root, corpus.rows
+    settlement = settle(root, stage)
+    _take_out(root, ledger, settlement)
+    known = {file.path: file for file in read_settled(root)}
+    write_settled(root, [known.get(file.path) or replace(file, split=None) for file in settlement.files])
+    splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
+    of = sum(split.end - split.first for split in splits)
+    _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
+    gone = {file.path for file in settlement.vanished}
+    write_settled(root, [replace(f, split=None) if f.path in gone else f for f in settlement.files])
+    return of
+
+
+def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
+    """Removes the partitions of source files that are gone from every stage, the last stage first."""
+    for stage in reversed(STAGES):
+        for file in settlement.vanished:
+            for partition in file.partitions:
+                name = f"{stage}/{partition:05d}.parquet"
+                rows = read_rows(root, name)
+                gone = [{"key": r["key"], "change": "removed", "before": None, "after": None} for r in rows]
+                ledger.record(stage, f"{partition:05d}", None, gone, partition=partition, rows=0, kept=0, made=0,
+                              started=time.time())  # fmt: skip
+            remove_partitions(root, stage, file.partitions)
+
+
+def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    stage = corpus.makes[name]
+    commits = corpus.commits(*stage.reads, name, write=True)
+    waiting = todo(stage, commits)
+    first = next(iter(stage.reads))
+    items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
+    _follow(corpus, ledger, MakePartitions(stage, corpus.root, ledger), items, len(items), progress)
+    return len(items)
+
+
+def _run_selection(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    upstream = corpus.commits("rows", *corpus.makes, write=True)
+    if _is_selected(corpus, upstream, read_commits(corpus.root, name)):
+        return 0
+    select(corpus.root, ledger, corpus.selection, upstream)
+    return ledger.done(name)
+
+
+def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    started, root = time.time(), corpus.root
+    commits = corpus.commits("rows", *corpus.makes, "selection", write=True)
+    payloads = {p: commit.payload for p, commit in commits["images"].items()}
+    befores: list[Card] = []
+    cards: list[tuple[Card, list]] = []
+    made = 0
+    for stage in corpus.shards:
+        before = read_card(root, stage.set)
+        layout = lay_out(root, stage, before, commits)
+        packs = layout.packs(shards_there(root, stage, before))
+        of = sum(len(pack.wanted) for pack in packs)
+        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress)
+        card = card_of(stage, layout, shards_there(root, stage, before))
+        cards.append((card, card_changes(root, before, card)))
+        befores += [before] if before else []
+        made += of
+    rows, kept = (sum(getattr(c, what) for c in commits["selection"].values()) for what in ("rows", "kept"))
+    changed = [change for _, changes in cards for change in changes]
+    hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
+    for card, changes in cards:
+        publish(root, ledger, card, changes, started)
+    return made
+
+
+def main(until: str) -> None:
+    """`python -m pipelines.<stage> my.toml`: runs everything up to that stage, without Prefect."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m pipelines.{until} CONFIG.toml")
+    try:
+        for stage in run(sys.argv[1], until):
+            print(asdict(stage))
+    except UserError as error:
+        print(f"shardmill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (Busy, GateFailed, StageFailed) as error:
+        print(f"shardmill: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""Runs a stage's Beam pipeline in a process group of its own, `pipelines.beam_main`, and follows it.
+
+The group lives no longer than the standard input that this process holds open for it: when a run is cancelled or
+killed, Beam's workers go with it.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.root import Root
+from schemas.config import BeamConfig
+
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
+
+
+class Work(Protocol):
+    """What a stage has a worker do with one item. Pickles."""
+
+    name: str
+
+    def make(self, item: Any) -> None: ...
+
+
+class StageFailed(Exception):
+    """A stage's workers stopped on an error; what was committed until then stays."""
+
+
+def run_work(
+    work: Work, items: Sequence[Any], beam: BeamConfig, root: Root, log: str, progress: Callable[[], None]
+) -> None:
+    """Has workers make every item, largest first. Calls `progress` about twice a second.
+
+    Their log goes to `log` under the root. Raises `StageFailed` with the reason in one line.
+    """
+    if not items:
+        return
+    with tempfile.TemporaryDirectory(prefix="shardmill-") as folder:
+        said, failed = Path(folder) / "log", Path(folder) / "failed"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.beam_main", str(failed)],
+                stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+                env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )  # fmt: skip
+        try:
+            pickle.dump((work, list(items), beam), process.stdin)
+            process.stdin.flush()
+            pause = 0.2
+            while not _ended(process, pause):
+                asked = time.monotonic()
+                progress()
+                pause = max(0.2, 10 * (time.monotonic() - asked))
+        except BrokenPipeError:
+            process.wait()
+        finally:
+            end_group(process)
+            root.write(log, said.read_bytes()[-1_000_000:])
+        if process.returncode:
+            why = failed.read_text() if failed.exists() else f"a worker died (exit code {process.returncode})"
+            raise StageFailed(f"{work.name}: {why}; the workers' log is {root.url_of(log)}")
+
+
+def _ended(process: subprocess.Popen, seconds: float) -> bool:
+    """Whether a process ends within some seconds."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """Ends a job and all its workers."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    process.stdin.close()

@@ -1,0 +1,119 @@
+"""The ledger under `runs/<run>/`: what a run did and changed, and all that is measured.
+
+Workers leave a small file a partition, just before they commit it; at the end of a stage those become two Parquet
+files, `work-<stage>` and `changes-<stage>`. Nothing here is ever part of a data file, a fingerprint or a comparison.
+"""
+
+import io
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow.parquet as pq
+
+from pipelines.root import Root
+from schemas.arrow import Row, to_table
+from schemas.ledger import CHANGES, RUNS, WORK
+
+
+def utc(seconds: float | None = None) -> str:
+    """A moment as ISO 8601 in UTC; now if none is given."""
+    return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    root: Root
+    run: str
+
+    # What a run is
+
+    @classmethod
+    def start(cls, root: Root, config: str, version: str) -> "Ledger":
+        """Opens a run's ledger."""
+        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        ledger = cls(root, run)
+        ledger._write("run", [
+            {"run": run, "config": config, "version": version, "started": utc(), "ended": None,
+             "status": "running", "detail": None}
+        ], RUNS)  # fmt: skip
+        return ledger
+
+    def end(self, status: str, detail: str | None = None) -> None:
+        (row,) = self._read("run")
+        self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
+
+    def row(self) -> Row | None:
+        """How the run went; None if it left nothing."""
+        rows = self._read("run")
+        return rows[0] if rows else None
+
+    # What a worker puts down
+
+    def record(
+        self, stage: str, item: str, fingerprint: str, changes: Sequence[Row], *, partition: int | None, rows: int,
+        kept: int, made: int, started: float,
+    ) -> None:  # fmt: skip
+        """Notes one partition that is about to be committed with this fingerprint."""
+        work = {
+            "run": self.run, "stage": stage, "item": item, "partition": partition, "rows": rows, "kept": kept,
+            "made": made, "seconds": round(time.time() - started, 3), "started": utc(started),
+            "host": socket.gethostname(), "pid": os.getpid(),
+        }  # fmt: skip
+        note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
+        self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
+
+    def done(self, stage: str) -> int:
+        """How many partitions of a stage this run has put down so far."""
+        return len(self.root.files(self._notes(stage)))
+
+    # What is left of it
+
+    def close_stage(self, stage: str, committed: Callable[[str], str | None]) -> None:
+        """Turns a stage's notes into Parquet. `committed` gives the fingerprint that an item has now: a note whose
+        commit never came (the worker was killed in between) is dropped."""
+        folder = self._notes(stage)
+        names = list(self.root.files(folder))
+        if not names:
+            return
+        work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
+        for name in names:
+            note = json.loads(self.root.read(f"{folder}/{name}"))
+            if note["fingerprint"] != committed(note["work"]["item"]):
+                continue
+            work.append(note["work"])
+            where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
+            changed += [{**where, **change} for change in note["changes"]]
+        self._write(f"changes-{stage}", changed, CHANGES)
+        self._write(f"work-{stage}", work, WORK)
+        for name in names:
+            self.root.remove(f"{folder}/{name}")
+        self.root.remove_folder(folder)
+
+    def open_stages(self) -> list[str]:
+        """Stages with notes that are not yet Parquet."""
+        return self.root.folders(f"runs/{self.run}")
+
+    def _notes(self, stage: str) -> str:
+        return f"runs/{self.run}/{stage}"
+
+    def _read(self, name: str) -> list[Row]:
+        try:
+            return pq.read_table(io.BytesIO(self.root.read(f"runs/{self.run}/{name}.parquet"))).to_pylist()
+        except FileNotFoundError:
+            return []
+
+    def _write(self, name: str, rows: Sequence[Row], schema) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(to_table(rows, schema), buffer, compression="zstd")
+        self.root.write(f"runs/{self.run}/{name}.parquet", buffer.getvalue())
+
+
+def runs(root: Root) -> list[Ledger]:
+    """All runs of a root, oldest first."""
+    return [Ledger(root, name) for name in root.folders("runs")]

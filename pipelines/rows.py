@@ -1,0 +1,200 @@
+"""Splits what a source says into partitions, once: `python -m pipelines.rows my.toml`.
+
+Which file belongs to which partitions is settled in `root.json` when a file is first seen, and never recomputed: a
+source that loses ten rows keeps every other row where it was. A file is split again only when it has changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+from pipelines.commit import Stage, bucket_of, canonical, digest, key_of, replace_rows
+from pipelines.ledger import Ledger
+from pipelines.root import Root, point
+from pipelines.sources import Source
+from schemas.arrow import Row
+from schemas.config import UserError
+from schemas.rows import REASONS, ROWS
+
+RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
+SETTLED = "root.json"
+NOTES = "rows/split"  # one small file a range that was split, until root.json says so
+
+
+@dataclass(frozen=True)
+class Rows(Stage):
+    source: Source
+
+    name = "rows"
+    schema = ROWS
+    reasons = REASONS
+    places = frozenset({"file", "member", "byte_offset", "size"})
+
+    def settings(self) -> dict[str, Any]:
+        config = self.source.config
+        return config.model_dump(include={"kind", "image_column", "text_column"}) | (
+            {"seed": config.seed} if config.kind == "rendered" else {}
+        )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A source file and its partitions."""
+
+    path: str
+    first: int  # number of its first partition
+    buckets: int  # how many it has
+    split: str | None  # what the file and the stage were when it was split; None if it is not (yet, or any more)
+
+    @cached_property
+    def partitions(self) -> range:
+        return range(self.first, self.first + self.buckets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A range of a source file's partitions that is to be split off."""
+
+    file: Settled  # its `split` is what it will be
+    first: int  # bucket
+    end: int
+
+
+# Settling
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """The source as it is, held against root.json."""
+
+    files: tuple[Settled, ...]  # all that were ever seen, in the order of their partitions
+    new: tuple[Settled, ...]
+    changed: tuple[Settled, ...]
+    vanished: tuple[Settled, ...]
+
+    def splits(self) -> list[Split]:
+        """What has to be split, by ranges of partitions."""
+        return [
+            Split(file, first, min(first + RANGE, file.buckets))
+            for file in (*self.new, *self.changed)
+            for first in range(0, file.buckets, RANGE)
+        ]
+
+    def partitions(self) -> list[int]:
+        """Every partition that exists once all is split."""
+        gone = {file.path for file in self.vanished}
+        return [p for file in self.files if file.path not in gone for p in file.partitions]
+
+
+def settle(root: Root, stage: Rows) -> Settlement:
+    """Compares the source with what root.json says of it. Writes nothing; asks only new files how long they are."""
+    known = {file.path: file for file in read_settled(root)}
+    identity = stage.identity()
+    new, changed = [], []
+    seen = stage.source.files()
+    end = sum(file.buckets for file in known.values())
+    for path, stamp in seen:
+        split = digest([identity, stamp])
+        if path not in known:
+            known[path] = Settled(path, end, stage.source.buckets(path), split)
+            end += known[path].buckets
+            new.append(known[path])
+        elif known[path].split != split:
+            known[path] = replace(known[path], split=split)
+            changed.append(known[path])
+    there = {path for path, _ in seen}
+    vanished = [file for file in known.values() if file.path not in there and file.split]
+    return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished))
+
+
+def read_settled(root: Root) -> list[Settled]:
+    """The source files that root.json knows, with what workers have noted since it was written."""
+    try:
+        files = [Settled(**file) for file in json.loads(root.read(SETTLED))["files"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root.url}/{SETTLED}: not a Shardmill root; choose another folder") from None
+    notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
+    for number, file in enumerate(files):
+        for split in {note["split"] for note in notes if note["first"] == file.first}:
+            done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
+            if done == file.buckets:
+                files[number] = replace(file, split=split)
+    return files
+
+
+def write_settled(root: Root, files: list[Settled]) -> None:
+    """Writes root.json, after which the workers' notes are not needed any more."""
+    data = json.dumps({"files": [asdict(file) for file in files]}, indent=1).encode()
+    if not root.exists(SETTLED) or root.read(SETTLED) != data:
+        root.write(SETTLED, data)
+        point("rows:settled")
+    for name in root.files(NOTES):
+        root.remove(f"{NOTES}/{name}")
+    root.remove_folder(NOTES)
+
+
+# Splitting
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """The work of this stage, for Beam: an item is a `Split`."""
+
+    stage: Rows
+    root: Root
+    ledger: Ledger
+
+    name = "rows"
+
+    def make(self, split: Split) -> None:
+        file = split.file
+        buckets: dict[int, list[Row]] = {bucket: [] for bucket in range(split.first, split.end)}
+        for row in read_rows_of(self.stage, file, buckets):
+            buckets[bucket_of(row["key"], file.buckets)].append(row)
+        for bucket, rows in buckets.items():
+            replace_rows(self.root, self.ledger, self.stage, file.first + bucket, rows)
+        note = {"first": file.first, "split": file.split, "buckets": len(buckets)}
+        self.root.write(f"{NOTES}/{file.first:05d}-{split.first:05d}.json", canonical(note))
+
+
+def read_rows_of(stage: Rows, file: Settled, buckets: dict[int, Any]) -> Iterator[Row]:
+    """The rows of a source file that fall into these buckets, whole and with their bytes' digest."""
+    identity, names = stage.identity(), {}
+    for said in stage.source.rows(file.path):
+        key = key_of(*said.pop("names"))
+        if bucket_of(key, file.buckets) not in buckets:
+            continue
+        names[key] = nth = names.get(key, 0) + 1
+        row = {name: None for name in stage.schema.names} | said
+        row |= {"key": key, "extra": json.dumps(said.get("extra") or {}, sort_keys=True, default=str)}
+        if nth > 1:
+            again = (key_of(key, str(nth), str(salt)) for salt in count())
+            row["key"] = next(k for k in again if bucket_of(k, file.buckets) == bucket_of(key, file.buckets))
+            row |= {"reason": "equal_keys", "detail": f"the same name as {key}"}
+        if row["reason"] is None and row["file"] is not None:
+            row |= _hashed(stage.source, row)
+        content = [row[n] for n in stage.schema.names if n not in {*stage.places, "made_from"}]
+        yield row | {"made_from": digest([identity, content])}
+
+
+def _hashed(source: Source, row: Row) -> Row:
+    """Size and SHA-256 of a row's bytes, or the reason why there are none."""
+    try:
+        data = source.load(row)
+    except FileNotFoundError:
+        return {"reason": "no_image", "detail": f"{row['file']} is not there"}
+    except EOFError as error:
+        return {"reason": "cut_tar", "detail": str(error)}
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+if __name__ == "__main__":
+    from pipelines.corpus import main
+
+    main("rows")

@@ -1,0 +1,127 @@
+"""Decides which shard sets each sample goes to, and as which task: `python -m pipelines.selection my.toml`.
+
+A corpus step: one SQL condition a set, over the whole corpus. Only partition files whose rows changed are replaced.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog import connect, create, one_line, stage_files
+from pipelines.commit import Commit, Stage, contents, digest, replace_rows
+from pipelines.ledger import Ledger
+from pipelines.partition import UPSTREAM
+from pipelines.root import Root, point
+from schemas.arrow import Row
+from schemas.config import SetConfig, UserError
+from schemas.selection import REASONS, SELECTION
+from schemas.views import TARGETS, literal
+
+STEP = "selection/step.json"
+
+
+@dataclass(frozen=True)
+class Select(Stage):
+    sets: Mapping[str, SetConfig]
+
+    name = "selection"
+    schema = SELECTION
+    reasons = REASONS
+
+    def settings(self) -> dict[str, Any]:
+        return {name: config.model_dump(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
+
+    def fingerprint(self, upstream: Mapping[str, Mapping[int, Commit]]) -> str:
+        """Of the whole step: every column of the corpus may stand in a condition."""
+        commits = (commit for stage in upstream.values() for commit in stage.values())
+        return digest([self.identity(), contents(commits)])
+
+
+def check_conditions(sets: Mapping[str, SetConfig]) -> None:
+    """Raises `UserError` if a set's condition is no condition on `samples`."""
+    with duckdb.connect() as connection:
+        create(connection, {})
+        for name, config in sets.items():
+            try:
+                (kind,) = connection.sql(f"SELECT ({config.where}\n) FROM ({_question({})})").types
+            except duckdb.Error as error:
+                raise UserError(f"sets.{name}.where: {one_line(error)}") from None
+            if str(kind) != "BOOLEAN":
+                raise UserError(f"sets.{name}.where: {config.where!r} is {str(kind).lower()}; write a condition")
+
+
+def step_of(root: Root) -> str | None:
+    """The fingerprint of the last selection that was finished."""
+    try:
+        return json.loads(root.read(STEP))["fingerprint"]
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def select(root: Root, ledger: Ledger, stage: Select, upstream: Mapping[str, Mapping[int, Commit]]) -> None:
+    """Replaces the partition files whose rows change, then notes that the step is done."""
+    answered = set()
+    with connect(root, stage_files(root, upstream)) as connection:
+        try:
+            answer = connection.sql(_question(stage.sets)).to_arrow_reader(50_000)
+            for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
+                replace_rows(root, ledger, stage, partition, [_place(stage, row) for row in rows])
+                answered.add(partition)
+        except duckdb.Error as error:
+            raise UserError(f"sets: {one_line(error)}") from None
+    for partition in upstream["rows"].keys() - answered:  # a partition that a source left empty
+        replace_rows(root, ledger, stage, partition, [])
+    root.write(STEP, json.dumps({"fingerprint": stage.fingerprint(upstream)}).encode())
+    point("selection:step")
+
+
+def _rows(reader) -> Iterator[Row]:
+    for batch in reader:
+        yield from batch.to_pylist()
+
+
+def _question(sets: Mapping[str, SetConfig]) -> str:
+    """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
+    if not sets:
+        return "SELECT * FROM candidates"
+    columns = []
+    for name, config in sets.items():
+        draw = f"('0x' || left(sha256({literal(f'{config.seed}/')} || key), 13))::UBIGINT / {2.0**52}"
+        columns += [
+            f'coalesce(({config.where}\n), false) AS "{name}:holds"',
+            f'{draw} < {config.weight} AS "{name}:drawn"',
+            f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
+        ]
+    return f"""
+        SELECT partition, key, reason, left_out_by,
+               row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth,
+               {", ".join(columns)}
+        FROM (SELECT * FROM candidates) AS samples ORDER BY partition, key"""
+
+
+def _place(stage: Select, row: Row) -> Row:
+    """What becomes of one row."""
+    holds = [name for name in stage.sets if row[f"{name}:holds"]]
+    drawn = [name for name in holds if row[f"{name}:drawn"]]
+    taken = [name for name in drawn if row[f"{name}:target"]]
+    detail = None
+    if row["left_out_by"]:
+        reason, detail = UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
+    elif row["nth"] > 1:
+        reason = "equal_keys"
+    else:
+        reason = None if taken else "no_target" if drawn else "sampled_out" if holds else "not_selected"
+    samples = [] if reason else [{"set": name, "task": stage.sets[name].task} for name in taken]
+    content = [row["key"], samples, reason, detail]
+    made_from = digest([stage.name, stage.version, *content])
+    return {"key": row["key"], "samples": samples, "reason": reason, "detail": detail, "made_from": made_from}
+
+
+if __name__ == "__main__":
+    from pipelines.corpus import main
+
+    main("selection")

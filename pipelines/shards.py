@@ -1,0 +1,316 @@
+"""Packs the selected samples into WebDataset shards with an index and a card: `python -m pipelines.shards my.toml`.
+
+In a group of 64 partitions a sample belongs to shard hash(key) mod n and stands there in hash order; n is settled
+when the group is full. So a changed sample touches its own shard alone, and only the last, open group is laid out
+anew as data arrives. Image bytes are copied as they came.
+
+A tar and its index are made under names with their digest; the set's card, put in place last, is what publishes them.
+"""
+
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from math import ceil
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog import connect, stage_files
+from pipelines.commit import Commit, Stage, changes, contents, digest, parquet_bytes, read_commit, read_rows
+from pipelines.ledger import Ledger
+from pipelines.partition import read_payload
+from pipelines.root import Root, point
+from pipelines.tar import TarWriter
+from schemas.arrow import Row
+from schemas.config import SetConfig
+from schemas.shards import SAMPLES, Card, Group, ShardEntry
+from schemas.views import TARGETS
+
+GROUP = 64  # partitions
+AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
+READS = ("rows", "images", "ocr", "selection")
+
+# Everything that goes into one sample: a row of this is a sample.
+MEMBERS = """
+SELECT c.key, p.task, c.partition, i.byte_offset, i.size, i.sha256, lower(i.format) AS ext, {targets} AS target,
+       to_json({{'key': c.key, 'task': p.task, 'url': c.url, 'text': c.text, 'extra': c.extra,
+                'width': c.width, 'height': c.height, 'sha256': c.sha256, 'phash': c.phash, 'ocr': c.ocr_lines
+       }})::VARCHAR AS document,
+       ('0x' || substr(c.key, 9, 8))::UBIGINT AS place,
+       sha256(concat_ws(chr(31), c.key, p.task, i.sha256, ext, target, document)) AS made_from
+FROM (SELECT partition, key, unnest(samples, recursive := true) FROM selection) AS p
+JOIN candidates c ON c.partition = p.partition AND c.key = p.key
+JOIN images i ON i.partition = p.partition AND i.key = p.key
+WHERE p.set = $set
+"""
+
+
+@dataclass(frozen=True)
+class Shards(Stage):
+    """The stage of one shard set."""
+
+    set: str
+    config: SetConfig
+
+    name = "shards"
+    schema = SAMPLES
+    reasons = {}
+
+    def settings(self) -> dict[str, Any]:
+        return {"set": self.set, "task": self.config.task, "samples_per_shard": self.config.samples_per_shard}
+
+    def members(self) -> str:
+        return MEMBERS.format(targets=f"c.{TARGETS[self.config.task]}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as it should be."""
+
+    number: int
+    index: int  # which of its group's n shards
+    fingerprint: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Shards of one group that are to be packed."""
+
+    stages: tuple[str, ...]  # that are read
+    partitions: tuple[int, ...]  # of the group
+    shards: int  # n of the group
+    wanted: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A set as it should be: its groups, and the shards in each."""
+
+    stages: tuple[str, ...]  # that are read
+    groups: tuple[Group, ...]
+    partitions: tuple[tuple[int, ...], ...]  # a tuple a group
+    shards: tuple[tuple[Shard, ...], ...]  # a tuple a group
+
+    def packs(self, there: Collection[str]) -> list[Pack]:
+        """What has to be packed: the shards whose fingerprint no shard that is there has."""
+        found = []
+        for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
+            wanted = [shard for shard in shards if shard.fingerprint not in there]
+            for start in range(0, len(wanted), AT_ONCE):
+                some = tuple(wanted[start : start + AT_ONCE])
+                found.append(Pack(self.stages, partitions, group["shards"], some))
+        return found
+
+
+# Where each sample belongs
+
+
+def lay_out(root: Root, stage: Shards, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> Layout:
+    """The groups and shards of a set. Groups whose inputs are those of the card are not looked into."""
+    kept = {g["first"]: g for g in card["groups"]} if card and card["settings"] == stage.settings() else {}
+    stages = tuple(stage for stage in READS if stage in commits)
+    numbers = sorted(commits["selection"])
+    groups, parts, layout, number = [], [], [], 0
+    for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
+        partitions = tuple(p for p in range(first, first + GROUP) if p in commits["selection"])
+        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions)])
+        before = kept.get(first)
+        if before and before["inputs"] == inputs:
+            group = before
+            shards = tuple(
+                Shard(e["number"], e["number"] - number, e["fingerprint"], e["samples"])
+                for e in card["shards"]
+                if number <= e["number"] < number + group["shards"]
+            )
+        else:
+            n = before["shards"] if before and before["settled"] else None
+            with connect(root, stage_files(root, stages, partitions)) as connection:
+                n, shards = _shards_of(connection, stage, n, number)
+            group = Group(first=first, shards=n, settled=numbers[-1] >= first + GROUP, inputs=inputs)
+        groups.append(group)
+        parts.append(partitions)
+        layout.append(shards)
+        number += group["shards"]
+    return Layout(stages, tuple(groups), tuple(parts), tuple(layout))
+
+
+def _shards_of(
+    connection: duckdb.DuckDBPyConnection, stage: Shards, n: int | None, number: int
+) -> tuple[int, tuple[Shard, ...]]:
+    """n of a group, if it is not settled yet, and its shards that have samples."""
+    connection.execute(
+        f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({stage.members()})", {"set": stage.set}
+    )
+    if n is None:
+        (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
+        n = ceil(count / stage.config.samples_per_shard)
+    found = connection.execute(
+        "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
+        " FROM members GROUP BY index ORDER BY index",
+        {"n": max(n, 1)},
+    ).fetchall()
+    return n, tuple(
+        Shard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
+        for index, samples, made_from in found
+    )
+
+
+# Packing
+
+
+@dataclass(frozen=True)
+class PackShards:
+    """The work of this stage, for Beam: an item is a `Pack`."""
+
+    stage: Shards
+    root: Root
+    ledger: Ledger
+    payloads: Mapping[int, str]  # partition -> the tar of its images
+
+    name = "shards"
+
+    def make(self, pack: Pack) -> None:
+        files = stage_files(self.root, pack.stages, pack.partitions)
+        with connect(self.root, files, threads="1", memory_limit="1GB") as connection:
+            for shard in pack.wanted:
+                self._pack(connection, pack, shard)
+
+    def _pack(self, connection: duckdb.DuckDBPyConnection, pack: Pack, shard: Shard) -> None:
+        started = time.time()
+        batches = connection.execute(
+            f"SELECT * EXCLUDE (place) FROM ({self.stage.members()}) WHERE place % $n = $index ORDER BY place, key",
+            {"set": self.stage.set, "n": pack.shards, "index": shard.index},
+        ).to_arrow_reader(1_000)
+        samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
+        commit = pack_shard(self.root, self.stage, shard, samples)
+        self.ledger.record(
+            "shards", item_of(self.stage.set, shard.number), commit.fingerprint, [], partition=shard.number,
+            rows=commit.rows, kept=commit.kept, made=commit.rows, started=started,
+        )  # fmt: skip
+
+
+def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) -> Commit:
+    """Writes one tar and its index; nothing names them until the card does."""
+    temporary, index = root.temporary("shards"), []
+    with open(temporary, "wb") as file:
+        tar = TarWriter(file)
+        for sample in samples:
+            index.append(add_sample(tar, sample, read_payload(root, "images", sample)))
+        tar_sha256 = tar.close()
+    name = f"{item_of(stage.set, shard.number)}-{tar_sha256[:16]}"
+    root.put(temporary, f"shards/{name}.tar")
+    point("shards:payload")
+    commit = Commit(
+        "shards", shard.number, stage.version, stage.settings(), {}, shard.fingerprint,
+        payload=f"{name}.tar", payload_sha256=tar_sha256,
+    )  # fmt: skip
+    commit = replace(commit, rows=len(index), kept=len(index))
+    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, asdict(commit)))
+    point("shards:committed")
+    return commit
+
+
+def add_sample(tar: TarWriter, sample: Row, image: bytes) -> Row:
+    """Appends one sample's members; returns its row of the index."""
+    start, name = tar.size, f"{sample['key']}-{sample['task']}"
+    members = []
+    for ext, data in (
+        (sample["ext"].replace("jpeg", "jpg"), image),
+        ("json", sample["document"].encode()),
+        ("txt", sample["target"].encode()),
+    ):
+        known = sample["sha256"] if data is image else sha256(data).hexdigest()
+        members.append({"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": known})
+    return {
+        "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
+        "members": members, "made_from": sample["made_from"],
+    }  # fmt: skip
+
+
+def item_of(set_name: str, number: int) -> str:
+    return f"{set_name}-{number:06d}"
+
+
+# Publishing
+
+
+def read_card(root: Root, name: str) -> Card | None:
+    """The published card of a set (`train`), or one of its last releases (`train@<release>`)."""
+    try:
+        return json.loads(root.read(f"shards/{name}.json"))
+    except FileNotFoundError:
+        return None
+
+
+def shards_there(root: Root, stage: Shards, card: Card | None) -> dict[str, ShardEntry]:
+    """fingerprint -> shard, for every shard of a set whose tar and index are there, published or not.
+
+    A run that was killed or held back by a gate leaves shards that no card names; they are taken up here.
+    """
+    files = root.files("shards")
+    found = {e["fingerprint"]: e for e in (card["shards"] if card else []) if {e["tar"], e["index"]} <= files.keys()}
+    known = {entry["index"] for entry in found.values()}
+    for name in files:
+        if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
+            commit = read_commit(root, f"shards/{name}")
+            if commit and commit.payload in files and commit.settings["set"] == stage.set:
+                found[commit.fingerprint] = ShardEntry(
+                    number=commit.partition, tar=commit.payload, index=name, sha256=commit.payload_sha256,
+                    index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[commit.payload].size,
+                    samples=commit.rows, fingerprint=commit.fingerprint,
+                )  # fmt: skip
+    return found
+
+
+def card_of(stage: Shards, layout: Layout, there: Mapping[str, ShardEntry]) -> Card:
+    """The card of a set whose shards are all there."""
+    entries = [there[shard.fingerprint] for shards in layout.shards for shard in shards]
+    release = digest([[entry["sha256"], entry["index_sha256"]] for entry in entries])[:12]
+    return Card(
+        set=stage.set, release=release, task=stage.config.task, samples=sum(e["samples"] for e in entries),
+        bytes=sum(e["bytes"] for e in entries), samples_per_shard=stage.config.samples_per_shard,
+        settings=stage.settings(), groups=list(layout.groups), shards=entries,
+    )  # fmt: skip
+
+
+def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:
+    """The samples that differ between two releases, key by key. Reads only shards that are not in both."""
+    tars = [{entry["tar"] for entry in card["shards"]} if card else set() for card in (before, after)]
+    old = _samples_of(root, before, tars[1]) if before else []
+    return changes(old, _samples_of(root, after, tars[0]), ignored=())
+
+
+def _samples_of(root: Root, card: Card, other: set[str]) -> list[Row]:
+    """The samples of a card's shards, without those in the tars of another."""
+    indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in other]
+    return [_said(row) for index in indexes for row in read_rows(root, f"shards/{index}")]
+
+
+def _said(row: Row) -> Row:
+    """What a sample says, without where it stands."""
+    return {"key": row["sample"], **{member["ext"]: member["sha256"] for member in row["members"]}}
+
+
+def publish(root: Root, ledger: Ledger, card: Card, changed: list[Row], started: float) -> None:
+    """Puts a set's card in place: from here on this is what readers see. The last releases stay readable."""
+    data = json.dumps(card, indent=1).encode()
+    name = f"shards/{card['set']}.json"
+    if root.exists(name) and root.read(name) == data:
+        return
+    ledger.record(
+        "shards", card["set"], card["release"], changed, partition=None, rows=card["samples"],
+        kept=card["samples"], made=0, started=started,
+    )  # fmt: skip
+    root.write(f"shards/{card['set']}@{card['release']}.json", data)
+    point("shards:release")
+    root.write(name, data)
+    point("shards:published")
+
+
+if __name__ == "__main__":
+    from pipelines.corpus import main
+
+    main("shards")

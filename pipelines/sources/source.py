@@ -1,0 +1,86 @@
+"""What every source can do: list its files, read their rows, load a row's bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import fsspec
+
+from pipelines.root import stamp
+from schemas.arrow import Row
+from schemas.config import SourceConfig, UserError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+
+
+class SourceFile(NamedTuple):
+    path: str  # relative to the source
+    stamp: str  # changes when the file does
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source over a local path or fsspec URL. Pickles to workers."""
+
+    config: SourceConfig
+
+    def files(self) -> list[SourceFile]:
+        """The source's files, in order of their paths. Raises `UserError` when there are none."""
+        raise NotImplementedError
+
+    def buckets(self, file: str) -> int:
+        """Over how many partitions a file that was never seen is to be split."""
+        raise NotImplementedError
+
+    def rows(self, file: str) -> Iterator[Row]:
+        """The rows of a file, in its order: any of `SourceRow`'s columns, and `names`, what the key is made of."""
+        raise NotImplementedError
+
+    def load(self, row: Row) -> bytes:
+        """The bytes of a row's image. Raises `FileNotFoundError`, or `EOFError` when its file is cut."""
+        start, size = row["byte_offset"], row["size"]
+        end = None if size is None else (start or 0) + size
+        data = self.fs.cat_file(f"{self.base}/{row['file']}", start=start, end=end)
+        if size is not None and len(data) != size:
+            raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
+        return data
+
+    @cached_property
+    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        return fsspec.core.url_to_fs(self.config.path)
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        return self._opened[0]
+
+    @property
+    def base(self) -> str:
+        """The folder that paths are relative to: the part before any wildcard, or a lone file's folder."""
+        path = self._opened[1].rstrip("/")
+        fixed = path.split("*")[0].split("?")[0].split("[")[0]
+        if fixed != path:
+            return fixed.rsplit("/", 1)[0]
+        return path.rsplit("/", 1)[0] if self.fs.isfile(path) else path
+
+    def find(self, suffixes: tuple[str, ...]) -> list[SourceFile]:
+        """Files with one of these suffixes that the path names: itself, those under it, or those it matches."""
+        path = self._opened[1].rstrip("/")
+        try:
+            if self.base != path and "*" not in path and "?" not in path and "[" not in path:
+                found = {path: self.fs.info(path)}
+            elif self.base == path:
+                found = self.fs.find(path, detail=True)
+            else:
+                found = self.fs.glob(path, detail=True)
+        except FileNotFoundError:
+            raise UserError(f"source.path: {self.config.path} does not exist") from None
+        names = {name: info for name, info in found.items() if info["type"] == "file" and suffix(name) in suffixes}
+        return [SourceFile(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
+
+    def __getstate__(self) -> dict:
+        return {"config": self.config}
+
+
+def suffix(name: str) -> str:
+    return name.rsplit(".", 1)[-1].lower()

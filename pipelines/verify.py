@@ -1,0 +1,224 @@
+"""Checks that everything under a root is what was committed, and removes what no commit names."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipelines.catalog import CATALOG
+from pipelines.commit import Commit, Corrupt, column_digests, completed, file_of, read_rows
+from pipelines.commits import CACHE, read_commits
+from pipelines.lock import LOCK, hold
+from pipelines.partition import UPSTREAM, read_payload
+from pipelines.root import Root
+from pipelines.rows import SETTLED, read_settled
+from pipelines.selection import STEP
+from pipelines.shards import read_card
+from pipelines.tar import BLOCK, header
+from schemas import images, ocr, rows, selection
+from schemas.shards import Card, ShardEntry
+from schemas.views import STAGES
+
+REASONS = {"rows": rows.REASONS, "images": images.REASONS, "ocr": ocr.REASONS, "selection": selection.REASONS}
+CHUNK = 1 << 20  # bytes
+
+
+@dataclass
+class Found:
+    """What a verification saw."""
+
+    problems: list[str] = field(default_factory=list)
+    garbage: list[str] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0  # of images
+    samples: int = 0  # in published shards
+
+
+def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> Found:
+    """Reads everything: every digest, every index entry, every row from stage to stage."""
+    found = Found()
+    settled = {p for file in read_settled(root) if file.split for p in file.partitions}
+    commits = {stage: read_commits(root, stage) for stage in STAGES}
+    for stage in STAGES:
+        names = {int(n.split(".")[0]) for n in root.files(stage) if n.endswith(".parquet") and n[0].isdigit()}
+        if not names and stage != "rows":
+            continue
+        say(stage)
+        for partition in sorted(names - commits[stage].keys()):
+            found.problems.append(f"{file_of(stage, partition)}: not readable as a partition")
+        missing, extra = settled - names, names - settled
+        if missing:
+            found.problems.append(f"{stage}: {len(missing)} of {len(settled)} partitions are not made; run again")
+        for partition in sorted(extra):
+            found.problems.append(f"{file_of(stage, partition)}: {SETTLED} has no such partition")
+        for commit in commits[stage].values():
+            found.problems += check_partition(root, commit, commits)
+    found.rows = sum(commit.rows for commit in commits["rows"].values())
+    for commit in commits["images"].values():
+        found.bytes += check_payload(root, commit, found.problems)
+    say("shards")
+    checked: set[str] = set()
+    for name in cards(root):
+        card = read_card(root, name)
+        if "@" not in name:
+            found.samples += card["samples"]
+            found.problems += check_selected(root, card, commits["selection"])
+        for entry in card["shards"]:
+            if entry["tar"] not in checked:
+                checked.add(entry["tar"])
+                found.problems += check_shard(root, entry, name)
+    found.garbage = list(garbage(root))
+    return found
+
+
+def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Commit]]) -> Iterator[str]:
+    """A partition's rows against its own footer, its inputs' footers, and the keys that the source gave it."""
+    name, schema = file_of(commit.stage, commit.partition), STAGES[commit.stage]
+    try:
+        table = read_rows(root, name)
+        again = completed(commit, table, schema)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        yield f"{name}: cannot be read: {error}"
+        return
+    for column, digest in column_digests(table, schema).items():
+        if commit.digests.get(column) != digest:
+            yield f"{name}: column {column} is not what was committed"
+    if (again.rows, again.kept, again.reasons) != (commit.rows, commit.kept, commit.reasons):
+        yield f"{name}: its counts are not those of its rows"
+    for word in commit.reasons.keys() - REASONS[commit.stage].keys() - {UPSTREAM}:
+        yield f"{name}: {word!r} is not a declared reason"
+    source = commits["rows"].get(commit.partition)
+    if source and source.digests["key"] != commit.digests["key"]:
+        yield f"{name}: its keys are not those of {file_of('rows', commit.partition)}: a row is not accounted for"
+    for stage, columns in commit.inputs.items():
+        now = commits[stage].get(commit.partition)
+        changed = [column for column, digest in columns.items() if not now or now.digests.get(column) != digest]
+        if changed:
+            yield f"{name}: was made from another {file_of(stage, commit.partition)}; run again"
+
+
+def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
+    """The tar beside a partition, whole and row by row; returns the bytes of its rows."""
+    kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
+    if commit.payload is None:
+        if kept:
+            problems.append(f"{file_of(commit.stage, commit.partition)}: names no tar for its {len(kept)} images")
+        return 0
+    name = f"{commit.stage}/{commit.payload}"
+    if (digest := sha256_of(root, name)) != commit.payload_sha256:
+        problems.append(f"{name}: {'is gone' if digest is None else 'its SHA-256 is not the one committed'}")
+    for row in kept if digest else []:
+        try:
+            read_payload(root, commit.stage, {**row, "payload": commit.payload})
+        except Corrupt as error:
+            problems.append(str(error))
+    return sum(row["size"] for row in kept)
+
+
+def check_shard(root: Root, entry: ShardEntry, card: str) -> Iterator[str]:
+    """A shard's tar and index against the card, and every member against the index."""
+    tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
+    for name, digest in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
+        if (now := sha256_of(root, name)) != digest:
+            yield f"{name}: {'is gone' if now is None else 'its SHA-256 is not the one in card ' + card}"
+            if now is None or name == index:
+                return
+    samples = read_rows(root, index)
+    if len(samples) != entry["samples"]:
+        yield f"{index}: {len(samples)} samples, {entry['samples']} on card {card}"
+    end = 0
+    for sample in samples:
+        if sample["byte_offset"] != end:
+            yield f"{index}: sample {sample['sample']} does not follow the one before it"
+        end = sample["byte_offset"] + sample["size"]
+        for member in sample["members"]:
+            name = f"{sample['sample']}.{member['ext']}"
+            with suppress(EOFError):
+                data = root.read_range(tar, member["byte_offset"] - BLOCK, BLOCK + member["size"])
+                whole = data[:BLOCK] == header(name, member["size"])
+                if whole and hashlib.sha256(data[BLOCK:]).hexdigest() == member["sha256"]:
+                    continue
+            yield f"{tar}: {name} is not what was packed"
+
+
+def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
+    """The samples of a published set against the selection, one by one."""
+    wanted = {
+        f"{row['key']}-{placement['task']}"
+        for partition in selection
+        for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
+        for placement in row["samples"]
+        if placement["set"] == card["set"]
+    }
+    packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
+    if len(packed) != len(set(packed)):
+        yield f"set {card['set']}: a sample stands in it twice"
+    for what, names in (("selected, but not in", wanted - set(packed)), ("not selected, but in", set(packed) - wanted)):
+        if names:
+            yield f"set {card['set']}: {len(names)} samples are {what} its shards, {min(names)} first; run again"
+
+
+def sha256_of(root: Root, name: str) -> str | None:
+    """The SHA-256 of a file, read in pieces; None if it is not there."""
+    sha256 = hashlib.sha256()
+    try:
+        with root.fs.open(root.path(name), "rb") as file:
+            while data := file.read(CHUNK):
+                sha256.update(data)
+    except FileNotFoundError:
+        return None
+    return sha256.hexdigest()
+
+
+# Garbage
+
+
+def cards(root: Root) -> list[str]:
+    """All cards: published ones and kept releases."""
+    return [name.removesuffix(".json") for name in root.files("shards") if name.endswith(".json")]
+
+
+def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
+    """Files that no commit names: replaced payloads, leavings of killed runs. `releases` are taken as gone."""
+    settled = {p for file in read_settled(root) if file.split for p in file.partitions}
+    named = {SETTLED, LOCK, CATALOG, STEP}
+    for stage in STAGES:
+        named.add(f"{stage}/{CACHE}")
+        for partition, commit in read_commits(root, stage).items():
+            if partition in settled:
+                named |= {file_of(stage, partition), f"{stage}/{commit.payload}"}
+    for name in set(cards(root)) - releases:
+        named.add(f"shards/{name}.json")
+        for entry in read_card(root, name)["shards"]:
+            named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
+    for folder in ("", *STAGES, "shards"):
+        for name in root.files(folder, hidden=True):
+            path = f"{folder}/{name}" if folder else name
+            if path not in named and (folder or name.startswith(".")):
+                yield path
+    for stage in STAGES:
+        for partition in root.folders(f"{stage}/chunks"):
+            folder = f"{stage}/chunks/{partition}"
+            yield from (f"{folder}/{name}" for name in root.files(folder, hidden=True))
+
+
+def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
+    """Removes garbage older than `grace` seconds and all but the last `keep` releases of each set.
+
+    Returns how many files and bytes went. Raises `Busy` while a run holds the root.
+    """
+    with hold(root):
+        old: set[str] = set()
+        for name in cards(root):
+            if "@" not in name:
+                now = f"{name}@{read_card(root, name)['release']}"
+                releases = [n for n in cards(root) if n.startswith(f"{name}@") and n != now]
+                releases.sort(key=lambda n: root.age(f"shards/{n}.json"))
+                old |= set(releases[max(0, keep - 1) :])
+        gone = [name for name in garbage(root, old) if root.age(name) >= grace or name[7:-5] in old]
+        size = sum(root.fs.size(root.path(name)) for name in gone)
+        for name in gone:
+            root.remove(name)
+        return len(gone), size

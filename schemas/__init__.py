@@ -1,0 +1,1 @@
+"""What both sides agree on: row types, configuration, SQL views. Imports neither Beam nor torch."""

@@ -1,0 +1,163 @@
+"""One TOML file for everything: read, checked, and answered in one line when something in it is wrong."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+
+class UserError(Exception):
+    """Something a user can mend. The message is one line that names the place and the fix."""
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Table):
+    kind: Literal["folder", "webdataset", "rendered"]
+    path: str | None = None                 # folder, file, or glob of tars; any fsspec URL
+    image_column: str | None = None         # folder with caption tables; found by its usual names if not given
+    text_column: str | None = None
+    rows_per_partition: int = Field(1000, ge=1)
+    count: int = Field(200, ge=1)           # rendered: pictures
+    seed: int = 0                           # rendered
+
+
+class ImagesConfig(Table):
+    min_side: int = Field(10, ge=1)                     # pixels
+    max_bytes: int = Field(50_000_000, ge=1)
+    max_pixels: int = Field(100_000_000, ge=1)
+
+
+class OcrConfig(Table):
+    engine: Literal["rapidocr"] = "rapidocr"
+    min_confidence: float = Field(0.5, ge=0, le=1)      # lines below are left out
+
+
+class SetConfig(Table):
+    where: str = "true"                                 # SQL over the columns of the view `samples`
+    task: Literal["caption", "ocr"] = "caption"
+    weight: float = Field(1.0, gt=0, le=1)              # share that is kept, by hash(seed, key)
+    seed: int = 0
+    samples_per_shard: int = Field(1000, ge=1)
+
+
+class BeamConfig(Table):
+    runner: str = "FnApiRunner"
+    options: list[str] = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
+
+
+SetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+
+
+class Config(Table):
+    root: str
+    source: SourceConfig
+    images: ImagesConfig = ImagesConfig()
+    ocr: OcrConfig | None = None                        # without it, no text is read
+    sets: dict[SetName, SetConfig] = {}
+    gates: dict[str, str] = {}                          # name -> SQL condition on the run
+    keep_releases: int = Field(3, ge=1)
+    beam: BeamConfig = BeamConfig()
+
+
+def read_config(path: str | Path) -> Config:
+    """The configuration in a TOML file; paths in it are relative to the file's folder.
+
+    Raises `UserError`, one line that names the file, the field and the fix.
+    """
+    path = Path(path)
+    try:
+        config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `shardmill init {path}` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from None
+    if config.source.kind != "rendered" and not config.source.path:
+        raise UserError(f"{path}: source.path: missing; name the {config.source.kind} to read")
+    here = path.resolve().parent
+    source = config.source.model_copy(update={"path": _beside(here, config.source.path)})
+    return config.model_copy(update={"root": _beside(here, config.root), "source": source})
+
+
+def _beside(here: Path, path: str | None) -> str | None:
+    """A relative local path, made absolute; a URL as it is."""
+    if path is None or "://" in path:
+        return path
+    return str(here / Path(path).expanduser())
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's complaints, in one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: missing; add it"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {str(first['input'])[:80]!r}"
+
+
+def _fields(loc: tuple[Any, ...]) -> list[str]:
+    """The fields that are known at a place in the file."""
+    tables = {"source": SourceConfig, "images": ImagesConfig, "ocr": OcrConfig, "sets": SetConfig, "beam": BeamConfig}
+    return sorted((tables[loc[0]] if loc else Config).model_fields)
+
+
+TEMPLATE = """\
+# Shardmill: one file for everything. `shardmill plan {name}` says what a run would do.
+
+root = "{stem}-corpus"                  # where all goes: a folder, or s3://…, gs://…
+
+[source]
+kind = "{kind}"
+{source}
+[images]
+min_side = 10                           # pixels; smaller images are left out, with a reason
+# max_bytes = 50000000
+# max_pixels = 100000000                # looked at before decoding
+
+[ocr]                                   # leave this table out and no text is read
+engine = "rapidocr"
+min_confidence = 0.5                    # lines below are left out
+
+[sets.train]                            # one shard set; add as many as you like
+where = "width >= 64 and height >= 64"  # SQL over the view `samples`
+task = "caption"                        # or "ocr": the target is the text in the image
+# weight = 0.1                          # keep a tenth, always the same one
+samples_per_shard = 1000
+
+[gates]                                 # conditions on a run; if one fails, the shards published before stay
+kept = "kept_share >= 0.5"              # of the rows of the source
+# change = "changed_share <= 0.2"       # of the samples published before
+
+# [beam]                                # any Beam runner; this is the default: a process a core
+# runner = "FnApiRunner"
+# options = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
+"""
+
+TEMPLATE_SOURCES = {
+    "folder": 'path = "pictures"                       # images with .txt beside, or captions in Parquet, CSV, JSONL\n'
+              '# image_column = "image"                 # if the captions are in tables\n'
+              '# text_column = "text"\n'
+              "rows_per_partition = 1000\n",
+    "webdataset": 'path = "data/*.tar"                     # img2dataset\'s layout: jpg/png/webp + txt + json\n',
+    "rendered": "count = 200                             # small drawn pictures with known text\n"
+                "seed = 0\n"
+                "rows_per_partition = 50\n",
+}
+
+
+def template(path: Path, kind: str) -> str:
+    """A short, commented configuration for a kind of source."""
+    return TEMPLATE.format(name=path.name, stem=path.stem, kind=kind, source=TEMPLATE_SOURCES[kind])

@@ -1,0 +1,44 @@
+"""The ledger under `runs/`: all that is measured, and what each run changed."""
+
+from typing import TypedDict
+
+from schemas.arrow import arrow_schema
+
+
+class RunRow(TypedDict):
+    run: str                # UTC start time and a random tail; sorts by time
+    config: str             # the configuration file's name
+    version: str            # of shardmill
+    started: str            # UTC, ISO 8601
+    ended: str | None
+    status: str             # running, completed, failed, cancelled, died
+    detail: str | None      # what a failed run said
+
+
+class WorkRow(TypedDict):
+    run: str
+    stage: str
+    item: str               # partition, source file or shard
+    partition: int | None
+    rows: int
+    kept: int
+    made: int               # rows computed; the others were taken over
+    seconds: float
+    started: str            # UTC, ISO 8601
+    host: str
+    pid: int
+
+
+class ChangeRow(TypedDict):
+    run: str
+    stage: str
+    partition: int | None   # none for samples of a shard set
+    key: str                # of the row; of the sample in stage shards
+    change: str             # added, removed, changed
+    before: str | None      # JSON of the columns that changed, or of the whole removed row
+    after: str | None       # JSON of the columns that changed; an added row stands in the stage's view
+
+
+RUNS = arrow_schema(RunRow)
+WORK = arrow_schema(WorkRow)
+CHANGES = arrow_schema(ChangeRow)

@@ -1,0 +1,31 @@
+"""What a source says of a sample, split once into partitions."""
+
+from typing import TypedDict
+
+from schemas.arrow import arrow_schema
+
+
+class SourceRow(TypedDict):
+    key: str                # 16 hex digits of the SHA-256 of what names the sample in its source
+    url: str | None         # where a source of URLs says the image is
+    text: str | None        # the alt text or caption, as it came
+    file: str | None        # the file that holds the bytes, relative to the source; None for URLs
+    member: str | None      # the name inside that file, if it is an archive
+    byte_offset: int | None      # where in the file the bytes begin
+    size: int | None        # how many bytes there are
+    sha256: str | None      # of the bytes, where the source has them at hand
+    extra: str              # whatever else the source says, as one JSON object
+    reason: str | None      # why the row goes no further; None when all is well
+    detail: str | None      # what exactly went wrong, for a person
+    made_from: str          # hash of what this row alone was made from
+
+
+ROWS = arrow_schema(SourceRow)
+
+REASONS = {
+    "equal_keys": "an earlier row of this file has the same name",
+    "no_image": "a caption names no image, or one that is not there",
+    "cut_tar": "the archive ends inside this member",
+    "interleaved": "members of this sample do not stand together in the archive",
+    "unsafe_name": "the member's name leaves the archive's folder",
+}

@@ -1,0 +1,29 @@
+"""What tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from corpora import ONE_PROCESS
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data; tests that need it skip where it is not."""
+    if not SHARED.exists():
+        pytest.skip("the folder of real data is not here")
+    return SHARED
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `my.toml` with some TOML after the root; stages run in one process unless it says otherwise."""
+
+    def write(toml: str, name: str = "my.toml", root: str = "corpus") -> Path:
+        path = tmp_path / name
+        path.write_text(f'root = "{root}"\n{toml}\n' + ("" if "[beam]" in toml else ONE_PROCESS))
+        return path
+
+    return write

@@ -1,0 +1,60 @@
+"""Small corpora for tests, and runs of them in processes of their own."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pipelines.sources.rendered import describe, draw
+
+ONE_PROCESS = '[beam]\noptions = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]\n'
+
+
+def picture(number: int) -> tuple[bytes, str]:
+    """A rendered PNG and the words in it."""
+    colour, shape, words = describe(7, number)
+    return draw(colour, shape, words), words
+
+
+def write_tar(path: Path, numbers: Iterable[int], text: Callable[[int], str] = "picture {}".format) -> Path:
+    """A tar of rendered pictures in img2dataset's layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            data, _ = picture(number)
+            for ext, payload in (("png", data), ("txt", text(number).encode()), ("json", b'{"n": %d}' % number)):
+                info = tarfile.TarInfo(f"{number:06d}.{ext}")
+                info.size = len(payload)
+                tar.addfile(info, io.BytesIO(payload))
+    return path
+
+
+def shardmill(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    """Runs the command line in a process of its own."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "200", **env},
+    )  # fmt: skip
+
+
+def data_files(root: Path) -> dict[str, str]:
+    """The SHA-256 of every data file under a root: all but caches, the ledger and the lock."""
+    from hashlib import sha256
+
+    return {
+        str(path.relative_to(root)): sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and "runs" not in path.relative_to(root).parts
+        and path.name not in ("_commits.parquet", "lock.json", "catalog.duckdb")
+    }
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
