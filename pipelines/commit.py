@@ -4,7 +4,6 @@ The footer is the only commit point: payload first, then this one small file, pu
 """
 
 import hashlib
-import io
 import json
 import time
 from collections import Counter
@@ -17,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ledger import Ledger
+from pipelines.parquet import FOOTER, opened, parquet_bytes, read_rows
 from pipelines.root import Root, point
-from schemas.arrow import Row, to_table
+from schemas.arrow import Row
 
 
 class Corrupt(Exception):
@@ -101,47 +101,22 @@ def file_of(stage: str, partition: int) -> str:
     return f"{stage}/{partition:05d}.parquet"
 
 
-def open_parquet(root: Root, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(root.path(name) if root.is_local else io.BytesIO(root.read(name)))
-
-
 def commit_in(metadata: pq.FileMetaData) -> Commit | None:
     """The commit that a Parquet footer holds."""
-    text = (metadata.metadata or {}).get(b"shardmill")
+    text = (metadata.metadata or {}).get(FOOTER)
     return Commit(**json.loads(text)) if text else None
 
 
 def read_commit(root: Root, name: str) -> Commit | None:
     """The commit of a partition's file, or None if it is absent or cannot be read."""
     try:
-        if root.is_local:
-            return commit_in(pq.read_metadata(root.path(name)))
-        with root.fs.open(root.path(name), "rb") as file:
-            return commit_in(pq.read_metadata(file))
+        with opened(root, name) as file:
+            return commit_in(file.metadata)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
 
 
-def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of a partition's file; none if it is absent."""
-    try:
-        with open_parquet(root, name) as file:
-            return file.read(columns=list(columns) if columns else None).to_pylist()
-    except FileNotFoundError:
-        return []
-
-
 # Writing
-
-
-def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Rows as a Parquet file with fixed settings: equal rows give equal bytes."""
-    table, buffer = to_table(rows, schema), io.BytesIO()
-    with pq.ParquetWriter(buffer, schema, compression="zstd", store_schema=False) as writer:
-        writer.write_table(table, row_group_size=100_000)
-        if metadata is not None:
-            writer.add_key_value_metadata({"shardmill": canonical(metadata).decode()})
-    return buffer.getvalue()
 
 
 def column_digests(rows: Sequence[Row], schema: pa.Schema) -> dict[str, str]:
@@ -185,7 +160,7 @@ def commit_rows(
     Of two makers of one partition (retries, speculative workers) the first to commit wins.
     """
     commit = completed(commit, rows, stage.schema)
-    data = parquet_bytes(rows, stage.schema, asdict(commit))
+    data = parquet_bytes(rows, stage.schema, canonical(asdict(commit)).decode())
     ledger.record(
         stage.name,
         f"{commit.partition:05d}",

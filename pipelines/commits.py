@@ -4,19 +4,19 @@ Reading 100,000 Parquet footers takes 10 s, listing as many files a second: so o
 since the cache was written are read.
 """
 
-import io
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.commit import Commit, canonical, file_of, read_commit
+from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root
 
 CACHE = "_commits.parquet"
+CACHED = pa.schema([(name, pa.string()) for name in ("file", "stamp", "commit")])
 
 
 def read_commits(root: Root, stage: str, *, write: bool = False) -> dict[int, Commit]:
@@ -30,16 +30,8 @@ def read_commits(root: Root, stage: str, *, write: bool = False) -> dict[int, Co
             found = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), stale)
             fresh.update({name: json_of(commit) for name, commit in zip(stale, found) if commit})
     if write and (stale or len(known) != len(fresh)):
-        table = pa.table(
-            {
-                "file": list(fresh),
-                "stamp": [files[name].stamp for name in fresh],
-                "commit": list(fresh.values()),
-            }
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        root.write(f"{stage}/{CACHE}", buffer.getvalue())
+        rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
+        root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED))
     commits = (Commit(**json.loads(text)) for text in fresh.values())
     return {commit.partition: commit for commit in sorted(commits, key=lambda commit: commit.partition)}
 
@@ -61,8 +53,6 @@ def json_of(commit: Commit) -> str:
 def _cached(root: Root, stage: str) -> dict[str, tuple[str, str]]:
     """file -> (stamp, commit as JSON), as the cache has it; nothing if there is none or it is damaged."""
     try:
-        table = pq.read_table(io.BytesIO(root.read(f"{stage}/{CACHE}")))
-        columns = (table[name].to_pylist() for name in ("file", "stamp", "commit"))
-        return {file: (stamp, commit) for file, stamp, commit in zip(*columns)}
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
+        return {row["file"]: (row["stamp"], row["commit"]) for row in read_rows(root, f"{stage}/{CACHE}")}
+    except (pa.ArrowInvalid, KeyError):
         return {}

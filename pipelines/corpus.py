@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog import build_catalog, create
-from pipelines.commit import Commit, read_rows
+from pipelines.commit import Commit
 from pipelines.commits import read_commits, remove_partitions
 from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
 from pipelines.images import CopyImages
@@ -20,6 +20,7 @@ from pipelines.job import StageFailed, run_work
 from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
 from pipelines.ocr import ReadText
+from pipelines.parquet import read_rows
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import StagePlan, todo
 from pipelines.root import Root

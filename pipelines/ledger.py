@@ -4,7 +4,6 @@ Workers leave a small file a partition, just before they commit it; at the end o
 files, `work-<stage>` and `changes-<stage>`. Nothing here is ever part of a data file, a fingerprint or a comparison.
 """
 
-import io
 import json
 import os
 import socket
@@ -14,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root
-from schemas.arrow import Row, to_table
+from schemas.arrow import Row
 from schemas.ledger import CHANGES, RUNS, WORK
 
 
@@ -103,15 +103,10 @@ class Ledger:
         return f"runs/{self.run}/{stage}"
 
     def _read(self, name: str) -> list[Row]:
-        try:
-            return pq.read_table(io.BytesIO(self.root.read(f"runs/{self.run}/{name}.parquet"))).to_pylist()
-        except FileNotFoundError:
-            return []
+        return read_rows(self.root, f"runs/{self.run}/{name}.parquet")
 
-    def _write(self, name: str, rows: Sequence[Row], schema) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(to_table(rows, schema), buffer, compression="zstd")
-        self.root.write(f"runs/{self.run}/{name}.parquet", buffer.getvalue())
+    def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
+        self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
 
 
 def runs(root: Root) -> list[Ledger]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipelines.commit import Commit, Corrupt, Stage, commit_rows, digest, file_of, parquet_bytes, read_commit, read_rows
+from pipelines.commit import Commit, Corrupt, Stage, commit_rows, digest, file_of, read_commit
 from pipelines.ledger import Ledger
+from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root, point
 from pipelines.tar import TarWriter
 from schemas.arrow import Row

@@ -18,8 +18,9 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog import connect, stage_files
-from pipelines.commit import Commit, Stage, changes, contents, digest, parquet_bytes, read_commit, read_rows
+from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, read_commit
 from pipelines.ledger import Ledger
+from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.partition import read_payload
 from pipelines.root import Root, point
 from pipelines.tar import TarWriter
@@ -208,7 +209,7 @@ def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) 
         payload=f"{name}.tar", payload_sha256=tar_sha256,
     )  # fmt: skip
     commit = replace(commit, rows=len(index), kept=len(index))
-    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, asdict(commit)))
+    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, canonical(asdict(commit)).decode()))
     point("shards:committed")
     return commit
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.catalog import CATALOG
-from pipelines.commit import Commit, Corrupt, column_digests, completed, file_of, read_rows
+from pipelines.commit import Commit, Corrupt, column_digests, completed, file_of
 from pipelines.commits import CACHE, read_commits
 from pipelines.lock import LOCK, hold
+from pipelines.parquet import read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
 from pipelines.rows import SETTLED, read_settled
