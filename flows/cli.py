@@ -70,7 +70,7 @@ def plan(config: Config, until: Annotated[str | None, typer.Option(help="The las
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
         rows = "?" if stage.rows is None else f"{stage.rows:,}"
-        table.add_row(stage.stage, f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
+        table.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
     console.print(table)
 
 

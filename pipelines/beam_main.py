@@ -11,14 +11,18 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from pipelines.job import Work
+
+running: list[PipelineResult] = []
 
 
 class Make(beam.DoFn):
@@ -51,9 +55,11 @@ def main(failed: str) -> None:
     work, items, config = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
+    pipeline = beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options))
+    pipeline | MakeAll(work, items)
     try:
-        with beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options)) as pipeline:
-            pipeline | MakeAll(work, items)
+        running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
+        running[0].wait_until_finish()
     except Exception as error:
         Path(failed).write_text(_one_line(error))
         logging.exception("%s failed", work.name)
@@ -70,6 +76,9 @@ def _end_with_parent() -> None:
     """Blocks until the parent closes its end of our standard input, by will or by death."""
     while os.read(sys.stdin.fileno(), 1):
         pass
+    for result in running:
+        with suppress(Exception):
+            result.cancel()
     os.killpg(0, signal.SIGKILL)
 
 

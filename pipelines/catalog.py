@@ -4,16 +4,19 @@ Built beside and renamed over, so that an open shell never blocks a run. Its pat
 folder, and is built again when the root has moved.
 """
 
+import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.commit import file_of
 from pipelines.root import Root
+from pipelines.rows import stages_of
 from schemas.config import UserError
-from schemas.views import LEDGER, STAGES, views
+from schemas.views import LEDGER, views
 
 CATALOG = "catalog.duckdb"
 
@@ -28,22 +31,29 @@ def card_names(root: Root) -> list[str]:
 
 def files(root: Root) -> dict[str, Files]:
     """Where each view's Parquet files are; None where there are none yet."""
-    found = stage_files(root, STAGES)
+    found = stage_files(root, stages_of(root))
     ledger = {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
-    for name, prefix in zip(LEDGER, ("run", "work-", "changes-"), strict=True):
-        there = any(n.startswith(prefix) and n.endswith(".parquet") for n in ledger)
-        found[name] = root.url_of(f"runs/*/{prefix}{'*' if prefix.endswith('-') else ''}.parquet") if there else None
+    for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*"), strict=True):
+        there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
+        found[name] = f"{_literally(root, 'runs')}/*/{pattern}.parquet" if there else None
     cards = [json.loads(root.read(f"shards/{name}.json")) for name in card_names(root)]
-    found["shards"] = [root.url_of(f"shards/{shard['index']}") for card in cards for shard in card["shards"]] or None
+    found["shards"] = [
+        _literally(root, f"shards/{shard['index']}") for card in cards for shard in card["shards"]
+    ] or None
     return found
 
 
 def stage_files(root: Root, stages: Iterable[str], partitions: Sequence[int] | None = None) -> dict[str, Files]:
     """The files of these stages alone, all of them or those of some partitions."""
     if partitions is not None:
-        return {stage: [root.url_of(file_of(stage, p)) for p in partitions] for stage in stages}
+        return {stage: [_literally(root, file_of(stage, p)) for p in partitions] for stage in stages}
     there = [stage for stage in stages if any(name[0].isdigit() for name in root.files(stage))]
-    return {stage: root.url_of(f"{stage}/[0-9]*.parquet") for stage in there}
+    return {stage: f"{_literally(root, stage)}/[0-9]*.parquet" for stage in there}
+
+
+def _literally(root: Root, name: str) -> str:
+    """The URL of a file for DuckDB, which takes every path for a pattern."""
+    return glob.escape(root.url_of(name))
 
 
 def connect(root: Root, files: Mapping[str, Files], **config: str) -> duckdb.DuckDBPyConnection:
@@ -77,7 +87,7 @@ def refresh_catalog(root: Root) -> None:
     try:
         with duckdb.connect(root.path(CATALOG), read_only=True) as connection:
             (sql,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'rows'").fetchone()
-        if root.url_of("rows/") in sql or not root.files("rows"):
+        if _literally(root, "rows/") in sql or not root.files("rows"):
             return
     except duckdb.IOException:
         if root.exists(CATALOG):

@@ -26,7 +26,18 @@ from pipelines.plan import StagePlan, todo
 from pipelines.root import Root
 from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
 from pipelines.selection import Select, check_conditions, select, step_of
-from pipelines.shards import Card, PackShards, Shards, card_changes, card_of, lay_out, publish, read_card, shards_there
+from pipelines.shards import (
+    Card,
+    PackShards,
+    Shards,
+    card_changes,
+    card_of,
+    lay_out,
+    publish,
+    published,
+    read_card,
+    shards_there,
+)
 from pipelines.sources import open_source
 from schemas.config import Config, UserError, read_config
 from schemas.views import STAGES
@@ -155,7 +166,7 @@ def _plan_shards(corpus: Corpus, commits: Commits, selection: StagePlan) -> Stag
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
     total = sum(len(card["shards"]) for card in cards.values() if card)
     if selection.todo:
-        return StagePlan("shards", {n: "those with samples that change" for n in range(max(1, total))}, None, total)
+        return StagePlan("shards", {0: "those with samples that change"}, None, total, open=True)
     waiting, rows = {}, 0
     for stage in corpus.shards:
         card = cards[stage.set]
@@ -198,23 +209,10 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
     """Keeps of a run's notes those whose commit is there."""
     for stage in ledger.open_stages():
         if stage in STAGES:
-            commits = read_commits(root, stage)
-            ledger.close_stage(stage, lambda item: _fingerprint(commits, item))
+            there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
         else:
-            ledger.close_stage(stage, lambda item: _published(root, item))
-
-
-def _fingerprint(commits: dict[int, Commit], item: str) -> str | None:
-    return commits[int(item)].fingerprint if int(item) in commits else None
-
-
-def _published(root: Root, item: str) -> str | None:
-    """The fingerprint of a published shard (`train-000001`), or the release of a set (`train`)."""
-    name, _, number = item.rpartition("-")
-    card = read_card(root, name or item)
-    if not name or card is None:
-        return card and card["release"]
-    return next((e["fingerprint"] for e in card["shards"] if e["number"] == int(number)), None)
+            there = published(root)
+        ledger.close_stage(stage, there)
 
 
 def run_stage(corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet) -> StageReport:
@@ -247,11 +245,11 @@ def run(path: str | Path, until: str | None = None) -> list[StageReport]:
         return [run_stage(corpus, ledger, name) for name in names]
 
 
-def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress) -> None:
+def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
     """Has workers make the items, and says how far they are."""
     done_before = ledger.done(work.name)
     progress(0, of)
-    log = f"runs/{ledger.run}/{work.name}.log"
+    log = f"runs/{ledger.run}/{log or work.name}.log"
     run_work(work, items, corpus.config.beam, corpus.root, log,
              lambda: progress(min(of, ledger.done(work.name) - done_before), of))  # fmt: skip
     progress(of, of)
@@ -262,12 +260,14 @@ def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
     settlement = settle(root, stage)
     _take_out(root, ledger, settlement)
     known = {file.path: file for file in read_settled(root)}
-    write_settled(root, [known.get(file.path) or replace(file, split=None) for file in settlement.files])
+    files = [known.get(file.path) or replace(file, split=None) for file in settlement.files]
+    write_settled(root, files, list(corpus.makes))
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
     gone = {file.path for file in settlement.vanished}
-    write_settled(root, [replace(f, split=None) if f.path in gone else f for f in settlement.files])
+    files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
+    write_settled(root, files, list(corpus.makes))
     return of
 
 
@@ -314,7 +314,7 @@ def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -
         layout = lay_out(root, stage, before, commits)
         packs = layout.packs(shards_there(root, stage, before))
         of = sum(len(pack.wanted) for pack in packs)
-        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress)
+        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
         card = card_of(stage, layout, shards_there(root, stage, before))
         cards.append((card, card_changes(root, before, card)))
         befores += [before] if before else []

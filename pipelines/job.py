@@ -21,6 +21,9 @@ from schemas.config import BeamConfig
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
 
 
+GRACE = 5.0  # seconds
+
+
 class Work(Protocol):
     """What a stage has a worker do with one item. Pickles."""
 
@@ -78,10 +81,11 @@ def _ended(process: subprocess.Popen, seconds: float) -> bool:
 
 
 def end_group(process: subprocess.Popen) -> None:
-    """Ends a job and all its workers."""
+    """Ends a job and all its workers; one that runs elsewhere gets some seconds to be cancelled."""
+    process.stdin.close()
+    _ended(process, GRACE)
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
     process.wait()
-    process.stdin.close()

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -74,8 +74,8 @@ class Ledger:
 
     # What is left of it
 
-    def close_stage(self, stage: str, committed: Callable[[str], str | None]) -> None:
-        """Turns a stage's notes into Parquet. `committed` gives the fingerprint that an item has now: a note whose
+    def close_stage(self, stage: str, committed: Mapping[str, str]) -> None:
+        """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now: a note whose
         commit never came (the worker was killed in between) is dropped."""
         folder = self._notes(stage)
         names = list(self.root.files(folder))
@@ -84,7 +84,7 @@ class Ledger:
         work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
         for name in names:
             note = json.loads(self.root.read(f"{folder}/{name}"))
-            if note["fingerprint"] != committed(note["work"]["item"]):
+            if note["fingerprint"] != committed.get(note["work"]["item"]):
                 continue
             work.append(note["work"])
             where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}

@@ -16,6 +16,7 @@ class StagePlan:
     todo: dict[int, str] = field(default_factory=dict)  # partition -> why
     rows: int | None = 0  # in them; None where nobody knows yet
     total: int = 0  # partitions of the stage
+    open: bool = False  # how many is known only when the stages before are made
 
     def reasons(self) -> list[tuple[str, int]]:
         return Counter(self.todo.values()).most_common()

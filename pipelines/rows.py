@@ -128,15 +128,23 @@ def read_settled(root: Root) -> list[Settled]:
     return files
 
 
-def write_settled(root: Root, files: list[Settled]) -> None:
-    """Writes root.json, after which the workers' notes are not needed any more."""
-    data = json.dumps({"files": [asdict(file) for file in files]}, indent=1).encode()
+def write_settled(root: Root, files: list[Settled], makes: list[str]) -> None:
+    """Writes root.json, after which the workers' notes are not needed any more. `makes`: the partition stages."""
+    data = json.dumps({"makes": makes, "files": [asdict(file) for file in files]}, indent=1).encode()
     if not root.exists(SETTLED) or root.read(SETTLED) != data:
         root.write(SETTLED, data)
         point("rows:settled")
     for name in root.files(NOTES):
         root.remove(f"{NOTES}/{name}")
     root.remove_folder(NOTES)
+
+
+def stages_of(root: Root) -> list[str]:
+    """The stages that a corpus has. One that was taken out of its configuration is none of them any more."""
+    try:
+        return ["rows", *json.loads(root.read(SETTLED))["makes"], "selection"]
+    except FileNotFoundError:
+        return []
 
 
 # Splitting

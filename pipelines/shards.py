@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog import connect, stage_files
+from pipelines.catalog import card_names, connect, stage_files
 from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, read_commit
 from pipelines.ledger import Ledger
 from pipelines.parquet import parquet_bytes, read_rows
@@ -127,10 +127,11 @@ def lay_out(root: Root, stage: Shards, card: Card | None, commits: Mapping[str, 
                 if number <= e["number"] < number + group["shards"]
             )
         else:
-            n = before["shards"] if before and before["settled"] else None
+            settled = bool(before and before["settled"])
+            n = before["shards"] if settled else None
             with connect(root, stage_files(root, stages, partitions)) as connection:
                 n, shards = _shards_of(connection, stage, n, number)
-            group = Group(first=first, shards=n, settled=numbers[-1] >= first + GROUP, inputs=inputs)
+            group = Group(first=first, shards=n, settled=settled or numbers[-1] >= first + GROUP, inputs=inputs)
         groups.append(group)
         parts.append(partitions)
         layout.append(shards)
@@ -244,6 +245,15 @@ def read_card(root: Root, name: str) -> Card | None:
         return json.loads(root.read(f"shards/{name}.json"))
     except FileNotFoundError:
         return None
+
+
+def published(root: Root) -> dict[str, str]:
+    """What the published cards name: a set's release under its name, a shard's fingerprint under `train-000001`."""
+    found = {}
+    for card in (read_card(root, name) for name in card_names(root)):
+        found[card["set"]] = card["release"]
+        found |= {item_of(card["set"], entry["number"]): entry["fingerprint"] for entry in card["shards"]}
+    return found
 
 
 def shards_there(root: Root, stage: Shards, card: Card | None) -> dict[str, ShardEntry]:

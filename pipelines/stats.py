@@ -6,8 +6,8 @@ from pipelines.catalog import card_names
 from pipelines.commits import read_commits
 from pipelines.ledger import runs
 from pipelines.root import Root
+from pipelines.rows import stages_of
 from pipelines.shards import read_card
-from schemas.views import STAGES
 
 Table = tuple[str, tuple[str, ...], list[tuple]]
 
@@ -15,7 +15,7 @@ Table = tuple[str, tuple[str, ...], list[tuple]]
 def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     """(title, columns, lines) of: rows in, kept and each reason a stage; shard sets; the last runs."""
     stages = []
-    for stage in STAGES:
+    for stage in stages_of(root):
         commits = read_commits(root, stage).values()
         if not commits:
             continue

@@ -14,7 +14,7 @@ from pipelines.lock import LOCK, hold
 from pipelines.parquet import read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
-from pipelines.rows import SETTLED, read_settled
+from pipelines.rows import SETTLED, read_settled, stages_of
 from pipelines.selection import STEP
 from pipelines.shards import read_card
 from pipelines.tar import BLOCK, header
@@ -41,8 +41,9 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
     """Reads everything: every digest, every index entry, every row from stage to stage."""
     found = Found()
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
-    commits = {stage: read_commits(root, stage) for stage in STAGES}
-    for stage in STAGES:
+    stages = stages_of(root)
+    commits = {stage: read_commits(root, stage) for stage in stages}
+    for stage in stages:
         names = {int(n.split(".")[0]) for n in root.files(stage) if n.endswith(".parquet") and n[0].isdigit()}
         if not names and stage != "rows":
             continue
@@ -185,7 +186,7 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
     """Files that no commit names: replaced payloads, leavings of killed runs. `releases` are taken as gone."""
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
     named = {SETTLED, LOCK, CATALOG, STEP}
-    for stage in STAGES:
+    for stage in stages_of(root):
         named.add(f"{stage}/{CACHE}")
         for partition, commit in read_commits(root, stage).items():
             if partition in settled:

@@ -60,7 +60,6 @@ class Config(Table):
     ocr: OcrConfig | None = None                        # without it, no text is read
     sets: dict[SetName, SetConfig] = {}
     gates: dict[str, str] = {}                          # name -> SQL condition on the run
-    keep_releases: int = Field(3, ge=1)
     beam: BeamConfig = BeamConfig()
 
 
