@@ -1,5 +1,6 @@
 """The command line `shardmill`. A mistake of the user's is answered in one line, with exit code 2."""
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -30,12 +31,15 @@ def main() -> None:
         sys.exit(_say(error, 2))
     except (Busy, GateFailed, StageFailed) as error:
         sys.exit(_say(error, 1))
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped; what was committed stays, run again to go on", 130))
 
 
-def _say(error: object, code: int) -> int:
-    print(f"shardmill: {error}", file=sys.stderr)
+def _say(error: BaseException, code: int, line: str = "") -> int:
+    """Says in one line what went wrong.
+
+    Drops the traceback: Prefect keeps an error to the very end, and with its frames all that DuckDB then complains of.
+    """
+    print(f"shardmill: {line or error}", file=sys.stderr)
+    error.__traceback__ = None
     return code
 
 
@@ -83,9 +87,12 @@ def run(
     """Make what is not current. Safe to be stopped at any moment, and to be run again."""
     from pipelines.corpus import open_corpus, report
     from pipelines.corpus import plan as plan_of
+    from pipelines.lock import hold
 
     corpus = open_corpus(config)
     if plan_of(corpus, until).work():
+        with hold(corpus.root, wait):  # or say at once that another run does
+            pass
         _run_flow(config, until, wait)
     else:
         console.print("everything is current: nothing to make")
@@ -94,16 +101,18 @@ def run(
 
 
 def _run_flow(config: Path, until: str | None, wait: float) -> None:
-    """Runs the flow in this process. Prefect starts a temporary server if none is named."""
-    import os
-
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    """Runs the flow in this process."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
     from flows.build_corpus import build_corpus
     from flows.progress import bars
+    from flows.server import server
     from pipelines.lock import Busy
 
-    with bars():
-        state = build_corpus(config, until, wait, return_state=True)
+    try:
+        with server(), bars():
+            state = build_corpus(config, until, wait, return_state=True)
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(_say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
     if state.name == "Skipped":
         raise Busy(state.message)
     state.result()
@@ -144,18 +153,38 @@ def sql(
     if csv:
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+        columns = [_flat(column) for column in answer.columns]
+        pyarrow.csv.write_csv(pyarrow.Table.from_arrays(columns, answer.column_names), sys.stdout.buffer)
     else:
         _print_answer(answer)
 
 
+def _flat(column):
+    """A column as CSV can hold it: lists and structures as JSON."""
+    import json
+
+    from pyarrow import array, string, types
+
+    kind = column.type
+    if not (types.is_nested(kind) or types.is_binary(kind) or types.is_interval(kind)):
+        return column
+    texts = (None if cell is None else json.dumps(cell, ensure_ascii=False, default=str) for cell in column.to_pylist())
+    return array(texts, string())
+
+
 def _print_answer(answer, most: int = 100) -> None:
-    table = Table(*answer.column_names)
-    for row in answer.slice(0, most).to_pylist():
-        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row.values()))
+    table = Table(*map(_cell, answer.column_names))
+    for row in zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True):
+        table.add_row(*map(_cell, row))
     console.print(table)
     if answer.num_rows > most:
         console.print(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
+
+
+def _cell(value: object) -> str:
+    """A value as a terminal may show it: what a caption holds must not steer the terminal."""
+    text = "" if value is None else str(value)
+    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
 
 
 @app.command()
@@ -208,7 +237,7 @@ def clean(
 @app.command()
 def schedule(
     config: Config,
-    cron: Annotated[str, typer.Option(help="When, e.g. '0 3 * * *'.", show_default=False)],
+    cron: Annotated[str, typer.Option(help="When, in UTC, e.g. '0 3 * * *'.", show_default=False)],
     pool: Annotated[str, typer.Option(help="The work pool of the workers that run it.")] = "shardmill",
 ) -> None:
     """Run a configuration on a schedule, by Prefect workers."""

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 EVERY = 2.0  # seconds between two updates of an artifact
@@ -24,18 +26,33 @@ def bars() -> Iterator[None]:
             _bars = None
 
 
-def follow(stage: str) -> Callable[[int, int], None]:
-    """What a stage is to call with (partitions done, of how many)."""
-    bar = _bars and _bars.add_task(stage, total=None)
+def tell(line: str) -> None:
+    """Says something above the bars, if there are any."""
+    if _bars is not None:
+        _bars.console.print(escape(line), highlight=False)
+
+
+@contextmanager
+def follow(stage: str) -> Iterator[Callable[[int, int], None]]:
+    """What a stage is to call with (partitions done, of how many); full when it ends well."""
+    bar = None if _bars is None else _bars.add_task(stage, total=1)
     artifact = create_progress_artifact(0.0, key=f"shardmill-progress-{stage}", description=stage)
-    shown = 0.0
+    shown = time.monotonic()
 
     def progress(done: int, of: int) -> None:
         nonlocal shown
-        if bar is not None and _bars is not None:
+        if bar is not None:
             _bars.update(bar, completed=done, total=of)
-        if done == of or time.monotonic() - shown > EVERY:
+        if time.monotonic() - shown > EVERY:
             shown = time.monotonic()
-            update_progress_artifact(artifact, 100.0 * done / of if of else 100.0)
+            _show(artifact, done / max(of, 1))
 
-    return progress
+    yield progress
+    if bar is not None:
+        _bars.update(bar, completed=_bars.tasks[bar].total)
+    _show(artifact, 1.0)
+
+
+def _show(artifact, share: float) -> None:
+    with suppress(httpx.HTTPError):  # the work goes on when Prefect's server does not
+        update_progress_artifact(artifact, 100.0 * share)

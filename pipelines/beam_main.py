@@ -51,11 +51,18 @@ class MakeAll(beam.PTransform):
 
 
 def main(failed: str) -> None:
-    """Runs the work that stands on standard input; an error goes to the file `failed` in one line."""
+    """Runs the work that stands on standard input; an error goes to the file `failed` in one line.
+
+    Ends with code 2, the complaint in its log's last line, if Beam does not take the runner or its options.
+    """
     work, items, config = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
-    pipeline = beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options))
+    try:
+        pipeline = beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options))
+    except Exception as error:  # argparse, which reads the options, ends in the same way by itself
+        print(_one_line(error), file=sys.stderr)
+        sys.exit(2)
     pipeline | MakeAll(work, items)
     try:
         running.append(pipeline.run())  # a local runner returns at the end, a remote one at once

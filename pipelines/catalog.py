@@ -13,12 +13,14 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.commit import file_of
+from pipelines.commits import is_partition
 from pipelines.root import Root
 from pipelines.rows import stages_of
 from schemas.config import UserError
-from schemas.views import LEDGER, views
+from schemas.views import LEDGER, literal, views
 
 CATALOG = "catalog.duckdb"
+QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
 Files = str | list[str] | None  # a glob, names, or none
 
@@ -47,7 +49,7 @@ def stage_files(root: Root, stages: Iterable[str], partitions: Sequence[int] | N
     """The files of these stages alone, all of them or those of some partitions."""
     if partitions is not None:
         return {stage: [_literally(root, file_of(stage, p)) for p in partitions] for stage in stages}
-    there = [stage for stage in stages if any(name[0].isdigit() for name in root.files(stage))]
+    there = [stage for stage in stages if any(map(is_partition, root.files(stage)))]
     return {stage: f"{_literally(root, stage)}/[0-9]*.parquet" for stage in there}
 
 
@@ -77,6 +79,7 @@ def build_catalog(root: Root) -> None:
     temporary = root.temporary("")
     with duckdb.connect(temporary) as connection:
         create(connection, files(root))
+    root.remove(f"{CATALOG}.wal")  # of a shell that writes to the catalog as it was; it would not fit this one
     root.put(temporary, CATALOG)
 
 
@@ -87,11 +90,10 @@ def refresh_catalog(root: Root) -> None:
     try:
         with duckdb.connect(root.path(CATALOG), read_only=True) as connection:
             (sql,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'rows'").fetchone()
-        if _literally(root, "rows/") in sql or not root.files("rows"):
+        if literal(_literally(root, "rows/"))[:-1] in sql or not root.files("rows"):
             return
-    except duckdb.IOException:
-        if root.exists(CATALOG):
-            return  # another process has it open to write
+    except duckdb.Error:
+        pass  # it is damaged, or another process has it open to write, which keeps what it has
     build_catalog(root)
 
 
@@ -100,12 +102,25 @@ def query(root: Root, sql: str) -> pa.Table:
     try:
         with connect(root, files(root)) as connection:
             connection.execute("SET autoinstall_known_extensions = false")
-            answer = connection.sql(sql)
-            if answer is not None:
-                return answer.to_arrow_table()
+            asked = connection.extract_statements(sql)
+            if len(asked) != 1 or asked[0].type not in QUESTIONS:
+                raise UserError("sql: that is no question; the catalog holds views only, ask with one SELECT")
+            return connection.sql(asked[0]).to_arrow_table()
     except duckdb.Error as error:
         raise UserError(f"sql: {one_line(error)}") from None
-    raise UserError("sql: that is no question; the catalog holds views only, ask with SELECT")
+
+
+def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition: str, table: str) -> None:
+    """Raises `UserError`, naming the place in the configuration, if this is no condition on a table's columns."""
+    if not condition.strip():
+        raise UserError(f"{place}: empty; write a condition, or leave it out")
+    try:
+        duckdb.SQLExpression(condition)  # takes one expression; a statement would be carried out below
+        kinds = [str(kind).lower() for kind in connection.sql(f"SELECT ({condition}\n) FROM {table}").types]
+    except duckdb.Error as error:
+        raise UserError(f"{place}: {one_line(error)}") from None
+    if kinds != ["boolean"]:
+        raise UserError(f"{place}: {condition!r} is {', '.join(kinds)}; write a condition")
 
 
 def one_line(error: duckdb.Error) -> str:

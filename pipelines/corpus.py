@@ -23,7 +23,7 @@ from pipelines.ocr import ReadText
 from pipelines.parquet import read_rows
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import StagePlan, todo
-from pipelines.root import Root
+from pipelines.root import Root, point
 from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
 from pipelines.selection import Select, check_conditions, select, step_of
 from pipelines.shards import (
@@ -87,10 +87,13 @@ class StageReport:
 def open_corpus(path: str | Path) -> Corpus:
     """The corpus of a configuration. Raises `UserError` for anything in it that cannot work; writes nothing."""
     config = read_config(path)
-    check_conditions(config.sets)
-    with duckdb.connect() as connection:
-        create(connection, {})
-        check_gates(config.gates, connection, FACTS)
+    try:
+        check_conditions(config.sets)
+        with duckdb.connect() as connection:
+            create(connection, {})
+            check_gates(config.gates, connection, FACTS)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     source = open_source(config.source)
     stages = [CopyImages(source, config.images)] + ([ReadText(config.ocr)] if config.ocr else [])
     return Corpus(
@@ -277,11 +280,14 @@ def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
         for file in settlement.vanished:
             for partition in file.partitions:
                 name = f"{stage}/{partition:05d}.parquet"
+                if not root.exists(name):
+                    continue
                 rows = read_rows(root, name)
                 gone = [{"key": r["key"], "change": "removed", "before": None, "after": None} for r in rows]
                 ledger.record(stage, f"{partition:05d}", None, gone, partition=partition, rows=0, kept=0, made=0,
                               started=time.time())  # fmt: skip
             remove_partitions(root, stage, file.partitions)
+            point("rows:removed")
 
 
 def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import duckdb
 
-from pipelines.catalog import connect, files, one_line
+from pipelines.catalog import check_condition, connect, files, one_line
 from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.config import UserError
@@ -49,13 +49,11 @@ def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection,
                         for name, value in run.items())  # fmt: skip
     connection.execute(f"CREATE OR REPLACE VIEW run AS SELECT {columns}")
     for name, condition in gates.items():
+        check_condition(connection, f"gates.{name}", condition, "run")
         try:
-            answer = connection.sql(f"SELECT ({condition}\n) FROM run")
-            kind, holds = str(answer.types[0]), answer.fetchall()[0][0]
+            ((holds,),) = connection.sql(f"SELECT ({condition}\n) FROM run").fetchall()
         except duckdb.Error as error:
             raise UserError(f"gates.{name}: {one_line(error)}") from None
-        if kind != "BOOLEAN":
-            raise UserError(f"gates.{name}: {condition!r} is {kind.lower()}; write a condition")
         if not holds:
             failed.append(f"{name}: {condition}")
     return failed

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.root import Root
-from schemas.config import BeamConfig
+from schemas.config import BeamConfig, UserError
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
 
@@ -41,7 +41,8 @@ def run_work(
 ) -> None:
     """Has workers make every item, largest first. Calls `progress` about twice a second.
 
-    Their log goes to `log` under the root. Raises `StageFailed` with the reason in one line.
+    Their log goes to `log` under the root. Raises `StageFailed` with the reason in one line, and `UserError` if Beam
+    does not take the configured runner or its options.
     """
     if not items:
         return
@@ -66,6 +67,8 @@ def run_work(
         finally:
             end_group(process)
             root.write(log, said.read_bytes()[-1_000_000:])
+        if process.returncode == 2:
+            raise UserError(f"beam: {said.read_text(errors='replace').strip().splitlines()[-1]}")
         if process.returncode:
             why = failed.read_text() if failed.exists() else f"a worker died (exit code {process.returncode})"
             raise StageFailed(f"{work.name}: {why}; the workers' log is {root.url_of(log)}")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from pipelines.parquet import parquet_bytes, read_rows
-from pipelines.root import Root
+from pipelines.root import Root, point
 from schemas.arrow import Row
 from schemas.ledger import CHANGES, RUNS, WORK
 
@@ -82,15 +82,22 @@ class Ledger:
         if not names:
             return
         work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
+        known = {row["item"] for row in work}  # whose notes a run that was killed here did not come to remove
+        more: list[Row] = []
         for name in names:
             note = json.loads(self.root.read(f"{folder}/{name}"))
-            if note["fingerprint"] != committed.get(note["work"]["item"]):
+            item = note["work"]["item"]
+            if item in known or note["fingerprint"] != committed.get(item):
                 continue
             work.append(note["work"])
             where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
-            changed += [{**where, **change} for change in note["changes"]]
+            more += [{**where, **change} for change in note["changes"]]
+        if changed[len(changed) - len(more) :] != more:  # or it was killed between the two files
+            changed += more
         self._write(f"changes-{stage}", changed, CHANGES)
+        point(f"{stage}:changes")
         self._write(f"work-{stage}", work, WORK)
+        point(f"{stage}:work")
         for name in names:
             self.root.remove(f"{folder}/{name}")
         self.root.remove_folder(folder)

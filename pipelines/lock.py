@@ -13,9 +13,10 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pipelines.root import Root
+from schemas.config import UserError
 
 LOCK = "lock.json"
 LEASE = 120.0  # seconds after which a lease that is not renewed is void
@@ -27,13 +28,18 @@ class Busy(Exception):
 
 @contextmanager
 def hold(root: Root, wait: float = 0.0) -> Iterator[None]:
-    """Holds a root. Raises `Busy`, naming the holder, when it is not free within `wait` seconds."""
+    """Holds a root.
+
+    Raises `Busy`, naming the holder, when it is not free within `wait` seconds; `UserError` when it cannot be written.
+    """
     until = time.monotonic() + wait
     take = _take_local if root.is_local else _take_lease
     while True:
         try:
             release = take(root)
             break
+        except OSError as error:  # no such bucket, no right to write
+            raise UserError(f"{root.url}: cannot be written: {error.strerror or error}") from None
         except Busy:
             if time.monotonic() >= until:
                 raise
@@ -74,7 +80,8 @@ def _take_lease(root: Root):
 
     def renew():
         while not ended.wait(LEASE / 4):
-            _write_lease(root, mine)
+            with suppress(Exception):  # the next one may get through
+                _write_lease(root, mine)
 
     def release():
         ended.set()

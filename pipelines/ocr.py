@@ -52,6 +52,7 @@ def _middle(box: list[float]) -> float:
 @dataclass(frozen=True)
 class ReadText(PartitionStage):
     config: OcrConfig
+    chunk_rows: int = 100  # about a minute of work on one core
 
     name = "ocr"
     schema = OCR
@@ -59,7 +60,6 @@ class ReadText(PartitionStage):
     retryable = frozenset(RETRYABLE)
     reads = {"images": ("key", "sha256", "reason")}
     finds = {"images": ("byte_offset", "size")}
-    chunk_rows = 100
 
     def settings(self) -> dict[str, Any]:
         return self.config.model_dump() | {"model": identity(self.config.engine)}

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.config import UserError
+
 FSYNC = True
 
 
@@ -39,7 +41,10 @@ class Root:
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        fs, path = fsspec.core.url_to_fs(self.url)
+        try:
+            fs, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False)  # workers write beside this process
+        except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed
+            raise UserError(f"{self.url}: {error}") from None
         return fs, path.rstrip("/")
 
     @property

@@ -22,6 +22,7 @@ from schemas.rows import REASONS, ROWS
 
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
 SETTLED = "root.json"
+BEFORE_SETTLED = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
 NOTES = "rows/split"  # one small file a range that was split, until root.json says so
 
 
@@ -100,10 +101,12 @@ def settle(root: Root, stage: Rows) -> Settlement:
     for path, stamp in seen:
         split = digest([identity, stamp])
         if path not in known:
+            stage.source.check(path)
             known[path] = Settled(path, end, stage.source.buckets(path), split)
             end += known[path].buckets
             new.append(known[path])
         elif known[path].split != split:
+            stage.source.check(path)
             known[path] = replace(known[path], split=split)
             changed.append(known[path])
     there = {path for path, _ in seen}
@@ -116,7 +119,14 @@ def read_settled(root: Root) -> list[Settled]:
     try:
         files = [Settled(**file) for file in json.loads(root.read(SETTLED))["files"]]
     except FileNotFoundError:
+        strangers = {*root.files(""), *root.folders("")} - BEFORE_SETTLED
+        if strangers:
+            raise UserError(
+                f"{root.url}: holds {min(strangers)} but no {SETTLED}: not a Shardmill root; choose another folder"
+            ) from None
         return []
+    except NotADirectoryError:
+        raise UserError(f"{root.url}: is no folder; choose another") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{root.url}/{SETTLED}: not a Shardmill root; choose another folder") from None
     notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
@@ -180,19 +190,36 @@ def read_rows_of(stage: Rows, file: Settled, buckets: dict[int, Any]) -> Iterato
             continue
         names[key] = nth = names.get(key, 0) + 1
         row = {name: None for name in stage.schema.names} | said
-        row |= {"key": key, "extra": json.dumps(said.get("extra") or {}, sort_keys=True, default=str)}
+        row |= {"key": key, "extra": json_of(said.get("extra") or {})}
         if nth > 1:
             again = (key_of(key, str(nth), str(salt)) for salt in count())
             row["key"] = next(k for k in again if bucket_of(k, file.buckets) == bucket_of(key, file.buckets))
-            row |= {"reason": "equal_keys", "detail": f"the same name as {key}"}
+            if row["reason"] is None:
+                row |= {"reason": "equal_keys", "detail": f"the same name as {key}"}
         if row["reason"] is None and row["file"] is not None:
             row |= _hashed(stage.source, row)
+        row |= {name: unicode(value) for name, value in row.items() if isinstance(value, str)}
         content = [row[n] for n in stage.schema.names if n not in {*stage.places, "made_from"}]
         yield row | {"made_from": digest([identity, content])}
 
 
+def unicode(text: str) -> str:
+    """A text as UTF-8 can hold it: half a surrogate pair, as JSON and file names may have, becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def json_of(value: Any) -> str:
+    """Any value as strict JSON: NaN and infinities, of which it knows nothing, become null."""
+    try:
+        return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json_of(json.loads(json.dumps(value, default=str), parse_constant=lambda _: None))
+
+
 def _hashed(source: Source, row: Row) -> Row:
     """Size and SHA-256 of a row's bytes, or the reason why there are none."""
+    if unicode(row["file"]) != row["file"]:
+        return {"reason": "unsafe_name", "detail": f"{row['file']!r} is not UTF-8"}
     try:
         data = source.load(row)
     except FileNotFoundError:

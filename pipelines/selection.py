@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog import connect, create, one_line, stage_files
+from pipelines.catalog import check_condition, connect, create, one_line, stage_files
 from pipelines.commit import Commit, Stage, contents, digest, replace_rows
 from pipelines.ledger import Ledger
 from pipelines.partition import UPSTREAM
@@ -46,12 +46,11 @@ def check_conditions(sets: Mapping[str, SetConfig]) -> None:
     with duckdb.connect() as connection:
         create(connection, {})
         for name, config in sets.items():
+            check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
             try:
-                (kind,) = connection.sql(f"SELECT ({config.where}\n) FROM ({_question({})})").types
+                connection.sql(_question({name: config}))
             except duckdb.Error as error:
                 raise UserError(f"sets.{name}.where: {one_line(error)}") from None
-            if str(kind) != "BOOLEAN":
-                raise UserError(f"sets.{name}.where: {config.where!r} is {str(kind).lower()}; write a condition")
 
 
 def step_of(root: Root) -> str | None:
@@ -86,9 +85,7 @@ def _rows(reader) -> Iterator[Row]:
 
 def _question(sets: Mapping[str, SetConfig]) -> str:
     """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
-    if not sets:
-        return "SELECT * FROM candidates"
-    columns = []
+    columns = ["row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth"]
     for name, config in sets.items():
         draw = f"('0x' || left(sha256({literal(f'{config.seed}/')} || key), 13))::UBIGINT / {2.0**52}"
         columns += [
@@ -97,10 +94,8 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
             f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
         ]
     return f"""
-        SELECT partition, key, reason, left_out_by,
-               row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth,
-               {", ".join(columns)}
-        FROM (SELECT * FROM candidates) AS samples ORDER BY partition, key"""
+        SELECT partition, key, reason, left_out_by, {", ".join(columns)}
+        FROM candidates AS samples ORDER BY partition, key"""
 
 
 def _place(stage: Select, row: Row) -> Row:

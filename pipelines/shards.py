@@ -33,15 +33,18 @@ GROUP = 64  # partitions
 AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
 READS = ("rows", "images", "ocr", "selection")
 
-# Everything that goes into one sample: a row of this is a sample.
+PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
+
+# Everything that goes into one sample: a row of this is a sample. `only` must stand deep inside: DuckDB does not move a
+# condition past unnest, and would write the documents of the whole group for each of its shards.
 MEMBERS = """
 SELECT c.key, p.task, c.partition, i.byte_offset, i.size, i.sha256, lower(i.format) AS ext, {targets} AS target,
        to_json({{'key': c.key, 'task': p.task, 'url': c.url, 'text': c.text, 'extra': c.extra,
                 'width': c.width, 'height': c.height, 'sha256': c.sha256, 'phash': c.phash, 'ocr': c.ocr_lines
        }})::VARCHAR AS document,
-       ('0x' || substr(c.key, 9, 8))::UBIGINT AS place,
+       p.place,
        sha256(concat_ws(chr(31), c.key, p.task, i.sha256, ext, target, document)) AS made_from
-FROM (SELECT partition, key, unnest(samples, recursive := true) FROM selection) AS p
+FROM (SELECT partition, key, {place} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p
 JOIN candidates c ON c.partition = p.partition AND c.key = p.key
 JOIN images i ON i.partition = p.partition AND i.key = p.key
 WHERE p.set = $set
@@ -62,8 +65,8 @@ class Shards(Stage):
     def settings(self) -> dict[str, Any]:
         return {"set": self.set, "task": self.config.task, "samples_per_shard": self.config.samples_per_shard}
 
-    def members(self) -> str:
-        return MEMBERS.format(targets=f"c.{TARGETS[self.config.task]}")
+    def members(self, only: str = "true") -> str:
+        return MEMBERS.format(targets=f"c.{TARGETS[self.config.task]}", place=PLACE, only=only)
 
 
 @dataclass(frozen=True)
@@ -182,9 +185,10 @@ class PackShards:
 
     def _pack(self, connection: duckdb.DuckDBPyConnection, pack: Pack, shard: Shard) -> None:
         started = time.time()
-        batches = connection.execute(
-            f"SELECT * EXCLUDE (place) FROM ({self.stage.members()}) WHERE place % $n = $index ORDER BY place, key",
-            {"set": self.stage.set, "n": pack.shards, "index": shard.index},
+        members = self.stage.members(f"{PLACE} % $n = $index")
+        batches = connection.sql(
+            f"SELECT * EXCLUDE (place) FROM ({members}) ORDER BY place, key",
+            params={"set": self.stage.set, "n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
         commit = pack_shard(self.root, self.stage, shard, samples)

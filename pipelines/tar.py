@@ -4,25 +4,15 @@ Headers are ustar (POSIX 1003.1-1988): owner 0, mode 0644, time 0. A name is at 
 """
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 BLOCK = 512
-_NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
-
-
-def _template() -> bytes:
-    header = bytearray(BLOCK)
-    header[100:108] = header[108:116] = header[116:124] = b"0000000\0"
-    header[100:108] = b"0000644\0"
-    header[136:148] = b"00000000000\0"
-    header[_SUM] = b"        "
-    header[156:157] = b"0"
-    header[257:265] = b"ustar\x0000"
-    return bytes(header)
-
-
-_TEMPLATE = _template()
-_TEMPLATE_SUM = sum(_TEMPLATE)
+CHUNK = 1 << 18  # bytes that are hashed and written at once
+_MODE = b"0000644\0" + 2 * b"0000000\0"  # and the owner's and the group's numbers
+_TIME = b"00000000000\0"
+_REST = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)  # a plain file
+_FIXED_SUM = sum(_MODE + _TIME + _REST + b" " * 8)  # the checksum counts itself as blanks
 
 
 def header(name: str, size: int) -> bytes:
@@ -32,34 +22,48 @@ def header(name: str, size: int) -> bytes:
         raise ValueError(f"a tar member's name has 1 to 100 bytes: {name!r}")
     if size >= 8**11:
         raise ValueError(f"{name}: {size} bytes do not fit in a tar member")
-    block = bytearray(_TEMPLATE)
-    block[: len(encoded)] = encoded
     digits = b"%011o\0" % size
-    block[_SIZE] = digits
-    block[_SUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(digits))
-    return bytes(block)
+    checksum = b"%06o\0 " % (_FIXED_SUM + sum(encoded) + sum(digits))
+    return b"".join((encoded.ljust(100, b"\0"), _MODE, digits, _TIME, checksum, _REST))
 
 
 class TarWriter:
-    """Writes members one after another and keeps the SHA-256 of all that was written."""
+    """Writes members one after another and keeps the SHA-256 of all that was written.
+
+    A second thread hashes a chunk while this one writes it and puts the next together.
+    """
 
     def __init__(self, file: BinaryIO):
         self.file = file
         self.size = 0
         self.sha256 = hashlib.sha256()
+        self.chunk = bytearray()
+        self.hasher = ThreadPoolExecutor(1)
+        self.hashed: Future[None] = self.hasher.submit(self.sha256.update, b"")
 
     def add(self, name: str, data: bytes) -> int:
         """Appends one member; returns the offset of its payload."""
         offset = self.size + BLOCK
-        self._write(b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK))))
+        self._append(header(name, len(data)), data, bytes(-len(data) % BLOCK))
+        if len(self.chunk) >= CHUNK:
+            self._flush()
         return offset
 
     def close(self) -> str:
         """Writes the end of the archive; returns the SHA-256 of the whole. The file stays open."""
-        self._write(bytes(2 * BLOCK))
+        self._append(bytes(2 * BLOCK))
+        self._flush()
+        self.hashed.result()
+        self.hasher.shutdown()
         return self.sha256.hexdigest()
 
-    def _write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.sha256.update(data)
-        self.size += len(data)
+    def _append(self, *parts: bytes) -> None:
+        for part in parts:
+            self.chunk += part
+            self.size += len(part)
+
+    def _flush(self) -> None:
+        self.hashed.result()
+        chunk, self.chunk = self.chunk, bytearray()
+        self.hashed = self.hasher.submit(self.sha256.update, chunk)
+        self.file.write(chunk)

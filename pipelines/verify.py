@@ -14,7 +14,7 @@ from pipelines.lock import LOCK, hold
 from pipelines.parquet import read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
-from pipelines.rows import SETTLED, read_settled, stages_of
+from pipelines.rows import NOTES, SETTLED, read_settled, stages_of
 from pipelines.selection import STEP
 from pipelines.shards import read_card
 from pipelines.tar import BLOCK, header
@@ -195,10 +195,13 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
         named.add(f"shards/{name}.json")
         for entry in read_card(root, name)["shards"]:
             named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
-    for folder in ("", *STAGES, "shards"):
+    runs = [f"runs/{run}" for run in root.folders("runs")]
+    notes = [NOTES, *runs, *(f"{run}/{stage}" for run in runs for stage in root.folders(run))]
+    for folder in ("", *STAGES, "shards", *notes):
+        every = folder in {*STAGES, "shards"}  # elsewhere only what a killed run has half written
         for name in root.files(folder, hidden=True):
             path = f"{folder}/{name}" if folder else name
-            if path not in named and (folder or name.startswith(".")):
+            if path not in named and (every or name.startswith(".")):
                 yield path
     for stage in STAGES:
         for partition in root.folders(f"{stage}/chunks"):

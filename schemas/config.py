@@ -54,7 +54,7 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 class Config(Table):
-    root: str
+    root: str = Field(min_length=1)
     source: SourceConfig
     images: ImagesConfig = ImagesConfig()
     ocr: OcrConfig | None = None                        # without it, no text is read
@@ -83,7 +83,10 @@ def read_config(path: str | Path) -> Config:
         raise UserError(f"{path}: source.path: missing; name the {config.source.kind} to read")
     here = path.resolve().parent
     source = config.source.model_copy(update={"path": _beside(here, config.source.path)})
-    return config.model_copy(update={"root": _beside(here, config.root), "source": source})
+    root = _beside(here, config.root)
+    if source.path and f"{root}/".startswith(source.path.split("**")[0].rstrip("/") + "/"):
+        raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
+    return config.model_copy(update={"root": root, "source": source})
 
 
 def _beside(here: Path, path: str | None) -> str | None:

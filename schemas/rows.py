@@ -25,7 +25,7 @@ ROWS = arrow_schema(SourceRow)
 REASONS = {
     "equal_keys": "an earlier row of this file has the same name",
     "no_image": "a caption names no image, or one that is not there",
-    "cut_tar": "the archive ends inside this member",
+    "cut_tar": "the archive ends inside this member, or cannot be read from here on",
     "interleaved": "members of this sample do not stand together in the archive",
-    "unsafe_name": "the member's name leaves the archive's folder",
+    "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",
 }

@@ -7,8 +7,13 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
+from pipelines.corpus import open_corpus, run
+from pipelines.root import Root
 from pipelines.sources.rendered import describe, draw
 
 ONE_PROCESS = '[beam]\noptions = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]\n'
@@ -42,6 +47,31 @@ def shardmill(*words: str | Path, cwd: Path | None = None, **env: str) -> subpro
     )  # fmt: skip
 
 
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def say(*words: str | Path) -> Said:
+    """The command line in this process: its exit code and what it prints."""
+    from flows.cli import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with (
+        patch.object(sys, "argv", ["shardmill", *map(str, words)]),
+        patch.dict(os.environ, COLUMNS="200"),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    return Said(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+
 def data_files(root: Path) -> dict[str, str]:
     """The SHA-256 of every data file under a root: all but caches, the ledger and the lock."""
     from hashlib import sha256
@@ -58,3 +88,15 @@ def data_files(root: Path) -> dict[str, str]:
 def kill_group(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def build(config: Path, until: str | None = None) -> Root:
+    """A whole run in this process: the real stages, their work done in a loop instead of by Beam."""
+
+    def work_off(work, items, *_):
+        for item in items:
+            work.make(item)
+
+    with patch("pipelines.corpus.run_work", work_off):
+        run(config, until)
+    return open_corpus(config).root

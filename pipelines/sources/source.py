@@ -1,9 +1,10 @@
 """What every source can do: list its files, read their rows, load a row's bytes."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -37,6 +38,9 @@ class Source:
         """The rows of a file, in its order: any of `SourceRow`'s columns, and `names`, what the key is made of."""
         raise NotImplementedError
 
+    def check(self, file: str) -> None:
+        """Raises `UserError` if a file cannot be read in the way that is configured."""
+
     def load(self, row: Row) -> bytes:
         """The bytes of a row's image. Raises `FileNotFoundError`, or `EOFError` when its file is cut."""
         start, size = row["byte_offset"], row["size"]
@@ -48,7 +52,10 @@ class Source:
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        return fsspec.core.url_to_fs(self.config.path)
+        try:
+            return fsspec.core.url_to_fs(self.config.path)
+        except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed
+            raise UserError(f"source.path: {self.config.path}: {error}") from None
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -75,11 +82,22 @@ class Source:
                 found = self.fs.glob(path, detail=True)
         except FileNotFoundError:
             raise UserError(f"source.path: {self.config.path} does not exist") from None
+        if not found and not self.fs.exists(self.base):
+            raise UserError(f"source.path: {self.config.path} does not exist")
         names = {name: info for name, info in found.items() if info["type"] == "file" and suffix(name) in suffixes}
         return [SourceFile(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
 
     def __getstate__(self) -> dict:
         return {"config": self.config}
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object in a text; what is no object is kept as it is under `json`."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"json": text}
 
 
 def suffix(name: str) -> str:

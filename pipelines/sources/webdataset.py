@@ -1,11 +1,9 @@
 """Tars in img2dataset's layout: jpg/png/webp, txt and json of one sample side by side. A tar is one partition."""
 
-import json
 import tarfile
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 
-from pipelines.sources.source import IMAGE_SUFFIXES, Source, SourceFile
+from pipelines.sources.source import IMAGE_SUFFIXES, Source, SourceFile, object_of
 from schemas.arrow import Row
 from schemas.config import UserError
 
@@ -21,36 +19,61 @@ class WebDataset(Source):
         return 1
 
     def rows(self, file: str) -> Iterator[Row]:
-        seen = set()
+        cut = {"names": (file, "/"), "file": file, "reason": "cut_tar"}
         with self.fs.open(f"{self.base}/{file}", "rb") as raw:
-            for stem, members in groupby(_members(raw), key=lambda member: _split(member.name)[0]):
-                row = self._row(file, stem, list(members), raw)
-                if stem in seen:
+            try:
+                tar = tarfile.open(fileobj=raw, mode="r:")
+            except tarfile.ReadError as error:
+                yield cut | {"detail": f"{file}: {error}"}
+                return
+            seen: dict[str, set[str]] = {}
+            for stem, members in _samples(_members(tar)):
+                row = self._row(file, stem, members, raw)
+                if stem in seen and not seen[stem] & members.keys():
                     row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
-                seen.add(stem)
+                seen.setdefault(stem, set()).update(members)
                 yield row
+            raw.seek(tar.offset)
+            if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):  # a header that tarfile takes for the end
+                yield cut | {"detail": f"{file}: no member can be read from byte {tar.offset} on"}
 
-    def _row(self, file: str, stem: str, members: list[tarfile.TarInfo], raw) -> Row:
-        by_suffix = {_split(member.name)[1]: member for member in members}
-        image = next((by_suffix[s] for s in IMAGE_SUFFIXES if s in by_suffix), None)
-        text, extra = (_read(raw, by_suffix.get(s)) for s in ("txt", "json"))
-        extra = _object(extra)
-        row = {"names": (file, stem), "url": extra.get("url"), "text": text, "extra": extra, "file": file}
+    def _row(self, file: str, stem: str, members: dict[str, tarfile.TarInfo], raw) -> Row:
+        image = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
+        row = {"names": (file, stem), "file": file}
+        try:
+            text, extra = (_read(raw, members.get(s)) for s in ("txt", "json"))
+        except EOFError as error:
+            return row | {"reason": "cut_tar", "detail": f"{file}: {error}"}
+        extra = object_of(extra) if extra is not None else {}
+        url = extra.get("url")
+        row |= {"url": url if isinstance(url, str) else None, "text": text, "extra": extra}
         if image is None:
-            return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(by_suffix))}"}
+            return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(members))}"}
         row |= {"member": image.name, "byte_offset": image.offset_data, "size": image.size}
         if image.name.startswith("/") or ".." in image.name.split("/"):
             return row | {"reason": "unsafe_name", "detail": image.name[:200]}
         return row
 
 
-def _members(raw) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The plain files of a tar, up to its end or to where it is cut."""
     try:
-        with tarfile.open(fileobj=raw, mode="r:") as tar:
-            yield from (member for member in tar if member.isfile())
-    except tarfile.ReadError:
+        yield from (member for member in tar if member.isfile())
+    except tarfile.ReadError:  # the file of the last member is cut, as who reads it will see
         return
+
+
+def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Members of one name that stand together, by suffix; a suffix that comes again begins another sample."""
+    stem, found = None, {}
+    for member in members:
+        name, ext = _split(member.name)
+        if found and (name != stem or ext in found):
+            yield stem, found
+            found = {}
+        stem, found[ext] = name, member
+    if found:
+        yield stem, found
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -61,21 +84,13 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _read(raw, member: tarfile.TarInfo | None) -> str | None:
+    """A member's text. Raises `EOFError` if it is cut."""
     if member is None:
         return None
     here = raw.tell()
     raw.seek(member.offset_data)
     data = raw.read(member.size)
     raw.seek(here)
+    if len(data) != member.size:
+        raise EOFError(f"{member.size} bytes wanted, {len(data)} there")
     return data.decode("utf-8", "replace")
-
-
-def _object(text: str | None) -> dict:
-    """The JSON object in a text; what is no object is kept as it is under `json`."""
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {"json": text}

@@ -1,0 +1,86 @@
+"""The Prefect server of a run: the one that is named, or a temporary one that lives no longer than this process.
+
+Prefect can start a temporary one by itself. But that one outlives a run that is killed, and Ctrl-C in a terminal ends
+it before it was told how the run went.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from schemas.config import UserError
+
+PATIENCE = 120.0  # seconds; the first start makes a database
+GRACE = 2.0  # seconds
+
+
+@contextmanager
+def server() -> Iterator[None]:
+    """Flows that run inside have a server. Raises `UserError` if the one that is named does not answer."""
+    if url := PREFECT_API_URL.value():
+        check_server(url)
+        yield
+    else:
+        with temporary_settings({PREFECT_API_URL: _start()}):
+            yield
+
+
+def check_server(url: str) -> None:
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise UserError(f"PREFECT_API_URL: no Prefect server answers at {url} ({error}); start it, or unset it")
+
+
+def _start() -> str:
+    """Starts a server; its URL, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.server", str(port)], stdin=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PREFECT_SERVER_UI_ENABLED": "0",
+             "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+    )  # fmt: skip
+    atexit.register(_stop, process)
+    url, started = f"http://127.0.0.1:{port}/api", time.monotonic()
+    while process.poll() is None and time.monotonic() - started < PATIENCE:
+        try:
+            httpx.get(f"{url}/health").raise_for_status()
+            return url
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise RuntimeError("Prefect's temporary server did not start; what it said stands above")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.stdin.close()
+    process.wait()
+
+
+def main(port: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, port=port, log_level="error")
+
+
+def _end_with_parent() -> None:
+    """Blocks until the parent closes its end of our standard input, by will or by death."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

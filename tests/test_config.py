@@ -1,0 +1,235 @@
+"""Whatever a user can get wrong is answered in one line that says where and what to do, and nothing is written."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpora import picture, say, shardmill, write_tar
+
+from pipelines.corpus import open_corpus, plan
+from schemas.config import TEMPLATE_SOURCES, read_config
+
+GOOD = """
+root = "corpus"
+[source]
+kind = "webdataset"
+path = "source"
+"""
+
+
+def where(condition: str) -> str:
+    return f"{GOOD}[sets.train]\nwhere = {condition!r}"
+
+
+def gate(condition: str) -> str:
+    return f"{GOOD}[gates]\nenough = {condition!r}"
+
+
+def source(path: str, more: str = "", kind: str = "webdataset") -> str:
+    return f'root = "corpus"\n[source]\nkind = "{kind}"\npath = "{path}"\n{more}'
+
+
+def root(path: str) -> str:
+    return GOOD.replace('"corpus"', f'"{path}"')
+
+
+STEAL = "true); copy (select 1) to 'stolen.csv'; select (true"
+
+# What is in the file, and what must stand in the answer: the place, and the fix.
+MISTAKES = {
+    "a field": (GOOD + "[ocr]\nmin_confidense = 1", "ocr.min_confidense: unknown; did you mean `min_confidence`?"),
+    "a set's field": (GOOD + "[sets.train]\nwere = 'true'", "sets.train.were: unknown; did you mean `where`?"),
+    "a table's name": (GOOD + "[image]\nmin_side = 3", "image: unknown; did you mean `images`?"),
+    "a name like no other": (GOOD + "[images]\nzzz = 3", "images.zzz: unknown; known here: max_bytes, max_pixels, "),
+    "a type": (GOOD + "[images]\nmin_side = 'ten'", "images.min_side: input should be a valid integer"),
+    "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: input should be a valid string"),
+    "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
+    "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
+    "a kind": (GOOD.replace("webdataset", "webdatset"), "source.kind: input should be 'folder', 'webdataset' or"),
+    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption' or 'ocr'"),
+    "a set's name": (GOOD + "[sets.'../a']", "sets.../a.[key]: string should match pattern"),
+    "no root": (GOOD.replace("root", "#"), "root: missing; add it"),
+    "an empty root": (root(""), "root: string should have at least 1 character"),
+    "no source": ("root = 'corpus'", "source: missing; add it"),
+    "no source path": (GOOD.replace("path", "#"), "source.path: missing; name the webdataset to read"),
+    "an empty source path": (source(""), "source.path: missing; name the webdataset to read"),
+    "syntax": (GOOD + "[ocr\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 6, "),
+    "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
+    "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
+    "a value": (where("width"), "sets.train.where: 'width' is bigint; write a condition"),
+    "null": (where("null"), "sets.train.where: 'null' is \"null\"; write a condition"),
+    "two conditions": (where("true, true"), "sets.train.where: "),
+    "many columns": (where("columns(*)"), "sets.train.where: "),
+    "an empty condition": (where(" "), "sets.train.where: empty; write a condition"),
+    "a second statement": (where("true; select 1"), "sets.train.where: Parser Error"),
+    "a way out of the brackets": (where("true) or (false"), "sets.train.where: Parser Error"),
+    "a condition that writes": (where(STEAL), "sets.train.where: Parser Error"),
+    "a sum": (where("count(*) > 3"), "sets.train.where: Binder Error"),
+    "a parameter": (where("width > ?"), "sets.train.where: "),
+    "an open comment": (where("true /* all"), "sets.train.where: Parser Error: unterminated /* comment"),
+    "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
+    "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is bigint; write a condition"),
+    "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: input should be a valid string"),
+    "a gate that is no SQL": (gate("not a word"), "gates.enough: Parser Error"),
+    "a gate that writes": (gate(STEAL), "gates.enough: Parser Error"),
+    "a source that is not there": (source("sauce"), "source.path: {here}/sauce does not exist"),
+    "a pattern in no folder": (source("sauce/*.tar"), "source.path: {here}/sauce/*.tar does not exist"),
+    "a pattern without a match": (source("source/*.tgz"), "source.path: no .tar under {here}/source/*.tgz"),
+    "a folder without tars": (source("text"), "source.path: no .tar under {here}/text"),
+    "a folder without images": (source("text", kind="folder"), "source.path: no images and no caption tables under"),
+    "a protocol": (source("s4://a/b"), "source.path: s4://a/b: Protocol not known: s4"),
+    "captions without the usual columns": (
+        source("captions", kind="folder"),
+        "source.image_column: a.csv has none of the columns image, image_path, file_name, filename, path; it has img",
+    ),
+    "a column of images": (
+        source("captions", 'image_column = "imgs"', "folder"),
+        "source.image_column: a.csv has no column 'imgs'; it has img, words",
+    ),
+    "a column of captions": (
+        source("captions", 'image_column = "img"\ntext_column = "word"', "folder"),
+        "source.text_column: a.csv has no column 'word'; it has img, words",
+    ),
+    "captions that are no Parquet": (source("broken", kind="folder"), "source.path: a.parquet cannot be read: "),
+    "the root's protocol": (root("s4://a/b"), "s4://a/b: Protocol not known: s4"),
+    "a root that is a file": (root("text/a.txt"), "{here}/text/a.txt: is no folder; choose another"),
+    "a root in a file": (root("text/a.txt/b"), "{here}/text/a.txt/b: is no folder; choose another"),
+    "a root with other things": (root("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
+    "a root of something else": (root("other"), "{here}/other/root.json: not a Shardmill root; choose another"),
+    "a root that is the source": (root("source"), "root: lies in source.path"),
+    "a root within the source": (root("source/corpus"), "root: lies in source.path"),
+    "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with a good source and some that are not."""
+    write_tar(tmp_path / "source/0.tar", range(2))
+    for name in ("text", "captions", "broken", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "text/a.txt").write_text("no image is beside this")
+    (tmp_path / "captions/a.csv").write_text("img,words\n0.png,zero\n")
+    (tmp_path / "broken/a.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "other/root.json").write_text('{"kind": "of another program"}')
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything under a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def one_line(said) -> str:
+    """What a mistake is answered with: one line, exit code 2, nothing on standard output."""
+    assert (said.code, said.out) == (2, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith("shardmill: ")
+    return line.removeprefix("shardmill: ")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_in_one_line_and_nothing_is_written(mistake, here):
+    toml, expected = MISTAKES[mistake]
+    config = here / "my.toml"
+    config.write_text(toml)
+    before = tree(here)
+    for command in ("plan", "run"):
+        assert expected.format(here=here) in one_line(say(command, config))
+        assert tree(here) == before
+
+
+def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
+    said = one_line(say("plan", tmp_path / "my.toml"))
+    assert said == f"{tmp_path}/my.toml: no such file; `shardmill init {tmp_path}/my.toml` writes one"
+
+
+def test_a_file_that_is_no_text_and_a_folder_cannot_be_read(tmp_path):
+    (tmp_path / "my.toml").write_bytes(b'root = "\xff"')
+    assert "my.toml: cannot be read" in one_line(say("run", tmp_path / "my.toml"))
+    assert f"{tmp_path}: cannot be read" in one_line(say("run", tmp_path))
+
+
+def test_a_stage_that_is_not_there_is_named_with_those_that_are(here):
+    (here / "my.toml").write_text(GOOD)
+    before = tree(here)
+    said = "--until: no stage 'ocr' here; there are rows, images, selection, shards"
+    assert one_line(say("plan", here / "my.toml", "--until", "ocr")) == said
+    assert one_line(say("run", here / "my.toml", "--until", "ocr")) == said
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("command", [["stats"], ["sql", "select 1"], ["urls", "train"], ["verify"], ["clean"]])
+def test_a_folder_that_is_no_root_is_refused_by_every_command(command, here):
+    name, *words = command
+    before = tree(here)
+    for folder in ("text", "text/a.txt", "nowhere", "s4://a/b"):
+        assert folder in one_line(say(name, folder if "://" in folder else here / folder, *words))
+    assert tree(here) == before
+
+
+def test_a_real_process_says_one_line_too(here):
+    (here / "my.toml").write_text(GOOD.replace("kind", "knid"))
+    done = shardmill("run", "my.toml", cwd=here)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "shardmill: my.toml: source.kind: missing; add it\n"
+
+
+def test_conditions_are_sql_with_comments_subqueries_and_semicolons_in_texts(here):
+    (here / "my.toml").write_text(f'''{GOOD}
+[sets.one]
+where = """
+width > 3  -- wide enough
+and /* no; statement */ text != 'a; b' -- the end"""
+[sets.two]
+where = "key in (select key from rows where text like 'p%')"
+[sets.three]
+where = "row_number() over (order by key) <= 10"
+[sets.four]
+where = "extra.n::int < 5 and ocr_text is null"
+[gates]
+some = "kept > 0 and (select count(*) from images) > 0 -- of all"
+''')
+    assert set(open_corpus(here / "my.toml").config.sets) == {"one", "two", "three", "four"}
+
+
+def test_paths_are_relative_to_the_file_and_urls_stay(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/my.toml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    config = read_config("a/my.toml")
+    assert (config.root, config.source.path) == (f"{tmp_path}/a/corpus", f"{tmp_path}/a/source")
+    (tmp_path / "a/my.toml").write_text(GOOD.replace('"corpus"', '"s3://b/c"').replace('"source"', '"gs://d/*.tar"'))
+    config = read_config("a/my.toml")
+    assert (config.root, config.source.path) == ("s3://b/c", "gs://d/*.tar")
+
+
+@pytest.mark.parametrize("kind", TEMPLATE_SOURCES)
+def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
+    write_tar(tmp_path / "data/0.tar", range(2))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/0.png").write_bytes(picture(0)[0])
+    pq.write_table(pa.table({"image": ["0.png"], "text": ["zero"]}), tmp_path / "pictures/captions.parquet")
+    config = tmp_path / "my.toml"
+    assert say("init", config, "--source", kind).code == 0
+    before = tree(tmp_path)
+    assert say("plan", config).code == 0
+    planned = {stage.stage: len(stage.todo) for stage in plan(open_corpus(config)).stages}
+    assert planned["rows"] == planned["ocr"] == (4 if kind == "rendered" else 1)
+    assert tree(tmp_path) == before
+
+
+def test_init_refuses_to_overwrite(tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text("precious")
+    said = one_line(say("init", config))
+    assert said == f"{config}: is there already; choose another name or remove it"
+    assert config.read_text() == "precious"
+
+
+def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
+    said = one_line(say("init", tmp_path / "my.toml", "--source", "laion"))
+    assert said == "--source: no source 'laion'; there are folder, webdataset, rendered"
+    assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
+    assert tree(tmp_path) == {}

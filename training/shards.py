@@ -1,0 +1,107 @@
+"""A published shard set as a sequence of samples, read straight out of its tars by index.
+
+    samples = Shards("my-corpus", "train")      # or s3://…; or one release of the set, "train@3f2a9c81d04e"
+    samples[17]["__key__"], samples[17]["jpg"], samples[17]["txt"]
+
+The set's card, the indexes that it names and the tars are the whole contract, see `schemas.shards`. A sample is what
+plain `webdataset` makes of the same tars: its name under `__key__`, the bytes of each member under its suffix.
+"""
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from io import BytesIO
+from itertools import accumulate
+from typing import BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.shards import Card, ShardEntry
+
+Sample = dict[str, str | bytes]
+
+
+class Damaged(Exception):
+    """Bytes of a shard are not those that were published."""
+
+
+class Shards:
+    """The samples of a set, in order. With `check`, each member that is read is held against its digest.
+
+    Raises `FileNotFoundError` if the set is not published, and `Damaged` when a sample's bytes are not what they were.
+    """
+
+    def __init__(self, root: str, name: str, check: bool = True):
+        self.fs, path = fsspec.core.url_to_fs(str(root))
+        self.folder, self.check = f"{path.rstrip('/')}/shards", check
+        self.card = self._card(name)
+        self.shards = [Shard(self, entry) for entry in self.card["shards"]]
+        self.ends = list(accumulate(len(shard) for shard in self.shards))
+
+    def __len__(self) -> int:
+        return self.card["samples"]
+
+    def __getitem__(self, number: int) -> Sample:
+        number = range(len(self))[number]
+        at = bisect_right(self.ends, number)
+        return self.shards[at].sample(number - self.ends[at] + len(self.shards[at]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (shard.sample(number) for shard in self.shards for number in range(len(shard)))
+
+    def _card(self, name: str) -> Card:
+        try:
+            return json.loads(self.fs.cat_file(f"{self.folder}/{name}.json"))
+        except FileNotFoundError:
+            cards = sorted(path.rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
+            there = ", ".join(card.removesuffix(".json") for card in cards) or "none"
+            raise FileNotFoundError(f"{self.folder}: no shard set {name!r} is published; there is {there}") from None
+
+
+class Shard:
+    """The samples of one tar. The index is read when it is first needed, and stays as Arrow has it: small, and in
+    memory that forked workers share."""
+
+    def __init__(self, of: Shards, entry: ShardEntry):
+        self.fs, self.check, self.entry = of.fs, of.check, entry
+        self.tar, self.file = (f"{of.folder}/{entry[name]}" for name in ("tar", "index"))
+
+    def __len__(self) -> int:
+        return self.entry["samples"]
+
+    def sample(self, number: int) -> Sample:
+        """A whole sample in one read; its members are slices of that."""
+        name, start, size, members = (column[number].as_py() for column in self.index)
+        data = self._read(start, size)
+        sample: Sample = {"__key__": name}
+        for member in members:
+            at = member["byte_offset"] - start
+            payload = sample[member["ext"]] = data[at : at + member["size"]]
+            if len(payload) != member["size"] or (self.check and sha256(payload).hexdigest() != member["sha256"]):
+                raise Damaged(f"{self.tar}: {member['ext']} of {name} is not what was published")
+        return sample
+
+    @cached_property
+    def index(self) -> list[pa.Array]:
+        data = self.fs.cat_file(self.file)
+        if self.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
+            raise Damaged(f"{self.file}: is not the index that was published")
+        columns = ["sample", "byte_offset", "size", "members"]
+        return [c.combine_chunks() for c in pq.ParquetFile(BytesIO(data)).read(columns, use_threads=False).columns]
+
+    def _read(self, start: int, size: int) -> bytes:
+        if isinstance(self.fs, LocalFileSystem):
+            return os.pread(_opened(self.tar).fileno(), size, start)
+        return self.fs.cat_file(self.tar, start=start, end=start + size)
+
+
+@lru_cache(maxsize=256)
+def _opened(path: str) -> BinaryIO:
+    """An open tar; what falls out of the cache is closed. Names hold digests, so a tar is never another one later."""
+    return open(path, "rb", buffering=0)
