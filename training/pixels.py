@@ -1,0 +1,48 @@
+"""The pixels of an image's views, equal to llama.cpp's or to OpenBMB's: which of the two, the plan says.
+
+plan = plan_llama_cpp(*image.size)
+for view in cut(image, plan):
+    embeddings = encoder(patches(view))
+"""
+
+import numpy as np
+from PIL import Image
+
+from schemas.slices import Plan, Size
+
+# What each of the 256 values of a channel becomes, mean and deviation being 0.5: both originals' steps, in float32.
+LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+
+
+def cut(image: Image.Image, plan: Plan) -> list[np.ndarray]:
+    """The views: uint8 arrays of shape [height, width, 3], the overview first, then the cells row by row.
+
+    Raises `ValueError` if the image is not RGB or not of the size that was planned for.
+    """
+    if image.mode != "RGB" or image.size != plan.image:
+        expected = "RGB {} x {}".format(*plan.image)
+        raise ValueError(f"the plan is for {expected}, the image is {image.mode} {image.width} x {image.height}")
+    views = [np.asarray(_resize(image, plan.overview))]
+    if plan.rows:
+        refined = Image.new("RGB", plan.refined)
+        left, top = (plan.refined.width - plan.picture.width) // 2, (plan.refined.height - plan.picture.height) // 2
+        refined.paste(_resize(image, plan.picture), (left, top))
+        grid = np.asarray(refined).reshape(plan.rows, plan.cell.height, plan.columns, plan.cell.width, 3)
+        views += [grid[row, :, column] for row in range(plan.rows) for column in range(plan.columns)]
+    return views
+
+
+def patches(view: np.ndarray, patch: int = 14) -> np.ndarray:
+    """What the vision encoder takes: float32 from -1 to 1 of shape [patches, 3 * patch * patch].
+
+    Patches are in rows from the top left. Within one, the order is that of a convolution's weight: channel, y, x.
+    """
+    height, width, _ = view.shape
+    blocks = view.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 4, 1, 3)
+    return LEVELS[blocks.reshape(-1, 3 * patch * patch)]
+
+
+def _resize(image: Image.Image, size: Size) -> Image.Image:
+    """Bicubic, across and then down: Pillow chooses the order by itself from version 13 on."""
+    across = image.resize((size.width, image.height), Image.Resampling.BICUBIC)
+    return across.resize(size, Image.Resampling.BICUBIC)
