@@ -11,14 +11,15 @@ from pipelines.corpus import begin, open_corpus, run_stage
 from pipelines.gates import GateFailed
 from pipelines.ledger import Ledger
 from pipelines.lock import Busy
+from pipelines.parquet import Corrupt
 from pipelines.stats import corpus_stats
 from schemas.config import UserError
 
 
 def can_pass(task, run, state: State) -> bool:
-    """Whether trying again can help: not against a wrong configuration, nor against a gate. Says so if it can."""
+    """Whether trying again can help: not against a wrong configuration, a gate or damage. Says so if it can."""
     error = state.result(raise_on_failure=False)
-    if isinstance(error, UserError | GateFailed):
+    if isinstance(error, UserError | GateFailed | Corrupt):
         return False
     flows.progress.tell(f"{error}; trying again")
     return True

@@ -24,12 +24,13 @@ def main() -> None:
     from pipelines.gates import GateFailed
     from pipelines.job import StageFailed
     from pipelines.lock import Busy
+    from pipelines.parquet import Corrupt
 
     try:
         app()
     except UserError as error:
         sys.exit(_say(error, 2))
-    except (Busy, GateFailed, StageFailed) as error:
+    except (Busy, Corrupt, GateFailed, StageFailed) as error:
         sys.exit(_say(error, 1))
 
 
@@ -193,13 +194,11 @@ def urls(
     set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
 ) -> None:
     """List a set's tars in order, for any WebDataset reader."""
-    from pipelines.shards import read_card
+    from pipelines.cards import card_names, read_card
 
     here = open_root(root)
     card = read_card(here, set_name)
     if card is None:
-        from pipelines.catalog import card_names
-
         raise UserError(f"urls: no shard set {set_name!r}; there are {', '.join(card_names(here)) or 'none yet'}")
     for entry in card["shards"]:
         print(here.url_of(f"shards/{entry['tar']}"))

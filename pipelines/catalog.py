@@ -5,15 +5,16 @@ folder, and is built again when the root has moved.
 """
 
 import glob
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.cards import read_cards
 from pipelines.commit import file_of
 from pipelines.commits import is_partition
+from pipelines.parquet import Corrupt
 from pipelines.root import Root
 from pipelines.rows import stages_of
 from schemas.config import UserError
@@ -25,12 +26,6 @@ QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.S
 Files = str | list[str] | None  # a glob, names, or none
 
 
-def card_names(root: Root) -> list[str]:
-    """The shard sets that are published."""
-    names = (name.removesuffix(".json") for name in root.files("shards") if name.endswith(".json"))
-    return [name for name in names if "@" not in name]
-
-
 def files(root: Root) -> dict[str, Files]:
     """Where each view's Parquet files are; None where there are none yet."""
     found = stage_files(root, stages_of(root))
@@ -38,10 +33,8 @@ def files(root: Root) -> dict[str, Files]:
     for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*"), strict=True):
         there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
         found[name] = f"{_literally(root, 'runs')}/*/{pattern}.parquet" if there else None
-    cards = [json.loads(root.read(f"shards/{name}.json")) for name in card_names(root)]
-    found["shards"] = [
-        _literally(root, f"shards/{shard['index']}") for card in cards for shard in card["shards"]
-    ] or None
+    indexes = [shard["index"] for card in read_cards(root) for shard in card["shards"]]
+    found["shards"] = [_literally(root, f"shards/{index}") for index in indexes] or None
     return found
 
 
@@ -68,8 +61,12 @@ def connect(root: Root, files: Mapping[str, Files], **config: str) -> duckdb.Duc
 
 
 def create(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files]) -> None:
+    """Makes all the views. Raises `Corrupt` for a file that DuckDB cannot read."""
     for name, sql in views(files).items():
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+        try:
+            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+        except duckdb.Error as error:
+            raise Corrupt(f"catalog: {name}: {one_line(error)}") from None
 
 
 def build_catalog(root: Root) -> None:

@@ -16,13 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ledger import Ledger
-from pipelines.parquet import FOOTER, opened, parquet_bytes, read_rows
+from pipelines.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
 from pipelines.root import Root, point
 from schemas.arrow import Row
-
-
-class Corrupt(Exception):
-    """Bytes under the root are not what was committed."""
 
 
 def canonical(value: Any) -> bytes:
@@ -108,12 +104,22 @@ def commit_in(metadata: pq.FileMetaData) -> Commit | None:
 
 
 def read_commit(root: Root, name: str) -> Commit | None:
-    """The commit of a partition's file, or None if it is absent or cannot be read."""
+    """The commit of a partition's file, or None if it is absent, damaged, or the file of another partition."""
     try:
         with opened(root, name) as file:
-            return commit_in(file.metadata)
-    except (FileNotFoundError, pa.ArrowInvalid):
+            commit = commit_in(file.metadata)
+    except (FileNotFoundError, Corrupt, ValueError, TypeError):
         return None
+    ours = commit and (commit.stage == "shards" or name == file_of(commit.stage, commit.partition))
+    return commit if ours else None
+
+
+def old_rows(root: Root, name: str) -> list[Row]:
+    """The rows of a file that is about to be replaced; none if it is absent or damaged."""
+    try:
+        return read_rows(root, name)
+    except Corrupt:
+        return []
 
 
 # Writing
@@ -193,6 +199,6 @@ def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows:
     if now and now.fingerprint == fingerprint:
         return False
     commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
-    old = read_rows(root, stage.file(partition))
+    old = old_rows(root, stage.file(partition))
     commit_rows(root, ledger, stage, commit, rows, old, made=len(rows), started=started)
     return True

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 import duckdb
 
+from pipelines.cards import read_card
 from pipelines.catalog import build_catalog, create
-from pipelines.commit import Commit
+from pipelines.commit import Commit, old_rows
 from pipelines.commits import read_commits, remove_partitions
 from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
 from pipelines.images import CopyImages
@@ -20,7 +21,7 @@ from pipelines.job import StageFailed, run_work
 from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
 from pipelines.ocr import ReadText
-from pipelines.parquet import read_rows
+from pipelines.parquet import Corrupt
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import StagePlan, todo
 from pipelines.root import Root, point
@@ -35,7 +36,6 @@ from pipelines.shards import (
     lay_out,
     publish,
     published,
-    read_card,
     shards_there,
 )
 from pipelines.sources import open_source
@@ -201,11 +201,11 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
         except BaseException as error:
             close_ledger(corpus.root, ledger)
             ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
+            with suppress(Corrupt):
+                build_catalog(corpus.root)
             raise
-        else:
-            ledger.end("completed")
-        finally:
-            build_catalog(corpus.root)
+        ledger.end("completed")
+        build_catalog(corpus.root)
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
@@ -282,7 +282,7 @@ def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
                 name = f"{stage}/{partition:05d}.parquet"
                 if not root.exists(name):
                     continue
-                rows = read_rows(root, name)
+                rows = old_rows(root, name)
                 gone = [{"key": r["key"], "change": "removed", "before": None, "after": None} for r in rows]
                 ledger.record(stage, f"{partition:05d}", None, gone, partition=partition, rows=0, kept=0, made=0,
                               started=time.time())  # fmt: skip
@@ -343,6 +343,6 @@ def main(until: str) -> None:
     except UserError as error:
         print(f"shardmill: {error}", file=sys.stderr)
         sys.exit(2)
-    except (Busy, GateFailed, StageFailed) as error:
+    except (Busy, Corrupt, GateFailed, StageFailed) as error:
         print(f"shardmill: {error}", file=sys.stderr)
         sys.exit(1)

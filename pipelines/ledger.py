@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pipelines.parquet import parquet_bytes, read_rows
+from pipelines.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.root import Root, point
 from schemas.arrow import Row
 from schemas.ledger import CHANGES, RUNS, WORK
@@ -49,8 +49,11 @@ class Ledger:
         self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
 
     def row(self) -> Row | None:
-        """How the run went; None if it left nothing."""
-        rows = self._read("run")
+        """How the run went; None if it left nothing that can be read."""
+        try:
+            rows = self._read("run")
+        except Corrupt:
+            return None
         return rows[0] if rows else None
 
     # What a worker puts down

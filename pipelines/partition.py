@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipelines.commit import Commit, Corrupt, Stage, commit_rows, digest, file_of, read_commit
+from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, old_rows, read_commit
 from pipelines.ledger import Ledger
-from pipelines.parquet import parquet_bytes, read_rows
+from pipelines.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.root import Root, point
 from pipelines.tar import TarWriter
 from schemas.arrow import Row
@@ -73,7 +73,7 @@ def make_partition(stage: PartitionStage, root: Root, ledger: Ledger, partition:
         key: digest([identity, [row[s][c] for s, columns in stage.reads.items() for c in columns]])
         for key, row in incoming.items()
     }
-    old = read_rows(root, stage.file(partition))
+    old = old_rows(root, stage.file(partition))
     at_hand = {row["key"]: row for row in [*old, *read_chunks(root, stage, partition)]}
     at_hand = {key: row for key, row in at_hand.items() if row["made_from"] == made_from.get(key)}
     left_out = {key: _left_out(row) for key, row in incoming.items()}
@@ -188,7 +188,7 @@ def read_chunks(root: Root, stage: PartitionStage, partition: int) -> list[Row]:
     if not stage.chunk_rows:
         return []
     folder = chunks_folder(stage, partition)
-    return [row for name in root.files(folder) for row in read_rows(root, f"{folder}/{name}")]
+    return [row for name in root.files(folder) for row in old_rows(root, f"{folder}/{name}")]
 
 
 def drop_chunks(root: Root, stage: PartitionStage, partition: int) -> None:

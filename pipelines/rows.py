@@ -13,12 +13,14 @@ from itertools import count
 from typing import Any
 
 from pipelines.commit import Stage, bucket_of, canonical, digest, key_of, replace_rows
+from pipelines.commits import read_commits
 from pipelines.ledger import Ledger
 from pipelines.root import Root, point
 from pipelines.sources import Source
 from schemas.arrow import Row
 from schemas.config import UserError
 from schemas.rows import REASONS, ROWS
+from schemas.views import STAGES
 
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
 SETTLED = "root.json"
@@ -92,9 +94,11 @@ class Settlement:
 
 
 def settle(root: Root, stage: Rows) -> Settlement:
-    """Compares the source with what root.json says of it. Writes nothing; asks only new files how long they are."""
+    """Compares the source with what root.json says of it, and with the partitions that are there. Writes nothing; asks
+    only new files how long they are."""
     known = {file.path: file for file in read_settled(root)}
     identity = stage.identity()
+    there = read_commits(root, stage.name)
     new, changed = [], []
     seen = stage.source.files()
     end = sum(file.buckets for file in known.values())
@@ -105,12 +109,12 @@ def settle(root: Root, stage: Rows) -> Settlement:
             known[path] = Settled(path, end, stage.source.buckets(path), split)
             end += known[path].buckets
             new.append(known[path])
-        elif known[path].split != split:
+        elif known[path].split != split or not there.keys() >= set(known[path].partitions):
             stage.source.check(path)
             known[path] = replace(known[path], split=split)
             changed.append(known[path])
-    there = {path for path, _ in seen}
-    vanished = [file for file in known.values() if file.path not in there and file.split]
+    paths = {path for path, _ in seen}
+    vanished = [file for file in known.values() if file.path not in paths and file.split]
     return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished))
 
 
@@ -152,9 +156,14 @@ def write_settled(root: Root, files: list[Settled], makes: list[str]) -> None:
 def stages_of(root: Root) -> list[str]:
     """The stages that a corpus has. One that was taken out of its configuration is none of them any more."""
     try:
-        return ["rows", *json.loads(root.read(SETTLED))["makes"], "selection"]
+        makes = json.loads(root.read(SETTLED))["makes"]
     except FileNotFoundError:
         return []
+    except (ValueError, KeyError, TypeError):
+        makes = None
+    if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
+        raise UserError(f"{root.url}/{SETTLED}: is damaged, or of a newer Shardmill")
+    return ["rows", *makes, "selection"]
 
 
 # Splitting

@@ -17,7 +17,8 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog import card_names, connect, stage_files
+from pipelines.cards import read_cards, release_of
+from pipelines.catalog import connect, stage_files
 from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, read_commit
 from pipelines.ledger import Ledger
 from pipelines.parquet import parquet_bytes, read_rows
@@ -63,7 +64,8 @@ class Shards(Stage):
     reasons = {}
 
     def settings(self) -> dict[str, Any]:
-        return {"set": self.set, "task": self.config.task, "samples_per_shard": self.config.samples_per_shard}
+        """What a shard's bytes depend on; `samples_per_shard` only decides how many there are."""
+        return {"set": self.set, "task": self.config.task}
 
     def members(self, only: str = "true") -> str:
         return MEMBERS.format(targets=f"c.{TARGETS[self.config.task]}", place=PLACE, only=only)
@@ -114,7 +116,9 @@ class Layout:
 
 def lay_out(root: Root, stage: Shards, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> Layout:
     """The groups and shards of a set. Groups whose inputs are those of the card are not looked into."""
-    kept = {g["first"]: g for g in card["groups"]} if card and card["settings"] == stage.settings() else {}
+    as_before = card and card["settings"] == stage.settings()
+    as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
+    kept = {g["first"]: g for g in card["groups"]} if as_before else {}
     stages = tuple(stage for stage in READS if stage in commits)
     numbers = sorted(commits["selection"])
     groups, parts, layout, number = [], [], [], 0
@@ -206,7 +210,7 @@ def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) 
         for sample in samples:
             index.append(add_sample(tar, sample, read_payload(root, "images", sample)))
         tar_sha256 = tar.close()
-    name = f"{item_of(stage.set, shard.number)}-{tar_sha256[:16]}"
+    name = f"{item_of(stage.set, shard.number)}-{digest([shard.fingerprint, tar_sha256])[:16]}"
     root.put(temporary, f"shards/{name}.tar")
     point("shards:payload")
     commit = Commit(
@@ -243,18 +247,10 @@ def item_of(set_name: str, number: int) -> str:
 # Publishing
 
 
-def read_card(root: Root, name: str) -> Card | None:
-    """The published card of a set (`train`), or one of its last releases (`train@<release>`)."""
-    try:
-        return json.loads(root.read(f"shards/{name}.json"))
-    except FileNotFoundError:
-        return None
-
-
 def published(root: Root) -> dict[str, str]:
     """What the published cards name: a set's release under its name, a shard's fingerprint under `train-000001`."""
     found = {}
-    for card in (read_card(root, name) for name in card_names(root)):
+    for card in read_cards(root):
         found[card["set"]] = card["release"]
         found |= {item_of(card["set"], entry["number"]): entry["fingerprint"] for entry in card["shards"]}
     return found
@@ -283,9 +279,8 @@ def shards_there(root: Root, stage: Shards, card: Card | None) -> dict[str, Shar
 def card_of(stage: Shards, layout: Layout, there: Mapping[str, ShardEntry]) -> Card:
     """The card of a set whose shards are all there."""
     entries = [there[shard.fingerprint] for shards in layout.shards for shard in shards]
-    release = digest([[entry["sha256"], entry["index_sha256"]] for entry in entries])[:12]
     return Card(
-        set=stage.set, release=release, task=stage.config.task, samples=sum(e["samples"] for e in entries),
+        set=stage.set, release=release_of(entries), task=stage.config.task, samples=sum(e["samples"] for e in entries),
         bytes=sum(e["bytes"] for e in entries), samples_per_shard=stage.config.samples_per_shard,
         settings=stage.settings(), groups=list(layout.groups), shards=entries,
     )  # fmt: skip

@@ -2,12 +2,11 @@
 
 from collections import Counter
 
-from pipelines.catalog import card_names
+from pipelines.cards import read_cards
 from pipelines.commits import read_commits
 from pipelines.ledger import runs
 from pipelines.root import Root
 from pipelines.rows import stages_of
-from pipelines.shards import read_card
 
 Table = tuple[str, tuple[str, ...], list[tuple]]
 
@@ -26,9 +25,8 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         stages.append((stage, len(commits), rows, "kept", kept, share(kept, rows)))
         stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
     sets = []
-    for name in card_names(root):
-        card = read_card(root, name)
-        sets.append((name, card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"]))
+    for card in read_cards(root):
+        sets.append((card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"]))
     done = [row for ledger in runs(root)[-last:] if (row := ledger.row())]
     return [
         ("stages", ("stage", "partitions", "rows in", "reason", "rows", "share"), stages),

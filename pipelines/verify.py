@@ -5,18 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
+from pipelines.cards import card_names, read_card, read_cards
 from pipelines.catalog import CATALOG
-from pipelines.commit import Commit, Corrupt, column_digests, completed, file_of
-from pipelines.commits import CACHE, read_commits
+from pipelines.commit import Commit, column_digests, completed, digest, file_of
+from pipelines.commits import CACHE, is_partition, read_commits
 from pipelines.lock import LOCK, hold
-from pipelines.parquet import read_rows
+from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
 from pipelines.rows import NOTES, SETTLED, read_settled, stages_of
 from pipelines.selection import STEP
-from pipelines.shards import read_card
 from pipelines.tar import BLOCK, header
 from schemas import images, ocr, rows, selection
 from schemas.shards import Card, ShardEntry
@@ -42,17 +40,25 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
     found = Found()
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
     stages = stages_of(root)
-    commits = {stage: read_commits(root, stage) for stage in stages}
+    commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
     for stage in stages:
-        names = {int(n.split(".")[0]) for n in root.files(stage) if n.endswith(".parquet") and n[0].isdigit()}
+        files = [name for name in root.files(stage) if name.endswith(".parquet") and name[0].isdigit()]
+        names = {int(name.removesuffix(".parquet")) for name in files if is_partition(name)}
+        strangers = [name for name in files if not is_partition(name)]
+        found.problems += [
+            f"{stage}/{name}: is no partition, but the catalog reads it; remove it" for name in strangers
+        ]
         if not names and stage != "rows":
             continue
         say(stage)
         for partition in sorted(names - commits[stage].keys()):
-            found.problems.append(f"{file_of(stage, partition)}: not readable as a partition")
+            found.problems.append(
+                f"{file_of(stage, partition)}: is damaged, or of another partition; remove it, run again"
+            )
         missing, extra = settled - names, names - settled
         if missing:
-            found.problems.append(f"{stage}: {len(missing)} of {len(settled)} partitions are not made; run again")
+            first = file_of(stage, min(missing))
+            found.problems.append(f"{stage}: {len(missing)} of {len(settled)} are not made, {first} first; run again")
         for partition in sorted(extra):
             found.problems.append(f"{file_of(stage, partition)}: {SETTLED} has no such partition")
         for commit in commits[stage].values():
@@ -62,8 +68,15 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
         found.bytes += check_payload(root, commit, found.problems)
     say("shards")
     checked: set[str] = set()
-    for name in cards(root):
+    names = card_names(root, releases=True)
+    for gone in {name.split("@")[0] for name in names} - {*names}:
+        found.problems.append(f"shards/{gone}.json: is gone; run again")
+    for name in names:
         card = read_card(root, name)
+        if card is None:
+            found.problems.append(f"shards/{name}.json: is damaged; remove it, run again")
+            continue
+        found.problems += check_card(root, name, card)
         if "@" not in name:
             found.samples += card["samples"]
             found.problems += check_selected(root, card, commits["selection"])
@@ -71,7 +84,8 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
             if entry["tar"] not in checked:
                 checked.add(entry["tar"])
                 found.problems += check_shard(root, entry, name)
-    found.garbage = list(garbage(root))
+    with suppress(Corrupt):  # which was said above
+        found.garbage = list(garbage(root))
     return found
 
 
@@ -81,37 +95,47 @@ def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Com
     try:
         table = read_rows(root, name)
         again = completed(commit, table, schema)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        yield f"{name}: cannot be read: {error}"
+    except Corrupt as error:
+        yield f"{error}; remove it, run again"
         return
-    for column, digest in column_digests(table, schema).items():
-        if commit.digests.get(column) != digest:
+    except (ValueError, KeyError) as error:
+        yield f"{name}: its rows are not those of a partition: {error}"
+        return
+    for column, now in column_digests(table, schema).items():
+        if commit.digests.get(column) != now:
             yield f"{name}: column {column} is not what was committed"
     if (again.rows, again.kept, again.reasons) != (commit.rows, commit.kept, commit.reasons):
         yield f"{name}: its counts are not those of its rows"
+    identity = digest([commit.stage, commit.version, commit.settings])
+    if commit.fingerprint != digest([identity, commit.inputs or commit.digests]):
+        yield f"{name}: its fingerprint is not that of what it says it was made from"
     for word in commit.reasons.keys() - REASONS[commit.stage].keys() - {UPSTREAM}:
         yield f"{name}: {word!r} is not a declared reason"
     source = commits["rows"].get(commit.partition)
-    if source and source.digests["key"] != commit.digests["key"]:
+    if source and source.digests.get("key") != commit.digests.get("key"):
         yield f"{name}: its keys are not those of {file_of('rows', commit.partition)}: a row is not accounted for"
     for stage, columns in commit.inputs.items():
-        now = commits[stage].get(commit.partition)
-        changed = [column for column, digest in columns.items() if not now or now.digests.get(column) != digest]
+        now = commits.get(stage, {}).get(commit.partition)
+        changed = [column for column, was in columns.items() if not now or now.digests.get(column) != was]
         if changed:
             yield f"{name}: was made from another {file_of(stage, commit.partition)}; run again"
 
 
 def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
     """The tar beside a partition, whole and row by row; returns the bytes of its rows."""
-    kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
+    try:
+        kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
+    except Corrupt:  # as `check_partition` says
+        return 0
     if commit.payload is None:
         if kept:
             problems.append(f"{file_of(commit.stage, commit.partition)}: names no tar for its {len(kept)} images")
         return 0
     name = f"{commit.stage}/{commit.payload}"
-    if (digest := sha256_of(root, name)) != commit.payload_sha256:
-        problems.append(f"{name}: {'is gone' if digest is None else 'its SHA-256 is not the one committed'}")
-    for row in kept if digest else []:
+    if (now := sha256_of(root, name)) != commit.payload_sha256:
+        wrong = "is gone" if now is None else "its SHA-256 is not the one committed"
+        problems.append(f"{name}: {wrong}; remove {file_of(commit.stage, commit.partition)}, run again")
+    for row in kept if now else []:
         try:
             read_payload(root, commit.stage, {**row, "payload": commit.payload})
         except Corrupt as error:
@@ -119,12 +143,24 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
     return sum(row["size"] for row in kept)
 
 
+def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
+    """A card's sums, and that the release it names was put down beside it."""
+    for what in ("samples", "bytes"):
+        if card[what] != sum(entry[what] for entry in card["shards"]):
+            yield f"shards/{name}.json: its {what} are not those of its shards"
+    if "@" not in name:
+        release = f"shards/{name}@{card['release']}.json"
+        if not root.exists(release) or root.read(f"shards/{name}.json") != root.read(release):
+            yield f"shards/{name}.json: is not the same as {release}; remove it, run again"
+
+
 def check_shard(root: Root, entry: ShardEntry, card: str) -> Iterator[str]:
     """A shard's tar and index against the card, and every member against the index."""
     tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
-    for name, digest in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
-        if (now := sha256_of(root, name)) != digest:
-            yield f"{name}: {'is gone' if now is None else 'its SHA-256 is not the one in card ' + card}"
+    for name, committed in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
+        if (now := sha256_of(root, name)) != committed:
+            wrong = "is gone" if now is None else f"its SHA-256 is not the one in card {card}; remove it"
+            yield f"{name}: {wrong}, run again"
             if now is None or name == index:
                 return
     samples = read_rows(root, index)
@@ -147,14 +183,17 @@ def check_shard(root: Root, entry: ShardEntry, card: str) -> Iterator[str]:
 
 def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
     """The samples of a published set against the selection, one by one."""
-    wanted = {
-        f"{row['key']}-{placement['task']}"
-        for partition in selection
-        for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
-        for placement in row["samples"]
-        if placement["set"] == card["set"]
-    }
-    packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
+    try:
+        wanted = {
+            f"{row['key']}-{placement['task']}"
+            for partition in selection
+            for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
+            for placement in row["samples"]
+            if placement["set"] == card["set"]
+        }
+        packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
+    except (Corrupt, KeyError, TypeError):  # one of them is damaged, as is said of itself
+        return
     if len(packed) != len(set(packed)):
         yield f"set {card['set']}: a sample stands in it twice"
     for what, names in (("selected, but not in", wanted - set(packed)), ("not selected, but in", set(packed) - wanted)):
@@ -177,23 +216,28 @@ def sha256_of(root: Root, name: str) -> str | None:
 # Garbage
 
 
-def cards(root: Root) -> list[str]:
-    """All cards: published ones and kept releases."""
-    return [name.removesuffix(".json") for name in root.files("shards") if name.endswith(".json")]
-
-
 def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
-    """Files that no commit names: replaced payloads, leavings of killed runs. `releases` are taken as gone."""
+    """Files that no commit names: replaced payloads, leavings of killed runs. `releases` are taken as gone.
+
+    Raises `Corrupt` for a commit that cannot be read: nobody knows what it names.
+    """
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
     named = {SETTLED, LOCK, CATALOG, STEP}
     for stage in stages_of(root):
         named.add(f"{stage}/{CACHE}")
-        for partition, commit in read_commits(root, stage).items():
+        commits, files = read_commits(root, stage), root.files(stage)
+        for name in filter(is_partition, files):
+            partition = int(name.removesuffix(".parquet"))
+            if partition in settled and partition not in commits:
+                raise Corrupt(f"{stage}/{name}: cannot be read; `shardmill verify` says more")
             if partition in settled:
-                named |= {file_of(stage, partition), f"{stage}/{commit.payload}"}
-    for name in set(cards(root)) - releases:
+                named |= {f"{stage}/{name}", f"{stage}/{commits[partition].payload}"}
+    for name in set(card_names(root, releases=True)) - releases:
         named.add(f"shards/{name}.json")
-        for entry in read_card(root, name)["shards"]:
+        card = read_card(root, name)
+        if card is None:
+            raise Corrupt(f"shards/{name}.json: cannot be read; `shardmill verify` says more")
+        for entry in card["shards"]:
             named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
     runs = [f"runs/{run}" for run in root.folders("runs")]
     notes = [NOTES, *runs, *(f"{run}/{stage}" for run in runs for stage in root.folders(run))]
@@ -216,13 +260,13 @@ def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
     """
     with hold(root):
         old: set[str] = set()
-        for name in cards(root):
-            if "@" not in name:
-                now = f"{name}@{read_card(root, name)['release']}"
-                releases = [n for n in cards(root) if n.startswith(f"{name}@") and n != now]
-                releases.sort(key=lambda n: root.age(f"shards/{n}.json"))
-                old |= set(releases[max(0, keep - 1) :])
+        for card in read_cards(root):
+            now = f"{card['set']}@{card['release']}"
+            releases = [n for n in card_names(root, releases=True) if n.startswith(f"{card['set']}@") and n != now]
+            releases.sort(key=lambda n: root.age(f"shards/{n}.json"))
+            old |= set(releases[max(0, keep - 1) :])
         gone = [name for name in garbage(root, old) if root.age(name) >= grace or name[7:-5] in old]
+        gone.sort(key=lambda name: not name.endswith(".json"))  # a release first, then what it names
         size = sum(root.fs.size(root.path(name)) for name in gone)
         for name in gone:
             root.remove(name)

@@ -2,7 +2,7 @@
 
 An image has one overview. A large one also has a refined image, cut into a grid of equal cells. Two ways to plan that:
 llama.cpp's, so that what the phone sees is what was trained, and the one of OpenBMB's fine-tuning code. They differ for
-most sizes. Both follow the adaptive encoding of MiniCPM-V (arXiv 2408.01800, section 3.1), with these differences:
+most sizes. Both follow the adaptive encoding of MiniCPM-V (arXiv 2408.01800), with these differences:
 
                     llama.cpp                               OpenBMB
     sliced when     a side is longer than `side`            the area is larger than side x side

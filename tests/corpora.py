@@ -91,12 +91,12 @@ def kill_group(process: subprocess.Popen) -> None:
 
 
 def build(config: Path, until: str | None = None) -> Root:
-    """A whole run in this process: the real stages, their work done in a loop instead of by Beam."""
+    """A whole run in this process: the real stages, their work done in a loop instead of by Beam, without fsync."""
 
     def work_off(work, items, *_):
         for item in items:
             work.make(item)
 
-    with patch("pipelines.corpus.run_work", work_off):
+    with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
         run(config, until)
     return open_corpus(config).root

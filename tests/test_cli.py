@@ -173,7 +173,7 @@ def test_verify_is_content_or_names_what_is_wrong(folder):
     tar.write_bytes(tar.read_bytes()[:-1] + b"x")
     said = say("verify", folder / "corpus")
     assert said.code == 1 and said.err == ""
-    assert f"wrong images/{tar.name}: its SHA-256 is not the one committed\n" in said.out
+    assert f"wrong images/{tar.name}: its SHA-256 is not the one committed; remove images/" in said.out
 
 
 def test_clean_keeps_the_young_and_removes_the_old(folder):

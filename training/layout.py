@@ -115,8 +115,6 @@ class Layout:
             raise Rejected("no_answer", "there is no text to learn")
         pictures = tuple(piece for piece, _ in pieces if isinstance(piece, Picture))
         visual = sum(image_tokens(picture.plan, self.queries) for picture in pictures)
-        if self.limit is not None and visual > self.limit:
-            raise Rejected("too_long", f"{visual} tokens of images alone, of {self.limit}")
         ids: list[int] = [] if self.marks.begin is None else [self.marks.begin]
         learned = [False] * len(ids)
         for (kind, learn), run in groupby(pieces, key=lambda piece: (type(piece[0]), piece[1])):

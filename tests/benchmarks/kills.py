@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from test_kills import LEFT, ORDER, VANISHED, finish, kill_at, kill_at_random, pictures, points, stage_of
 
-VICTIMS = ("run", "job", "all", "worker")
+VICTIMS = ("worker", "run", "job", "all")
 
 
 def main(kills: int) -> None:

@@ -149,6 +149,7 @@ def shardmill(config: Path, folder: Path) -> None:
 
 def bare(files: list[Path], folder: Path) -> None:
     """Two processes over one counter."""
+    os.setsid()  # as `run_work` does: where the kernel shares the processor out by sessions, both get an equal part
     counter = spawn.Value("i", 0)
     processes = [spawn.Process(target=loop, args=(files, counter, folder)) for _ in range(WORKERS)]
     for process in processes:

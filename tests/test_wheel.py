@@ -1,0 +1,69 @@
+"""The wheel: all four packages, whole, and importable where only their dependencies are."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PACKAGES = ("flows", "pipelines", "schemas", "training")
+
+pytestmark = pytest.mark.slow
+
+
+def done(*command: str | Path, cwd: Path, **env: str) -> str:
+    """What a command prints."""
+    process = subprocess.run(
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **env}
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of a copy of the project, so that no build folder is left in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        shutil.copytree(PROJECT / package, folder / "project" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(PROJECT / name, folder / "project" / name)
+    options = ("--no-build-isolation", "--no-deps", "--no-index", "--quiet", "--wheel-dir", folder)
+    done(sys.executable, "-m", "pip", "wheel", *options, ".", cwd=folder / "project")
+    (path,) = folder.glob("shardmill-*.whl")
+    return path
+
+
+def test_it_holds_every_module_and_nothing_else(wheel):
+    there = {str(path.relative_to(PROJECT)) for package in PACKAGES for path in (PROJECT / package).rglob("*.py")}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == there
+
+
+def test_it_runs_in_an_empty_environment(wheel, tmp_path):
+    """A venv with nothing but the wheel; the dependencies come from the path of this one, the project does not."""
+    done(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv/bin/python"
+    site = Path(done(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    install = ("install", "--no-deps", "--no-index", "--quiet", "--target", site)
+    done(sys.executable, "-m", "pip", *install, wheel, cwd=tmp_path)
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    modules = [name[:-3].replace("/", ".") for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
+    names = sorted(name.removesuffix(".__init__") for name in modules)
+    code = f"""
+import importlib, sys
+sys.path += {dependencies!r}
+for name in {names!r}:
+    module = importlib.import_module(name)
+    assert module.__file__.startswith({str(site)!r}), module.__file__
+print(len({names!r}))
+"""
+    assert int(done(python, "-I", "-c", code, cwd=tmp_path)) == len(names) > 30
+    command = f"import sys; sys.path += {dependencies!r}; from flows.cli import main; main()"
+    done(python, "-I", "-c", command, "init", "my.toml", "--source", "rendered", cwd=tmp_path)
+    assert "4 new file" in done(python, "-I", "-c", command, "plan", "my.toml", cwd=tmp_path, COLUMNS="200")
+    assert "shardmill = flows.cli:main" in next(site.glob("shardmill-*.dist-info/entry_points.txt")).read_text()
