@@ -44,8 +44,8 @@ def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
             ):
                 yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system; Arrow's own have no number
-            raise
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # the system's; Arrow's own are plain and have no number
         raise Corrupt(f"{name}: cannot be read: {' '.join(str(error).split())}") from None
 
 

@@ -1,5 +1,6 @@
 """Whatever a user can get wrong is answered in one line that says where and what to do, and nothing is written."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,9 @@ import pytest
 from corpora import picture, say, shardmill, write_tar
 
 from pipelines.corpus import open_corpus, plan
-from schemas.config import TEMPLATE_SOURCES, read_config
+from pipelines.job import run_work
+from pipelines.root import Root
+from schemas.config import TEMPLATE_SOURCES, BeamConfig, UserError, read_config
 
 GOOD = """
 root = "corpus"
@@ -30,7 +33,7 @@ def source(path: str, more: str = "", kind: str = "webdataset") -> str:
     return f'root = "corpus"\n[source]\nkind = "{kind}"\npath = "{path}"\n{more}'
 
 
-def root(path: str) -> str:
+def at(path: str) -> str:
     return GOOD.replace('"corpus"', f'"{path}"')
 
 
@@ -50,7 +53,7 @@ MISTAKES = {
     "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption' or 'ocr'"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a.[key]: string should match pattern"),
     "no root": (GOOD.replace("root", "#"), "root: missing; add it"),
-    "an empty root": (root(""), "root: string should have at least 1 character"),
+    "an empty root": (at(""), "root: string should have at least 1 character"),
     "no source": ("root = 'corpus'", "source: missing; add it"),
     "no source path": (GOOD.replace("path", "#"), "source.path: missing; name the webdataset to read"),
     "an empty source path": (source(""), "source.path: missing; name the webdataset to read"),
@@ -92,13 +95,13 @@ MISTAKES = {
         "source.text_column: a.csv has no column 'word'; it has img, words",
     ),
     "captions that are no Parquet": (source("broken", kind="folder"), "source.path: a.parquet cannot be read: "),
-    "the root's protocol": (root("s4://a/b"), "s4://a/b: Protocol not known: s4"),
-    "a root that is a file": (root("text/a.txt"), "{here}/text/a.txt: is no folder; choose another"),
-    "a root in a file": (root("text/a.txt/b"), "{here}/text/a.txt/b: is no folder; choose another"),
-    "a root with other things": (root("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
-    "a root of something else": (root("other"), "{here}/other/root.json: not a Shardmill root; choose another"),
-    "a root that is the source": (root("source"), "root: lies in source.path"),
-    "a root within the source": (root("source/corpus"), "root: lies in source.path"),
+    "the root's protocol": (at("s4://a/b"), "s4://a/b: Protocol not known: s4"),
+    "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is no folder; choose another"),
+    "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is no folder; choose another"),
+    "a root with other things": (at("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
+    "a root of something else": (at("other"), "{here}/other/root.json: not a Shardmill root; choose another"),
+    "a root that is the source": (at("source"), "root: lies in source.path"),
+    "a root within the source": (at("source/corpus"), "root: lies in source.path"),
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
 }
 
@@ -192,6 +195,29 @@ where = "extra.n::int < 5 and ocr_text is null"
 some = "kept > 0 and (select count(*) from images) > 0 -- of all"
 ''')
     assert set(open_corpus(here / "my.toml").config.sets) == {"one", "two", "three", "four"}
+
+
+@dataclass
+class NoWork:
+    """Work that is never done, as Beam does not start."""
+
+    name = "nothing"
+
+    def make(self, item) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("beam", "complaint"),
+    [
+        (BeamConfig(runner="SparkleRunner"), "beam: Unexpected pipeline runner: SparkleRunner. Valid values are"),
+        (BeamConfig(options=["--direct_num_workers=lots"]), "direct_num_workers: invalid int value: 'lots'"),
+    ],
+)
+def test_what_beam_does_not_take_is_a_mistake_of_the_users(beam, complaint, tmp_path):
+    with pytest.raises(UserError) as error:
+        run_work(NoWork(), [1], beam, Root(str(tmp_path)), "log", lambda: None)
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("beam: ")
 
 
 def test_paths_are_relative_to_the_file_and_urls_stay(tmp_path, monkeypatch):

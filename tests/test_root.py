@@ -210,8 +210,9 @@ def test_commands_take_a_url(s3, tmp_path):
     assert say("verify", url).out.endswith("3 samples: all is well\n")
     (tar,) = say("urls", url, "train").out.split()
     assert tar.startswith(f"{url}/shards/train-000000-")
+    (entry,) = json.loads(root.read("shards/train.json"))["shards"]
     with fsspec.open(tar) as file:
-        assert sha256(file.read()).hexdigest()[:16] == tar[-20:-4]
+        assert sha256(file.read()).hexdigest() == entry["sha256"]
     root.remove(f"shards/{tar.rsplit('/')[-1]}")
     said = say("verify", url)
     assert said.code == 1 and "is gone" in said.out
