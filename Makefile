@@ -1,4 +1,4 @@
-# make demo: a small corpus from rendered pictures, by the whole flow.   make test: the tests.
+# make demo: a small corpus of drawn scenes, by the whole flow.   make test: the tests.
 # Both set everything up first: a virtual environment with pinned, hashed packages in .venv.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 demo: setup
 	@mkdir -p demo
-	@test -f demo/demo.toml || $(BIN)/shardmill init demo/demo.toml --source rendered
+	@test -f demo/demo.toml || $(BIN)/shardmill init demo/demo.toml --source scenes
 	$(BIN)/shardmill run demo/demo.toml
 	$(BIN)/shardmill verify demo/demo-corpus
 	@echo

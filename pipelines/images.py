@@ -1,13 +1,11 @@
 """Copies each image's bytes as they came, and measures them: `python -m pipelines.images my.toml`."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import imagehash
-from PIL import Image, ImageOps
 
 from pipelines.partition import PartitionStage, Rejected
 from pipelines.root import Root
@@ -15,9 +13,9 @@ from pipelines.sources import Source
 from schemas.arrow import Row
 from schemas.config import ImagesConfig
 from schemas.images import IMAGES, REASONS, RETRYABLE
+from schemas.pictures import MODES, open_image, upright
 
-Image.MAX_IMAGE_PIXELS = None  # `inspect` has its own limit, looked at before decoding
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how files of a format begin and end
 
 
 def inspect(data: bytes, config: ImagesConfig) -> Row:
@@ -25,30 +23,37 @@ def inspect(data: bytes, config: ImagesConfig) -> Row:
     if len(data) > config.max_bytes:
         raise Rejected("too_large", f"{len(data)} bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = open_image(data)
     except Exception as error:  # decoders raise whatever they like on bytes from strangers
-        raise Rejected("unreadable", f"starts with {data[:16]!r}") from error
-    width, height = image.size
+        raise undecodable(data, f"starts with {data[:16]!r}") from error
+    (width, height), format = image.size, "JPEG" if image.format == "MPO" else image.format
     if width * height > config.max_pixels:
         raise Rejected("too_many_pixels", f"{width}x{height}")
     if min(width, height) < config.min_side:
         raise Rejected("too_small", f"{width}x{height}")
+    if max(width, height) > config.max_aspect_ratio * min(width, height):
+        raise Rejected("extreme_aspect_ratio", f"{width}x{height}")
+    if image.mode not in MODES:
+        raise Rejected("unsupported_mode", image.mode)
     try:
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with previews behind it
+            raise Rejected("animated", f"{image.n_frames} frames")
         image.load()
         phash = str(imagehash.phash(upright(image)))
+    except Rejected:
+        raise
     except Exception as error:
-        cut = isinstance(error, OSError) and "truncated" in str(error)
-        raise Rejected("truncated" if cut else "unreadable", str(error)) from error
-    return {"format": image.format, "width": width, "height": height, "phash": phash}
+        raise undecodable(data, str(error)) from error
+    return {"format": format, "width": width, "height": height, "phash": phash}
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Any image as RGB, turned as its EXIF says; what is transparent becomes white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+def undecodable(data: bytes, detail: str) -> Rejected:
+    """What is wrong with bytes that do not decode."""
+    if b"<html" in data[:1000].lower() or data[:1000].lstrip().lower().startswith(b"<!doctype html"):
+        return Rejected("web_page", detail)
+    end = next((end for begin, end in ENDS.items() if data.startswith(begin)), b"")
+    short = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return Rejected("truncated" if short or end not in data[-32:] or "truncated" in detail else "unreadable", detail)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class CopyImages(PartitionStage):
     config: ImagesConfig
 
     name = "images"
+    version = 2
     schema = IMAGES
     reasons = REASONS
     retryable = frozenset(RETRYABLE)
@@ -76,6 +82,10 @@ class CopyImages(PartitionStage):
                 yield row["rows"]["key"], rejected
 
     def _copy(self, row: Row) -> Row:
+        if row["file"] is None and row["member"] is None:
+            if row["url"]:
+                raise Rejected("not_fetched", row["url"])
+            return {}  # a conversation without an image
         try:
             data = self.source.load(row)
         except (FileNotFoundError, EOFError) as error:

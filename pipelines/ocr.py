@@ -1,25 +1,23 @@
 """Reads the text printed in each image: `python -m pipelines.ocr my.toml`."""
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pipelines.images import FORMATS, upright
 from pipelines.ocr_engines import identity, load_engine
 from pipelines.partition import PartitionStage, Rejected, read_payload
 from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.config import OcrConfig
 from schemas.ocr import OCR, REASONS, RETRYABLE, OcrLine
+from schemas.pictures import open_image, upright
 
 
 def pixels(data: bytes) -> np.ndarray:
     """An image's bytes as upright RGB, uint8 of shape (height, width, 3)."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with open_image(data) as image:
         return np.asarray(upright(image))
 
 
@@ -68,6 +66,9 @@ class ReadText(PartitionStage):
         engine = load_engine(self.config.engine)
         for row in rows:
             image = row["images"]
+            if image["size"] is None:  # a conversation without an image
+                yield image["key"], {"lines": []}
+                continue
             data = read_payload(root, "images", image)
             try:
                 lines = engine.read(pixels(data))

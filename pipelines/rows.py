@@ -38,10 +38,8 @@ class Rows(Stage):
     places = frozenset({"file", "member", "byte_offset", "size"})
 
     def settings(self) -> dict[str, Any]:
-        config = self.source.config
-        return config.model_dump(include={"kind", "image_column", "text_column"}) | (
-            {"seed": config.seed} if config.kind == "rendered" else {}
-        )
+        """How the source is read; where it lies and how it is split does not change what it says."""
+        return self.source.config.model_dump(exclude={"path", "images", "rows_per_partition", "count", "fonts"})
 
 
 @dataclass(frozen=True)
@@ -194,22 +192,37 @@ def read_rows_of(stage: Rows, file: Settled, buckets: dict[int, Any]) -> Iterato
     """The rows of a source file that fall into these buckets, whole and with their bytes' digest."""
     identity, names = stage.identity(), {}
     for said in stage.source.rows(file.path):
-        key = key_of(*said.pop("names"))
-        if bucket_of(key, file.buckets) not in buckets:
+        key, more = key_of(*said.pop("names")), said.pop("more", ())
+        bucket = bucket_of(key, file.buckets)
+        if bucket not in buckets:
             continue
         names[key] = nth = names.get(key, 0) + 1
         row = {name: None for name in stage.schema.names} | said
         row |= {"key": key, "extra": json_of(said.get("extra") or {})}
         if nth > 1:
-            again = (key_of(key, str(nth), str(salt)) for salt in count())
-            row["key"] = next(k for k in again if bucket_of(k, file.buckets) == bucket_of(key, file.buckets))
+            row["key"] = _key_in(bucket, file.buckets, key, str(nth))
             if row["reason"] is None:
                 row |= {"reason": "equal_keys", "detail": f"the same name as {key}"}
-        if row["reason"] is None and row["file"] is not None:
-            row |= _hashed(stage.source, row)
-        row |= {name: unicode(value) for name, value in row.items() if isinstance(value, str)}
-        content = [row[n] for n in stage.schema.names if n not in {*stage.places, "made_from"}]
-        yield row | {"made_from": digest([identity, content])}
+        yield _finished(stage, identity, row)
+        for part, image in enumerate(more, 1):
+            also = row | {"text": None, "conversation": None, "extra": "{}", "part_of": row["key"], "part": part}
+            also |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}"), "file": image}
+            yield _finished(stage, identity, also)
+
+
+def _key_in(bucket: int, buckets: int, *names: str) -> str:
+    """A key made of names that falls into a given partition."""
+    keys = (key_of(*names, str(salt)) for salt in count())
+    return next(key for key in keys if bucket_of(key, buckets) == bucket)
+
+
+def _finished(stage: Rows, identity: str, row: Row) -> Row:
+    """A row with its bytes' digest, in Unicode, and the hash of all that it says."""
+    if row["reason"] is None and row["file"] is not None:
+        row = row | _hashed(stage.source, row)
+    row = row | {name: unicode(value) for name, value in row.items() if isinstance(value, str)}
+    content = [row[n] for n in stage.schema.names if n not in {*stage.places, "made_from"}]
+    return row | {"made_from": digest([identity, content])}
 
 
 def unicode(text: str) -> str:

@@ -4,7 +4,7 @@ A corpus step: one SQL condition a set, over the whole corpus. Only partition fi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -29,6 +29,7 @@ class Select(Stage):
     sets: Mapping[str, SetConfig]
 
     name = "selection"
+    version = 2
     schema = SELECTION
     reasons = REASONS
 
@@ -68,7 +69,7 @@ def select(root: Root, ledger: Ledger, stage: Select, upstream: Mapping[str, Map
         try:
             answer = connection.sql(_question(stage.sets)).to_arrow_reader(50_000)
             for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
-                replace_rows(root, ledger, stage, partition, [_place(stage, row) for row in rows])
+                replace_rows(root, ledger, stage, partition, _placed(stage, list(rows)))
                 answered.add(partition)
         except duckdb.Error as error:
             raise UserError(f"sets: {one_line(error)}") from None
@@ -94,26 +95,49 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
             f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
         ]
     return f"""
-        SELECT partition, key, reason, left_out_by, {", ".join(columns)}
+        SELECT partition, key, part_of, reason, left_out_by, {", ".join(columns)}
         FROM candidates AS samples ORDER BY partition, key"""
 
 
-def _place(stage: Select, row: Row) -> Row:
-    """What becomes of one row."""
+def _placed(stage: Select, rows: Sequence[Row]) -> list[Row]:
+    """What becomes of a partition's rows. A conversation and its images stand and fall together."""
+    left_out = {row["part_of"]: row for row in rows if row["part_of"] and row["left_out_by"]}
+    placed = {row["key"]: _place(stage, row, left_out.get(row["key"])) for row in rows if not row["part_of"]}
+    for row in rows:
+        if row["part_of"]:
+            _, reason, detail = placed[row["part_of"]]
+            if row["left_out_by"]:
+                reason, detail = UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
+            elif reason == UPSTREAM:
+                reason, detail = "incomplete", f"{row['part_of']}: {detail}"
+            placed[row["key"]] = [], reason, detail
+    return [
+        {
+            "key": key, "samples": samples, "reason": reason, "detail": detail,
+            "made_from": digest([stage.name, stage.version, key, samples, reason, detail]),
+        }
+        for key, (samples, reason, detail) in placed.items()
+    ]  # fmt: skip
+
+
+def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str | None, str | None]:
+    """Samples, reason and detail of a row; `missing` is a row of its conversation that was left out."""
     holds = [name for name in stage.sets if row[f"{name}:holds"]]
     drawn = [name for name in holds if row[f"{name}:drawn"]]
     taken = [name for name in drawn if row[f"{name}:target"]]
-    detail = None
     if row["left_out_by"]:
-        reason, detail = UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
-    elif row["nth"] > 1:
-        reason = "equal_keys"
-    else:
-        reason = None if taken else "no_target" if drawn else "sampled_out" if holds else "not_selected"
-    samples = [] if reason else [{"set": name, "task": stage.sets[name].task} for name in taken]
-    content = [row["key"], samples, reason, detail]
-    made_from = digest([stage.name, stage.version, *content])
-    return {"key": row["key"], "samples": samples, "reason": reason, "detail": detail, "made_from": made_from}
+        return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
+    if row["nth"] > 1:
+        return [], "equal_keys", None
+    if missing:
+        return [], "incomplete", f"{missing['key']}: {missing['left_out_by']}: {missing['reason']}"
+    if not holds:
+        return [], "not_selected", None
+    if not drawn:
+        return [], "sampled_out", None
+    if not taken:
+        return [], f"no_{stage.sets[drawn[0]].task}", None
+    return [{"set": name, "task": stage.sets[name].task} for name in taken], None, None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ A tar and its index are made under names with their digest; the set's card, put 
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import ceil
@@ -39,17 +39,25 @@ PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 # Everything that goes into one sample: a row of this is a sample. `only` must stand deep inside: DuckDB does not move a
 # condition past unnest, and would write the documents of the whole group for each of its shards.
 MEMBERS = """
-SELECT c.key, p.task, c.partition, i.byte_offset, i.size, i.sha256, lower(i.format) AS ext, {targets} AS target,
-       to_json({{'key': c.key, 'task': p.task, 'url': c.url, 'text': c.text, 'extra': c.extra,
-                'width': c.width, 'height': c.height, 'sha256': c.sha256, 'phash': c.phash, 'ocr': c.ocr_lines
-       }})::VARCHAR AS document,
-       p.place,
-       sha256(concat_ws(chr(31), c.key, p.task, i.sha256, ext, target, document)) AS made_from
+SELECT c.key, p.task, c.partition, {target} AS target, {document} AS document, p.place,
+       {own} || coalesce(m.pictures, []) AS pictures,
+       array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
+       sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from
 FROM (SELECT partition, key, {place} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p
 JOIN candidates c ON c.partition = p.partition AND c.key = p.key
 JOIN images i ON i.partition = p.partition AND i.key = p.key
+LEFT JOIN ({more}) m ON m.partition = p.partition AND m.part_of = p.key
 WHERE p.set = $set
 """
+PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
+OWN = f"CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END"
+MORE = f"""
+SELECT r.partition, r.part_of, list({PICTURE} ORDER BY r.part) AS pictures
+FROM rows r JOIN images i ON i.partition = r.partition AND i.key = r.key
+WHERE r.part_of IS NOT NULL GROUP BY r.partition, r.part_of"""
+DOCUMENT = """to_json({{'key': c.key, 'task': p.task, 'url': c.url, {said}, 'extra': c.extra, 'width': c.width,
+       'height': c.height, 'sha256': c.sha256, 'phash': c.phash, 'ocr': c.ocr_lines}})::VARCHAR"""
+SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Shards(Stage):
     config: SetConfig
 
     name = "shards"
+    version = 2
     schema = SAMPLES
     reasons = {}
 
@@ -68,7 +77,11 @@ class Shards(Stage):
         return {"set": self.set, "task": self.config.task}
 
     def members(self, only: str = "true") -> str:
-        return MEMBERS.format(targets=f"c.{TARGETS[self.config.task]}", place=PLACE, only=only)
+        task = self.config.task
+        document = DOCUMENT.format(said=SAID[task])
+        return MEMBERS.format(
+            target=f"c.{TARGETS[task]}", document=document, own=OWN, more=MORE, place=PLACE, only=only
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +204,7 @@ class PackShards:
         started = time.time()
         members = self.stage.members(f"{PLACE} % $n = $index")
         batches = connection.sql(
-            f"SELECT * EXCLUDE (place) FROM ({members}) ORDER BY place, key",
+            f"SELECT * EXCLUDE (place, bytes) FROM ({members}) ORDER BY place, key",
             params={"set": self.stage.set, "n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
@@ -208,7 +221,8 @@ def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) 
     with open(temporary, "wb") as file:
         tar = TarWriter(file)
         for sample in samples:
-            index.append(add_sample(tar, sample, read_payload(root, "images", sample)))
+            images = [read_payload(root, "images", {**sample, **picture}) for picture in sample["pictures"]]
+            index.append(add_sample(tar, sample, images))
         tar_sha256 = tar.close()
     name = f"{item_of(stage.set, shard.number)}-{digest([shard.fingerprint, tar_sha256])[:16]}"
     root.put(temporary, f"shards/{name}.tar")
@@ -223,17 +237,19 @@ def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) 
     return commit
 
 
-def add_sample(tar: TarWriter, sample: Row, image: bytes) -> Row:
-    """Appends one sample's members; returns its row of the index."""
-    start, name = tar.size, f"{sample['key']}-{sample['task']}"
-    members = []
-    for ext, data in (
-        (sample["ext"].replace("jpeg", "jpg"), image),
-        ("json", sample["document"].encode()),
-        ("txt", sample["target"].encode()),
-    ):
-        known = sample["sha256"] if data is image else sha256(data).hexdigest()
-        members.append({"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": known})
+def add_sample(tar: TarWriter, sample: Row, images: Sequence[bytes]) -> Row:
+    """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …"""
+    start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
+    found = []
+    for number, (picture, data) in enumerate(zip(sample["pictures"], images, strict=True)):
+        ext = picture["ext"].replace("jpeg", "jpg")
+        found.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
+    texts = {"json": sample["document"]} | ({} if several else {"txt": sample["target"]})
+    found += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
+    members = [
+        {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}
+        for ext, data, digest in found
+    ]
     return {
         "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
         "members": members, "made_from": sample["made_from"],

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -16,20 +16,60 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SourceConfig(Table):
-    kind: Literal["folder", "webdataset", "rendered"]
-    path: str | None = None                 # folder, file, or glob of tars; any fsspec URL
-    image_column: str | None = None         # folder with caption tables; found by its usual names if not given
+Location = Annotated[str, StringConstraints(min_length=1)]      # of this machine, or any fsspec URL
+Rows = Annotated[int, Field(ge=1)]
+
+
+class FolderConfig(Table):
+    kind: Literal["folder"] = "folder"
+    path: Location                          # folder, file, or glob of caption tables
+    image_column: str | None = None         # of caption tables; found by its usual names if not given
     text_column: str | None = None
-    rows_per_partition: int = Field(1000, ge=1)
-    count: int = Field(200, ge=1)           # rendered: pictures
-    seed: int = 0                           # rendered
+    rows_per_partition: Rows = 1000
+
+
+class WebDatasetConfig(Table):
+    kind: Literal["webdataset"] = "webdataset"
+    path: Location                          # folder, file, or glob of tars
+
+
+class LaionConfig(Table):
+    kind: Literal["laion"] = "laion"
+    path: Location                          # folder, file, or glob of Parquet
+    url_column: str | None = None           # found by its usual names if not given
+    text_column: str | None = None
+    image_column: str | None = None         # names files under `images`: bytes that are here already
+    images: Location | None = None
+    rows_per_partition: Rows = 1000
+
+
+class ConversationsConfig(Table):
+    kind: Literal["conversations"] = "conversations"
+    path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
+    images: Location | None = None          # folder that image paths start from; that of the JSON if not given
+    rows_per_partition: Rows = 1000
+
+
+class ScenesConfig(Table):
+    kind: Literal["scenes"] = "scenes"
+    count: int = Field(200, ge=1)           # pictures
+    seed: int = 0
+    side: int = Field(224, ge=32, le=4096)  # pixels
+    noise: float = Field(0.5, ge=0, le=1)   # share of alt texts that are not simply true
+    planted: float = Field(0.08, ge=0, le=1)    # share of pictures that are duplicates or broken
+    fonts: tuple[str, ...] = ()             # font files beside Pillow's own, for words in other scripts
+    rows_per_partition: Rows = 1000
+
+
+SourceConfig = FolderConfig | WebDatasetConfig | LaionConfig | ConversationsConfig | ScenesConfig
+SOURCES = {one.model_fields["kind"].default: one for one in get_args(SourceConfig)}
 
 
 class ImagesConfig(Table):
     min_side: int = Field(10, ge=1)                     # pixels
     max_bytes: int = Field(50_000_000, ge=1)
     max_pixels: int = Field(100_000_000, ge=1)
+    max_aspect_ratio: float = Field(20, ge=1)           # of the longer side to the shorter one
 
 
 class OcrConfig(Table):
@@ -39,7 +79,7 @@ class OcrConfig(Table):
 
 class SetConfig(Table):
     where: str = "true"                                 # SQL over the columns of the view `samples`
-    task: Literal["caption", "ocr"] = "caption"
+    task: Literal["caption", "ocr", "conversation"] = "caption"
     weight: float = Field(1.0, gt=0, le=1)              # share that is kept, by hash(seed, key)
     seed: int = 0
     samples_per_shard: int = Field(1000, ge=1)
@@ -55,7 +95,7 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 class Config(Table):
     root: str = Field(min_length=1)
-    source: SourceConfig
+    source: SourceConfig = Field(discriminator="kind")
     images: ImagesConfig = ImagesConfig()
     ocr: OcrConfig | None = None                        # without it, no text is read
     sets: dict[SetName, SetConfig] = {}
@@ -79,14 +119,20 @@ def read_config(path: str | Path) -> Config:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
-    if config.source.kind != "rendered" and not config.source.path:
-        raise UserError(f"{path}: source.path: missing; name the {config.source.kind} to read")
     here = path.resolve().parent
-    source = config.source.model_copy(update={"path": _beside(here, config.source.path)})
-    root = _beside(here, config.root)
-    if source.path and f"{root}/".startswith(source.path.split("**")[0].rstrip("/") + "/"):
+    source, root = _source_beside(here, config.source), _beside(here, config.root)
+    below = getattr(source, "path", None)
+    if below and f"{root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
         raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
     return config.model_copy(update={"root": root, "source": source})
+
+
+def _source_beside(here: Path, source: SourceConfig) -> SourceConfig:
+    """A source, its relative paths made absolute."""
+    places = {name: _beside(here, getattr(source, name, None)) for name in ("path", "images")}
+    if isinstance(source, ScenesConfig):
+        places["fonts"] = tuple(_beside(here, font) for font in source.fonts)
+    return source.model_copy(update={name: place for name, place in places.items() if place})
 
 
 def _beside(here: Path, path: str | None) -> str | None:
@@ -99,21 +145,28 @@ def _beside(here: Path, path: str | None) -> str | None:
 def _one_line(error: ValidationError) -> str:
     """The first of pydantic's complaints, in one line."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    loc, kind = first["loc"], None
+    if loc[0] == "source" and len(loc) > 1:  # pydantic names the kind between the table and its field
+        kind, loc = loc[1], (loc[0], *loc[2:])
+    where = ".".join(map(str, loc))
     if first["type"] == "extra_forbidden":
-        known = _fields(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        known = _fields(loc[:-1], kind)
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
         return f"{where}: unknown; {hint}"
     if first["type"] == "missing":
-        return f"{where}: missing; add it"
+        return f"{where}: missing; " + (f"name the {kind} to read" if kind else "add it")
+    if first["type"] == "union_tag_not_found":
+        return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
+    if first["type"] == "union_tag_invalid":
+        return f"{where}.kind: no source {first['ctx']['tag']!r}; there are {', '.join(SOURCES)}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {str(first['input'])[:80]!r}"
 
 
-def _fields(loc: tuple[Any, ...]) -> list[str]:
+def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:
     """The fields that are known at a place in the file."""
-    tables = {"source": SourceConfig, "images": ImagesConfig, "ocr": OcrConfig, "sets": SetConfig, "beam": BeamConfig}
-    return sorted((tables[loc[0]] if loc else Config).model_fields)
+    tables = {"images": ImagesConfig, "ocr": OcrConfig, "sets": SetConfig, "beam": BeamConfig}
+    return sorted((SOURCES[kind] if kind else tables[loc[0]] if loc else Config).model_fields)
 
 
 TEMPLATE = """\
@@ -128,6 +181,7 @@ kind = "{kind}"
 min_side = 10                           # pixels; smaller images are left out, with a reason
 # max_bytes = 50000000
 # max_pixels = 100000000                # looked at before decoding
+# max_aspect_ratio = 20                 # of the longer side to the shorter one
 
 [ocr]                                   # leave this table out and no text is read
 engine = "rapidocr"
@@ -135,7 +189,7 @@ min_confidence = 0.5                    # lines below are left out
 
 [sets.train]                            # one shard set; add as many as you like
 where = "width >= 64 and height >= 64"  # SQL over the view `samples`
-task = "caption"                        # or "ocr": the target is the text in the image
+task = "caption"                        # or "ocr": the target is the text in the image; or "conversation"
 # weight = 0.1                          # keep a tenth, always the same one
 samples_per_shard = 1000
 
@@ -154,9 +208,19 @@ TEMPLATE_SOURCES = {
               '# text_column = "text"\n'
               "rows_per_partition = 1000\n",
     "webdataset": 'path = "data/*.tar"                     # img2dataset\'s layout: jpg/png/webp + txt + json\n',
-    "rendered": "count = 200                             # small drawn pictures with known text\n"
-                "seed = 0\n"
-                "rows_per_partition = 50\n",
+    "laion": 'path = "laion/*.parquet"                # URL and TEXT; every other column goes along, as `extra`\n'
+             '# images = "pictures"                   # a folder of bytes that are here already …\n'
+             '# image_column = "image_path"           # … and the column that names a row\'s file in it\n'
+             "rows_per_partition = 1000\n",
+    "conversations": 'path = "conversations.json"             # MiniCPM-V\'s: id, image(s), conversations\n'
+                     '# images = "pictures"                   # where its image paths start from\n'
+                     "rows_per_partition = 1000\n",
+    "scenes": "count = 200                             # drawn pictures with a known truth and noisy alt texts\n"
+              "seed = 0\n"
+              "side = 224                              # pixels\n"
+              "noise = 0.5                             # share of alt texts that are not simply true\n"
+              "planted = 0.08                          # share of duplicates and broken files\n"
+              "rows_per_partition = 50\n",
 }
 
 

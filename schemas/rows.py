@@ -9,6 +9,9 @@ class SourceRow(TypedDict):
     key: str                # 16 hex digits of the SHA-256 of what names the sample in its source
     url: str | None         # where a source of URLs says the image is
     text: str | None        # the alt text or caption, as it came
+    conversation: str | None     # JSON: {"turns": [{"role", "content"}], "images": [its marks for them, in order]}
+    part_of: str | None     # key of the row whose conversation shows this image too
+    part: int | None        # which of its images this is; the row of the conversation holds number 0
     file: str | None        # the file that holds the bytes, relative to the source; None for URLs
     member: str | None      # the name inside that file, if it is an archive
     byte_offset: int | None      # where in the file the bytes begin
@@ -24,7 +27,8 @@ ROWS = arrow_schema(SourceRow)
 
 REASONS = {
     "equal_keys": "an earlier row of this file has the same name",
-    "no_image": "a caption names no image, or one that is not there",
+    "no_image": "a row names no image, or one that is not there",
+    "bad_conversation": "the turns are not what the format asks for, or name other images than the row",
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
     "interleaved": "members of this sample do not stand together in the archive",
     "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",

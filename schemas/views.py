@@ -14,7 +14,8 @@ from schemas.shards import SAMPLES
 STAGES = {"rows": ROWS, "images": IMAGES, "ocr": OCR, "selection": SELECTION}
 LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES}
 
-TARGETS = {"caption": "text", "ocr": "ocr_text"}    # task -> what it teaches to say, a column of `candidates`
+# task -> what it teaches to say, a column of `candidates`
+TARGETS = {"caption": "text", "ocr": "ocr_text", "conversation": "conversation"}
 
 # Columns of a stage's view beyond those of its files.
 ADDED = {
@@ -31,7 +32,7 @@ SHARD = {
 }
 
 CANDIDATES = """
-SELECT r.partition, r.key, r.url, r.host, r.text, r.extra::JSON AS extra,
+SELECT r.partition, r.key, r.url, r.host, r.text, r.conversation, r.part_of, r.part, r.extra::JSON AS extra,
        i.format, i.width, i.height, i.size, i.sha256, i.phash,
        o.lines AS ocr_lines, o.text AS ocr_text, o.confidence AS ocr_confidence,
        coalesce(r.reason, nullif(i.reason, 'upstream'), nullif(o.reason, 'upstream')) AS reason,

@@ -282,7 +282,7 @@ def test_hostile_captions_stand_in_the_shards_byte_for_byte(hostile):
         assert json.loads(samples[key]["json"])["text"] == samples[key]["txt"].decode(), name
     assert verify_root(hostile).problems == []
     (reason,) = query(hostile, "select reason from samples where trim(text) = ''").to_pylist()
-    assert reason == {"reason": "no_target"}
+    assert reason == {"reason": "no_caption"}
 
 
 def test_a_terminal_is_shown_no_control_characters_and_no_markup(hostile):

@@ -14,7 +14,6 @@ import webdataset
 from corpora import ONE_PROCESS, build, data_files, say, shardmill, write_tar
 
 from flows.cli import app
-from pipelines.sources.rendered import describe
 
 TOML = f"""
 root = "corpus"
@@ -195,14 +194,14 @@ def test_a_corpus_from_nothing(tmp_path):
         assert (process.returncode, process.stderr) == (0, "")
         return process.stdout
 
-    done("init", "my.toml", "--source", "rendered")
+    done("init", "my.toml", "--source", "scenes")
     config = tmp_path / "my.toml"
     config.write_text(config.read_text().replace("count = 200", "count = 8") + ONE_PROCESS)
     assert "1 new file" in done("plan", "my.toml")
     assert "│ ocr       │ 8       │ 8" in done("run", "my.toml")
     assert done("run", "my.toml").startswith("everything is current")
-    words = sum(describe(0, number)[2] != "" for number in range(8))
-    assert done("sql", "my-corpus", "select count(*) as n from ocr where text != ''", "--csv") == f'"n"\n{words}\n'
+    printed = "select bool_and(extra.scene.printed is not null) as printed from samples where ocr_text != ''"
+    assert done("sql", "my-corpus", printed, "--csv") == '"printed"\ntrue\n'
     assert done("verify", "my-corpus").endswith("8 rows, 0.0 MB of images, 8 samples: all is well\n")
     (url,) = done("urls", "my-corpus", "train").split()
     assert len(list(webdataset.WebDataset(url, shardshuffle=False))) == 8

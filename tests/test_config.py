@@ -1,5 +1,6 @@
 """Whatever a user can get wrong is answered in one line that says where and what to do, and nothing is written."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.job import run_work
 from pipelines.root import Root
 from schemas.config import TEMPLATE_SOURCES, BeamConfig, UserError, read_config
 
+KINDS = "folder, webdataset, laion, conversations, scenes"
 GOOD = """
 root = "corpus"
 [source]
@@ -44,19 +46,19 @@ MISTAKES = {
     "a field": (GOOD + "[ocr]\nmin_confidense = 1", "ocr.min_confidense: unknown; did you mean `min_confidence`?"),
     "a set's field": (GOOD + "[sets.train]\nwere = 'true'", "sets.train.were: unknown; did you mean `where`?"),
     "a table's name": (GOOD + "[image]\nmin_side = 3", "image: unknown; did you mean `images`?"),
-    "a name like no other": (GOOD + "[images]\nzzz = 3", "images.zzz: unknown; known here: max_bytes, max_pixels, "),
+    "a name like no other": (GOOD + "[images]\nzzz = 3", "images.zzz: unknown; known here: max_aspect_ratio, "),
     "a type": (GOOD + "[images]\nmin_side = 'ten'", "images.min_side: input should be a valid integer"),
     "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: input should be a valid string"),
     "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
     "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
-    "a kind": (GOOD.replace("webdataset", "webdatset"), "source.kind: input should be 'folder', 'webdataset' or"),
-    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption' or 'ocr'"),
+    "a kind": (GOOD.replace("webdataset", "webdatset"), f"source.kind: no source 'webdatset'; there are {KINDS}"),
+    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr' or 'conv"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a.[key]: string should match pattern"),
     "no root": (GOOD.replace("root", "#"), "root: missing; add it"),
     "an empty root": (at(""), "root: string should have at least 1 character"),
     "no source": ("root = 'corpus'", "source: missing; add it"),
     "no source path": (GOOD.replace("path", "#"), "source.path: missing; name the webdataset to read"),
-    "an empty source path": (source(""), "source.path: missing; name the webdataset to read"),
+    "an empty source path": (source(""), "source.path: string should have at least 1 character"),
     "syntax": (GOOD + "[ocr\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 6, "),
     "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
     "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
@@ -176,7 +178,7 @@ def test_a_real_process_says_one_line_too(here):
     (here / "my.toml").write_text(GOOD.replace("kind", "knid"))
     done = shardmill("run", "my.toml", cwd=here)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "shardmill: my.toml: source.kind: missing; add it\n"
+    assert done.stderr == f"shardmill: my.toml: source.kind: missing; add one of {KINDS}\n"
 
 
 def test_conditions_are_sql_with_comments_subqueries_and_semicolons_in_texts(here):
@@ -237,12 +239,16 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/0.png").write_bytes(picture(0)[0])
     pq.write_table(pa.table({"image": ["0.png"], "text": ["zero"]}), tmp_path / "pictures/captions.parquet")
+    (tmp_path / "laion").mkdir()
+    pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
+    turns = [{"role": "user", "content": "What is this?"}, {"role": "assistant", "content": "A square."}]
+    (tmp_path / "conversations.json").write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": turns}]))
     config = tmp_path / "my.toml"
     assert say("init", config, "--source", kind).code == 0
     before = tree(tmp_path)
     assert say("plan", config).code == 0
     planned = {stage.stage: len(stage.todo) for stage in plan(open_corpus(config)).stages}
-    assert planned["rows"] == planned["ocr"] == (4 if kind == "rendered" else 1)
+    assert planned["rows"] == planned["ocr"] == (4 if kind == "scenes" else 1)
     assert tree(tmp_path) == before
 
 
@@ -255,7 +261,7 @@ def test_init_refuses_to_overwrite(tmp_path):
 
 
 def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
-    said = one_line(say("init", tmp_path / "my.toml", "--source", "laion"))
-    assert said == "--source: no source 'laion'; there are folder, webdataset, rendered"
+    said = one_line(say("init", tmp_path / "my.toml", "--source", "lion"))
+    assert said == "--source: no source 'lion'; there are " + KINDS
     assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
     assert tree(tmp_path) == {}

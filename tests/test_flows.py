@@ -41,7 +41,7 @@ samples_per_shard = 3
 SLOW = """
 root = "{root}"
 [source]
-kind = "rendered"
+kind = "scenes"
 count = {count}
 rows_per_partition = 4
 [ocr]
@@ -53,7 +53,7 @@ options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 QUICK = f"""
 root = "corpus"
 [source]
-kind = "rendered"
+kind = "scenes"
 count = 4
 {ONE_PROCESS}"""
 

@@ -25,13 +25,12 @@ from pipelines.sources.scenes import (
     PLANTED,
     RGB,
     Scenes,
-    ScenesConfig,
     draw,
     has_glyphs,
     open_font,
     words,
 )
-from schemas.config import ImagesConfig, UserError
+from schemas.config import ImagesConfig, ScenesConfig, UserError
 from schemas.scene_claims import answer, check
 from schemas.scene_reader import parse
 from schemas.scenes import (
@@ -239,8 +238,8 @@ def test_every_planted_fault_is_what_its_row_says():
             image, reason = None, rejected.reason
         found[planted] += 1
         expected = {
-            "truncated": {"truncated", "unreadable"}, "random_bytes": {"unreadable"},
-            "html": {"unreadable"}, "tiny": {"too_small"},
+            "truncated": {"truncated"}, "random_bytes": {"unreadable"},
+            "html": {"web_page"}, "tiny": {"too_small"},
         }.get(planted, {None})  # fmt: skip
         assert reason in expected, (planted, reason)
         assert (of is not None) == planted.endswith("duplicate")

@@ -24,7 +24,7 @@ from pipelines.rows import Rows, Settled, json_of, read_rows_of, read_settled, s
 from pipelines.sources import open_source
 from pipelines.sources.source import object_of
 from pipelines.verify import verify_root
-from schemas.config import SourceConfig, UserError
+from schemas.config import SOURCES, UserError
 from schemas.rows import REASONS
 
 PICTURES = [picture(number)[0] for number in range(6)]
@@ -32,7 +32,7 @@ PICTURES = [picture(number)[0] for number in range(6)]
 
 def rows_of(kind: str, path: Path, **fields) -> list[dict]:
     """The rows of a source, in its order. Each has a declared reason or none, and a key of its own."""
-    stage = Rows(open_source(SourceConfig(kind=kind, path=str(path), **fields)))
+    stage = Rows(open_source(SOURCES[kind](path=str(path), **fields)))
     rows = []
     for name, _ in stage.source.files():
         rows += read_rows_of(stage, Settled(name, 0, 1, None), {0: None})
@@ -149,7 +149,7 @@ def test_columns_are_found_by_their_usual_names_or_as_configured(name, pictures)
     write_captions(pictures / name, [("0.png", "zero")], image="bild", text="wort")
     rows = rows_of("folder", pictures, image_column="bild", text_column="wort")
     assert facts(rows, "file", "text") == [("0.png", "zero")]
-    stage = Rows(open_source(SourceConfig(kind="folder", path=str(pictures))))
+    stage = Rows(open_source(SOURCES["folder"](path=str(pictures))))
     with pytest.raises(UserError, match=rf"source.image_column: {name} has none of the columns .*; it has bild, wort"):
         settle(Root(str(pictures / "nowhere")), stage)
 
@@ -268,9 +268,9 @@ def test_equal_stems_are_two_rows_and_the_second_has_a_reason(tmp_path):
 def test_interleaved_members_have_a_reason(tmp_path):
     rows = of_tar(tmp_path, ("0.png", PICTURES[0]), ("1.png", PICTURES[1]), ("0.txt", b"zero"), ("1.txt", b"one"))
     assert facts(rows, "text", "reason", "detail") == [
-        (None, None, None), (None, None, None), ("zero", "interleaved", "0 stands in two places of 0.tar"),
-        ("one", "interleaved", "1 stands in two places of 0.tar"),
-    ]  # fmt: skip
+        (text, "interleaved", f"{stem} stands in two places of 0.tar")
+        for stem, text in (("0", None), ("1", None), ("0", "zero"), ("1", "one"))
+    ]
 
 
 @pytest.mark.parametrize("name", ["../0.png", "/abs/0.png", "a/../../0.png"])

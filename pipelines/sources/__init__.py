@@ -1,12 +1,16 @@
 """Where rows and bytes come from, a kind a file."""
 
+from pipelines.sources.conversations import Conversations
 from pipelines.sources.folder import Folder
-from pipelines.sources.rendered import Rendered
+from pipelines.sources.laion import Laion
+from pipelines.sources.scenes import Scenes
 from pipelines.sources.source import Source
 from pipelines.sources.webdataset import WebDataset
 from schemas.config import SourceConfig
 
-KINDS: dict[str, type[Source]] = {"folder": Folder, "webdataset": WebDataset, "rendered": Rendered}
+KINDS: dict[str, type[Source]] = {
+    "folder": Folder, "webdataset": WebDataset, "laion": Laion, "conversations": Conversations, "scenes": Scenes,
+}  # fmt: skip
 
 
 def open_source(config: SourceConfig) -> Source:

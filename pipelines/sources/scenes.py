@@ -16,15 +16,13 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from random import Random
-from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import Field
 
 from pipelines.commit import digest
 from pipelines.sources.source import Source, SourceFile
 from schemas.arrow import Row
-from schemas.config import SourceConfig, UserError
+from schemas.config import ScenesConfig, UserError
 from schemas.scenes import WORDS, Scene, Thing, alt_text, cell, imagine
 
 VERSION = 1
@@ -39,14 +37,6 @@ RGB = {
     "blue": (35, 85, 205), "purple": (120, 45, 165), "pink": (245, 135, 190), "black": (22, 22, 22),
     "white": (250, 250, 250), "beige": (228, 212, 182), "gray": (140, 140, 140),
 }  # fmt: skip
-
-
-class ScenesConfig(SourceConfig):
-    kind: Literal["scenes"] = "scenes"
-    side: int = Field(224, ge=32, le=4096)  # pixels
-    noise: float = Field(0.5, ge=0, le=1)  # share of alt texts that are not simply true
-    planted: float = Field(0.08, ge=0, le=1)  # share of pictures that are duplicates or broken
-    fonts: tuple[str, ...] = ()  # font files beside Pillow's own, for words in other scripts
 
 
 class Scenes(Source):

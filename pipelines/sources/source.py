@@ -43,9 +43,10 @@ class Source:
 
     def load(self, row: Row) -> bytes:
         """The bytes of a row's image. Raises `FileNotFoundError`, or `EOFError` when its file is cut."""
+        fs, folder = self._beside
         start, size = row["byte_offset"], row["size"]
         end = None if size is None else (start or 0) + size
-        data = self.fs.cat_file(f"{self.base}/{row['file']}", start=start, end=end)
+        data = fs.cat_file(f"{folder}/{row['file']}", start=start, end=end)
         if size is not None and len(data) != size:
             raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
         return data
@@ -61,7 +62,19 @@ class Source:
     def fs(self) -> fsspec.AbstractFileSystem:
         return self._opened[0]
 
-    @property
+    @cached_property
+    def _beside(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Where the files of rows are: beside the source's own, or where `source.images` says."""
+        images = getattr(self.config, "images", None)
+        if images is None:
+            return self.fs, self.base
+        try:
+            fs, path = fsspec.core.url_to_fs(images)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"source.images: {images}: {error}") from None
+        return fs, path.rstrip("/")
+
+    @cached_property
     def base(self) -> str:
         """The folder that paths are relative to: the part before any wildcard, or a lone file's folder."""
         path = self._opened[1].rstrip("/")

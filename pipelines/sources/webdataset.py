@@ -26,12 +26,14 @@ class WebDataset(Source):
             except tarfile.ReadError as error:
                 yield cut | {"detail": f"{file}: {error}"}
                 return
-            seen: dict[str, set[str]] = {}
-            for stem, members in _samples(_members(tar)):
+            found = list(_samples(_members(tar)))
+            places: dict[str, list[set[str]]] = {}
+            for stem, members in found:
+                places.setdefault(stem, []).append(members.keys())
+            for stem, members in found:
                 row = self._row(file, stem, members, raw)
-                if stem in seen and not seen[stem] & members.keys():
+                if any(members.keys().isdisjoint(other) for other in places[stem]):
                     row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
-                seen.setdefault(stem, set()).update(members)
                 yield row
             raw.seek(tar.offset)
             if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):  # a header that tarfile takes for the end

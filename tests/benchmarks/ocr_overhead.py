@@ -1,4 +1,4 @@
-"""What Shardmill adds to OCR: its stage against a bare two-process loop over the same engine and 500 rendered images.
+"""What Shardmill adds to OCR: its stage against a bare two-process loop over the same engine and 500 drawn scenes.
 
     python tests/benchmarks/ocr_overhead.py [--repeats 1] [--images 500]
 
@@ -45,7 +45,7 @@ TURN = 2.0  # seconds
 TOML = """
 root = "corpus"
 [source]
-kind = "rendered"
+kind = "scenes"
 count = {images}
 rows_per_partition = 25
 [ocr]

@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.sources.scenes import Scenes, ScenesConfig
+from pipelines.sources.scenes import Scenes
+from schemas.config import ScenesConfig
 from schemas.scene_claims import check
 
 

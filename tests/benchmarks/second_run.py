@@ -2,7 +2,7 @@
 
     python tests/benchmarks/second_run.py [--repeats 5] [--images 2000] [--rows-per-partition 50]
 
-A corpus of rendered pictures without OCR is made once; then the same command runs again some times. `made` counts what
+A corpus of drawn scenes without OCR is made once; then the same command runs again some times. `made` counts what
 the ledger says was made after the first run, `changed` the files under the root, the ledger's and caches included, that
 came, went or have another SHA-256. Both must be 0.
 """
@@ -24,7 +24,7 @@ HERE = Path(__file__).parents[2]
 TOML = """
 root = "corpus"
 [source]
-kind = "rendered"
+kind = "scenes"
 count = {images}
 rows_per_partition = {rows_per_partition}
 [sets.train]

@@ -1,0 +1,44 @@
+"""LAION-style Parquet: a URL and its alt text a row, and whatever else the row says (similarity, punsafe, WIDTH, …).
+
+Everything else goes along as `extra`, for conditions such as `extra.similarity::double > 0.3`. Where a column names
+files that are here already, the bytes come from them.
+"""
+
+from collections.abc import Iterator
+
+from pipelines.sources.source import SourceFile
+from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, is_inside, text_of
+from schemas.arrow import Row
+from schemas.config import UserError
+
+USUAL = {"url_column": URL_COLUMNS, "text_column": TEXT_COLUMNS}
+LOCAL = {"image_column": IMAGE_COLUMNS}
+
+
+class Laion(Tables):
+    def files(self) -> list[SourceFile]:
+        files = self.find(("parquet",))
+        if not files:
+            raise UserError(f"source.path: no .parquet under {self.config.path}")
+        if self.config.images and not self.config.image_column:
+            raise UserError("source.image_column: missing; name the column whose files are under source.images")
+        return files
+
+    def check(self, file: str) -> None:
+        self._names(file)
+
+    def rows(self, file: str) -> Iterator[Row]:
+        url_column, text_column, *local = self._names(file)
+        for record in self.records(file):
+            url, text = text_of(record.get(url_column)), text_of(record.get(text_column))
+            extra = {name: value for name, value in record.items() if name not in (url_column, text_column)}
+            row = {"names": (str(url), str(text)), "url": url, "text": text, "extra": extra}
+            path = text_of(record.get(local[0])) if local else None
+            if is_inside(path):
+                row |= {"file": path}
+            elif path or not url:
+                row |= {"reason": "no_image", "detail": f"{(local or [url_column])[0]} is {path or url!r}"}
+            yield row
+
+    def _names(self, file: str) -> list[str]:
+        return self.columns(file, USUAL | (LOCAL if self.config.image_column else {}))
