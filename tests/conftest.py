@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from corpora import ONE_PROCESS
+from corpora import ONE_PROCESS, picture
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -27,3 +27,13 @@ def configure(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder with 0.png to 3.png."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(picture(number)[0])
+    return folder

@@ -1,6 +1,8 @@
 """Small corpora for tests, and runs of them in processes of their own."""
 
+import csv
 import io
+import json
 import os
 import random
 import signal
@@ -13,10 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.corpus import open_corpus, run
 from pipelines.root import Root
+from pipelines.rows import Rows, Settled, read_rows_of
+from pipelines.sources import open_source
+from schemas.config import SOURCES
+from schemas.rows import REASONS
 
 ONE_PROCESS = '[beam]\noptions = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]\n'
 
@@ -113,3 +121,29 @@ def build(config: Path, until: str | None = None) -> Root:
     with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
         run(config, until)
     return open_corpus(config).root
+
+
+def rows_of(kind: str, path: Path, **fields) -> list[dict]:
+    """The rows of a source, in its order. Each has a declared reason or none, and a key of its own."""
+    stage = Rows(open_source(SOURCES[kind](path=str(path), **fields)))
+    rows = []
+    for name, _ in stage.source.files():
+        rows += read_rows_of(stage, Settled(name, 0, 1, None), {0: None})
+    assert len({row["key"] for row in rows}) == len(rows)
+    assert {row["reason"] for row in rows} <= {None, *REASONS}
+    return rows
+
+
+def facts(rows: Iterable[dict], *names: str) -> list[tuple]:
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def write_captions(path: Path, captions: list[tuple], image: str = "image", text: str = "text") -> None:
+    """A caption table in the format that its name says."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({image: [i for i, _ in captions], text: [t for _, t in captions]}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({image: i, text: t}) + "\n" for i, t in captions))
+    else:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([(image, text), *captions])

@@ -196,7 +196,8 @@ def test_a_corpus_from_nothing(tmp_path):
 
     done("init", "my.toml", "--source", "scenes")
     config = tmp_path / "my.toml"
-    config.write_text(config.read_text().replace("count = 200", "count = 8") + ONE_PROCESS)
+    small = config.read_text().replace("count = 200", "count = 8").replace("planted = 0.08", "planted = 0")
+    config.write_text(small + ONE_PROCESS)
     assert "1 new file" in done("plan", "my.toml")
     assert "│ ocr       │ 8       │ 8" in done("run", "my.toml")
     assert done("run", "my.toml").startswith("everything is current")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from corpora import ONE_PROCESS, build, data_files, picture, say
-from test_sources import facts, rows_of
+from corpora import ONE_PROCESS, build, data_files, facts, picture, rows_of, say
 
 from pipelines.catalog import query
 from pipelines.commit import key_of

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpora import ONE_PROCESS, build, picture, say
-from test_sources import facts, rows_of
+from corpora import ONE_PROCESS, build, facts, picture, rows_of, say
 
 from pipelines.catalog import query
 from pipelines.commit import key_of
