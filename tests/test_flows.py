@@ -81,11 +81,17 @@ def processes(mark: str, command: str = "") -> dict[int, str]:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, **env: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process in a session of its own, and the mark that all its children carry. None of them outlives this."""
+def started(
+    command: list[str], folder: Path, log: Path | None = None, **env: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A process in a session of its own, and the mark that all its children carry. None of them outlives this.
+
+    One that runs on while nobody reads what it says needs a `log`: it would stand still at a full pipe.
+    """
     mark = f"SHARDMILL_TEST={uuid.uuid4().hex}"
+    out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
     process = subprocess.Popen(
-        command, cwd=folder, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **env, **dict([mark.split("=")])},
     )  # fmt: skip
     try:
@@ -159,7 +165,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         except httpx.HTTPError:
             return False
 
-    with started(command, server.home, **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
+    with started(command, server.home, server.home / "log", **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
         until(answers, what="the server's start")
         yield server
 
@@ -168,7 +174,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 def worker(server) -> Iterator[str]:
     """A Prefect worker, which starts a process for each flow run; its mark."""
     command = [*PREFECT, "worker", "start", "--pool", "shardmill", "--type", "process"]
-    with started(command, server.home, **server.env, PREFECT_LOGGING_LEVEL="CRITICAL") as (_, mark):
+    with started(command, server.home, server.home / "worker", **server.env) as (_, mark):
         yield mark
 
 
