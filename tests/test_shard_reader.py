@@ -101,6 +101,16 @@ def test_a_flipped_byte_is_named_with_its_shard_and_sample(root, ext):
     assert Shards(root, "train", check=False)[number][ext] != expected[number][ext]
 
 
+def test_a_shard_read_from_end_to_end_goes_on_behind_a_damaged_sample(root):
+    samples, expected = Shards(root, "train"), plain(root, "train")
+    shard = samples.shards[0]
+    assert list(shard.each()) == expected[: len(shard)]
+    flip(Path(shard.tar), shard.index[3][1][0]["byte_offset"].as_py())
+    first, second, *rest = shard.each()
+    assert [first, *rest] == [expected[0], *expected[2 : len(shard)]]
+    assert isinstance(second, Damaged) and f"png of {expected[1]['__key__']} is not" in str(second)
+
+
 def test_a_cut_tar_is_named_even_when_digests_are_not_checked(root):
     samples = Shards(root, "train", check=False)
     shard = samples.shards[-1]

@@ -1,17 +1,37 @@
 """The pixels of an image's views, equal to llama.cpp's or to OpenBMB's: which of the two, the plan says.
 
-plan = plan_llama_cpp(*image.size)
-for view in cut(image, plan):
+plan = plan_llama_cpp(*size_of(data))
+for view in cut(decode(data), plan):
     embeddings = encoder(patches(view))
 """
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 
+from schemas.pictures import open_image, upright
 from schemas.slices import Plan, Size
 
 # What each of the 256 values of a channel becomes, mean and deviation being 0.5: both originals' steps, in float32.
 LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+
+
+MAY_TURN_PNG = (b"eXIf", b"exif", b"XML:com.adobe.xmp")  # where a PNG says how it is turned, if anywhere
+TURNED = {5, 6, 7, 8}  # EXIF orientations that lie on their side
+
+
+def size_of(data: bytes) -> Size:
+    """The size of an image as it is shown, from its header alone. Raises whatever a decoder likes to raise."""
+    image = open_image(data)
+    if image.format == "PNG" and not any(mark in data for mark in MAY_TURN_PNG):
+        return Size(*image.size)  # else Pillow decodes it all, since EXIF may stand behind the pixels
+    turned = image.getexif().get(Base.Orientation) in TURNED
+    return Size(*(image.size[::-1] if turned else image.size))
+
+
+def decode(data: bytes) -> Image.Image:
+    """An image as it is shown, as RGB. Raises whatever a decoder likes to raise."""
+    return upright(open_image(data))
 
 
 def cut(image: Image.Image, plan: Plan) -> list[np.ndarray]:
@@ -37,9 +57,17 @@ def patches(view: np.ndarray, patch: int = 14) -> np.ndarray:
 
     Patches are in rows from the top left. Within one, the order is that of a convolution's weight: channel, y, x.
     """
-    height, width, _ = view.shape
-    blocks = view.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 4, 1, 3)
-    return LEVELS[blocks.reshape(-1, 3 * patch * patch)]
+    return LEVELS[raw_patches(view, patch)]
+
+
+def raw_patches(view: np.ndarray, patch: int = 14, out: np.ndarray | None = None) -> np.ndarray:
+    """The same as uint8, a quarter of the bytes: `LEVELS` of it is what the encoder takes. Put into `out` if given."""
+    rows, columns = view.shape[0] // patch, view.shape[1] // patch
+    if out is None:
+        out = np.empty((rows * columns, 3 * patch * patch), np.uint8)
+    blocks = view.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3)
+    out.reshape(rows, columns, 3, patch, patch)[...] = blocks
+    return out
 
 
 def _resize(image: Image.Image, size: Size) -> Image.Image:

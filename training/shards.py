@@ -10,12 +10,12 @@ plain `webdataset` makes of the same tars: its name under `__key__`, the bytes o
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from io import BytesIO
 from itertools import accumulate
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.shards import Card, ShardEntry
 
 Sample = dict[str, str | bytes]
+PIECE = 1 << 24  # bytes that are asked of an object store at once
 
 
 class Damaged(Exception):
@@ -55,6 +56,25 @@ class Shards:
     def __iter__(self) -> Iterator[Sample]:
         return (shard.sample(number) for shard in self.shards for number in range(len(shard)))
 
+    def read(self, tar: str, name: str, start: int, size: int, members: Sequence[Mapping[str, Any]]) -> Sample:
+        """A whole sample in one read, from where an index says that it is."""
+        path = f"{self.folder}/{tar}"
+        if isinstance(self.fs, LocalFileSystem):
+            data = os.pread(_opened(path).fileno(), size, start)
+        else:
+            data = self.fs.cat_file(path, start=start, end=start + size)
+        return self.unpack(data, tar, name, start, members)
+
+    def unpack(self, data: bytes, tar: str, name: str, start: int, members: Sequence[Mapping[str, Any]]) -> Sample:
+        """The members in a sample's bytes."""
+        sample: Sample = {"__key__": name}
+        for member in members:
+            at = member["byte_offset"] - start
+            payload = sample[member["ext"]] = data[at : at + member["size"]]
+            if len(payload) != member["size"] or (self.check and sha256(payload).hexdigest() != member["sha256"]):
+                raise Damaged(f"{self.folder}/{tar}: {member['ext']} of {name} is not what was published")
+        return sample
+
     def _card(self, name: str) -> Card:
         try:
             return json.loads(self.fs.cat_file(f"{self.folder}/{name}.json"))
@@ -69,36 +89,33 @@ class Shard:
     memory that forked workers share."""
 
     def __init__(self, of: Shards, entry: ShardEntry):
-        self.fs, self.check, self.entry = of.fs, of.check, entry
+        self.of, self.entry = of, entry
         self.tar, self.file = (f"{of.folder}/{entry[name]}" for name in ("tar", "index"))
 
     def __len__(self) -> int:
         return self.entry["samples"]
 
     def sample(self, number: int) -> Sample:
-        """A whole sample in one read; its members are slices of that."""
-        name, start, size, members = (column[number].as_py() for column in self.index)
-        data = self._read(start, size)
-        sample: Sample = {"__key__": name}
-        for member in members:
-            at = member["byte_offset"] - start
-            payload = sample[member["ext"]] = data[at : at + member["size"]]
-            if len(payload) != member["size"] or (self.check and sha256(payload).hexdigest() != member["sha256"]):
-                raise Damaged(f"{self.tar}: {member['ext']} of {name} is not what was published")
-        return sample
+        return self.of.read(self.entry["tar"], *(column[number].as_py() for column in self.index))
+
+    def each(self) -> Iterator[Sample | Damaged]:
+        """All samples in order, read in large pieces; in the place of a damaged one, what is wrong with it."""
+        with self.of.fs.open(self.tar, "rb", block_size=PIECE) as file:
+            for name, start, size, members in zip(*(column.to_pylist() for column in self.index)):
+                file.seek(start)
+                data = file.read(size)
+                try:
+                    yield self.of.unpack(data, self.entry["tar"], name, start, members)
+                except Damaged as damaged:
+                    yield damaged
 
     @cached_property
     def index(self) -> list[pa.Array]:
-        data = self.fs.cat_file(self.file)
-        if self.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
+        data = self.of.fs.cat_file(self.file)
+        if self.of.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
             raise Damaged(f"{self.file}: is not the index that was published")
         columns = ["sample", "byte_offset", "size", "members"]
         return [c.combine_chunks() for c in pq.ParquetFile(BytesIO(data)).read(columns, use_threads=False).columns]
-
-    def _read(self, start: int, size: int) -> bytes:
-        if isinstance(self.fs, LocalFileSystem):
-            return os.pread(_opened(self.tar).fileno(), size, start)
-        return self.fs.cat_file(self.tar, start=start, end=start + size)
 
 
 @lru_cache(maxsize=256)

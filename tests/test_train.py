@@ -1,0 +1,389 @@
+"""Training: a step is what plain PyTorch would do, a run that was stopped goes on bit for bit, DPO is its formula."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from releases import encoded, publish, small_tokenizer
+from safetensors.torch import load_file
+from small_models import TINY
+
+from pipelines.sources.scenes import draw
+from schemas.config import UserError
+from schemas.scene_lessons import conversation
+from schemas.scenes import imagine
+from schemas.training import TRAINING
+from training.dpo import dpo_loss
+from training.layout import IGNORED
+from training.probe import QUERIES
+from training.stages import Recipe, read_recipe
+from training.train import World, make_optimizers, samples_of, start, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+SHAPE = replace(TINY, queries=QUERIES, language=replace(TINY.language, context=1024))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tokenizer, a shape, a set of conversations about scenes, and one of pairs."""
+    folder = tmp_path_factory.mktemp("training")
+    scenes = [imagine(Random(number)) for number in range(12)]
+    pictures = [encoded(draw(scene, Random(number), 56), "PNG") for number, scene in enumerate(scenes)]
+    turns = [conversation(scene, Random(number), 2) for number, scene in enumerate(scenes)]
+    small_tokenizer(folder / "tokenizer", [turn["content"] for one in turns for turn in one])
+    (folder / "shape.json").write_text(json.dumps(SHAPE.as_dict()))
+
+    def lessons():
+        for number, (scene, picture, said) in enumerate(zip(scenes, pictures, turns)):
+            document = {"conversation": {"turns": said, "images": ["<image>"]}, "extra": {"scene": scene}}
+            yield f"{number:016x}-conversation", {"png": picture, "json": json.dumps(document).encode()}
+
+    def pairs():
+        for number, picture in enumerate(pictures[:6]):
+            pair = {
+                "question": "What is there?",
+                "chosen": f"A star {number}.",
+                "rejected": "Two red circles at the top.",
+            }
+            yield f"{number:016x}-pair", {"png": picture, "json": json.dumps({"pair": pair}).encode()}
+
+    publish(folder / "corpus", "lessons", lessons(), each=5)
+    publish(folder / "corpus", "pairs", pairs(), each=5)
+    return folder
+
+
+@pytest.fixture
+def recipe(folder):
+    return partial(recipe_of, folder)
+
+
+def recipe_of(folder: Path, *stages: dict, **more) -> Recipe:
+    """Stages with what they need besides what is given."""
+    usual = {"sets": {"lessons": 1.0}, "steps": 2, "batch": 2, "micro": 2, "length": 768, "rate": 1e-3}
+    made = [{"name": f"stage{n}", "precision": "float32", **usual, **stage} for n, stage in enumerate(stages)]
+    data = {name: {"root": str(folder / "corpus"), "set": name} for name in ("lessons", "pairs")}
+    return Recipe.model_validate({
+        "shape": str(folder / "shape.json"), "tokenizer": str(folder / "tokenizer"), "data": data, "stages": made,
+        **more,
+    })  # fmt: skip
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    (one,) = (path for path in run.iterdir() if (path / "model.safetensors").exists())
+    return load_file(one / "model.safetensors")
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """All of the last checkpoint."""
+    (one,) = (path for path in run.iterdir() if (path / "model.safetensors").exists())
+    return {path.name: path.read_bytes() for path in one.iterdir()}
+
+
+def plain_step(recipe: Recipe, stage_at: int = 0) -> dict[str, torch.Tensor]:
+    """The weights after the first step as plain PyTorch would make it: sample by sample, transformers' own loss."""
+    stage, world = recipe.stages[stage_at], World()
+    torch.manual_seed(recipe.seed)
+    from training.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(recipe.tokenizer)
+    model, _ = start(recipe, tokenizer, world.device)
+    model.attend_by("sdpa")
+    mixture = samples_of(recipe, stage, tokenizer, model, world)
+    places = [mixture.order[number] for number in range(stage.batch)]
+    rows = [row for place in places for row in mixture.planned[place.set][place.pack]]
+    read = [mixture._read(0, row) for row in rows]
+    count = sum(int((tokens.labels != IGNORED).sum()) for tokens, _ in read)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in model.named_parameters() if decays(n, p)], "weight_decay": stage.weight_decay},
+            {"params": [p for n, p in model.named_parameters() if not decays(n, p)], "weight_decay": 0.0},
+        ],
+        lr=stage.rate_at(0), betas=stage.betas,
+    )  # fmt: skip
+    for tokens, views in read:
+        ids = torch.from_numpy(tokens.ids).long()[None]
+        from training.pixels import patches
+
+        seen = torch.cat([
+            model.see(torch.from_numpy(patches(view)), torch.tensor([[view.shape[0] // 14, view.shape[1] // 14]]))
+            for view in views
+        ])  # fmt: skip
+        embedded = model.embed(ids, seen, ids == tokenizer.marks.query)
+        labels = torch.from_numpy(tokens.labels).long()[None]
+        learned = int((labels != IGNORED).sum())
+        (model.language(inputs_embeds=embedded, labels=labels).loss * learned / count).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip)
+    optimizer.step()
+    return dict(model.named_parameters())
+
+
+def decays(name: str, parameter: torch.Tensor) -> bool:
+    outside = ("position_embedding", "embed_tokens", "resampler.query")
+    return parameter.ndim == 2 and not any(one in name for one in outside)
+
+
+@pytest.mark.parametrize("micro", [3, 1])
+def test_a_step_is_that_of_plain_pytorch(recipe, tmp_path, micro):
+    """Packed, in micro-batches, masked: the weights afterwards are those of samples trained one by one."""
+    one = recipe({"steps": 1, "batch": 3, "micro": micro, "weight_decay": 0.1, "warm_up": 0.0})
+    train(one, tmp_path, World())
+    expected, before = plain_step(one), plain_weights(one)
+    found = weights(tmp_path)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight.detach(), rtol=0, atol=2e-5, msg=name)
+    moved = torch.cat([(found[name] - before[name]).abs().flatten() for name in expected])
+    assert moved.median() > 5e-4  # AdamW's first step is about the rate, whatever the gradient
+
+
+def plain_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    from training.tokenizer import Tokenizer
+
+    torch.manual_seed(recipe.seed)
+    model, _ = start(recipe, Tokenizer(recipe.tokenizer), World().device)
+    return {name: one.detach().clone() for name, one in model.named_parameters()}
+
+
+TWO = (
+    {"name": "sight", "steps": 3, "trains": ["vision", "resampler"], "answers": 0, "truth": 1.0, "optimizer": "muon"},
+    {"name": "sft", "steps": 3, "truth": 0.5, "schedule": "warmup_stable_decay", "precision": "bfloat16"},
+)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe, tmp_path, stop):
+    """Within a stage, between two, and in the second: weights, optimizers' states and all."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    train(recipe(*TWO), whole, World())
+    train(recipe(*TWO), parts, World(), stop=stop)
+    middle = files(parts)
+    train(recipe(*TWO), parts, World())
+    assert files(parts) == files(whole) != middle
+
+
+def test_a_run_that_is_done_does_nothing_more(recipe, tmp_path):
+    train(recipe(*TWO), tmp_path, World())
+    before = files(tmp_path)
+    train(recipe(*TWO), tmp_path, World())
+    assert files(tmp_path) == before
+
+
+def test_only_what_a_stage_trains_moves(recipe, tmp_path):
+    one = recipe({"trains": ["resampler"]})
+    train(one, tmp_path, World())
+    before, after = plain_weights(one), weights(tmp_path)
+    moved = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"resampler"}
+
+
+def test_it_learns(recipe, tmp_path):
+    """Twelve conversations over and over: both losses fall."""
+    train(
+        recipe({"steps": 25, "batch": 4, "micro": 4, "truth": 0.1, "optimizer": "muon", "rate": 3e-3}),
+        tmp_path,
+        World(),
+    )
+    log = pq.read_table(tmp_path / "log.parquet")
+    assert log.schema.equals(TRAINING)
+    short = recipe({"steps": 1, "batch": 4, "micro": 4, "truth": 0.1})
+    (tmp_path / "short").mkdir()
+    train(short, tmp_path / "short", World())
+    first, last = pq.read_table(tmp_path / "short/log.parquet").to_pylist()[0], log.to_pylist()[-1]
+    assert last["loss"] < 0.75 * first["loss"] and last["truth_loss"] < 0.8 * first["truth_loss"]
+    assert 0 < last["fill"] <= 1 and last["total"] == 25 and last["tokens"] > 0
+    assert (tmp_path / "loss.svg").read_text().count("<polyline") == 2
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(folder, tmp_path):
+    """With torchrun: the same packs, the same mean over all that is learned."""
+    (folder / "ranks.toml").write_text(f"""
+shape = "shape.json"
+tokenizer = "tokenizer"
+[data.lessons]
+root = "{folder}/corpus"
+set = "lessons"
+[[stages]]
+name = "sft"
+sets = {{ lessons = 1.0 }}
+truth = 0.5
+steps = 3
+batch = 5
+micro = 2
+length = 768
+rate = 1e-3
+precision = "float32"
+""")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for ranks in ("1", "2"):
+        command = [*torchrun, ranks, "-m", "training.train", str(folder / "ranks.toml"), str(tmp_path / ranks)]
+        done = subprocess.run([*command, "--workers", "0"], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
+
+
+# Schedules and recipes
+
+
+def test_the_rate_warms_up_and_falls_as_the_schedule_says(recipe):
+    cosine, stable = recipe(
+        {"steps": 100, "warm_up": 0.1, "rate": 1.0},
+        {"steps": 100, "warm_up": 0.1, "rate": 1.0, "schedule": "warmup_stable_decay", "decay": 0.2},
+    ).stages
+    assert [round(cosine.rate_at(step), 3) for step in (0, 9, 10, 55, 99)] == [0.091, 0.909, 1.0, 0.5, 0.0]
+    assert [round(stable.rate_at(step), 3) for step in (0, 9, 10, 80, 90, 99)] == [0.091, 0.909, 1.0, 1.0, 0.5, 0.05]
+
+
+RECIPE = """
+shape = "pico"
+tokenizer = "tokenizer"
+[data.lessons]
+root = "corpus"
+set = "lessons"
+[[stages]]
+name = "sft"
+sets = { lessons = 1.0 }
+steps = 10
+rate = 1e-3
+"""
+
+
+@pytest.mark.parametrize(
+    "before, after, said",
+    [
+        ("steps = 10", "steps = 0", "stages.0.steps: input should be greater than 0"),
+        ("steps = 10", "", "stages.0.steps: field required"),
+        ("rate = 1e-3", "rate = 1e-3\npatience = 3", "stages.0.patience: extra inputs"),
+        ("{ lessons = 1.0 }", "{ captions = 1.0 }", "stages.sft.sets: no data captions; add [data.captions]"),
+        ("rate = 1e-3", "rate = 1e-3\nanswers = 0", "stages.sft: learns nothing"),
+        ("[[stages]]", "[[stages]", "not valid TOML"),
+        ('set = "lessons"', "", "data.lessons.set: field required"),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_is_said_in_one_line(tmp_path, before, after, said):
+    (tmp_path / "my.toml").write_text(RECIPE.replace(before, after, 1))
+    with pytest.raises(UserError) as refused:
+        read_recipe(tmp_path / "my.toml")
+    assert str(refused.value).startswith(f"{tmp_path}/my.toml: {said}") and "\n" not in str(refused.value)
+
+
+def test_paths_of_a_recipe_are_beside_it(tmp_path):
+    (tmp_path / "my.toml").write_text(RECIPE)
+    recipe = read_recipe(tmp_path / "my.toml")
+    assert recipe.tokenizer == str(tmp_path / "tokenizer") and recipe.data["lessons"].root == str(tmp_path / "corpus")
+    assert recipe.model_shape().language.width == 256
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("training/recipes/*.toml")), ids=lambda p: p.name
+)
+def test_the_projects_own_recipes_can_be_read(path):
+    assert read_recipe(path).model_shape()
+
+
+def test_a_run_of_another_recipe_is_refused(recipe, tmp_path):
+    train(recipe({"name": "first"}), tmp_path, World())
+    with pytest.raises(UserError, match="stands in stage first, which the recipe lacks; it has other"):
+        train(recipe({"name": "other"}), tmp_path, World())
+
+
+def test_every_matrix_of_a_hidden_layer_is_muons_and_all_else_adamws(recipe):
+    one = recipe({"optimizer": "muon", "truth": 1.0})
+    from training.tokenizer import Tokenizer
+
+    model, probe = start(one, Tokenizer(one.tokenizer), World().device)
+    muon, adamw = make_optimizers(one.stages[0], model, probe)
+    names = {id(p): name for name, p in [*model.named_parameters(), *probe.named_parameters("probe")]}
+    matrices, others = ([names[id(p)] for g in o.param_groups for p in g["params"]] for o in (muon, adamw))
+    assert not set(matrices) & set(others) and len(matrices) + len(others) == len(names)
+    assert all(name.endswith(".weight") for name in matrices) and len(matrices) == 2 * 6 + 6 + 2 * 7
+    outer = {"language.model.embed_tokens.weight", "vision.embeddings.position_embedding.weight", "resampler.query"}
+    assert outer | {"probe.text.weight"} <= set(others)
+
+
+# DPO
+
+
+def test_the_loss_of_pairs_is_that_of_the_paper():
+    """Direct preference optimisation, equation 7, written out with probabilities instead of logarithms."""
+    torch.manual_seed(0)
+    policy, reference = (-20 * torch.rand(2, 7, dtype=torch.float64) for _ in range(2))
+    found = dpo_loss(policy, reference, beta=0.1)
+    for n in range(7):
+        chosen, rejected = policy[:, n].exp() / reference[:, n].exp()
+        ratio = (chosen / rejected) ** 0.1
+        torch.testing.assert_close(found[n], -torch.log(ratio / (1 + ratio)))
+    torch.testing.assert_close(dpo_loss(reference, reference, 0.1), torch.full((7,), 2.0).double().log())
+
+
+PREFERENCE = {"name": "dpo", "sets": {"pairs": 1.0}, "beta": 0.1, "steps": 4, "batch": 3, "micro": 3}
+
+
+def test_dpo_begins_at_log_2_and_makes_the_chosen_likelier(recipe, tmp_path):
+    (tmp_path / "one").mkdir(), (tmp_path / "more").mkdir()
+    train(recipe({**PREFERENCE, "steps": 1}), tmp_path / "one", World())
+    (first,) = pq.read_table(tmp_path / "one/log.parquet").to_pylist()
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-3)
+    train(recipe({**PREFERENCE, "steps": 12, "warm_up": 0.0}), tmp_path / "more", World())
+    last = pq.read_table(tmp_path / "more/log.parquet").to_pylist()[-1]
+    assert last["loss"] < 0.6
+
+
+def test_references_are_computed_once_and_of_the_start_of_the_stage(recipe, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    train(recipe(PREFERENCE), whole, World())
+    train(recipe(PREFERENCE), parts, World(), stop=2)
+    before = json.loads((parts / "references-dpo.json").read_text())
+    assert len(before) == 6 and all(len(one) == 2 for one in before.values())
+    monkeypatch.setattr("training.dpo.log_probabilities", None)
+    train(recipe(PREFERENCE), parts, World())
+    assert files(parts) == files(whole)
+    assert json.loads((parts / "references-dpo.json").read_text()) == before
+
+
+def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_path):
+    """By transformers' own loss, an answer at a time, without padding."""
+    one = recipe({**PREFERENCE, "steps": 1})
+    train(one, tmp_path, World())
+    found = json.loads((tmp_path / "references-dpo.json").read_text())
+    torch.manual_seed(one.seed)
+    from training.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(one.tokenizer)
+    model, _ = start(one, tokenizer, World().device)
+    model.attend_by("sdpa")
+    pairs = samples_of(one, one.stages[0], tokenizer, model, World())
+    from training.train import levels
+
+    for sample in pairs.shards[0]:
+        batch = pairs.batch([sample])
+        seen = model.see(levels(batch.patches), batch.grids)
+        for which, expected in enumerate(found[sample["__key__"]]):
+            tokens = pairs._tokens(sample)[which]
+            ids, labels = (torch.from_numpy(one).long()[None] for one in (tokens.ids, tokens.labels))
+            with torch.no_grad():
+                out = model.language(inputs_embeds=model.embed(ids, seen, ids == tokenizer.marks.query), labels=labels)
+            assert -float(out.loss) * int((labels != IGNORED).sum()) == pytest.approx(expected, abs=1e-2)
+
+
+def test_samples_that_are_no_pairs_are_named(recipe, tmp_path):
+    one = recipe({**PREFERENCE, "sets": {"pairs": 1.0, "lessons": 1.0}})
+    from training.tokenizer import Tokenizer
+
+    model, _ = start(one, tokenizer := Tokenizer(one.tokenizer), World().device)
+    pairs = samples_of(one, one.stages[0], tokenizer, model, World())
+    assert len(pairs.lost()) == 12 and {lost.reason for lost in pairs.lost()} == {"unreadable_text"}
+    with pytest.raises(UserError, match="lessons: there is no pair to train on"):
+        samples_of(one, one.stages[0].model_copy(update={"sets": {"lessons": 1.0}}), tokenizer, model, World())

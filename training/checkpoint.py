@@ -1,0 +1,148 @@
+"""A model, and a training run, as files: safetensors and JSON, nothing that runs code when it is read.
+
+    <folder>/model.safetensors  shape.json  tokenizer.json  tokenizer_config.json       a model
+    <run>/latest.json  <run>/000400/  with that, optimizer.safetensors and state.json    a run, after 400 steps
+
+A folder is written whole under another name and then renamed; `latest.json` is replaced last, so that a run that was
+killed at any moment goes on from a whole one.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from schemas.config import UserError
+from training.model import VisionLanguageModel
+from training.shapes import read_shape
+from training.tokenizer import Tokenizer
+
+MODEL, SHAPE, OPTIMIZER, STATE, LATEST = (
+    "model.safetensors", "shape.json", "optimizer.safetensors", "state.json", "latest.json",
+)  # fmt: skip
+
+
+def save_model(
+    folder: Path, model: VisionLanguageModel, tokenizer: Tokenizer, dtype: torch.dtype | None = None
+) -> None:
+    """Writes a model's folder, its weights in another type if one is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tied = {"language.lm_head.weight"} if model.shape.language.tied else set()
+    weights = {
+        name: (one.to(dtype) if dtype else one).contiguous()
+        for name, one in model.state_dict().items()
+        if name not in tied
+    }
+    save_file(weights, folder / MODEL, {"format": "pt"})
+    (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
+    source = tokenizer.path.parent
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (source / name).exists() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
+    """A model in float32 and its tokenizer. Raises `UserError` if the folder is no model's."""
+    folder = Path(folder)
+    tokenizer = Tokenizer(folder)
+    model = VisionLanguageModel(read_shape(folder / SHAPE))
+    load_weights(model, read_tensors(folder / MODEL), str(folder / MODEL))
+    return model.to(device).eval(), tokenizer
+
+
+def load_weights(model: VisionLanguageModel, weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises `UserError` if a weight is missing, unknown, or of another shape."""
+    wanted = dict(model.named_parameters())  # a tied weight is one of them, once
+    if wrong := sorted(wanted.keys() ^ weights.keys()):
+        raise UserError(f"{where}: {'lacks' if wrong[0] in wanted else 'has an unknown'} weight {wrong[0]}")
+    for name, one in wanted.items():
+        if one.shape != weights[name].shape:
+            raise UserError(f"{where}: {name} is {list(weights[name].shape)}, the shape says {list(one.shape)}")
+        with torch.no_grad():
+            one.copy_(weights[name])
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+# Runs
+
+
+def save_run(
+    run: Path,
+    name: str,
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    more: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    state: Mapping[str, Any],
+    keep: Sequence[str] = (),
+) -> None:
+    """Writes a run's checkpoint and makes it the latest; older ones are removed, those to keep aside."""
+    new, folder = run / f"{name}.new", run / name
+    shutil.rmtree(new, ignore_errors=True)
+    save_model(new, model, tokenizer)
+    names = _names(model, more)
+    tensors = {
+        f"{number}/{key}/{names[one]}": value.contiguous()
+        for number, optimizer in enumerate(optimizers)
+        for one, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+    tensors |= {f"{name}/{key}": value for name, module in more.items() for key, value in module.state_dict().items()}
+    save_file(tensors, new / OPTIMIZER)
+    (new / STATE).write_text(json.dumps(state, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+    latest = run / f"{LATEST}.new"
+    latest.write_text(json.dumps({"checkpoint": name}))
+    os.replace(latest, run / LATEST)
+    for other in run.iterdir():
+        if other.is_dir() and (other / STATE).exists() and other.name not in {name, *keep}:
+            shutil.rmtree(other)
+
+
+def latest(run: Path) -> Path | None:
+    """The folder of the last checkpoint that is whole."""
+    try:
+        return run / json.loads((run / LATEST).read_text())["checkpoint"]
+    except FileNotFoundError:
+        return None
+
+
+def load_run(
+    folder: Path,
+    model: VisionLanguageModel,
+    more: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Puts weights and the optimizers' states where they were."""
+    tensors = read_tensors(folder / OPTIMIZER)
+    for name, module in more.items():
+        module.load_state_dict({key: tensors[f"{name}/{key}"] for key in module.state_dict()})
+    if not optimizers:
+        return
+    parameters = {name: one for one, name in _names(model, more).items()}
+    for place, value in tensors.items():
+        number, key, name = place.split("/", 2) if place.count("/") > 1 else (None, None, None)
+        if number is not None:
+            optimizers[int(number)].state[parameters[name]][key] = (
+                value if key == "step" else value.to(parameters[name].device)
+            )
+
+
+def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[nn.Parameter, str]:
+    named = [(name, one) for name, one in model.named_parameters()]
+    named += [(f"{at}/{name}", one) for at, module in more.items() for name, one in module.named_parameters()]
+    return {one: name for name, one in named}

@@ -1,0 +1,230 @@
+"""Shard sets as batches of packed samples, in an order that depends on nothing but a seed.
+
+    mixture = Mixture([Part("my-corpus", "captions"), Part("my-corpus", "ocr", weight=0.5)], recipe, seed=0)
+    for batch in load(mixture, batch=32, micro=4, rank=rank, ranks=ranks, start=steps, workers=4):
+        loss = model(batch)
+        loss.backward()
+        if batch.last:
+            optimizer.step()
+            steps = batch.step + 1      # the whole state of the loader, for any ranks and workers
+
+A sample that cannot be read is not trained: it is named in its batch, and its place stays empty.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from hashlib import sha256
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from schemas.config import UserError
+from training.layout import IGNORED, Rejected, Tokens
+from training.order import Cut, Cuts, Order
+from training.packs import places
+from training.pixels import raw_patches
+from training.plans import PlannedSet, plan_set
+from training.samples import Recipe
+from training.shards import Damaged, Shards
+from training.side_files import Counts, PlannedSample
+
+
+class Part(NamedTuple):
+    """A shard set of a mixture, and how often an epoch passes through it."""
+
+    root: str
+    set: str  # its name, or that of one release, "train@3f2a9c81d04e"
+    weight: float = 1.0
+
+
+class Lost(NamedTuple):
+    """A sample that is not trained."""
+
+    sample: str  # <key>-<task>
+    tar: str  # of its shard
+    reason: str  # a word of `training.samples.REASONS`
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Packs that one rank trains at once.
+
+    Embeddings of the views stand where `ids` are the query mark, view after view. A place looks at those of its own
+    document, see `training.packs.attends`; its label is its own token, and the model shifts them.
+    `torch.from_numpy(training.pixels.LEVELS)[batch.patches.int()]` is what the vision encoder takes.
+    """
+
+    step: int
+    last: bool  # of its step on this rank
+    epochs: tuple[int, ...]  # of each pack
+    ids: torch.Tensor  # int64 [packs, length]
+    labels: torch.Tensor  # int64 [packs, length]: IGNORED where nothing is learned
+    documents: torch.Tensor  # int64 [packs, length]: the number of its sample, PADDING where there is none
+    positions: torch.Tensor  # int64 [packs, length], from 0 in each document
+    patches: torch.Tensor  # uint8 [patches of all views, 3 * patch * patch], see `training.pixels.raw_patches`
+    grids: torch.Tensor  # int64 [views, 2]: rows and columns of patches
+    samples: tuple[tuple[str, ...], ...]  # the names in each pack, in order
+    lost: tuple[Lost, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, do: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: do(value) for name, value in values.items() if torch.is_tensor(value)})
+
+
+class Pack(NamedTuple):
+    """The samples of one pack, as arrays: tokens as in `Batch`, and the views."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    documents: np.ndarray
+    positions: np.ndarray
+    views: list[np.ndarray]  # uint8 [height, width, 3] each
+    samples: tuple[str, ...]
+    lost: list[Lost]
+
+
+class Mixture(Dataset):
+    """Shard sets mixed by weight, planned when that has not been done. An item is the batch of a `Cut`.
+
+    `check` holds all that is read against its digest. With `strict` a damaged sample ends all instead of being named.
+    `planning` goes to `training.plans.plan_set`: `cache`, `workers`, `turn` of the ranks, `progress`.
+    Raises `UserError` if there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        recipe: Recipe,
+        seed: int = 0,
+        *,
+        check: bool = True,
+        strict: bool = False,
+        **planning: Any,
+    ):
+        self.parts, self.recipe, self.strict = list(parts), recipe, strict
+        for part in self.parts:
+            if not 0 < part.weight < inf:
+                raise UserError(f"{part.set}: a weight of {part.weight}; give one above 0, or leave the set out")
+        self.shards = [Shards(part.root, part.set) for part in self.parts]
+        self.planned: list[PlannedSet] = [plan_set(shards, recipe, strict=strict, **planning) for shards in self.shards]
+        for shards in self.shards:  # what is planned is checked in any case
+            shards.check = check
+        packs, weights = [len(one) for one in self.planned], [Fraction(str(part.weight)) for part in self.parts]
+        if not any(packs):
+            counts = {part.set: one.counts["reasons"] for part, one in zip(self.parts, self.planned)}
+            raise UserError(f"there is nothing to train on; samples left out: {counts}")
+        self.order = Order(packs, weights, seed)
+
+    @property
+    def counts(self) -> list[Counts]:
+        """What was planned of each part, and what was left out."""
+        return [one.counts for one in self.planned]
+
+    def lost(self) -> Iterator[Lost]:
+        """The samples that are in no pack."""
+        for planned in self.planned:
+            yield from (Lost(row["sample"], row["tar"], row["reason"], row["detail"]) for row in planned.lost())
+
+    @property
+    def identity(self) -> str:
+        """Equal for mixtures of equal order and contents: what a checkpoint notes beside its number of steps."""
+        seals = [file.seal for planned in self.planned for file in planned.files]
+        return sha256(repr([self.order, seals]).encode()).hexdigest()
+
+    def __getitem__(self, cut: Cut) -> Batch:
+        found = [self.order[number] for number in range(cut.start, cut.stop)]
+        packs = [self.pack(place.set, place.pack) for place in found]
+        ids, labels, documents, positions = (
+            torch.from_numpy(np.stack([pack[at] for pack in packs]).astype(np.int64)) for at in range(4)
+        )
+        views = [view for pack in packs for view in pack.views]
+        patch = self.recipe.slicing.patch
+        grids = [(view.shape[0] // patch, view.shape[1] // patch) for view in views]
+        patches = _empty(sum(rows * columns for rows, columns in grids), 3 * patch * patch)
+        for view, one in zip(views, patches.split([rows * columns for rows, columns in grids])):
+            raw_patches(view, patch, out=one.numpy())
+        return Batch(
+            cut.step, cut.last, tuple(place.epoch for place in found), ids, labels, documents, positions,
+            patches, torch.tensor(grids, dtype=torch.int64).reshape(-1, 2),
+            tuple(pack.samples for pack in packs), tuple(lost for pack in packs for lost in pack.lost),
+        )  # fmt: skip
+
+    def pack(self, part: int, number: int) -> Pack:
+        """One pack of a part, read and decoded."""
+        length, tokens, views, samples, lost = self.recipe.length, [], [], [], []
+        for row in self.planned[part][number]:
+            try:
+                found, pixels = self._read(part, row)
+            except (Damaged, Rejected) as error:
+                known = (error.reason, error.detail) if isinstance(error, Rejected) else ("damaged", str(error))
+                lost.append(Lost(row["sample"], row["tar"], *known))
+            else:
+                tokens.append(found)
+                views += pixels
+                samples.append(row["sample"])
+        documents, positions = places([len(one.ids) for one in tokens], length)
+        ids = np.full(length, self.recipe.tokenizer.marks.end, np.int32)
+        labels = np.full(length, IGNORED, np.int32)
+        used = sum(len(one.ids) for one in tokens)
+        if tokens:
+            ids[:used] = np.concatenate([one.ids for one in tokens])
+            labels[:used] = np.concatenate([one.labels for one in tokens])
+        return Pack(ids, labels, documents, positions, views, tuple(samples), lost)
+
+    def _read(self, part: int, row: PlannedSample) -> tuple[Tokens, list[np.ndarray]]:
+        sample = self.shards[part].read(row["tar"], row["sample"], row["byte_offset"], row["size"], row["members"])
+        tokens = self.recipe.tokens(sample)
+        if len(tokens.ids) != row["tokens"]:
+            raise Rejected("not_as_planned", f"{row['tokens']} tokens were planned, it has {len(tokens.ids)}")
+        return tokens, self.recipe.views(sample, tokens)
+
+
+def load(
+    mixture: Mixture,
+    batch: int,
+    *,
+    micro: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
+    start: int = 0,
+    stop: int | None = None,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Batches of one rank, from step `start` on, without end or up to `stop`; made by so many worker processes.
+
+    A step trains `batch` packs on all ranks together, `micro` at once on each. Raises `UserError` for the first sample
+    that cannot be read if the mixture is strict.
+    """
+    loader = DataLoader(
+        mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop), num_workers=workers,
+        collate_fn=_as_it_is, pin_memory=pin, generator=torch.Generator(),
+    )  # fmt: skip
+    for one in loader:
+        if mixture.strict and one.lost:
+            raise UserError("{1}: {0} cannot be read: {2}: {3}".format(*one.lost[0]))
+        yield one
+
+
+def _empty(rows: int, columns: int) -> torch.Tensor:
+    """A uint8 tensor to be filled; in a worker in shared memory, so that it is not copied to be handed over."""
+    tensor = torch.empty(0, dtype=torch.uint8)
+    if get_worker_info() is not None and rows:
+        tensor.set_(tensor.untyped_storage()._new_shared(rows * columns))  # as torch's own default_collate does
+        return tensor.reshape(rows, columns)
+    return tensor.new_empty(rows, columns)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

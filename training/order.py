@@ -1,0 +1,118 @@
+"""Which pack is trained when: a function of the seed and of the pack's number in one endless sequence, of nothing else.
+
+The sequence is that of epoch 0, of epoch 1, and so on; steps run across their ends, so that no pack is left over. A set
+of weight w is passed through w times an epoch: with w = 0.25 an epoch has a quarter of its packs, each of the next
+three another quarter. An epoch is shuffled as a whole.
+
+Step s of batch b trains packs [s b, (s + 1) b). Its ranks take consecutive parts of that. So a run that was stopped
+goes on from the number of its steps alone, on any number of ranks and workers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import blake2b
+from itertools import count
+from math import floor, isqrt
+from typing import NamedTuple
+
+ROUNDS = 6
+
+
+def shuffled(number: int, of: int, *key: int | str) -> int:
+    """The element that stands at place `number` of 0 … `of` - 1 shuffled, without looking at the others.
+
+    A Feistel network on the smallest square of numbers, walked until it is back in range (Black and Rogaway 2002).
+    """
+    side = isqrt(of - 1) + 1
+    while True:
+        left, right = divmod(number, side)
+        for turn in range(ROUNDS):
+            draw = blake2b(repr((*key, turn, right)).encode(), digest_size=8).digest()
+            left, right = right, (left + int.from_bytes(draw)) % side
+        number = left * side + right
+        if number < of:
+            return number
+
+
+class Place(NamedTuple):
+    """What stands at one place of the sequence."""
+
+    epoch: int
+    set: int
+    pack: int  # of the set
+
+
+@dataclass(frozen=True)
+class Order:
+    """The sequence. `packs` and `weights` have a number for each set. Raises `ValueError` if it would be empty."""
+
+    packs: Sequence[int]
+    weights: Sequence[Fraction]
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.total > 0:
+            raise ValueError("there is no pack to train on")
+
+    @property
+    def total(self) -> Fraction:
+        """Packs an epoch, on the average."""
+        return sum((weight * packs for packs, weight in zip(self.packs, self.weights)), Fraction(0))
+
+    def before(self, epoch: int) -> list[int]:
+        """How many packs of each set stand before an epoch."""
+        return [floor(epoch * weight * packs) for packs, weight in zip(self.packs, self.weights)]
+
+    def epoch_of(self, number: int) -> int:
+        epoch = floor(number / self.total)  # or the next few, since each set's share is rounded down
+        while sum(self.before(epoch + 1)) <= number:
+            epoch += 1
+        return epoch
+
+    def __getitem__(self, number: int) -> Place:
+        """The pack at a place, from 0 on without end."""
+        epoch = self.epoch_of(number)
+        before, after = self.before(epoch), self.before(epoch + 1)
+        at = shuffled(number - sum(before), sum(after) - sum(before), self.seed, "epoch", epoch)
+        for one, (start, end) in enumerate(zip(before, after)):
+            if at < end - start:
+                turn, at = divmod(start + at, self.packs[one])
+                return Place(epoch, one, shuffled(at, self.packs[one], self.seed, "set", one, turn))
+            at -= end - start
+        raise AssertionError("an epoch has the packs of its sets")
+
+
+class Cut(NamedTuple):
+    """Packs [start, stop) of the sequence, that one rank trains in one pass."""
+
+    step: int
+    start: int
+    stop: int
+    last: bool  # of its step on this rank
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What one rank trains, step after step, in passes of at most `micro` packs; a sampler for torch's `DataLoader`.
+
+    A step is of `batch` packs on all ranks together. Where `ranks` do not divide it, some have a pack more than others.
+    Raises `ValueError` if a rank would have nothing to do.
+    """
+
+    batch: int
+    micro: int = 1
+    rank: int = 0
+    ranks: int = 1
+    start: int = 0  # steps that are done
+    stop: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.rank < self.ranks <= self.batch or self.micro < 1 or self.start < 0:
+            raise ValueError(f"rank {self.rank} of {self.ranks} with {self.micro} of {self.batch} packs at once")
+
+    def __iter__(self) -> Iterator[Cut]:
+        for step in count(self.start) if self.stop is None else range(self.start, self.stop):
+            first, end = (step * self.batch + self.batch * rank // self.ranks for rank in (self.rank, self.rank + 1))
+            for at in range(first, end, self.micro):
+                yield Cut(step, at, min(at + self.micro, end), at + self.micro >= end)

@@ -1,0 +1,171 @@
+"""What a sample of a shard teaches, as tokens and pixels: a function for each task.
+
+recipe = Recipe(Tokenizer("my-tokenizer"), queries=64, length=2048)
+tokens = recipe.tokens(sample)              # a sample of `training.shards`, or of plain webdataset
+views = recipe.views(sample, tokens)        # of its images, in the order of their places in `tokens`
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from schemas.slices import PLANS, Plan
+from training.layout import REASONS as OF_LAYOUT
+from training.layout import Layout, Picture, Rejected, Tokens, Turn, read_turns
+from training.pixels import cut, decode, size_of
+from training.shards import Sample
+from training.tokenizer import Tokenizer
+
+IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff"}
+
+REASONS = OF_LAYOUT | {
+    "unknown_task": "no function here makes tokens of such a sample",
+    "unreadable_text": "a member is not the text or the JSON that its task asks for",
+    "unreadable_image": "no decoder makes pixels of it",
+    "not_sliceable": "the slicing plan takes no image of its shape",
+    "damaged": "its bytes are not those that were published",
+    "not_as_planned": "it has another number of tokens than when it was planned",
+}
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How images are cut into views, see `schemas.slices`."""
+
+    plan: str = "llama.cpp"  # or "openbmb"
+    side: int = 448  # pixels
+    patch: int = 14  # pixels
+    cells: int = 9  # at most; llama.cpp has no choice
+
+    def __post_init__(self):
+        if self.plan == "llama.cpp" and self.cells != 9:
+            raise ValueError("llama.cpp cuts an image into at most 9 cells; only `openbmb` has a choice")
+
+    @lru_cache(maxsize=10_000)  # noqa: B019 (a value, which lives as long as the process)
+    def of(self, width: int, height: int) -> Plan:
+        """The plan for an image. Raises `ValueError` for one that it does not take."""
+        more = {"cells": self.cells} if self.plan == "openbmb" else {}
+        return PLANS[self.plan](width, height, side=self.side, patch=self.patch, **more)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides which tokens and pixels a sample becomes.
+
+    `instructions` is what the user says in a sample of a task, `{"ocr": "What is written there?"}`. Without one the
+    text stands right behind its image. Conversations bring their own.
+    """
+
+    tokenizer: Tokenizer
+    queries: int = 64  # embeddings a view
+    length: int = 2048  # tokens a pack
+    slicing: Slicing = Slicing()
+    instructions: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """What the number of a sample's tokens depends on, for JSON."""
+        return {
+            "tokenizer": self.tokenizer.identity, "queries": self.queries, "length": self.length,
+            "slicing": asdict(self.slicing), "instructions": dict(sorted(self.instructions.items())),
+        }  # fmt: skip
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self.tokenizer.encode, self.tokenizer.marks, self.queries, self.length)
+
+    def tokens(self, sample: Sample) -> Tokens:
+        """A sample laid out, from its texts and the headers of its images. Raises `Rejected`, see `REASONS`."""
+        task = task_of(sample)
+        if task not in TASKS:
+            raise Rejected("unknown_task", f"{task!r}; there are {', '.join(TASKS)}")
+        return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
+
+    def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:
+        """The views of all images, as `training.pixels.cut` makes them. Raises `Rejected`."""
+        views = []
+        for picture in tokens.pictures:
+            try:
+                views += cut(decode(sample[picture.name]), picture.plan)
+            except Exception as error:  # decoders raise whatever they like
+                raise Rejected("unreadable_image", f"{picture.name}: {error}") from error
+        return views
+
+    def _pictures(self, sample: Sample) -> list[Picture]:
+        pictures = []
+        for name in images(sample):
+            try:
+                size = size_of(sample[name])
+            except Exception as error:
+                raise Rejected("unreadable_image", f"{name} starts with {sample[name][:16]!r}") from error
+            try:
+                pictures.append(Picture(name, self.slicing.of(*size)))
+            except ValueError as error:
+                raise Rejected("not_sliceable", f"{name}: {error}") from error
+        return pictures
+
+
+def task_of(sample: Sample) -> str:
+    """A sample's name is `<key>-<task>`."""
+    return sample["__key__"].partition("-")[2]
+
+
+def images(sample: Sample) -> list[str]:
+    """The image members: `jpg`; or `0.jpg`, `1.png`, … by number."""
+    found = [name for name in sample if name.rpartition(".")[2] in IMAGES]
+    return sorted(found, key=lambda name: [int(part) for part in name.split(".")[:-1] if part.isdigit()])
+
+
+def texts(sample: Sample) -> Iterator[str]:
+    """What is said in a sample, for a tokenizer to learn from."""
+    if task_of(sample) == "conversation":
+        yield from (message["content"] for message in _conversation(sample)["turns"])
+    elif "txt" in sample:
+        yield _text(sample, "txt")
+
+
+# A function for each task
+
+
+def answer(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
+    """An image, and what is to be said of it: its caption, or the text in it."""
+    said = _text(sample, "txt")
+    if instruction is None:
+        return layout.sample(pictures, said)
+    return layout.conversation([Turn("user", [*pictures, instruction]), Turn("assistant", [said])])
+
+
+def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
+    """Turns with any number of images, none included; `json` has both: {"turns": [...], "images": [their marks]}."""
+    said = _conversation(sample)
+    marks = said["images"]
+    if len(marks) != len(pictures):
+        raise Rejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
+    return layout.conversation(read_turns(said["turns"], dict(zip(marks, pictures))))
+
+
+TASKS: dict[str, Callable[[Layout, Sample, Sequence[Picture], str | None], Tokens]] = {
+    "caption": answer,
+    "ocr": answer,
+    "conversation": conversation,
+}
+
+
+def _text(sample: Sample, name: str) -> str:
+    try:
+        return sample[name].decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        raise Rejected("unreadable_text", f"{name}: {error!r}") from error
+
+
+def _conversation(sample: Sample) -> dict[str, Any]:
+    try:
+        said = json.loads(_text(sample, "json"))["conversation"]
+        if not all(isinstance(turn[name], str) for turn in said["turns"] for name in ("role", "content")):
+            raise TypeError("a role or a content is no text")
+        return {"turns": said["turns"], "images": list(said["images"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Rejected("unreadable_text", f"json: no conversation: {error!r}") from error

@@ -1,0 +1,146 @@
+"""The sizes of a model, and what llama.cpp demands of them: a shape that it could not run is never trained.
+
+    shape = SHAPES["pico"]
+    shape = read_shape("checkpoint/shape.json")
+
+The limits are those of the GGUF format of MiniCPM-V; what breaks one would fail there in silence, or end the process.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from schemas.config import UserError
+
+HEAD = 128  # channels of a head of the resampler: fixed in llama.cpp
+BUCKETS = 70  # positions a side that llama.cpp sorts patches into
+BLOCK = 256  # weights that K-quants store together
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A vision transformer, as SigLIP's."""
+
+    width: int  # channels
+    feed_forward: int  # channels
+    layers: int
+    heads: int
+    positions: int = BUCKETS  # a side of the table of positions; it is stretched to 70 by repetition
+    side: int = 448  # pixels of an image that is not sliced
+    patch: int = 14  # pixels
+
+
+@dataclass(frozen=True)
+class Language:
+    """A causal transformer, as Llama's."""
+
+    width: int  # channels
+    feed_forward: int  # channels
+    layers: int
+    heads: int
+    key_heads: int
+    vocab: int  # tokens
+    context: int = 2048  # tokens
+    theta: float = 10_000.0  # base of the rotary positions
+    epsilon: float = 1e-5  # of its norms
+    tied: bool = True  # whether tokens are told apart by what they are embedded as
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model: the resampler's width is the language model's. Raises `ValueError` if llama.cpp could not run it."""
+
+    vision: Vision
+    language: Language
+    queries: int = 64  # embeddings a view
+    epsilon: float = 1e-6  # of the norms of vision and resampler; llama.cpp knows one for both
+
+    def __post_init__(self):
+        vision, language = self.vision, self.language
+        for name, value in _numbers(self):
+            if not value > 0:
+                raise ValueError(f"{name}: {value} is not above 0")
+        for name, value, unit, why in (
+            ("vision.width", vision.width, vision.heads, "each head has as many channels"),
+            ("vision.width", vision.width, 4, "positions are sines and cosines of two axes"),
+            ("vision.side", vision.side, vision.patch, "an image is cut into whole patches"),
+            ("language.width", language.width, HEAD, "a head of llama.cpp's resampler has 128 channels"),
+            ("language.width", language.width, BLOCK, "K-quants store blocks of 256 weights"),
+            ("language.feed_forward", language.feed_forward, BLOCK, "K-quants store blocks of 256 weights"),
+            ("language.width", language.width, 2 * language.heads, "rotary positions turn pairs of a head's channels"),
+            ("language.heads", language.heads, language.key_heads, "as many heads share each head of keys"),
+        ):
+            if value % unit:
+                raise ValueError(f"{name}: {value} is no multiple of {unit}; {why}")
+        if vision.patch != 14:
+            raise ValueError(f"vision.patch: {vision.patch}; llama.cpp's MiniCPM-V cuts patches of 14")
+        if vision.width == vision.feed_forward:
+            raise ValueError(f"vision.feed_forward: {vision.width} as the width; llama.cpp then swaps the two layers")
+        if BUCKETS % vision.positions:
+            raise ValueError(
+                f"vision.positions: {vision.positions}; only divisors of 70 stretch to llama.cpp's 70 x 70"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _numbers(shape: Shape) -> list[tuple[str, float]]:
+    tables = [("vision.", shape.vision), ("language.", shape.language), ("", shape)]
+    return [
+        (where + field.name, value)
+        for where, table in tables
+        for field in fields(table)
+        if isinstance(value := getattr(table, field.name), int | float) and not isinstance(value, bool)
+    ]
+
+
+PICO = Shape(
+    Vision(width=192, feed_forward=768, layers=6, heads=3, positions=35, side=126),
+    Language(width=256, feed_forward=512, layers=4, heads=4, key_heads=4, vocab=640, context=1024),
+    queries=48,
+)
+MINI = Shape(
+    Vision(width=768, feed_forward=3072, layers=12, heads=12),
+    Language(width=1024, feed_forward=2816, layers=24, heads=16, key_heads=8, vocab=16_384, context=4096),
+)
+MINICPM_LLAMA3_V_2_5 = Shape(
+    Vision(width=1152, feed_forward=4304, layers=27, heads=16),
+    Language(
+        width=4096, feed_forward=14_336, layers=32, heads=32, key_heads=8, vocab=128_256, context=8192,
+        theta=500_000.0, tied=False,
+    ),
+    queries=96,
+)  # fmt: skip
+SHAPES: Mapping[str, Shape] = {"pico": PICO, "mini": MINI, "minicpm-llama3-v-2_5": MINICPM_LLAMA3_V_2_5}
+
+
+def shape_of(values: Mapping[str, Any]) -> Shape:
+    """A shape from tables `vision` and `language` and the rest. Raises `ValueError` for what it cannot be."""
+    values = dict(values)
+    for name, kind in (("vision", Vision), ("language", Language)):
+        table = values.get(name)
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{name}: missing; add a table of its sizes")
+        values[name] = _made(kind, table, f"{name}.")
+    return _made(Shape, values, "")
+
+
+def read_shape(path: str | Path) -> Shape:
+    """The shape that a JSON file holds. Raises `UserError`, one line that names the file, the field and the limit."""
+    try:
+        return shape_of(json.loads(Path(path).read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    known = {field.name: field for field in fields(kind)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"{where}{unknown[0]}: unknown; there are {', '.join(known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where.rstrip('.') or 'shape'}: {str(error).partition(') ')[2] or error}") from None

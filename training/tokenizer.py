@@ -1,0 +1,152 @@
+"""A tokenizer as the layout needs it: marks by their names, and plain text that never becomes one.
+
+    tokenizer = Tokenizer("my-tokenizer")       # a folder with tokenizer.json, as transformers saves it, or that file
+    layout = Layout(tokenizer.encode, tokenizer.marks, queries=64)
+
+`python -m training.tokenizer ROOT SET OUT --vocab 2048` trains a byte-level BPE on the texts of a shard set.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from schemas.config import UserError
+from training.layout import Marks, Rejected
+from training.shards import Damaged, Shards
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the tokenizer calls each mark; by default as MiniCPM-V 2.6 does."""
+
+    image: tuple[str, str] = ("<image>", "</image>")
+    slice: tuple[str, str] = ("<slice>", "</slice>")
+    query: str = "<unk>"
+    turn: tuple[str, str] = ("<|im_start|>", "<|im_end|>")
+    begin: str | None = None
+    end: str = "<|endoftext|>"
+
+    def all(self) -> list[str]:
+        return [self.end, self.query, *self.turn, *self.image, *self.slice, *([self.begin] if self.begin else [])]
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer that is read from its JSON, and cannot be changed.
+
+    Raises `UserError` for one without these marks: llama.cpp finds them by their exact names, and fails in silence.
+    """
+
+    def __init__(self, path: str | Path, names: Names = Names()):
+        path = Path(path)
+        path = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            self.json = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}; give a folder with tokenizer.json") from None
+        self.path, self.names = path, names
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            inner = tokenizers.Tokenizer.from_str(self.json)
+        except Exception as error:  # the only kind that it raises
+            raise UserError(f"{self.path}: is no tokenizer.json: {error}") from None
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True  # special tokens in a text are words; not kept when it is pickled
+        self._inner = inner
+        special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
+        if missing := [name for name in self.names.all() if name not in special]:
+            raise UserError(f"{self.path}: has no special token {missing[0]}; add it to its added_tokens")
+        if len(line_break := self.encode("\n")) != 1:
+            raise UserError(f"{self.path}: a line break is {len(line_break)} tokens; llama.cpp needs it to be one")
+        id_of, names = inner.token_to_id, self.names
+        self.marks = Marks(
+            image=(id_of(names.image[0]), id_of(names.image[1])),
+            slice=(id_of(names.slice[0]), id_of(names.slice[1])),
+            line_break=line_break[0],
+            query=id_of(names.query),
+            turn=(id_of(names.turn[0]), id_of(names.turn[1])),
+            begin=id_of(names.begin) if names.begin else None,
+            end=id_of(names.end),
+        )
+        self.identity = sha256(json.dumps([self.json, asdict(names)]).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        """The number of ids, marks included."""
+        return self._inner.get_vocab_size()
+
+    def __getstate__(self) -> tuple[str, Path, Names]:
+        return self.json, self.path, self.names
+
+    def __setstate__(self, state: tuple[str, Path, Names]) -> None:
+        self.json, self.path, self.names = state
+        self._open()
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text: nothing is added around it, and no mark is read in it."""
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without marks."""
+        return self._inner.decode(list(ids), skip_special_tokens=True)
+
+
+def train(lines: Iterable[str], vocab: int, names: Names = Names()) -> tokenizers.Tokenizer:
+    """A byte-level BPE (llama.cpp's `gpt-2`) of at most `vocab` tokens: the marks first, then the bytes.
+
+    Raises `UserError` if these alone are more.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab < (least := len(names.all()) + len(alphabet)):
+        raise UserError(f"--vocab: {vocab} is too few: the marks and the bytes alone are {least}")
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=names.all(), initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def save(tokenizer: tokenizers.Tokenizer, folder: str | Path, names: Names = Names()) -> None:
+    """Writes the folder that `Tokenizer` and `transformers.AutoTokenizer` read."""
+    os.makedirs(folder, exist_ok=True)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": names.begin, "eos_token": names.turn[1],
+        "pad_token": names.end, "unk_token": names.query, "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    Path(folder, "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    tokenizer.save(str(Path(folder, "tokenizer.json")))
+
+
+def main() -> None:
+    from training.samples import texts  # which needs this module
+
+    parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=train.__doc__.split("\n")[0])
+    parser.add_argument("root", help="folder or URL of a corpus")
+    parser.add_argument("set", help="a published shard set")
+    parser.add_argument("out", help="the folder to write")
+    parser.add_argument("--vocab", type=int, default=2048)
+    options = parser.parse_args()
+    try:
+        shards = Shards(options.root, options.set)
+        save(train((text for sample in shards for text in texts(sample)), options.vocab), options.out)
+        tokenizer = Tokenizer(options.out)
+    except (UserError, FileNotFoundError, Damaged, Rejected) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    print(f"{options.out}: {len(tokenizer)} tokens, of {len(shards)} samples; {tokenizer.identity[:12]}")
+
+
+if __name__ == "__main__":
+    main()

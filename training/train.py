@@ -1,0 +1,287 @@
+"""Trains a model by a recipe, stage after stage: `python -m training.train RECIPE RUN`.
+
+On some GPUs: `torchrun --nproc-per-node 8 -m training.train …`. Run again, it goes on from its last checkpoint, to the
+same next step; on a CPU bit for bit. The run's folder holds the last checkpoint, `log.parquet` and `loss.svg`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from schemas.config import UserError
+from schemas.training import TrainingRow
+from training.checkpoint import latest, load_run, load_weights, read_tensors, save_run
+from training.curve import draw, read_log, write_log
+from training.dpo import Pairs, dpo_loss, log_probabilities, references
+from training.layout import IGNORED
+from training.loader import Batch, Mixture, Part, load
+from training.model import VisionLanguageModel, blocks_of, document_mask
+from training.packs import PADDING
+from training.pixels import LEVELS
+from training.probe import Probe, Truths
+from training.samples import Recipe as Reading
+from training.samples import Slicing
+from training.shards import Damaged
+from training.stages import Recipe, Stage, read_recipe
+from training.tokenizer import Tokenizer
+
+SHOWN = 10.0  # seconds between lines
+
+
+class World:
+    """The device of this process, and what the ranks do together."""
+
+    def __init__(self) -> None:
+        self.rank, self.ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
+        if self.ranks > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        if self.ranks > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+def train(
+    recipe: Recipe, run: Path, world: World, workers: int = 0, every: float = 300.0, stop: int | None = None
+) -> None:
+    """Goes on from where the run's last checkpoint stands.
+
+    Another is written every so many seconds and at the end of a stage. `stop` ends the run after so many steps of all
+    stages together.
+    """
+    device = world.device
+    tokenizer = Tokenizer(recipe.tokenizer)
+    torch.manual_seed(recipe.seed)
+    model, probe = start(recipe, tokenizer, device)
+    stages, folder = list(recipe.stages), latest(run)
+    state = json.loads((folder / "state.json").read_text()) if folder else {"stage": stages[0].name, "step": 0}
+    if folder:
+        load_weights(model, read_tensors(folder / "model.safetensors"), str(folder))
+    if state["stage"] not in (names := [stage.name for stage in stages]):
+        raise UserError(f"{run}: stands in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
+    first = names.index(state["stage"])
+    done = sum(stage.steps for stage in stages[:first]) + state["step"]
+    log = [row for row in read_log(run) if row["total"] <= done]
+
+    for stage in stages[first:]:
+        step = state["step"] if stage.name == state["stage"] else 0
+        samples = samples_of(recipe, stage, tokenizer, model, world)
+        optimizers = make_optimizers(stage, model, probe)
+        if folder and (step or stage.name == state["stage"]):
+            load_run(folder, model, {"probe": probe}, optimizers if step else [])
+        learner = Learner(stage, model, probe, tokenizer.marks.query, samples, run, world)
+        learned = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
+        batches = load(
+            samples, stage.batch, micro=stage.micro, rank=world.rank, ranks=world.ranks, start=step, stop=stage.steps,
+            workers=workers, pin=device.type == "cuda",
+        )  # fmt: skip
+        saved = shown = time.monotonic()
+        meter = torch.zeros(6, dtype=torch.float64, device=device)  # losses, and how much was learned; tokens, places
+
+        for micros in in_steps(batches):
+            # What is learned in the whole step, on all ranks, decides what each micro-batch counts for.
+            of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
+            for batch in micros:
+                sums = learner.losses(batch.to(device, non_blocking=True))
+                (sums / of_step).sum().backward()
+                real = (batch.documents != PADDING).sum()
+                more = torch.stack([real, torch.tensor(batch.documents.numel())]).to(device)
+                meter += torch.cat([sums.detach(), learner.counts(batch).to(device), more]).double()
+            for one in learned:
+                if one.grad is not None:
+                    world.sum(one.grad)
+            norm = nn.utils.clip_grad_norm_(learned, stage.clip)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = stage.rate_at(step)
+                optimizer.step()
+                optimizer.zero_grad()
+            step, done, now = step + 1, done + 1, time.monotonic()
+            last = step == stage.steps or done == stop
+
+            if world.ranks > 1:  # all ranks go by the clock of the first
+                clock = torch.tensor([now - shown, now - saved], dtype=torch.float64, device=device)
+                dist.broadcast(clock, 0)
+                shown, saved = now - clock[0].item(), now - clock[1].item()
+            if last or now - shown > SHOWN:
+                log.append(measured(stage, step, done, world.sum(meter).tolist(), float(norm), now - shown))
+                shown = now
+                meter.zero_()
+                if world.rank == 0:
+                    show(stage, log[-1])
+            if last or now - saved > every:
+                saved = now
+                if world.rank == 0:
+                    state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
+                    save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
+                    write_log(run, log)
+                    draw(run, log)
+            if done == stop:
+                return
+
+
+def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[VisionLanguageModel, Probe]:
+    """Fresh weights. Raises `UserError` if the shape has no room for the tokenizer or the probe."""
+    shape = recipe.model_shape()
+    if len(tokenizer) > shape.language.vocab:
+        raise UserError(f"{tokenizer.path}: {len(tokenizer)} tokens; the shape has room for {shape.language.vocab}")
+    model, probe = VisionLanguageModel(shape), Probe(shape.language.width)
+    model.attend_by("by_matmul" if device.type == "cpu" else "sdpa")
+    return model.to(device), probe.to(device)
+
+
+def samples_of(
+    recipe: Recipe, stage: Stage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
+) -> Mixture | Pairs:
+    """The stage's shard sets, planned."""
+    vision = model.shape.vision
+    slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
+    reading = Reading(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
+    parts = [Part(recipe.data[name].root, recipe.data[name].set, weight) for name, weight in stage.sets.items()]
+    if stage.beta:
+        return Pairs(parts, reading, recipe.seed)
+    return Mixture(parts, reading, recipe.seed, turn=(world.rank, world.ranks))
+
+
+class Learner:
+    """The losses of a stage."""
+
+    def __init__(
+        self, stage: Stage, model: VisionLanguageModel, probe: Probe, query: int, samples: Mixture | Pairs, run: Path,
+        world: World,
+    ):  # fmt: skip
+        self.stage, self.model, self.probe, self.query = stage, model, probe, query
+        self.truths = Truths(samples.shards) if stage.truth else None
+        self.references = {}
+        if stage.beta:
+            file, turn = run / f"references-{stage.name}.json", (world.rank, world.ranks)
+            self.references = references(file, samples, lambda b: self.tokens(b.to(world.device)), stage.micro, turn)
+
+    def precision(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, self.stage.precision == "bfloat16")
+
+    def counts(self, batch: Batch) -> Tensor:
+        """What is learned in a batch: answers' tokens, or pairs; and views."""
+        learned = len(batch.samples) if self.stage.beta else int((batch.labels != IGNORED).sum())
+        return torch.tensor([learned if self.stage.answers else 0, len(batch.grids) if self.stage.truth else 0])
+
+    def losses(self, batch: Batch) -> Tensor:
+        """float32 [2]: the sums over what is counted, times the stage's weights."""
+        sums = torch.zeros(2, device=batch.ids.device)
+        with self.precision():
+            if self.truths is not None:
+                seen = self.see(batch)
+                truth = self.truths[(name for pack in batch.samples for name in pack)]
+                told = self.probe.loss(seen, truth.to(seen.device)) * len(seen) * self.stage.truth
+                sums = sums + torch.stack([torch.zeros_like(told), told])
+            if not self.stage.answers:
+                return sums
+            losses = self.tokens(batch, seen if self.truths is not None else None)
+        if self.stage.beta:
+            start = torch.tensor([self.references[name] for (name,) in batch.samples], device=losses.device).T
+            losses = dpo_loss(log_probabilities(losses), start, self.stage.beta)
+        answers = losses.sum() * self.stage.answers
+        return sums + torch.stack([answers, torch.zeros_like(answers)])
+
+    def tokens(self, batch: Batch, seen: Tensor | None = None) -> Tensor:
+        """Minus the log-probability of each learned token, float32 [packs, length]."""
+        with self.precision():
+            seen = self.see(batch) if seen is None else seen
+            seen = torch.cat([seen, seen]) if self.stage.beta else seen  # both answers look at the same
+            blocks = blocks_of(batch.positions) if batch.ids.device.type == "cpu" else None
+            mask, visual = document_mask(batch.documents), batch.ids == self.query
+            hidden = self.model(batch.ids, seen, visual, mask, batch.positions, blocks=blocks)
+            return self.model.losses(hidden, batch.labels)
+
+    def see(self, batch: Batch) -> Tensor:
+        frozen = not {"vision", "resampler"} & set(self.stage.trains)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            return self.model.see(levels(batch.patches), batch.grids)
+
+
+def levels(patches: Tensor) -> Tensor:
+    """What the encoder takes, from `training.pixels.raw_patches`."""
+    return torch.from_numpy(LEVELS).to(patches.device)[patches.int()]
+
+
+def make_optimizers(stage: Stage, model: VisionLanguageModel, probe: nn.Module) -> list[torch.optim.Optimizer]:
+    """AdamW; or Muon for the matrices of hidden layers (Jordan et al. 2024), at AdamW's rates (arXiv 2502.16982).
+
+    Parts that the stage does not train are frozen. Only matrices of hidden layers decay.
+    """
+    for name, one in model.named_parameters():
+        one.requires_grad_(name.partition(".")[0] in stage.trains)
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    named |= {f"probe.{name}": one for name, one in probe.named_parameters() if stage.truth}
+    outer = ("patch_embedding", "position_embedding", "embed_tokens", "lm_head", "resampler.query", "probe.")
+    hidden = [name for name, one in named.items() if one.ndim == 2 and not any(part in name for part in outer)]
+    matrices, others = [named[name] for name in hidden], [named[name] for name in named if name not in hidden]
+    if stage.optimizer == "muon":
+        return [
+            torch.optim.Muon(matrices, stage.rate, stage.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, stage.rate, stage.betas, weight_decay=0.0),
+        ]
+    groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, stage.rate, stage.betas)]
+
+
+def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Micro-batches, those of a step together."""
+    micros: list[Batch] = []
+    for batch in batches:
+        micros.append(batch)
+        if batch.last:
+            yield micros
+            micros = []
+
+
+def measured(stage: Stage, step: int, done: int, meter: list[float], norm: float, seconds: float) -> TrainingRow:
+    answers, truth, learned, views, tokens, places = meter
+    return TrainingRow(
+        stage=stage.name, step=step, total=done, rate=stage.rate_at(step - 1), norm=norm, tokens=int(tokens),
+        loss=answers / learned / stage.answers if learned else None,
+        truth_loss=truth / views / stage.truth if views else None,
+        fill=tokens / max(1, places), seconds=seconds,
+    )  # fmt: skip
+
+
+def show(stage: Stage, row: TrainingRow) -> None:
+    losses = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "truth_loss") if row[name] is not None)
+    speed = row["tokens"] / row["seconds"]
+    line = f"{stage.name} {row['step']}/{stage.steps}  {losses}  rate {row['rate']:.2e}  norm {row['norm']:.2f}"
+    print(f"{line}  {speed:,.0f} tokens/s  fill {row['fill']:.1%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split(":")[0] + ".")
+    parser.add_argument("recipe", help="a TOML file, see training.stages")
+    parser.add_argument("run", type=Path, help="the folder to write, or to go on with")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; all cores if 0")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read samples")
+    parser.add_argument("--every", type=float, default=300, help="seconds between checkpoints")
+    parser.add_argument("--stop", type=int, help="after so many steps of all stages together")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        recipe = read_recipe(options.recipe)
+        options.run.mkdir(parents=True, exist_ok=True)
+        train(recipe, options.run, World(), options.workers, options.every, options.stop)
+    except (UserError, FileNotFoundError, Damaged) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
