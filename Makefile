@@ -13,6 +13,7 @@ demo: setup
 	$(BIN)/shardmill verify demo/demo-corpus
 	@echo
 	@echo "Shards:   $(BIN)/shardmill urls demo/demo-corpus train"
+	@echo "Report:   demo/demo-corpus/report.html"
 	@echo "Question: $(BIN)/shardmill sql demo/demo-corpus 'select text, ocr_text from samples limit 5'"
 
 test: setup lint

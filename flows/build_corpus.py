@@ -26,31 +26,31 @@ def can_pass(task, run, state: State) -> bool:
 
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
-def make_stage(config: Path, run: str, stage: str) -> None:
+def make_stage(config: Path, run: str, stage: str, engine: str | None) -> None:
     """Makes what is not current in one stage."""
-    corpus = open_corpus(config)
+    corpus = open_corpus(config, engine)
     with flows.progress.follow(stage) as progress:
         run_stage(corpus, Ledger(corpus.root, run), stage, progress)
 
 
 @task
-def publish_accounting(config: Path) -> None:
+def publish_accounting(config: Path, engine: str | None) -> None:
     """Puts the table of `shardmill stats` where Prefect shows it."""
-    corpus = open_corpus(config)
+    corpus = open_corpus(config, engine)
     (_, columns, lines), *_ = corpus_stats(corpus.root)
     table = [dict(zip(columns, line, strict=True)) for line in lines]
     create_table_artifact(table, key="shardmill-accounting", description=f"{corpus.name}: every row accounted for")
 
 
 @flow(flow_run_name="{config.stem}")
-def build_corpus(config: Path, until: str | None = None, wait: float = 0.0) -> str | State:
-    """A source in, shards and a catalog out. Skipped when another run holds the root longer than `wait` seconds."""
-    corpus = open_corpus(config)
+def build_corpus(config: Path, until: str | None = None, wait: float = 0.0, engine: str | None = None) -> str | State:
+    """A source in, shards and a report out. Skipped when another run holds the root longer than `wait` seconds."""
+    corpus = open_corpus(config, engine)
     try:
         with begin(corpus, wait) as ledger:
             for stage in corpus.stages(until):
-                make_stage(config, ledger.run, stage)
+                make_stage(config, ledger.run, stage, engine)
     except Busy as busy:
         return Completed(name="Skipped", message=str(busy))
-    publish_accounting(config)
+    publish_accounting(config, engine)
     return corpus.root.url

@@ -17,6 +17,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", show_default=False)]
+Engine = Annotated[
+    str | None, typer.Option(help="The OCR engine of this run, whatever the configuration says: rapidocr or easyocr.")
+]
 RootUrl = Annotated[str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL.", show_default=False)]
 
 
@@ -34,13 +37,15 @@ def main() -> None:
         sys.exit(_say(error, 1))
 
 
-def _say(error: BaseException, code: int, line: str = "") -> int:
+def _say(error: BaseException | None, code: int, line: str = "") -> int:
     """Says in one line what went wrong.
 
-    Drops the traceback: Prefect keeps an error to the very end, and with its frames all that DuckDB then complains of.
+    Drops tracebacks: Prefect keeps an error to the very end, and with its frames all that DuckDB then complains of.
     """
     print(f"shardmill: {line or error}", file=sys.stderr)
-    error.__traceback__ = None
+    while error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
     return code
 
 
@@ -63,12 +68,16 @@ def init(
 
 
 @app.command()
-def plan(config: Config, until: Annotated[str | None, typer.Option(help="The last stage.")] = None) -> None:
+def plan(
+    config: Config,
+    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
+    engine: Engine = None,
+) -> None:
     """Say what a run would make, and why. Writes nothing."""
     from pipelines.corpus import open_corpus
     from pipelines.corpus import plan as plan_of
 
-    planned = plan_of(open_corpus(config), until)
+    planned = plan_of(open_corpus(config, engine), until)
     for path, partitions in planned.vanished:
         console.print(f"[bold red]vanished[/] {path}: {len(partitions)} partitions go, with all that was made of them")
     table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
@@ -84,24 +93,28 @@ def run(
     config: Config,
     until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    engine: Engine = None,
 ) -> None:
     """Make what is not current. Safe to be stopped at any moment, and to be run again."""
     from pipelines.corpus import open_corpus, report
     from pipelines.corpus import plan as plan_of
     from pipelines.lock import hold
+    from pipelines.report import REPORT
 
-    corpus = open_corpus(config)
+    corpus = open_corpus(config, engine)
     if plan_of(corpus, until).work():
         with hold(corpus.root, wait):  # or say at once that another run does
             pass
-        _run_flow(config, until, wait)
+        _run_flow(config, until, wait, engine)
     else:
         console.print("everything is current: nothing to make")
     _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
     console.print(f"the corpus is {corpus.root.url}; ask it: shardmill sql {corpus.root.url} 'from accounting'")
+    if corpus.root.exists(REPORT):
+        console.print(f"look at it: {corpus.root.url_of(REPORT)}", soft_wrap=True)
 
 
-def _run_flow(config: Path, until: str | None, wait: float) -> None:
+def _run_flow(config: Path, until: str | None, wait: float, engine: str | None) -> None:
     """Runs the flow in this process."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
     from flows.build_corpus import build_corpus
@@ -111,7 +124,7 @@ def _run_flow(config: Path, until: str | None, wait: float) -> None:
 
     try:
         with server(), bars():
-            state = build_corpus(config, until, wait, return_state=True)
+            state = build_corpus(config, until, wait, engine, return_state=True)
     except KeyboardInterrupt as stop:
         raise typer.Exit(_say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
     if state.name == "Skipped":
@@ -202,6 +215,17 @@ def urls(
         raise UserError(f"urls: no shard set {set_name!r}; there are {', '.join(card_names(here)) or 'none yet'}")
     for entry in card["shards"]:
         print(here.url_of(f"shards/{entry['tar']}"))
+
+
+@app.command()
+def report(
+    root: RootUrl,
+    seed: Annotated[int, typer.Option(help="Another number shows other samples.")] = 0,
+) -> None:
+    """Write report.html anew: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
+    from pipelines.report import write_report
+
+    console.print(f"wrote {write_report(open_root(root), seed)}", soft_wrap=True)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,33 @@ running: list[PipelineResult] = []
 
 
 class Make(beam.DoFn):
+    """Makes items one by one, or as many at a time, in threads, as their work says it pays."""
+
     def __init__(self, work: Work):
         self.work = work
 
+    def start_bundle(self):
+        self.at_once = getattr(self.work, "at_once", 1)
+        self.threads, self.making = ThreadPoolExecutor(self.at_once), set()
+
     def process(self, item: Any):
-        self.work.make(item)
+        if self.at_once == 1:
+            self.work.make(item)
+        else:
+            self.making.add(self.threads.submit(self.work.make, item))
+            self._wait(until=self.at_once - 1)
         return ()
+
+    def finish_bundle(self):
+        self._wait(until=0)
+        self.threads.shutdown()
+
+    def _wait(self, until: int) -> None:
+        """Waits until no more than so many are being made. Raises what any of them raised."""
+        while len(self.making) > until:
+            done, self.making = wait(self.making, return_when=FIRST_COMPLETED)
+            for one in done:
+                one.result()
 
 
 @dataclass

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -80,12 +80,12 @@ class Stage:
         return file_of(self.name, partition)
 
 
-def contents(commits: Iterable[Commit]) -> str:
-    """One digest for what many partitions say: of all their columns but `made_from`."""
+def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) -> str:
+    """One digest for what many partitions say in some columns; if not told which, in all but `made_from`."""
     sha256 = hashlib.sha256()
     for commit in commits:
         sha256.update(f"{commit.stage}/{commit.partition}".encode())
-        for column in sorted(commit.digests.keys() - {"made_from"}):
+        for column in sorted(commit.digests.keys() - {"made_from"} if columns is None else columns):
             sha256.update(commit.digests[column].encode())
     return sha256.hexdigest()[:32]
 

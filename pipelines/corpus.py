@@ -15,18 +15,23 @@ from pipelines.cards import read_card
 from pipelines.catalog import build_catalog, create
 from pipelines.commit import Commit, old_rows
 from pipelines.commits import read_commits, remove_partitions
+from pipelines.consent import read_opt_outs
+from pipelines.duplicates import MarkDuplicates
+from pipelines.excluded import Excluded, find_excluded
 from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
 from pipelines.images import CopyImages
 from pipelines.job import StageFailed, run_work
 from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
 from pipelines.ocr import ReadText
+from pipelines.ocr_engines import check_engine, prepare_engine
 from pipelines.parquet import Corrupt
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import StagePlan, todo
+from pipelines.report import write_report
 from pipelines.root import Root, point
 from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
-from pipelines.selection import Select, check_conditions, select, step_of
+from pipelines.selection import Select, check_conditions
 from pipelines.shards import (
     Card,
     PackShards,
@@ -39,7 +44,8 @@ from pipelines.shards import (
     shards_there,
 )
 from pipelines.sources import open_source
-from schemas.config import Config, UserError, read_config
+from pipelines.step import CorpusStep
+from schemas.config import Config, UserError, read_config, with_engine
 from schemas.views import STAGES
 
 Progress = Callable[[int, int], None]  # partitions done, of how many
@@ -58,7 +64,7 @@ class Corpus:
     config: Config
     root: Root
     rows: Rows
-    makes: dict[str, PartitionStage]  # in order
+    makes: dict[str, PartitionStage | CorpusStep]  # in order, each from those before it
     selection: Select
     shards: tuple[Shards, ...]
 
@@ -68,6 +74,15 @@ class Corpus:
         if until is not None and until not in names:
             raise UserError(f"--until: no stage {until!r} here; there are {', '.join(names)}")
         return names[: names.index(until) + 1] if until else names
+
+    @property
+    def made(self) -> dict[str, PartitionStage | CorpusStep]:
+        """The stages between `rows` and `shards`."""
+        return self.makes | {"selection": self.selection}
+
+    def before(self, stage: str) -> list[str]:
+        names = self.stages()
+        return names[: names.index(stage)]
 
     def commits(self, *stages: str, write: bool = False) -> Commits:
         return {stage: read_commits(self.root, stage, write=write) for stage in stages}
@@ -84,10 +99,19 @@ class StageReport:
     reasons: dict[str, int]
 
 
-def open_corpus(path: str | Path) -> Corpus:
-    """The corpus of a configuration. Raises `UserError` for anything in it that cannot work; writes nothing."""
+def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
+    """The corpus of a configuration, `engine` in place of its OCR engine if given.
+
+    Raises `UserError` for anything in it that cannot work; writes nothing.
+    """
     config = read_config(path)
+    if engine is not None:
+        config = with_engine(config, engine)
     try:
+        if config.ocr:
+            check_engine(config.ocr)
+        opt_outs = read_opt_outs(config.fetch.opt_out if config.fetch else ())
+        excluded = Excluded(find_excluded(config.duplicates.exclude if config.duplicates else ()))
         check_conditions(config.sets)
         with duckdb.connect() as connection:
             create(connection, {})
@@ -95,7 +119,11 @@ def open_corpus(path: str | Path) -> Corpus:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     source = open_source(config.source)
-    stages = [CopyImages(source, config.images)] + ([ReadText(config.ocr)] if config.ocr else [])
+    stages: list[PartitionStage | CorpusStep] = [CopyImages(source, config.images, config.fetch, opt_outs)]
+    if config.duplicates:
+        stages.append(MarkDuplicates(config.duplicates, excluded))
+    if config.ocr:
+        stages.append(ReadText(config.ocr, duplicates=bool(config.duplicates)))
     return Corpus(
         name=Path(path).name,
         config=config,
@@ -123,7 +151,7 @@ def plan(corpus: Corpus, until: str | None = None) -> Plan:
     """What a run would make, and why. Writes nothing."""
     names, root = corpus.stages(until), corpus.root
     settlement = settle(root, corpus.rows)
-    commits = corpus.commits("rows", *corpus.makes, "selection")
+    commits = corpus.commits("rows", *corpus.made)
     gone = {p for file in settlement.vanished for p in file.partitions}
     commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
     waiting = {p: "new file" for file in settlement.new for p in file.partitions}
@@ -132,12 +160,18 @@ def plan(corpus: Corpus, until: str | None = None) -> Plan:
     rows = _rows_in(commits["rows"], waiting) if known else None
     plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
     commits["rows"] |= {p: None for p in waiting if p not in commits["rows"]}
-    for name, stage in corpus.makes.items():
-        waiting = todo(stage, commits, waiting)
-        rows = _rows_in(commits["rows"], waiting)
-        plans.append(StagePlan(name, waiting, rows, len(commits["rows"])))
+    for name, stage in corpus.made.items():
+        if isinstance(stage, CorpusStep):
+            planned = _plan_step(corpus, stage, commits, plans)
+            waiting = waiting | {p: why for p, why in planned.todo.items() if p not in commits[name]}
+        else:
+            waiting = todo(stage, commits, waiting)
+            # Rows that turn from left out to kept in a step that it reads are made too.
+            unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStep) for p in plans)
+            rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
+            planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
+        plans.append(planned)
         commits[name] |= {p: None for p in waiting if p not in commits[name]}
-    plans.append(_plan_selection(corpus, commits, waiting, bool(gone)))
     plans.append(_plan_shards(corpus, commits, plans[-1]))
     return Plan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
 
@@ -148,21 +182,15 @@ def _rows_in(commits: dict[int, Commit], partitions) -> int | None:
     return sum(c.rows for c in found) if all(found) else None
 
 
-def _plan_selection(corpus: Corpus, commits: Commits, waiting: dict[int, str], gone: bool) -> StagePlan:
-    upstream = {name: commits[name] for name in ("rows", *corpus.makes)}
+def _plan_step(corpus: Corpus, step: CorpusStep, commits: Commits, plans: list[StagePlan]) -> StagePlan:
+    upstream = {name: commits[name] for name in corpus.before(step.name)}
     every, why = commits["rows"], None
-    if waiting:
-        why = f"follows {list(upstream)[-1]}"
-    elif gone or not _is_selected(corpus, upstream, commits["selection"]):
-        why = "the corpus or a condition changed"
+    if changing := [plan.stage for plan in plans if plan.todo]:
+        why = f"follows {changing[-1]}"
+    elif not step.is_current(corpus.root, upstream, commits[step.name]):
+        why = "the corpus or its settings changed"
     rows = _rows_in(every, every) if why else 0
-    return StagePlan("selection", {p: why for p in every} if why else {}, rows, len(every))
-
-
-def _is_selected(corpus: Corpus, upstream: Commits, selection: dict[int, Commit]) -> bool:
-    """Whether the selection is that of the corpus as it is."""
-    whole = selection.keys() == upstream["rows"].keys()
-    return whole and step_of(corpus.root) == corpus.selection.fingerprint(upstream)
+    return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
 
 
 def _plan_shards(corpus: Corpus, commits: Commits, selection: StagePlan) -> StagePlan:
@@ -189,6 +217,10 @@ def _plan_shards(corpus: Corpus, commits: Commits, selection: StagePlan) -> Stag
 def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
     """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
     corpus.rows.source.files()  # a source that is not there is found before anything is written
+    if duplicates := corpus.makes.get("duplicates"):
+        duplicates.check()
+    if corpus.config.ocr:
+        prepare_engine(corpus.config.ocr)
     read_settled(corpus.root)
     with hold(corpus.root, wait):
         for before in runs(corpus.root):
@@ -203,9 +235,13 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
             ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
             with suppress(Corrupt):
                 build_catalog(corpus.root)
+            with suppress(Corrupt, OSError, UserError):
+                if isinstance(error, Exception) and read_settled(corpus.root):
+                    write_report(corpus.root)
             raise
         ledger.end("completed")
         build_catalog(corpus.root)
+        write_report(corpus.root)
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
@@ -220,8 +256,9 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
 
 def run_stage(corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet) -> StageReport:
     """Makes what is not current in one stage."""
-    step = {"rows": _run_rows, "selection": _run_selection, "shards": _run_shards}.get(name, _run_partitions)
-    made = step(corpus, ledger, name, progress)
+    make = {"rows": _run_rows, "shards": _run_shards}.get(name)
+    make = make or (_run_step if isinstance(corpus.made[name], CorpusStep) else _run_partitions)
+    made = make(corpus, ledger, name, progress)
     close_ledger(corpus.root, ledger)
     return report(corpus, name, made)
 
@@ -300,11 +337,11 @@ def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progres
     return len(items)
 
 
-def _run_selection(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
-    upstream = corpus.commits("rows", *corpus.makes, write=True)
-    if _is_selected(corpus, upstream, read_commits(corpus.root, name)):
+def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    step, upstream = corpus.made[name], corpus.commits(*corpus.before(name), write=True)
+    if step.is_current(corpus.root, upstream, read_commits(corpus.root, name)):
         return 0
-    select(corpus.root, ledger, corpus.selection, upstream)
+    step.run(corpus.root, ledger, upstream)
     return ledger.done(name)
 
 

@@ -25,7 +25,7 @@ GRACE = 5.0  # seconds
 
 
 class Work(Protocol):
-    """What a stage has a worker do with one item. Pickles."""
+    """What a stage has a worker do with one item. Pickles. May say `at_once`: how many a worker has in hand."""
 
     name: str
 

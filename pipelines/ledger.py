@@ -1,7 +1,8 @@
 """The ledger under `runs/<run>/`: what a run did and changed, and all that is measured.
 
 Workers leave a small file a partition, just before they commit it; at the end of a stage those become two Parquet
-files, `work-<stage>` and `changes-<stage>`. Nothing here is ever part of a data file, a fingerprint or a comparison.
+files, `work-<stage>` and `changes-<stage>`. What they measure of single rows stays one file a partition. Nothing here
+is ever part of a data file, a fingerprint or a comparison.
 """
 
 import json
@@ -18,7 +19,7 @@ import pyarrow as pa
 from pipelines.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.root import Root, point
 from schemas.arrow import Row
-from schemas.ledger import CHANGES, RUNS, WORK
+from schemas.ledger import CHANGES, MEASURED, RUNS, WORK
 
 
 def utc(seconds: float | None = None) -> str:
@@ -70,6 +71,11 @@ class Ledger:
         }  # fmt: skip
         note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
+
+    def measure(self, table: str, partition: int, rows: Sequence[Row]) -> None:
+        """Notes what was measured of a partition's rows, whether it comes to be committed or not."""
+        where = {"run": self.run, "partition": partition}
+        self._write(f"{table}-{partition:05d}", [where | row for row in rows], MEASURED[table])
 
     def done(self, stage: str) -> int:
         """How many partitions of a stage this run has put down so far."""

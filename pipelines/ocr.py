@@ -1,13 +1,15 @@
 """Reads the text printed in each image: `python -m pipelines.ocr my.toml`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.ocr_engines import identity, load_engine
+from pipelines.ocr_engines import identity, open_engine
+from pipelines.ocr_verdict import verdict
 from pipelines.partition import PartitionStage, Rejected, read_payload
+from pipelines.reading_order import in_reading_order
 from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.config import OcrConfig
@@ -21,53 +23,32 @@ def pixels(data: bytes) -> np.ndarray:
         return np.asarray(upright(image))
 
 
-def in_reading_order(lines: Iterable[OcrLine]) -> list[OcrLine]:
-    """Top to bottom, and left to right among lines that share more than half of their height."""
-    left = sorted(lines, key=lambda line: _middle(line["box"]))
-    ordered: list[OcrLine] = []
-    while left:
-        top, bottom = _extent(left[0]["box"])
-        row = [line for line in left if min(bottom, _extent(line["box"])[1]) - max(top, _extent(line["box"])[0])
-               > 0.5 * min(bottom - top, _height(line["box"]))]  # fmt: skip
-        row = row or left[:1]
-        ordered += sorted(row, key=lambda line: min(line["box"][::2]))
-        left = [line for line in left if not any(line is other for other in row)]
-    return ordered
-
-
-def _extent(box: list[float]) -> tuple[float, float]:
-    return min(box[1::2]), max(box[1::2])
-
-
-def _height(box: list[float]) -> float:
-    return _extent(box)[1] - _extent(box)[0]
-
-
-def _middle(box: list[float]) -> float:
-    return sum(_extent(box)) / 2
-
-
 @dataclass(frozen=True)
 class ReadText(PartitionStage):
     config: OcrConfig
+    duplicates: bool = False  # whether that stage is there: what it leaves out is not read
     chunk_rows: int = 100  # about a minute of work on one core
 
     name = "ocr"
+    version = 2
     schema = OCR
     reasons = REASONS
     retryable = frozenset(RETRYABLE)
-    reads = {"images": ("key", "sha256", "reason")}
     finds = {"images": ("byte_offset", "size")}
 
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        return {"images": ("key", "sha256", "reason")} | ({"duplicates": ("reason",)} if self.duplicates else {})
+
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump() | {"model": identity(self.config.engine)}
+        return self.config.model_dump(exclude={"easyocr"}) | {"model": identity(self.config)}
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
-        engine = load_engine(self.config.engine)
+        engine = open_engine(self.config)
         for row in rows:
             image = row["images"]
             if image["size"] is None:  # a conversation without an image
-                yield image["key"], {"lines": []}
+                yield image["key"], self.judged([])
                 continue
             data = read_payload(root, "images", image)
             try:
@@ -75,8 +56,12 @@ class ReadText(PartitionStage):
             except Exception as error:  # an engine's failure on one image must not stop the others
                 yield image["key"], Rejected("engine_failed", f"{type(error).__name__}: {error}")
                 continue
-            kept = [line for line in lines if line["text"].strip() and line["confidence"] >= self.config.min_confidence]
-            yield image["key"], {"lines": in_reading_order(kept)}
+            yield image["key"], self.judged(lines)
+
+    def judged(self, read: Sequence[OcrLine]) -> Row:
+        """What stands in the row of an image in which an engine read these lines."""
+        kept = [line for line in read if line["text"].strip() and line["confidence"] >= self.config.min_confidence]
+        return {"lines": in_reading_order(kept), "verdict": verdict(read, self.config)}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, old_rows, read_commit
 from pipelines.ledger import Ledger
@@ -24,9 +24,9 @@ UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its
 class Rejected(ValueError):
     """A row that did not work out: `reason` is a word of the stage's list, `detail` is for a person."""
 
-    def __init__(self, reason: str, detail: str = ""):
+    def __init__(self, reason: str, detail: str = "", measured: Row | None = None):
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.measured = reason, detail, measured
 
 
 class PartitionStage(Stage):
@@ -36,11 +36,15 @@ class PartitionStage(Stage):
     finds: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # stage -> columns that only say where bytes lie
     payload: ClassVar[bool] = False  # made rows carry `bytes`, which go into a tar beside the Parquet
     chunk_rows: ClassVar[int | None] = None  # costly rows are put down every so many, for a run that is killed
+    measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
+    at_once: int = 1  # partitions that a worker has in hand; more where it waits for others
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 
-        A row is {stage that is read: its columns}. Any order; in key order if the stage has a payload.
+        A row is {stage that is read: its columns}; a stage with a payload finds its own row of before there too, if it
+        had one. What comes out may hold `bytes`, and `measured` for the ledger. Any order; in key order if the stage
+        has a payload.
         """
         raise NotImplementedError
 
@@ -69,18 +73,21 @@ def make_partition(stage: PartitionStage, root: Root, ledger: Ledger, partition:
 
     incoming = read_inputs(stage, root, partition, upstream)
     identity = stage.identity()
-    made_from = {
-        key: digest([identity, [row[s][c] for s, columns in stage.reads.items() for c in columns]])
-        for key, row in incoming.items()
-    }
+    made_from = {key: digest([identity, _read(stage, row)]) for key, row in incoming.items()}
     old = old_rows(root, stage.file(partition))
     at_hand = {row["key"]: row for row in [*old, *read_chunks(root, stage, partition)]}
     at_hand = {key: row for key, row in at_hand.items() if row["made_from"] == made_from.get(key)}
-    left_out = {key: _left_out(row) for key, row in incoming.items()}
+    left_out = {key: left_out_by(row) for key, row in incoming.items()}
     todo = [key for key in incoming if key not in at_hand and not left_out[key]]
 
     pack = _Payload(root, stage, partition, now) if stage.payload else None
-    made = _made(stage, root, partition, {key: incoming[key] for key in todo}, made_from)
+    before = {}
+    if pack and now and now.version == stage.version:
+        before = {row["key"]: {stage.name: {**row, "payload": now.payload}} for row in old}
+    measured: list[Row] = []
+    made = _made(
+        stage, root, partition, {key: incoming[key] | before.get(key, {}) for key in todo}, made_from, measured
+    )
     rows = []
     for key in incoming:
         if left_out[key]:
@@ -95,6 +102,8 @@ def make_partition(stage: PartitionStage, root: Root, ledger: Ledger, partition:
         name, sha256 = pack.put()
         commit = replace(commit, payload=name, payload_sha256=sha256)
         point(f"{stage.name}:payload")
+    if measured:
+        ledger.measure(stage.measures, partition, measured)
     commit = commit_rows(root, ledger, stage, commit, rows, old, made=len(todo), started=started)
     drop_chunks(root, stage, partition)
     return commit
@@ -111,6 +120,10 @@ class MakePartitions:
     @property
     def name(self) -> str:
         return self.stage.name
+
+    @property
+    def at_once(self) -> int:
+        return self.stage.at_once
 
     def make(self, partition: int) -> None:
         make_partition(self.stage, self.root, self.ledger, partition)
@@ -133,7 +146,14 @@ def read_inputs(
     return {key: {name: rows[key] for name, rows in tables.items()} for key in first}
 
 
-def _left_out(row: Mapping[str, Row]) -> str | None:
+def _read(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
+    """What a stage reads of a row. Nulls are as if they were not there: so a row that nothing leaves out stays the same
+    when a stage that might have done so comes or goes."""
+    read = {f"{name}.{column}": row[name][column] for name, columns in stage.reads.items() for column in columns}
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def left_out_by(row: Mapping[str, Row]) -> str | None:
     """Which earlier stage left a row out, and why. The later stage says it in full: `images: truncated`."""
     for name, columns in row.items():
         if columns["reason"]:
@@ -147,8 +167,12 @@ def _blank(stage: Stage, key: str, made_from: str, reason: str | None, detail: s
     return {**row, "key": key, "reason": reason, "detail": detail or None, "made_from": made_from}
 
 
-def _made(stage: PartitionStage, root: Root, partition: int, todo: Mapping[str, dict], made_from: Mapping[str, str]):
-    """A function that gives the made row of a key, and its bytes, pulling the stage along as far as needed."""
+def _made(
+    stage: PartitionStage, root: Root, partition: int, todo: Mapping[str, dict], made_from: Mapping[str, str],
+    measured: list[Row],
+):  # fmt: skip
+    """A function that gives the made row of a key, and its bytes, pulling the stage along as far as needed; what was
+    measured is added to `measured`."""
     stream, ready, chunk = stage.make(todo.values(), root), {}, []
 
     def get(key: str) -> tuple[Row, bytes | None]:
@@ -157,10 +181,13 @@ def _made(stage: PartitionStage, root: Root, partition: int, todo: Mapping[str, 
             if isinstance(fields, Rejected):
                 if fields.reason not in stage.reasons:
                     raise TypeError(f"{stage.name}: {fields.reason!r} is not a declared reason") from fields
+                seen = fields.measured
                 ready[done] = _blank(stage, done, made_from[done], fields.reason, fields.detail), None
             else:
-                data = fields.pop("bytes", None)
+                data, seen = fields.pop("bytes", None), fields.pop("measured", None)
                 ready[done] = {**_blank(stage, done, made_from[done], None, None), **fields}, data
+            if seen:
+                measured.append({"key": done, **seen})
             if stage.chunk_rows:
                 chunk.append(ready[done][0])
                 if len(chunk) >= stage.chunk_rows:

@@ -1,7 +1,7 @@
 """What a run would do and why, from commits alone: nothing is computed, nothing is written."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.commit import Commit
@@ -23,15 +23,15 @@ class StagePlan:
 
 
 def todo(
-    stage: PartitionStage, commits: Mapping[str, Mapping[int, Commit]], upstream_todo: Mapping[int, str] = {}
+    stage: PartitionStage, commits: Mapping[str, Mapping[int, Commit]], upstream_todo: Collection[int] = ()
 ) -> dict[int, str]:
     """partition -> why it is not current. A partition whose input is to be made follows it, unless equal columns
     come out there."""
-    found, (first, *_) = {}, stage.reads
+    found, (first, *_), last = {}, stage.reads, [*stage.reads][-1]
     own, fingerprints = commits.get(stage.name, {}), {}
     for partition in commits[first]:
         if partition in upstream_todo:
-            found[partition] = f"follows {first}" if partition in own else "new"
+            found[partition] = f"follows {last}" if partition in own else "new"
             continue
         inputs = stage.declared({name: commits[name][partition] for name in stage.reads})
         known = tuple(digest for columns in inputs.values() for digest in columns.values())

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipelines.commit import Stage, bucket_of, canonical, digest, key_of, replace_rows
 from pipelines.commits import read_commits
@@ -198,7 +199,7 @@ def read_rows_of(stage: Rows, file: Settled, buckets: dict[int, Any]) -> Iterato
             continue
         names[key] = nth = names.get(key, 0) + 1
         row = {name: None for name in stage.schema.names} | said
-        row |= {"key": key, "extra": json_of(said.get("extra") or {})}
+        row |= {"key": key, "host": host_of(row["url"]), "extra": json_of(said.get("extra") or {})}
         if nth > 1:
             row["key"] = _key_in(bucket, file.buckets, key, str(nth))
             if row["reason"] is None:
@@ -223,6 +224,14 @@ def _finished(stage: Rows, identity: str, row: Row) -> Row:
     row = row | {name: unicode(value) for name, value in row.items() if isinstance(value, str)}
     content = [row[n] for n in stage.schema.names if n not in {*stage.places, "made_from"}]
     return row | {"made_from": digest([identity, content])}
+
+
+def host_of(url: str | None) -> str | None:
+    """The host of a URL, in lower case; none if it has none, or is no URL."""
+    try:
+        return urlsplit(url or "").hostname
+    except ValueError:
+        return None
 
 
 def unicode(text: str) -> str:

@@ -3,7 +3,6 @@
 A corpus step: one SQL condition a set, over the whole corpus. Only partition files whose rows changed are replaced.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,20 +11,18 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog import check_condition, connect, create, one_line, stage_files
-from pipelines.commit import Commit, Stage, contents, digest, replace_rows
-from pipelines.ledger import Ledger
+from pipelines.commit import digest
 from pipelines.partition import UPSTREAM
-from pipelines.root import Root, point
+from pipelines.root import Root
+from pipelines.step import CorpusStep, Upstream
 from schemas.arrow import Row
 from schemas.config import SetConfig, UserError
 from schemas.selection import REASONS, SELECTION
 from schemas.views import TARGETS, literal
 
-STEP = "selection/step.json"
-
 
 @dataclass(frozen=True)
-class Select(Stage):
+class Select(CorpusStep):
     sets: Mapping[str, SetConfig]
 
     name = "selection"
@@ -36,10 +33,14 @@ class Select(Stage):
     def settings(self) -> dict[str, Any]:
         return {name: config.model_dump(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
 
-    def fingerprint(self, upstream: Mapping[str, Mapping[int, Commit]]) -> str:
-        """Of the whole step: every column of the corpus may stand in a condition."""
-        commits = (commit for stage in upstream.values() for commit in stage.values())
-        return digest([self.identity(), contents(commits)])
+    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+        with connect(root, stage_files(root, upstream)) as connection:
+            try:
+                answer = connection.sql(_question(self.sets)).to_arrow_reader(50_000)
+                for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
+                    yield partition, _placed(self, list(rows))
+            except duckdb.Error as error:
+                raise UserError(f"sets: {one_line(error)}") from None
 
 
 def check_conditions(sets: Mapping[str, SetConfig]) -> None:
@@ -52,31 +53,6 @@ def check_conditions(sets: Mapping[str, SetConfig]) -> None:
                 connection.sql(_question({name: config}))
             except duckdb.Error as error:
                 raise UserError(f"sets.{name}.where: {one_line(error)}") from None
-
-
-def step_of(root: Root) -> str | None:
-    """The fingerprint of the last selection that was finished."""
-    try:
-        return json.loads(root.read(STEP))["fingerprint"]
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def select(root: Root, ledger: Ledger, stage: Select, upstream: Mapping[str, Mapping[int, Commit]]) -> None:
-    """Replaces the partition files whose rows change, then notes that the step is done."""
-    answered = set()
-    with connect(root, stage_files(root, upstream)) as connection:
-        try:
-            answer = connection.sql(_question(stage.sets)).to_arrow_reader(50_000)
-            for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
-                replace_rows(root, ledger, stage, partition, _placed(stage, list(rows)))
-                answered.add(partition)
-        except duckdb.Error as error:
-            raise UserError(f"sets: {one_line(error)}") from None
-    for partition in upstream["rows"].keys() - answered:  # a partition that a source left empty
-        replace_rows(root, ledger, stage, partition, [])
-    root.write(STEP, json.dumps({"fingerprint": stage.fingerprint(upstream)}).encode())
-    point("selection:step")
 
 
 def _rows(reader) -> Iterator[Row]:

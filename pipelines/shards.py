@@ -56,7 +56,8 @@ SELECT r.partition, r.part_of, list({PICTURE} ORDER BY r.part) AS pictures
 FROM rows r JOIN images i ON i.partition = r.partition AND i.key = r.key
 WHERE r.part_of IS NOT NULL GROUP BY r.partition, r.part_of"""
 DOCUMENT = """to_json({{'key': c.key, 'task': p.task, 'url': c.url, {said}, 'extra': c.extra, 'width': c.width,
-       'height': c.height, 'sha256': c.sha256, 'phash': c.phash, 'ocr': c.ocr_lines}})::VARCHAR"""
+       'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
+       'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict}})::VARCHAR"""
 SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
@@ -68,7 +69,7 @@ class Shards(Stage):
     config: SetConfig
 
     name = "shards"
-    version = 2
+    version = 3
     schema = SAMPLES
     reasons = {}
 

@@ -14,13 +14,16 @@ from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
 from pipelines.rows import NOTES, SETTLED, read_settled, stages_of
-from pipelines.selection import STEP
+from pipelines.step import NOTE
 from pipelines.tar import BLOCK, header
-from schemas import images, ocr, rows, selection
+from schemas import duplicates, images, ocr, rows, selection
 from schemas.shards import Card, ShardEntry
 from schemas.views import STAGES
 
-REASONS = {"rows": rows.REASONS, "images": images.REASONS, "ocr": ocr.REASONS, "selection": selection.REASONS}
+REASONS = {
+    "rows": rows.REASONS, "images": images.REASONS, "duplicates": duplicates.REASONS, "ocr": ocr.REASONS,
+    "selection": selection.REASONS,
+}  # fmt: skip
 CHUNK = 1 << 20  # bytes
 
 
@@ -222,9 +225,9 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
     Raises `Corrupt` for a commit that cannot be read: nobody knows what it names.
     """
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
-    named = {SETTLED, LOCK, CATALOG, STEP}
+    named = {SETTLED, LOCK, CATALOG}
     for stage in stages_of(root):
-        named.add(f"{stage}/{CACHE}")
+        named |= {f"{stage}/{CACHE}", f"{stage}/{NOTE}"}
         commits, files = read_commits(root, stage), root.files(stage)
         for name in filter(is_partition, files):
             partition = int(name.removesuffix(".parquet"))

@@ -1,11 +1,13 @@
 """One TOML file for everything: read, checked, and answered in one line when something in it is wrong."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
 
 class UserError(Exception):
@@ -72,9 +74,46 @@ class ImagesConfig(Table):
     max_aspect_ratio: float = Field(20, ge=1)           # of the longer side to the shorter one
 
 
+def _is_contact(text: str) -> str:
+    if not re.fullmatch(r"[!-~]*(@|://)[!-~]+", text):
+        raise PydanticCustomError("contact", "write a mail address or page where the owners of servers can reach you")
+    return text
+
+
+class FetchConfig(Table):
+    contact: Annotated[str, AfterValidator(_is_contact)]        # goes out with every request
+    in_flight: int = Field(256, ge=1)                   # URLs asked at once, a worker process
+    per_host: int = Field(4, ge=1)                      # of those, of one host
+    connect_seconds: float = Field(5, gt=0)             # to find and reach a server
+    read_seconds: float = Field(10, gt=0)               # in which not one byte comes
+    deadline: float = Field(30, gt=0)                   # seconds that one try may take, redirects included
+    tries: int = Field(2, ge=1)
+    honour_robots_tag: bool = True                      # X-Robots-Tag: noai, noimageai, noindex, noimageindex
+    robots_txt: bool = False                            # ask for it, and do as it says
+    opt_out: tuple[Location, ...] = ()                  # files with a host or pattern of URLs a line, left alone
+    check_hash: bool = True                             # against the source's columns sha256, md5 or hash
+    allow_hosts: tuple[str, ...] = ()                   # that may be at private addresses, with all below them
+
+
+class DuplicatesConfig(Table):
+    near: int = Field(3, ge=-1, le=8)                   # bits in which perceptual hashes may differ; -1: equal bytes
+    exclude: tuple[Location, ...] = ()                  # images to keep out: folders of them, or lists of hashes
+
+
+class EasyOcrConfig(Table):
+    languages: tuple[str, ...] = Field(("en",), min_length=1)   # EasyOCR's own codes
+    models: str = Field("easyocr-models", min_length=1)         # folder of its weights
+    download: bool = False                                      # fetch weights that are missing when a run begins
+    gpu: bool = False
+
+
 class OcrConfig(Table):
-    engine: Literal["rapidocr"] = "rapidocr"
+    engine: Literal["rapidocr", "easyocr"] = "rapidocr"
+    easyocr: EasyOcrConfig = EasyOcrConfig()            # read only if that is the engine
     min_confidence: float = Field(0.5, ge=0, le=1)      # lines below are left out
+    good_confidence: float = Field(0.9, ge=0, le=1)     # a good text: mean of its lines, weighted by characters
+    good_length: int = Field(3, ge=1)                   # letters and digits; East Asian ones count twice
+    good_share: float = Field(0.9, ge=0, le=1)          # of its characters are in lines that make sense
 
 
 class SetConfig(Table):
@@ -97,6 +136,8 @@ class Config(Table):
     root: str = Field(min_length=1)
     source: SourceConfig = Field(discriminator="kind")
     images: ImagesConfig = ImagesConfig()
+    fetch: FetchConfig | None = None                    # without it, no URL is asked for
+    duplicates: DuplicatesConfig | None = None          # without it, duplicates stay
     ocr: OcrConfig | None = None                        # without it, no text is read
     sets: dict[SetName, SetConfig] = {}
     gates: dict[str, str] = {}                          # name -> SQL condition on the run
@@ -124,7 +165,30 @@ def read_config(path: str | Path) -> Config:
     below = getattr(source, "path", None)
     if below and f"{root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
         raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
-    return config.model_copy(update={"root": root, "source": source})
+    ocr = config.ocr
+    if ocr:
+        models = _beside(here, ocr.easyocr.models)
+        ocr = ocr.model_copy(update={"easyocr": ocr.easyocr.model_copy(update={"models": models})})
+    duplicates = config.duplicates
+    if duplicates:
+        exclude = tuple(_beside(here, place) for place in duplicates.exclude)
+        duplicates = duplicates.model_copy(update={"exclude": exclude})
+    fetch = config.fetch
+    if fetch:
+        fetch = fetch.model_copy(update={"opt_out": tuple(_beside(here, file) for file in fetch.opt_out)})
+    return config.model_copy(
+        update={"root": root, "source": source, "fetch": fetch, "duplicates": duplicates, "ocr": ocr}
+    )
+
+
+def with_engine(config: Config, engine: str) -> Config:
+    """The configuration with another OCR engine. Raises `UserError` if there is none of that name, or no OCR."""
+    engines = get_args(OcrConfig.model_fields["engine"].annotation)
+    if engine not in engines:
+        raise UserError(f"--engine: no engine {engine!r}; there are {', '.join(engines)}")
+    if config.ocr is None:
+        raise UserError("--engine: no text is read without the table [ocr]; add it")
+    return config.model_copy(update={"ocr": config.ocr.model_copy(update={"engine": engine})})
 
 
 def _source_beside(here: Path, source: SourceConfig) -> SourceConfig:
@@ -165,8 +229,9 @@ def _one_line(error: ValidationError) -> str:
 
 def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:
     """The fields that are known at a place in the file."""
-    tables = {"images": ImagesConfig, "ocr": OcrConfig, "sets": SetConfig, "beam": BeamConfig}
-    return sorted((SOURCES[kind] if kind else tables[loc[0]] if loc else Config).model_fields)
+    tables = {"": Config, "images": ImagesConfig, "fetch": FetchConfig, "duplicates": DuplicatesConfig,
+              "ocr": OcrConfig, "ocr.easyocr": EasyOcrConfig, "sets": SetConfig, "beam": BeamConfig}
+    return sorted((SOURCES[kind] if kind else tables.get(".".join(map(str, loc))) or tables[loc[0]]).model_fields)
 
 
 TEMPLATE = """\
@@ -183,9 +248,19 @@ min_side = 10                           # pixels; smaller images are left out, w
 # max_pixels = 100000000                # looked at before decoding
 # max_aspect_ratio = 20                 # of the longer side to the shorter one
 
+[duplicates]                            # leave this table out and duplicates stay
+near = 3                                # bits in which 64-bit perceptual hashes may differ; -1: only equal bytes
+# exclude = ["mmbench", "takedown.txt"] # images to keep out: folders of them; lists of hashes, text or Parquet
+
 [ocr]                                   # leave this table out and no text is read
-engine = "rapidocr"
+engine = "rapidocr"                     # or "easyocr"
 min_confidence = 0.5                    # lines below are left out
+# good_confidence = 0.9                 # texts below, or too short, or of signs that make no sense, teach nothing
+
+# [ocr.easyocr]                         # needs the extra [easyocr], and its weights
+# languages = ["en"]                    # RapidOCR's one model is for Latin letters, Chinese and Japanese
+# models = "easyocr-models"             # the folder of its weights; download = true fetches those that are missing
+# gpu = false
 
 [sets.train]                            # one shard set; add as many as you like
 where = "width >= 64 and height >= 64"  # SQL over the view `samples`
@@ -211,7 +286,16 @@ TEMPLATE_SOURCES = {
     "laion": 'path = "laion/*.parquet"                # URL and TEXT; every other column goes along, as `extra`\n'
              '# images = "pictures"                   # a folder of bytes that are here already …\n'
              '# image_column = "image_path"           # … and the column that names a row\'s file in it\n'
-             "rows_per_partition = 1000\n",
+             "rows_per_partition = 1000\n\n"
+             "# [fetch]                               # leave this table out and no URL is asked for\n"
+             '# contact = "you@example.org"           # a mail address or page; goes out with every request\n'
+             "# in_flight = 256                       # URLs asked at once, and of one host, a worker process\n"
+             "# per_host = 4\n"
+             "# deadline = 30                         # seconds that one of its tries may take\n"
+             "# tries = 2\n"
+             "# honour_robots_tag = true              # X-Robots-Tag: noai, noimageai, noindex, noimageindex\n"
+             "# robots_txt = false\n"
+             '# opt_out = ["opt-out.txt"]             # a host, or a pattern of URLs, a line\n',
     "conversations": 'path = "conversations.json"             # MiniCPM-V\'s: id, image(s), conversations\n'
                      '# images = "pictures"                   # where its image paths start from\n'
                      "rows_per_partition = 1000\n",

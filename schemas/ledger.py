@@ -39,6 +39,19 @@ class ChangeRow(TypedDict):
     after: str | None       # JSON of the columns that changed; an added row stands in the stage's view
 
 
+class FetchRow(TypedDict):
+    run: str
+    partition: int
+    key: str
+    host: str | None        # of the URL as the source has it, as in `rows`
+    status: int | None      # HTTP's, of the last answer; none if there was no answer
+    tries: int              # in which it was asked for; none of them if its host was left alone
+    milliseconds: int       # of the last try: connecting, redirects and reading
+    bytes: int              # of the last body
+
+
 RUNS = arrow_schema(RunRow)
 WORK = arrow_schema(WorkRow)
 CHANGES = arrow_schema(ChangeRow)
+FETCHES = arrow_schema(FetchRow)
+MEASURED = {"fetches": FETCHES}     # of single rows, by the workers that made them

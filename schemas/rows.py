@@ -8,6 +8,7 @@ from schemas.arrow import arrow_schema
 class SourceRow(TypedDict):
     key: str                # 16 hex digits of the SHA-256 of what names the sample in its source
     url: str | None         # where a source of URLs says the image is
+    host: str | None        # of the URL, in lower case
     text: str | None        # the alt text or caption, as it came
     conversation: str | None     # JSON: {"turns": [{"role", "content"}], "images": [its marks for them, in order]}
     part_of: str | None     # key of the row whose conversation shows this image too
@@ -17,6 +18,7 @@ class SourceRow(TypedDict):
     byte_offset: int | None      # where in the file the bytes begin
     size: int | None        # how many bytes there are
     sha256: str | None      # of the bytes, where the source has them at hand
+    checksum: str | None    # of the bytes, as the source says: `sha256:` or `md5:` and hex digits
     extra: str              # whatever else the source says, as one JSON object
     reason: str | None      # why the row goes no further; None when all is well
     detail: str | None      # what exactly went wrong, for a person

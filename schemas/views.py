@@ -4,22 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from schemas.duplicates import DUPLICATES
 from schemas.images import IMAGES
-from schemas.ledger import CHANGES, RUNS, WORK
-from schemas.ocr import OCR
+from schemas.ledger import CHANGES, FETCHES, RUNS, WORK
+from schemas.ocr import GOOD, OCR
 from schemas.rows import ROWS
 from schemas.selection import SELECTION
 from schemas.shards import SAMPLES
 
-STAGES = {"rows": ROWS, "images": IMAGES, "ocr": OCR, "selection": SELECTION}
-LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES}
+STAGES = {"rows": ROWS, "images": IMAGES, "duplicates": DUPLICATES, "ocr": OCR, "selection": SELECTION}
+LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES}
 
 # task -> what it teaches to say, a column of `candidates`
-TARGETS = {"caption": "text", "ocr": "ocr_text", "conversation": "conversation"}
+TARGETS = {"caption": "text", "ocr": "ocr_target", "conversation": "conversation"}
 
 # Columns of a stage's view beyond those of its files.
 ADDED = {
-    "rows": {"host": "lower(regexp_extract(url, '^[a-zA-Z]+://(?:[^/@?#]*@)?([^/:?#]+)', 1))"},
     "ocr": {
         "text": "array_to_string([line.text for line in lines], chr(10))",
         "confidence": "list_avg([line.confidence for line in lines])",
@@ -31,15 +31,18 @@ SHARD = {
     "tar": "parse_filename(filename, true) || '.tar'",
 }
 
-CANDIDATES = """
+CANDIDATES = f"""
 SELECT r.partition, r.key, r.url, r.host, r.text, r.conversation, r.part_of, r.part, r.extra::JSON AS extra,
-       i.format, i.width, i.height, i.size, i.sha256, i.phash,
-       o.lines AS ocr_lines, o.text AS ocr_text, o.confidence AS ocr_confidence,
-       coalesce(r.reason, nullif(i.reason, 'upstream'), nullif(o.reason, 'upstream')) AS reason,
+       i.format, i.width, i.height, i.size, i.sha256, i.phash, d.of AS duplicate_of,
+       o.lines AS ocr_lines, o.text AS ocr_text, o.confidence AS ocr_confidence, o.verdict AS ocr_verdict,
+       CASE WHEN o.verdict = '{GOOD}' THEN o.text END AS ocr_target,
+       coalesce(r.reason, nullif(i.reason, 'upstream'), nullif(d.reason, 'upstream'),
+                nullif(o.reason, 'upstream')) AS reason,
        CASE WHEN r.reason IS NOT NULL THEN 'rows' WHEN i.reason IS NOT NULL THEN 'images'
-            WHEN o.reason IS NOT NULL THEN 'ocr' END AS left_out_by
+            WHEN d.reason IS NOT NULL THEN 'duplicates' WHEN o.reason IS NOT NULL THEN 'ocr' END AS left_out_by
 FROM rows r
 LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
+LEFT JOIN duplicates d ON d.partition = r.partition AND d.key = r.key
 LEFT JOIN ocr o ON o.partition = r.partition AND o.key = r.key
 """
 
@@ -56,10 +59,18 @@ ACCOUNTING = "\nUNION ALL ".join(
     for number, stage in enumerate(STAGES)
 )
 
-YIELD_BY_HOST = """
-SELECT host, count(*) AS rows, count(*) FILTER (reason IS NULL) AS kept,
-       round(kept / rows, 4) AS kept_share, mode(reason) AS main_reason
-FROM samples WHERE host IS NOT NULL GROUP BY host
+# Joins only what was left out, by the stage that did: `samples` would join everything.
+LOST = "\nUNION ALL ".join(
+    f"SELECT partition, key, reason FROM {stage} WHERE reason IS NOT NULL AND reason != 'upstream'" for stage in STAGES
+)
+YIELD_BY_HOST = f"""
+SELECT host, count(*) AS rows, count(*) FILTER (lost.reason IS NULL) AS kept,
+       round(kept / count(*), 4) AS kept_share, mode(lost.reason) AS main_reason,
+       any_value(asked.median_milliseconds) AS median_milliseconds
+FROM rows LEFT JOIN ({LOST}) AS lost USING (partition, key)
+LEFT JOIN (SELECT host, median(milliseconds) AS median_milliseconds FROM fetches WHERE tries > 0 GROUP BY host)
+          AS asked USING (host)
+WHERE host IS NOT NULL GROUP BY host
 """
 
 VIEWS = {

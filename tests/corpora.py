@@ -102,7 +102,7 @@ def data_files(root: Path) -> dict[str, str]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
         and "runs" not in path.relative_to(root).parts
-        and path.name not in ("_commits.parquet", "lock.json", "catalog.duckdb")
+        and path.name not in ("_commits.parquet", "lock.json", "catalog.duckdb", "report.html")
     }
 
 

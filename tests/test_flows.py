@@ -208,7 +208,7 @@ def test_the_flow_publishes_the_numbers_of_stats(server, built):
     assert [(line["stage"], line["rows in"], line["reason"], line["rows"]) for line in table] == [
         ("rows", 6, "kept", 6),
         ("images", 6, "kept", 5),
-        ("", "", "unreadable", 1),
+        ("", "", "not_an_image", 1),
         ("selection", 6, "kept", 5),
         ("", "", "upstream", 1),
     ]
@@ -224,7 +224,7 @@ def test_every_stage_is_a_task_with_its_progress(server, built):
 
 
 def test_prefect_keeps_paths_and_no_results(server, built):
-    assert server.run_of("five")["parameters"] == {"config": "five.toml", "until": None, "wait": 0.0}
+    assert server.run_of("five")["parameters"] == {"config": "five.toml", "until": None, "wait": 0.0, "engine": None}
     assert {path.name for path in built.iterdir()} == {"five.toml", "pictures", "corpus"}
     assert not (server.home / "storage").exists()
 

@@ -41,13 +41,13 @@ def bomb(width: int, height: int) -> bytes:
 FRAMES = {"save_all": True, "append_images": [NOISE]}
 WHOLE = {kind: encoded(NOISE, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
 LEFT_OUT = {
-    "random bytes": (bytes(range(256)) * 8, "unreadable"),
-    "nothing": (b"", "unreadable"),
-    "text": (b"this is no image", "unreadable"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "unreadable"),
-    "a pickle": (b"cos\nsystem\n(S'touch pwned'\ntR.", "unreadable"),
-    "HTML": (b"<!DOCTYPE html><html><body>404</body></html>", "web_page"),
-    "HTML after blanks": (b"\n\n  <HTML><head></head></HTML>", "web_page"),
+    "random bytes": (bytes(range(256)) * 8, "not_an_image"),
+    "nothing": (b"", "not_an_image"),
+    "text": (b"this is no image", "not_an_image"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "not_an_image"),
+    "a pickle": (b"cos\nsystem\n(S'touch pwned'\ntR.", "not_an_image"),
+    "HTML": (b"<!DOCTYPE html><html><body>404</body></html>", "not_an_image"),
+    "HTML after blanks": (b"\n\n  <HTML><head></head></HTML>", "not_an_image"),
     **{f"half a {kind}": (data[: len(data) // 2], "truncated") for kind, data in WHOLE.items() if kind != "TIFF"},
     **{f"the head of a {kind}": (WHOLE[kind][:20], "truncated") for kind in ("JPEG", "PNG", "WEBP", "GIF")},
     "a bomb": (bomb(50_000, 50_000), "too_many_pixels"),

@@ -20,10 +20,12 @@ from corpora import ONE_PROCESS, data_files, picture, write_tar
 
 from pipelines.catalog import query
 from pipelines.corpus import open_corpus
+from pipelines.duplicates import MarkDuplicates
 from pipelines.images import CopyImages
 from pipelines.ledger import runs
 from pipelines.ocr import ReadText
 from pipelines.root import Root
+from pipelines.selection import Select
 from pipelines.verify import clean_root, verify_root
 from schemas.views import STAGES
 
@@ -44,6 +46,7 @@ WHO = {  # comes to a point that stages share
     "chunk": [stage.name for stage in (CopyImages, ReadText) if stage.chunk_rows],
     "recorded": list(STAGES),
     "committed": list(STAGES),
+    "step": [stage.name for stage in (MarkDuplicates, Select)],
     "changes": list(ORDER),
     "work": list(ORDER),
 }
@@ -159,6 +162,9 @@ path = "{source}"
 
 [images]
 max_bytes = {max_bytes}
+
+[duplicates]
+near = -1
 
 [ocr]
 min_confidence = {min_confidence}
@@ -407,7 +413,7 @@ def test_a_rebuild_ends_where_a_build_from_nothing_does(changed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage, victim", list(zip(ORDER, ["all", "run", "job", "worker", "run"])))
+@pytest.mark.parametrize("stage, victim", list(zip(ORDER, ["all", "run", "run", "job", "worker", "run"], strict=True)))
 def test_killed_at_a_random_moment(clean, tmp_path, stage, victim):
     config, killed = kill_at_random(replace(clean, beam=""), stage, victim, tmp_path)
     finish(config)

@@ -238,8 +238,8 @@ def test_every_planted_fault_is_what_its_row_says():
             image, reason = None, rejected.reason
         found[planted] += 1
         expected = {
-            "truncated": {"truncated"}, "random_bytes": {"unreadable"},
-            "html": {"web_page"}, "tiny": {"too_small"},
+            "truncated": {"truncated"}, "random_bytes": {"not_an_image"},
+            "html": {"not_an_image"}, "tiny": {"too_small"},
         }.get(planted, {None})  # fmt: skip
         assert reason in expected, (planted, reason)
         assert (of is not None) == planted.endswith("duplicate")

@@ -1,10 +1,13 @@
 """LAION-style Parquet: a URL and its alt text a row, and whatever else the row says (similarity, punsafe, WIDTH, …).
 
 Everything else goes along as `extra`, for conditions such as `extra.similarity::double > 0.3`. Where a column names
-files that are here already, the bytes come from them.
+files that are here already, the bytes come from them. Columns `sha256`, `md5` or `hash`, as img2dataset and DataComp
+have them, are checksums of the bytes; LAION-2B's `hash` is not: 64 bits of the URL and text.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipelines.sources.source import SourceFile
 from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, is_inside, text_of
@@ -13,6 +16,7 @@ from schemas.config import UserError
 
 USUAL = {"url_column": URL_COLUMNS, "text_column": TEXT_COLUMNS}
 LOCAL = {"image_column": IMAGE_COLUMNS}
+CHECKSUMS = {64: "sha256", 32: "md5"}  # by their hex digits
 
 
 class Laion(Tables):
@@ -33,6 +37,7 @@ class Laion(Tables):
             url, text = text_of(record.get(url_column)), text_of(record.get(text_column))
             extra = {name: value for name, value in record.items() if name not in (url_column, text_column)}
             row = {"names": (str(url), str(text)), "url": url, "text": text, "extra": extra}
+            row["checksum"] = checksum(extra)
             path = text_of(record.get(local[0])) if local else None
             if is_inside(path):
                 row |= {"file": path}
@@ -42,3 +47,14 @@ class Laion(Tables):
 
     def _names(self, file: str) -> list[str]:
         return self.columns(file, USUAL | (LOCAL if self.config.image_column else {}))
+
+
+def checksum(record: Mapping[str, Any]) -> str | None:
+    """What a record says the bytes' SHA-256 or MD5 is; what is no such thing by its length says nothing."""
+    values = {str(name).lower(): str(value).lower() for name, value in record.items()}
+    for name in ("sha256", "md5", "hash"):
+        value = values.get(name, "")
+        kind = CHECKSUMS.get(len(value))
+        if kind and name in (kind, "hash") and re.fullmatch("[0-9a-f]+", value):
+            return f"{kind}:{value}"
+    return None

@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from test_kills import LEFT, ORDER, VANISHED, finish, kill_at, kill_at_random, pictures, points, stage_of
 
+from schemas.views import STAGES
+
 VICTIMS = ("worker", "run", "job", "all")
 
 
@@ -54,7 +56,7 @@ def main(kills: int) -> None:
             print(n, what, found, file=sys.stderr, flush=True)
             shutil.rmtree(folder)
     print(json.dumps({
-        "benchmark": "kills", "kills": kills, "pictures": sum(row["rows"] for row in clean.accounting) // 4,
+        "benchmark": "kills", "kills": kills, "pictures": sum(row["rows"] for row in clean.accounting) // len(STAGES),
         "files": len(clean.files), "files_unequal": faults["files"], "problems": faults["problems"],
         "rows_unaccounted": faults["rows"], "ledger_unequal": faults["ledger"],
         "processes_left": sum(LEFT in said for said in failed), "failed": failed,

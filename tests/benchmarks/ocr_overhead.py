@@ -46,6 +46,7 @@ TOML = """
 root = "corpus"
 [source]
 kind = "scenes"
+planted = 0
 count = {images}
 rows_per_partition = 25
 [ocr]

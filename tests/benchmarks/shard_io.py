@@ -58,9 +58,11 @@ def make_samples(root: Root, count: int) -> tuple[list[Row], dict[str, bytes]]:
         for number in range(count):
             image = draws.randbytes(IMAGE)
             digest = sha256(image).hexdigest()
+            offset = tar.add(f"{digest[:16]}.jpeg", image)
+            picture = {"byte_offset": offset, "size": IMAGE, "sha256": digest, "ext": "jpeg"}
             samples.append({
-                "key": digest[:16], "task": "caption", "ext": "jpeg", "sha256": digest, "payload": "00000.tar",
-                "byte_offset": tar.add(f"{digest[:16]}.jpeg", image), "size": IMAGE, "made_from": digest,
+                "key": digest[:16], "task": "caption", "pictures": [picture], "payload": "00000.tar",
+                "made_from": digest,
                 "document": json.dumps({"number": number, "text": "x" * 580}), "target": f"{number:060d}",
             })  # fmt: skip
             images[samples[-1]["key"]] = image

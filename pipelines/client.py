@@ -1,0 +1,153 @@
+"""One request to a server of a stranger: so long and no longer, so large and no larger, and nothing else is taken."""
+
+import errno
+import resource
+import socket
+import ssl
+import time
+import zlib
+from asyncio import timeout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from pipelines.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
+from pipelines.hosts import Failed
+from schemas.config import FetchConfig
+
+KEPT_OPEN = 2.0  # seconds that a connection waits for the next URL of its host
+FILES = 10_000  # that a worker may have open, connections included
+OURS = {
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENOSPC, errno.EDQUOT,
+    errno.EFBIG, errno.EIO, errno.EROFS,
+}  # fmt: skip  # faults of this machine, not of a server
+OFFLINE = {errno.ENETUNREACH, errno.ENETDOWN}
+
+Headers = CIMultiDictProxy[str]
+
+
+class Client:
+    """An HTTP client that keeps no cookies, knows no credentials, asks no proxy, and reaches public addresses alone."""
+
+    def __init__(self, config: FetchConfig):
+        """Is made, and used, where an event loop runs."""
+        self.allowed = frozenset(name.lower() for name in config.allow_hosts)
+        allow_many_files()
+        connector = aiohttp.TCPConnector(
+            resolver=Resolver(config.in_flight), use_dns_cache=False, socket_factory=checked_socket, limit=0,
+            keepalive_timeout=KEPT_OPEN,
+        )  # fmt: skip
+        agent = f"Mozilla/5.0 (compatible; Shardmill/{version('shardmill')}; +{config.contact})"
+        self.session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
+            headers={"User-Agent": agent, "Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, connect=config.connect_seconds, sock_read=config.read_seconds),
+        )  # fmt: skip
+
+    async def get(
+        self, url: URL, seconds: float, limit: int, wanted: Callable[[int, Headers], bool],
+        write: Callable[[bytes], object],
+    ) -> tuple[int, Headers]:  # fmt: skip
+        """Status and headers; the body is written piece by piece if it is `wanted`. Raises `Failed`."""
+        exempt.set(is_below(url.raw_host.rstrip("."), self.allowed) is not None)
+        with failures():
+            async with timeout(seconds), self.session.get(url, allow_redirects=False) as response:
+                if wanted(response.status, response.headers):
+                    size, unpack = 0, unpacker(response.headers)
+                    if (response.content_length or 0) > limit:
+                        raise too_large(limit)
+                    while piece := await response.content.readany():
+                        piece = unpack.decompress(piece, limit + 1 - size) if unpack else piece
+                        size += len(piece)
+                        if size > limit:
+                            raise too_large(limit)
+                        write(piece)
+                    response.release()
+                else:
+                    response.close()
+                return response.status, response.headers
+
+
+def url_of(text: str, base: URL | None = None) -> URL:
+    """A URL as it is asked for: no user, no password, no fragment. Raises `Failed` if it is none of http or https."""
+    try:
+        url = URL(text.strip())
+        url = base.join(url) if base else url
+        if url.scheme in ("http", "https") and url.raw_host:
+            return url.with_user(None).with_fragment(None)
+    except ValueError as error:
+        raise Failed("bad_url", f"{text!r}: {error}") from None
+    raise Failed("bad_url", f"{text!r} is no address of the web")
+
+
+def too_large(limit: int) -> Failed:
+    return Failed("too_large", f"more than {limit} bytes")
+
+
+def unpacker(headers: Headers):
+    """What undoes the compression of a body, though none was asked for; None if there is none."""
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return None
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32)
+    raise Failed("bad_answer", f"Content-Encoding: {encoding}, which was not asked for")
+
+
+def retry_after(headers: Headers) -> float:
+    """Seconds that a server wants to be left alone, which may be said as a date; 0 if it says nothing of the kind."""
+    said = headers.get("Retry-After", "").strip()
+    try:
+        return float(said) if said.isdecimal() else max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Says in one of the stage's words what went wrong. What is this machine's own fault stays as it is."""
+    try:
+        yield
+    except Failed:
+        raise
+    except TimeoutError as error:
+        raise Failed("timeout", str(error) or "the whole of it took too long", again=True) from None
+    except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        raise Failed("tls", str(error)) from None
+    except aiohttp.ClientConnectorError as error:
+        if error.os_error.errno in OURS and not isinstance(error.os_error, socket.gaierror):
+            raise
+        raise unreachable(error.os_error) from None
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
+        raise Failed("connection", str(error) or "closed", again=True) from None
+    except OSError as error:
+        if error.errno in OURS:
+            raise
+        raise Failed("connection", str(error), again=True) from None
+    except aiohttp.InvalidURL as error:
+        raise Failed("bad_url", str(error)) from None
+    except (aiohttp.ClientError, HttpProcessingError, ValueError, zlib.error) as error:
+        raise Failed("bad_answer", f"{type(error).__name__}: {error}") from None
+
+
+def unreachable(error: OSError) -> Failed:
+    """Why no connection came about."""
+    if isinstance(error, Blocked):
+        return Failed("blocked_address", error.strerror)
+    if isinstance(error, socket.gaierror):
+        return Failed("dns", error.strerror, again=can_pass(error), offline=can_pass(error))
+    return Failed("connection", str(error), again=True, offline=error.errno in OFFLINE)
+
+
+def allow_many_files() -> None:
+    """Lifts this process's own limit of open files, 256 on some machines, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,152 @@
+"""Samples to look at, with thumbnails and OCR boxes: some of each shard set, and some rows left out under each reason.
+
+Which ones is decided by hash(seed, key) alone: the same ones are shown for as long as they are there.
+"""
+
+import io
+import math
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import duckdb
+from PIL import ExifTags
+
+from pipelines.commit import Commit
+from pipelines.parquet import Corrupt
+from pipelines.partition import UPSTREAM, read_payload
+from pipelines.root import Root
+from schemas.arrow import Row
+from schemas.pictures import open_image, upright
+from schemas.views import literal
+
+SIDE = 256  # pixels of a thumbnail's longer side
+BYTES = 16_000  # of a thumbnail, about
+PIXELS = 25_000_000  # a larger image is not decoded for a thumbnail, if it cannot be decoded smaller
+SETS, SAMPLES = 24, 60  # sets that are shown, and samples of all of them together
+EXAMPLES = 8  # rows of each reason
+LINES, TURNS, PICTURES = 100, 6, 6  # boxes of an image; turns and images of a conversation
+TEXT = 3000  # characters of a text
+TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
+
+Place = tuple[int, str]  # partition, key
+
+FIRST = "min_by({{'partition': partition, 'key': key, 'detail': {detail}}}, md5({seed} || key), {most}) AS places"
+
+TURN = f"{{'role': left(t.role, 20), 'content': left(t.content, {TEXT}), 'characters': length(t.content)}}"
+SAID = """from_json(r.conversation, '{"turns": [{"role": "VARCHAR", "content": "VARCHAR"}], "images": ["VARCHAR"]}')"""
+SHOWN = f"""
+SELECT r.partition, r.key, left(r.url, {TEXT}) AS url, left(r.file, {TEXT}) AS file, left(r.member, {TEXT}) AS member,
+       r.part_of, r.part, left(r.text, {TEXT}) AS text, length(r.text) AS characters,
+       [{TURN} FOR t IN {SAID}.turns[:{TURNS}]] AS turns, len({SAID}.turns) AS turn_count, {SAID}.images AS marks,
+       i.format, i.width, i.height, i.size, i.byte_offset, i.sha256, d.of, d.distance, d.reason AS duplicate,
+       o.lines[:{LINES}] AS lines, len(o.lines) AS line_count, left(o.text, {TEXT}) AS read,
+       length(o.text) AS read_characters, o.verdict
+FROM rows r
+LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
+LEFT JOIN duplicates d ON d.partition = r.partition AND d.key = r.key
+LEFT JOIN ocr o ON o.partition = r.partition AND o.key = r.key
+"""
+
+
+# Which ones
+
+
+def pick_samples(connection: duckdb.DuckDBPyConnection, seed: int, last: str) -> list[Row]:
+    """{set, task, rows, places} of each shard set; before there is a selection, of what the last stage kept."""
+    first = FIRST.format(detail="NULL", seed=literal(f"{seed}/"), most=max(EXAMPLES, SAMPLES // 2))
+    if last != "selection":
+        names, placed = "NULL AS set, NULL AS task", f"{last} WHERE reason IS NULL"
+    else:
+        names, placed = "set, task", "(SELECT partition, key, unnest(samples, recursive := true) FROM selection)"
+    found = rows_of(connection, f"SELECT {names}, count(*) AS rows, {first} FROM {placed} GROUP BY ALL ORDER BY ALL")
+    most = max(EXAMPLES, SAMPLES // max(2, len(found)))
+    return [one | {"places": (one["places"] or [])[:most]} for one in found[:SETS]]
+
+
+def pick_left_out(connection: duckdb.DuckDBPyConnection, seed: int, stage: str) -> list[Row]:
+    """{reason, rows, places} of each reason of a stage; a place has its row's detail."""
+    first = FIRST.format(detail=f"left(detail, {TEXT})", seed=literal(f"{seed}/"), most=EXAMPLES)
+    left_out = f"reason IS NOT NULL AND reason != {literal(UPSTREAM)}"
+    sql = f"SELECT reason, count(*) AS rows, {first} FROM {stage} WHERE {left_out} GROUP BY reason"
+    return rows_of(connection, f"{sql} ORDER BY rows DESC, reason")
+
+
+def rows_of(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:
+    return connection.sql(sql).to_arrow_table().to_pylist()
+
+
+# What they are
+
+
+def cards(
+    connection: duckdb.DuckDBPyConnection, root: Root, images: Mapping[int, Commit], places: set[Place]
+) -> dict[Place, Row]:
+    """What is known of some rows, each with `pictures`: its own, and those that its conversation shows besides, or the
+    one that it is a duplicate of."""
+    found = {place: row for row in _shown(connection, "key", {key for _, key in places})
+             if (place := (row["partition"], row["key"])) in places}  # fmt: skip
+    parts = {place: [row] if row["size"] else [] for place, row in found.items()}
+    for row in _shown(connection, "part_of", {key for (_, key), row in found.items() if row["turns"]}):
+        parts.get((row["partition"], row["part_of"]), []).append(row)
+    kept = {row["key"]: row for row in _shown(connection, "key", {row["of"] for row in found.values() if row["of"]})
+            if row["size"] and not row["duplicate"]}  # fmt: skip
+    for place, row in found.items():
+        parts[place] += [kept[row["of"]]] if row["of"] in kept else []
+    with ThreadPoolExecutor(4) as pool:
+        drawn = {p: pool.map(lambda row: picture(root, images, row), rows[:PICTURES]) for p, rows in parts.items()}
+        return {p: row | {"pictures": list(drawn[p]), "picture_count": len(parts[p])} for p, row in found.items()}
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, column: str, keys: set[str]) -> list[Row]:
+    """The rows of which a column holds one of these keys."""
+    if not keys:
+        return []
+    wanted = ", ".join(map(literal, sorted(keys)))
+    return rows_of(connection, f"{SHOWN} WHERE r.{column} IN ({wanted}) ORDER BY r.partition, r.part, r.key")
+
+
+def picture(root: Root, images: Mapping[int, Commit], row: Row) -> Row:
+    """A row's thumbnail with its OCR boxes, or a note of why there is none."""
+    if not row["size"]:
+        return {"key": row["key"], "note": f"the image of {row['key']} was left out"}
+    payload = images[row["partition"]].payload if row["partition"] in images else None
+    try:
+        data = read_payload(root, "images", {**row, "payload": payload})
+    except (Corrupt, OSError) as error:
+        return {"key": row["key"], "note": str(error)}
+    try:
+        return {"key": row["key"], "note": None, **thumbnail(data), "boxes": boxes(row["lines"] or [])}
+    except Exception as error:  # decoders raise whatever they like on bytes from strangers
+        return {"key": row["key"], "note": f"no thumbnail: {error}"}
+
+
+def thumbnail(data: bytes) -> dict[str, Any]:
+    """A small WebP of an image as a data URI, its width and height, and those of the image itself; all upright."""
+    with open_image(data) as image:
+        full = image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in TURNED else image.size
+        image.draft(None, (2 * SIDE, 2 * SIDE))  # of a JPEG only so many pixels are decoded
+        if image.width * image.height > PIXELS:
+            raise ValueError(f"{image.width}x{image.height} is too large")
+        small = upright(image)
+    small.thumbnail((SIDE, SIDE))
+    for quality in (75, 50, 25, 5):
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=quality)
+        if buffer.tell() <= BYTES:
+            break
+    source = "data:image/webp;base64," + b64encode(buffer.getvalue()).decode()
+    return {"source": source, "width": small.width, "height": small.height, "full": full}
+
+
+def boxes(lines: Iterable[Row]) -> list[Row]:
+    """{points, text, confidence} of each line with four corners; points as SVG takes them, in the image's pixels."""
+    return [
+        {
+            "points": " ".join(f"{x:.5g},{y:.5g}" for x, y in zip(line["box"][::2], line["box"][1::2], strict=True)),
+            "text": line["text"][:200], "confidence": line["confidence"],
+        }
+        for line in lines
+        if len(line["box"]) == 8 and all(map(math.isfinite, line["box"]))
+    ]  # fmt: skip

@@ -1,0 +1,141 @@
+"""How a corpus is spread: histograms of what is measured of its samples, those that were selected in front."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import duckdb
+
+from schemas.arrow import Row
+
+# One pass over the samples; everything below asks this table.
+MEASURED = """
+CREATE TEMP TABLE measured AS
+SELECT reason, host, format, width, height, size, ocr_verdict, ocr_confidence,
+       CASE WHEN ocr_verdict IS NOT NULL THEN length(ocr_text) END AS ocr_characters,
+       CASE WHEN conversation IS NULL AND part_of IS NULL THEN coalesce(length(text), 0) END AS characters
+FROM samples"""
+
+WIDTH, BASE, FEWEST = 300, 70, 12  # a drawing's width, where its bars stand, and the fewest bins it shows
+TICKS = 6
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values to numbered bins."""
+
+    bin: str  # SQL of a value's bin
+    begin: Callable[[float], float]  # the value at which a bin begins
+    place: Callable[[float], float]  # where a value stands, counted in bins
+    ticks: tuple[tuple[float, ...], ...]  # values to name, coarser ones first
+    say: Callable[[float], str]
+
+
+def number(value: float) -> str:
+    """A value in few characters: 0.5, 640, 2,000, 12k, 3.4M."""
+    if value < 10_000:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    size, unit = next((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= s)
+    return f"{value / size:.3g}{unit}"
+
+
+POWERS = tuple(10.0**n for n in range(13))
+LOG = Scale(
+    bin="floor(10 * log10({x}) + 1e-9)",
+    begin=lambda n: 10 ** (n / 10),
+    place=lambda v: 10 * math.log10(v),
+    ticks=(POWERS[::3], POWERS, tuple(m * v for v in POWERS for m in (1, 2, 5))),
+    say=number,
+)
+RATIO = Scale(
+    bin="floor(4 * log2({x}) + 0.5)",
+    begin=lambda n: 2 ** ((n - 0.5) / 4),
+    place=lambda v: 4 * math.log2(v) + 0.5,
+    ticks=((0.1, 1, 10), (0.1, 0.25, 0.5, 1, 2, 4, 10)),
+    say=lambda v: f"{v:.3g}:1" if v >= 1 else f"1:{1 / v:.3g}",
+)
+SHARE = Scale(
+    bin="least(floor(20 * {x} + 1e-9), 19)",
+    begin=lambda n: n / 20,
+    place=lambda v: 20 * v,
+    ticks=((0, 0.25, 0.5, 0.75, 1),),
+    say="{:.3g}".format,
+)
+
+# title -> a column of `measured` or an expression, its scale, and what a value of 0 means
+MEASURES = {
+    "width, pixels": ("width", LOG, ""),
+    "height, pixels": ("height", LOG, ""),
+    "width to height": ("width / height", RATIO, ""),
+    "file size, bytes": ("size", LOG, ""),
+    "caption, characters": ("characters", LOG, "without a caption"),
+    "text in the image, characters": ("ocr_characters", LOG, "without text"),
+    "OCR confidence, mean of an image": ("ocr_confidence", SHARE, ""),
+}
+COUNTED = {"formats": "format", "verdicts": "ocr_verdict"}
+
+
+def histograms(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+    """A drawing for each measure of which there are values."""
+    drawn = [histogram(connection, title, *measure) for title, measure in MEASURES.items()]
+    return [one for one in drawn if one["bars"] or one["none"]]
+
+
+def histogram(connection: duckdb.DuckDBPyConnection, title: str, x: str, scale: Scale, none: str) -> Row:
+    """{title, said, none, bars, ticks}: places and heights in a drawing of WIDTH units, whose bars stand on BASE."""
+    bins = connection.sql(f"""
+        SELECT {scale.bin.format(x=x)}::INTEGER AS bin, count(*), count(*) FILTER (reason IS NULL)
+        FROM measured WHERE {x} {">= 0" if scale is SHARE else "> 0"} GROUP BY bin ORDER BY bin""").fetchall()
+    ((zeros, least, middle, most),) = connection.sql(f"""
+        SELECT count(*) FILTER ({x} = 0), min({x}), quantile_disc({x}, 0.5), max({x}) FROM measured""").fetchall()
+    found = {"title": title, "none": f"{zeros:,} {none}" if none and zeros else "", "bars": [], "ticks": [], "said": ""}
+    if not bins:
+        return found
+    first, end = (0, 20) if scale is SHARE else widened(bins[0][0], bins[-1][0] + 1)
+    step, tallest, total = WIDTH / (end - first), max(rows for _, rows, _ in bins), sum(rows for _, rows, _ in bins)
+    for bin, rows, kept in bins:
+        begin, stop = (scale.say(scale.begin(n)) for n in (bin, bin + 1))
+        high, inner = (round(max(1, n / tallest * (BASE - 4)) if n else 0, 1) for n in (rows, kept))
+        found["bars"].append({
+            "x": round((bin - first) * step + 0.5, 1), "width": round(step - 1, 1),
+            "y": round(BASE - high, 1), "height": high, "kept_y": round(BASE - inner, 1), "kept_height": inner,
+            "said": f"{begin} to {stop}: {rows:,} ({rows / total:.1%}), {kept:,} of them selected",
+        })  # fmt: skip
+    for ticks in scale.ticks:
+        at = [(round((scale.place(v) - first) * step, 1), scale.say(v)) for v in ticks]
+        inside = [{"x": x, "said": said} for x, said in at if 0 <= x <= WIDTH]
+        if len(inside) <= TICKS:
+            found["ticks"] = inside
+    said = [scale.say(value) for value in (least, most, middle)]
+    found["said"] = f"all {said[0]}" if least == most else "{} to {}, median {}".format(*said)
+    return found
+
+
+def widened(first: int, end: int) -> tuple[int, int]:
+    """At least `FEWEST` bins, so that a single one is a bar and no wall."""
+    more = max(0, FEWEST - (end - first))
+    return first - more // 2, end + more - more // 2
+
+
+def counted(connection: duckdb.DuckDBPyConnection, column: str) -> list[Row]:
+    """{value, rows, kept, total} of the values of a column, the most frequent first."""
+    rows = connection.sql(f"""
+        SELECT {column}, count(*) AS rows, count(*) FILTER (reason IS NULL) FROM measured
+        WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY rows DESC, 1 LIMIT 20""").fetchall()
+    total = sum(rows for _, rows, _ in rows)
+    return [{"value": value, "rows": rows, "kept": kept, "total": total} for value, rows, kept in rows]
+
+
+def hosts(connection: duckdb.DuckDBPyConnection, most: int = 15) -> list[Row]:
+    """{host, rows, kept, main_reason} of the hosts that lost the most rows; the counts of `yield_by_host`."""
+    rows = connection.sql(f"""
+        SELECT host, count(*) AS rows, count(*) FILTER (reason IS NULL) AS kept
+        FROM measured WHERE host IS NOT NULL GROUP BY host HAVING kept < rows
+        ORDER BY rows - kept DESC, rows DESC, host LIMIT {most}""").fetchall()
+    names = [host for host, _, _ in rows]
+    why: dict[str, str] = {}
+    for host, reason in connection.execute("""
+            SELECT host, reason FROM measured WHERE host IN (SELECT unnest(?::VARCHAR[])) AND reason IS NOT NULL
+            GROUP BY ALL ORDER BY host, count(*) DESC, reason""", [names]).fetchall():  # fmt: skip
+        why.setdefault(host, reason)
+    return [{"host": h, "rows": rows, "kept": kept, "main_reason": why.get(h)} for h, rows, kept in rows]

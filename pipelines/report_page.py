@@ -1,0 +1,81 @@
+"""The page of a report: one HTML file that asks nothing of anybody, and shows what strangers wrote as text.
+
+Whatever is put in is escaped; characters that are not seen, or that turn others around, stand there by their code.
+"""
+
+import re
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from pipelines.report_template import PAGE, STYLE
+from pipelines.stats import share
+
+BRIEF, LINES = 180, 6  # characters and lines of a text before it is folded
+WHOLE = 3500  # characters of HTML that a folded text may take
+
+UNSEEN = Markup("<i class=u>{}</i>")
+LINK = re.compile(r"https?://[^\s\"'<>\\^`{|}]{1,2000}", re.IGNORECASE)
+
+
+def is_seen(character: str) -> bool:
+    """Whether a character may stand as it is. The joiners of Persian and of emoji, and wide blanks, may."""
+    return character.isprintable() or character in "\n\t\xa0\u3000\u200c\u200d"
+
+
+def visible(text: object, room: int = WHOLE) -> Markup:
+    """A text as HTML of at most about `room` characters; a run of one unseen character is its code and their number."""
+    pieces: list[Markup] = []
+    for unseen, run in groupby(str(text), key=lambda c: "" if is_seen(c) else c):
+        if unseen:
+            count = sum(1 for _ in run)
+            found = [UNSEEN.format(f"U+{ord(unseen):04X}" + (f" ×{count:,}" if count > 1 else ""))]
+        else:
+            found = map(escape, run)
+        for piece in found:
+            room -= len(piece)
+            if room < 0:
+                return Markup("").join([*pieces, Markup("<i class=u>…</i>")])
+            pieces.append(piece)
+    return Markup("").join(pieces)
+
+
+def brief(text: str) -> str:
+    """The beginning of a text, or all of one that is hardly longer."""
+    if len(text) <= 1.4 * BRIEF and text.count("\n") < LINES:
+        return text
+    return "\n".join(text[:BRIEF].split("\n")[:LINES])
+
+
+def is_link(url: str | None) -> bool:
+    """Whether a URL may be followed: nothing but http and https, and nothing that a browser would read otherwise."""
+    return bool(url and LINK.fullmatch(url) and all(map(is_seen, url)))
+
+
+def percent(part: int, whole: int) -> str:
+    return f"{100 * part / (whole or 1):.3f}"
+
+
+def size(bytes: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if bytes < 1000:
+            return f"{bytes:.3g} {unit}" if unit != "bytes" else f"{bytes:.0f} bytes"
+        bytes /= 1000
+    return f"{bytes:,.3g} TB"
+
+
+@cache
+def _template() -> Any:
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"n": "{:,}".format, "visible": visible, "brief": brief, "size": size}
+    made.globals |= {"share": share, "percent": percent, "is_link": is_link, "style": Markup(STYLE)}
+    return made.from_string(PAGE)
+
+
+def page(report: dict[str, Any]) -> str:
+    """The HTML of what `pipelines.report.gather` found."""
+    return _template().render(report).lstrip()

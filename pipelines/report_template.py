@@ -1,0 +1,387 @@
+"""How a report looks: its style and its template, for Jinja with everything escaped; see `pipelines.report_page`."""
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fbfaf7; --sheet: #ffffff; --ink: #23262b; --soft: #6b6f76; --line: #e3dfd6;
+  --faint: #efece5; --kept: #2f7a74; --pale: #b9d6d2; --lost: #c96a2b; --lost2: #e0975f; --lost3: #f0c39c;
+  --mark: #b3261e; --user: #eef3f8; }
+@media (prefers-color-scheme: dark) { :root { --paper: #17191c; --sheet: #1f2226; --ink: #e3e4e6; --soft: #9a9ea6;
+  --line: #33373d; --faint: #282c31; --kept: #5fb3aa; --pale: #2f4d4b; --lost: #e08a4f; --lost2: #b8683a;
+  --lost3: #7d4a2d; --mark: #ff8a80; --user: #26303a; } }
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; }
+body { margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: anywhere;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
+body > * { max-width: 1240px; margin-inline: auto; padding-inline: clamp(14px, 4vw, 40px); }
+h1 { font-size: 1.7rem; font-weight: 650; letter-spacing: -0.015em; margin: 2rem 0 0.2rem; }
+h2 { font-size: 1.15rem; font-weight: 650; margin: 3rem 0 0.2rem; padding-top: 1rem;
+  border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; font-weight: 650; margin: 1.8rem 0 0.6rem; }
+p { margin: 0.2rem 0; max-width: 75ch; }
+a { color: inherit; text-decoration-color: var(--soft); text-underline-offset: 2px; }
+code { font: 0.84em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.soft { color: var(--soft); font-weight: 400; } .note { color: var(--mark); }
+.bad { color: var(--mark); font-weight: 600; }
+nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; margin: 0.9rem 0 0; font-size: 0.92rem; }
+.numbers { display: flex; flex-wrap: wrap; gap: 0.6rem 2.6rem; margin: 1.2rem 0 0; }
+.numbers b { display: block; font-size: 1.75rem; font-weight: 600; line-height: 1.2;
+  font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--soft); text-align: left; }
+th, td { padding: 0.16rem 1.1rem 0.16rem 0; vertical-align: baseline; } .r { text-align: right; white-space: nowrap; }
+.stage { display: grid; grid-template-columns: 6.5rem 1fr 15.5rem; gap: 0.2rem 1rem; align-items: center;
+  margin: 0.9rem 0 0; }
+.stage b { font-weight: 600; } .stage > span { text-align: right; font-variant-numeric: tabular-nums; }
+.bar { display: flex; height: 20px; border-radius: 4px; overflow: hidden; background: var(--faint); }
+.bar i { flex: none; min-width: 1px; } .bar i + i { border-left: 1px solid var(--paper); }
+.kept { background: var(--kept); } .lost { background: var(--lost); }
+.lost:nth-of-type(3n) { background: var(--lost2); } .lost:nth-of-type(3n+1) { background: var(--lost3); }
+.before { background: repeating-linear-gradient(135deg, var(--line) 0 4px, var(--faint) 4px 8px); }
+.why { margin: 0.3rem 0 0.6rem 7.5rem; } .why code { white-space: nowrap; } .why td:last-child { color: var(--soft); }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); gap: 1.4rem 2rem;
+  margin-top: 1rem; }
+.charts h3 { margin: 0; font-size: 0.95rem; } .charts p { font-size: 0.82rem; min-height: 1.2em; }
+.chart { display: block; width: 100%; margin-top: 0.4rem; overflow: visible; }
+.chart .all { fill: var(--pale); } .chart .sel { fill: var(--kept); } .chart line { stroke: var(--line); }
+.chart text { fill: var(--soft); font-size: 10px; text-anchor: middle; } .chart g:hover .all { fill: var(--lost3); }
+.key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; vertical-align: -0.05em; }
+.pale { background: var(--pale); }
+.line { height: 8px; border-radius: 3px; min-width: 80px; width: 10vw; max-width: 140px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 220px), 1fr)); gap: 1.1rem; }
+.card { background: var(--sheet); border: 1px solid var(--line); border-radius: 8px; padding: 0.7rem; min-width: 0;
+  font-size: 0.87rem; line-height: 1.42; display: flex; flex-direction: column; gap: 0.5rem; overflow: hidden; }
+.pictures { display: flex; flex-wrap: wrap; gap: 6px; justify-content: center; background: var(--faint); padding: 8px;
+  margin: -0.7rem -0.7rem 0; border-radius: 7px 7px 0 0; align-items: center; min-height: 4rem; }
+figure { position: relative; margin: 0; max-width: 100%; flex: none; line-height: 0; }
+figure img { display: block; max-width: 100%; height: auto; }
+figure svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
+polygon { fill: #00d0ff14; stroke: #00b4dc; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+polygon.unsure { stroke: #ff8a00; fill: #ff8a0014; } polygon:hover { fill: #00d0ff66; }
+.several figure { max-width: calc(50% - 3px); }
+.t { white-space: pre-wrap; unicode-bidi: isolate; max-height: 30rem; overflow: hidden auto; }
+.label { display: block; color: var(--soft); font-size: 0.78rem; }
+.target > .label { color: var(--kept); font-weight: 600; }
+.turn { border-radius: 6px; padding: 0.3rem 0.5rem; background: var(--faint); margin-bottom: 0.3rem; }
+.turn.user { background: var(--user); margin-right: 1rem; } .turn.assistant { margin-left: 1rem; }
+.u { font: 0.72em/1 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; color: var(--mark); padding: 0 2px;
+  border: 1px solid; border-radius: 3px; margin: 0 1px; opacity: 0.85; white-space: nowrap; unicode-bidi: isolate; }
+summary { cursor: pointer; list-style: none; } summary::-webkit-details-marker { display: none; }
+summary .more { color: var(--soft); font-size: 0.78rem; text-decoration: underline dotted; white-space: nowrap; }
+details[open] > summary > .t { display: none; }
+.card footer { margin-top: auto; color: var(--soft); font-size: 0.76rem;
+  display: flex; flex-wrap: wrap; gap: 0 0.7rem; }
+.diff td { max-width: 34rem; } .foot { color: var(--soft); font-size: 0.82rem; margin-block: 3rem; }
+@media (max-width: 640px) { .stage { grid-template-columns: 1fr auto; } .stage .bar { grid-column: 1 / -1; order: 3; }
+  .why { margin-left: 0; } .charts { grid-template-columns: 1fr; } }
+@media print { body { background: none; } .card { break-inside: avoid; } }
+"""
+
+PAGE = """\
+{% macro words(text, characters) %}
+{% if characters > text|brief|length %}
+<details><summary><span class="t" dir="auto">{{ text|brief|visible }}</span>
+<span class="more">… {{ characters|n }} characters</span></summary>
+<div class="t" dir="auto">{{ text|visible }}</div>
+{% if characters > text|length %}
+<span class="soft">the first {{ text|length|n }} of {{ characters|n }} characters</span>
+{% endif %}
+</details>
+{% else %}
+<div class="t" dir="auto">{{ text|visible }}</div>
+{% endif %}
+{% endmacro %}
+
+{% macro where(url) %}
+{% if is_link(url) %}
+<a href="{{ url }}" rel="noopener noreferrer nofollow" referrerpolicy="no-referrer" target="_blank">
+{{- url[:60]|visible }}{{ "…" if url|length > 60 }}</a>
+{% else %}
+<code>{{ url[:60]|visible }}{{ "…" if url|length > 60 }}</code>
+{% endif %}
+{% endmacro %}
+
+{% macro drawn(picture) %}
+{% if picture.note %}
+<span class="note">{{ picture.note[:300]|visible }}</span>
+{% else %}
+<figure><img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}"
+ alt="the image of {{ picture.key }}" decoding="async">
+{% if picture.boxes %}
+<svg viewBox="0 0 {{ picture.full[0] }} {{ picture.full[1] }}" preserveAspectRatio="none">
+{% for box in picture.boxes %}
+<polygon points="{{ box.points }}"{{ ' class="unsure"'|safe if box.confidence < 0.8 }}><title>
+{{- loop.index }}. {{ box.text|visible|striptags }} ({{ "%.2f"|format(box.confidence) }})</title></polygon>
+{% endfor %}
+</svg>
+{% endif %}
+</figure>
+{% endif %}
+{% endmacro %}
+
+{% macro card(row, task, detail) %}
+<article class="card">
+{% if row.pictures %}
+<div class="pictures{{ " several" if row.pictures|length > 1 }}">
+{% for picture in row.pictures %}
+{{ drawn(picture) }}
+{% endfor %}
+</div>
+{% endif %}
+{% if detail %}
+<div><span class="label">left out because</span>{{ words(detail, detail|length) }}</div>
+{% endif %}
+{% if row.of %}
+<div><span class="label">duplicate of</span><code>{{ row.of|visible }}</code>
+{{- ", %d bits apart"|format(row.distance) if row.duplicate == "near_duplicate" }}</div>
+{% endif %}
+{% if row.turns %}
+<div{{ ' class="target"'|safe if task == "conversation" }}><span class="label">conversation</span>
+{% for turn in row.turns %}
+<div class="turn {{ turn.role }}"><span class="label">{{ turn.role|visible }}</span>
+{{ words(turn.content, turn.characters) }}</div>
+{% endfor %}
+{% if row.turn_count > row.turns|length %}
+<span class="soft">and {{ (row.turn_count - row.turns|length)|n }} more turns</span>
+{% endif %}
+</div>
+{% elif row.text is not none %}
+<div{{ ' class="target"'|safe if task == "caption" }}><span class="label">caption</span>
+{{ words(row.text, row.characters) }}</div>
+{% elif row.part_of %}
+<div class="soft">image {{ row.part }} of the conversation <code>{{ row.part_of|visible }}</code></div>
+{% else %}
+<div class="soft">no caption</div>
+{% endif %}
+{% if row.read %}
+<div{{ ' class="target"'|safe if task == "ocr" }}><span class="label">text in the image
+{{- ": " ~ row.verdict.replace("_", " ") if row.verdict }}
+{{- ", the first %d of %d lines drawn"|format(row.lines|length, row.line_count) if row.line_count > row.lines|length }}
+</span>{{ words(row.read, row.read_characters) }}</div>
+{% endif %}
+<footer><code>{{ row.key|visible }}</code>
+{% if row.picture_count > row.pictures|length %}
+<span>{{ row.pictures|length }} of {{ row.picture_count }} images</span>
+{% endif %}
+{% if row.width %}
+<span>{{ row.width }}×{{ row.height }} {{ row.format }}</span><span>{{ row.size|size }}</span>
+{% endif %}
+{% if row.url %}
+<span>{{ where(row.url) }}</span>
+{% elif row.file or row.member %}
+<span>{{ [row.file, row.member]|select|join(": ")|visible(200) }}</span>
+{% endif %}
+</footer>
+</article>
+{% endmacro %}
+
+{% macro sheet(one, task) %}
+<div class="cards">
+{% for place in one.places %}
+{% set row = cards.get((place.partition, place.key)) %}
+{% if row %}
+{{ card(row, task, place.detail) }}
+{% endif %}
+{% endfor %}
+</div>
+{% endmacro %}
+
+{% macro counts(title, found) %}
+{% if found %}
+<div><h3>{{ title }}</h3><table>
+{% for one in found %}
+<tr><td>{{ one.value|visible }}</td><td class="r">{{ one.rows|n }}</td>
+<td><div class="bar line" title="{{ one.kept|n }} of them selected"><i class="kept" style="width:
+{{- percent(one.kept, one.total) }}%"></i><i class="pale" style="width:
+{{- percent(one.rows - one.kept, one.total) }}%"></i></div></td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% endmacro %}
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline';
+ base-uri 'none'; form-action 'none'">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ name }}: what became of it</title>
+<style>{{ style }}</style>
+</head>
+<body>
+<header>
+<h1>{{ name|visible }}</h1>
+<p class="soft"><code>{{ root|visible }}</code></p>
+{% if run %}
+<p class="soft">last run <code>{{ run.run|visible }}</code>
+<span{{ ' class="bad"'|safe if run.status != "completed" }}>{{ run.status }}</span>
+{{- " " ~ run.ended[:19].replace("T", " ") ~ " UTC" if run.ended }}, shardmill {{ run.version|visible }}</p>
+{% if run.detail %}
+<p class="note">{{ run.detail|visible }}</p>
+{% endif %}
+{% else %}
+<p class="note">no run is on record here</p>
+{% endif %}
+<div class="numbers">
+<div><b>{{ rows|n }}</b>rows in</div>
+<div><b>{{ kept|n }}</b>{{ "selected" if last == "selection" else "kept so far" }}, {{ share(kept, rows) }}</div>
+<div><b>{{ samples|n }}</b>samples in {{ sets|length }} shard set{{ "s" if sets|length != 1 }}</div>
+</div>
+<nav>
+<a href="#funnel">Funnel</a> <a href="#spread">Distributions</a>
+{% for one in sheets %}
+<a href="#set-{{ loop.index }}">{{ (one.set or "Kept so far")|visible }}</a>
+{% endfor %}
+<a href="#left-out">Left out</a> <a href="#changes">Changes</a>
+</nav>
+</header>
+
+<main>
+<h2 id="funnel">What became of every row</h2>
+{% for note in notes %}
+<p class="note">{{ note|visible }}</p>
+{% endfor %}
+{% for stage in funnel %}
+<div class="stage"><b>{{ stage.stage }}</b>
+<div class="bar">
+<i class="kept" style="width:{{ percent(stage.kept, rows) }}%" title="kept: {{ stage.kept|n }}"></i>
+{% for why in stage.reasons %}
+<i class="lost" style="width:{{ percent(why.rows, rows) }}%" title="{{ why.reason }}: {{ why.rows|n }}"></i>
+{% endfor %}
+{% if stage.before %}
+<i class="before" style="width:{{ percent(stage.before, rows) }}%" title="left out before:
+ {{- " " }}{{ stage.before|n }}"></i>
+{% endif %}
+</div><span>{{ stage.kept|n }}
+<span class="soft">of {{ stage.rows|n }}, {{ share(stage.kept, stage.rows) }}</span></span></div>
+{% if stage.reasons %}
+<div class="why wide"><table>
+{% for why in stage.reasons %}
+<tr><td><a href="#left-{{ stage.stage }}-{{ why.reason }}"><code>{{ why.reason|visible }}</code></a></td>
+<td class="r">{{ why.rows|n }}</td><td class="r">{{ share(why.rows, stage.rows) }}</td><td>{{ why.meaning }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% if stage.missing %}
+<p class="note why">{{ stage.missing|n }} of {{ stage.partitions|n }} partitions are not there: not made yet,
+or damaged</p>
+{% endif %}
+{% endfor %}
+<p class="soft"><span class="key kept"></span> kept <span class="key lost"></span> left out here
+<span class="key before"></span> left out by an earlier stage; shares are of the rows that go in</p>
+
+<h3>Shard sets</h3>
+{% if sets %}
+<div class="wide"><table><tr><th>set</th><th>teaches</th><th>release</th><th class="r">samples</th>
+<th class="r">shards</th><th class="r">size</th></tr>
+{% for one in sets %}
+<tr><td>{{ one.set|visible }}</td><td>{{ one.task|visible }}</td><td><code>{{ one.release|visible }}</code></td>
+<td class="r">{{ one.samples|n }}</td><td class="r">{{ one.shards|length|n }}</td>
+<td class="r">{{ one.bytes|size }}</td></tr>
+{% endfor %}
+</table></div>
+{% else %}
+<p class="note">no shard set is published yet</p>
+{% endif %}
+
+<h2 id="spread">How it is spread</h2>
+{% if looked < partitions %}
+<p class="soft">from {{ looked|n }} of {{ partitions|n }} partitions; so are the samples below</p>
+{% endif %}
+{% if spread_note %}
+<p class="note">{{ spread_note|visible }}</p>
+{% elif charts or formats or verdicts %}
+<p class="soft"><span class="key pale"></span> all that was measured <span class="key kept"></span> selected of them</p>
+<div class="charts">
+{% for chart in charts %}
+<div><h3>{{ chart.title }}</h3><p class="soft">{{ [chart.said, chart.none]|select|join("; ") }}</p>
+<svg class="chart" viewBox="0 0 300 86" role="img">
+{% for bar in chart.bars %}
+<g><title>{{ bar.said }}</title>
+<rect class="all" x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"/>
+<rect class="sel" x="{{ bar.x }}" y="{{ bar.kept_y }}" width="{{ bar.width }}" height="{{ bar.kept_height }}"/></g>
+{% endfor %}
+<line x1="0" x2="300" y1="70.5" y2="70.5"/>
+{% for tick in chart.ticks %}
+<text x="{{ tick.x }}" y="83">{{ tick.said }}</text>
+{% endfor %}
+</svg></div>
+{% endfor %}
+{{ counts("format", formats) }}
+{{ counts("the text in an image", verdicts) }}
+</div>
+{% if hosts %}
+<h3>Hosts that lost the most</h3>
+<div class="wide"><table><tr><th>host</th><th class="r">rows</th><th class="r">kept</th><th class="r">share</th>
+<th></th><th>mostly</th></tr>
+{% for one in hosts %}
+<tr><td>{{ one.host|visible(200) }}</td><td class="r">{{ one.rows|n }}</td><td class="r">{{ one.kept|n }}</td>
+<td class="r">{{ share(one.kept, one.rows) }}</td><td><div class="bar line"><i class="kept" style="width:
+{{- percent(one.kept, one.rows) }}%"></i></div></td>
+<td><code>{{ (one.main_reason or "")|visible }}</code></td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% else %}
+<p class="note">nothing is measured yet</p>
+{% endif %}
+
+{% if sheet_note %}
+<h2>Samples</h2><p class="note">{{ sheet_note|visible }}</p>
+{% endif %}
+{% for one in sheets %}
+<h2 id="set-{{ loop.index }}">{{ "Shard set " ~ one.set if one.set else "Kept so far" }}</h2>
+<p class="soft">{{ one.places|length|n }} of {{ one.rows|n }} samples
+{{- ", each teaches " ~ teaches[one.task] if one.task }}, drawn by lot</p>
+{{ sheet(one, one.task) }}
+{% endfor %}
+
+<h2 id="left-out">Left out</h2>
+{% for stage in left_out %}
+{% if stage.note %}
+<p class="note">{{ stage.stage }}: {{ stage.note|visible }}</p>
+{% endif %}
+{% for one in stage.reasons %}
+<h3 id="left-{{ stage.stage }}-{{ one.reason }}">{{ stage.stage }}: {{ one.reason|visible }}
+<span class="soft">{{ one.rows|n }}, {{ one.meaning }}</span></h3>
+{{ sheet(one, None) }}
+{% endfor %}
+{% endfor %}
+{% if not left_out|selectattr("reasons")|list %}
+<p class="soft">nothing</p>
+{% endif %}
+</main>
+
+<section id="changes">
+<h2>What the last run changed</h2>
+{% if changes_note %}
+<p class="note">{{ changes_note|visible }}</p>
+{% elif changes %}
+<div class="wide"><table><tr><th>stage</th><th class="r">added</th><th class="r">changed</th>
+<th class="r">removed</th></tr>
+{% for one in changes %}
+<tr><td>{{ one.stage|visible }}</td><td class="r">{{ one.added|n }}</td><td class="r">{{ one.changed|n }}</td>
+<td class="r">{{ one.removed|n }}</td></tr>
+{% endfor %}
+</table></div>
+{% for one in changes if one.examples %}
+<h3>{{ one.stage|visible }}</h3>
+<div class="wide"><table class="diff"><tr><th>key</th><th></th><th>before</th><th>after</th></tr>
+{% for row in one.examples %}
+{% for part in row.parts %}
+<tr><td>{% if loop.first %}<code>{{ row.key|visible }}</code>{% endif %}</td>
+<td>{{ (part.column or row.change)|visible }}</td>
+<td>{{ words(part.before, part.before|length) }}</td><td>{{ words(part.after, part.after|length) }}</td></tr>
+{% endfor %}
+{% endfor %}
+</table></div>
+{% endfor %}
+{% else %}
+<p class="soft">nothing</p>
+{% endif %}
+</section>
+<div class="foot">Written anew by every run and by <code>shardmill report</code>; holds thumbnails and texts of the
+samples above, and can be deleted at any time.</div>
+</body>
+</html>
+"""

@@ -1,0 +1,139 @@
+"""Recall and precision of an OCR engine's lines on generated scenes whose printed text is known, by script.
+
+    python tests/benchmarks/ocr_quality.py [--scenes 500] [--side 448] [--seed 1] [--processes 2] [--fonts FILE ...]
+
+A scene has at most one printed text. It is found if a line says it, whitespace and case aside; recall is the share of
+printed texts that are found, precision the share of lines that are one. `none` are the scenes without text: what is
+read there is wrong. `by_script` is by the script that is printed; it has those for which a font has glyphs: Pillow's
+own for Latin, DejaVu Sans, where Pillow finds it, for Greek and Cyrillic, and what `--fonts` brings.
+
+`verdict` is of whole texts, as training would take them: `exact` is the share of the texts with the verdict "good" that
+say exactly what is printed, `exact_without` that share of all texts that are not empty, and `kept` the share of exact
+texts that the verdict keeps. `verdict_latin` is that of scenes with Latin text or none.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from PIL import ImageFont
+
+from pipelines.job import ONE_THREAD
+from pipelines.ocr import ReadText, pixels
+from pipelines.ocr_engines import open_engine
+from pipelines.sources.scenes import Scenes, has_glyphs, words
+from schemas.config import OcrConfig, ScenesConfig
+from schemas.ocr import GOOD
+from schemas.scenes import Scene, imagine
+
+MORE_WORDS = {
+    "chinese": ("营业中", "出口", "面包", "出租车", "酒店", "市场", "图书馆", "禁止停车"),
+    "japanese": ("ようこそ", "出口", "パン", "タクシー", "ホテル", "市場", "コーヒー", "駐車禁止"),
+    "korean": ("영업중", "출구", "빵집", "택시", "호텔", "시장", "도서관", "주차금지"),
+}
+
+
+class Wide(Scenes):
+    """Scenes with words in scripts beyond those of `schemas.scenes` too."""
+
+    def scene(self, number: int) -> Scene:
+        fonts = self.config.fonts
+        more = ((word, script) for script, those in MORE_WORDS.items() for word in those)
+        more = tuple(one for one in more if any(has_glyphs(font, one[0]) for font in fonts))
+        return imagine(self._draws(number, "scene"), words(fonts) + more)
+
+
+class Read(NamedTuple):
+    printed: str | None
+    script: str  # of the printed text; "none"
+    lines: list[str]
+    verdict: str
+    seconds: float  # of the processor
+
+
+def squeezed(text: str) -> str:
+    """A text without whitespace and case."""
+    return "".join(text.split()).casefold()
+
+
+def read(source: Wide, config: OcrConfig, number: int) -> Read:
+    """What an engine reads in one scene."""
+    engine, printed = open_engine(config), source.scene(number)["printed"]
+    image = pixels(source.load({"member": str(number)}))
+    start = time.process_time()
+    row = ReadText(config).judged(engine.read(image))
+    seconds = time.process_time() - start
+    lines = [squeezed(line["text"]) for line in row["lines"]]
+    script, text = (printed["script"], squeezed(printed["text"])) if printed else ("none", None)
+    return Read(text, script, lines, row["verdict"], seconds)
+
+
+def figures(reads: list[Read]) -> dict[str, float | int | None]:
+    """Counts, recall and precision; None where there is nothing to divide by."""
+    found = sum(one.printed in one.lines for one in reads)
+    printed, lines = sum(one.printed is not None for one in reads), sum(len(one.lines) for one in reads)
+    right = sum(line == one.printed for one in reads for line in one.lines)
+    return {"scenes": len(reads), "printed": printed, "lines": lines, "recall": share(found, printed),
+            "precision": share(right, lines)}  # fmt: skip
+
+
+def of_verdict(reads: list[Read]) -> dict[str, float | int | None]:
+    exact = [one for one in reads if one.printed and "".join(one.lines) == one.printed]
+    good = [one for one in reads if one.verdict == GOOD]
+    kept = [one for one in exact if one.verdict == GOOD]
+    return {"good": len(good), "exact": share(len(kept), len(good)),
+            "exact_without": share(len(exact), sum(bool(one.lines) for one in reads)),
+            "kept": share(len(kept), len(exact))}  # fmt: skip
+
+
+def share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def dejavu() -> list[str]:
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        return []
+    return ["DejaVuSans.ttf"]
+
+
+def main(scenes: int, side: int, seed: int, processes: int, fonts: list[str]) -> None:
+    os.environ.update(ONE_THREAD)
+    fonts = tuple(fonts or dejavu())
+    source = Wide(ScenesConfig(count=scenes, side=side, seed=seed, planted=0, fonts=fonts))
+    config = OcrConfig()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        reads = pool.map(partial(read, source, config), range(scenes), chunksize=5)
+    by_script = defaultdict(list)
+    for one in reads:
+        by_script[one.script].append(one)
+    known = [one for one in reads if one.script in ("latin", "none")]
+    print(json.dumps({
+        "benchmark": "ocr_quality", "engine": config.engine, "scenes": scenes, "side": side, "seed": seed,
+        "fonts": [Path(font).name for font in fonts], **figures(reads),
+        "by_script": {script: figures(some) for script, some in sorted(by_script.items())},
+        "verdict": of_verdict(reads), "verdict_latin": of_verdict(known),
+        "seconds_per_image": round(sum(one.seconds for one in reads) / scenes, 3),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    import ocr_quality  # under its own name, so that the processes can import it too
+
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--scenes", type=int, default=500)
+    options.add_argument("--side", type=int, default=448)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--processes", type=int, default=2)
+    options.add_argument("--fonts", nargs="*", default=[], help="font files for words in other scripts")
+    ocr_quality.main(**vars(options.parse_args()))
