@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 KEPT = 300.0  # seconds that an answer about a name is good for
 NAMES = 50_000  # whose answers are kept
+LOCAL = frozenset({"localhost"})
 
 # IANA's special-purpose registries, multicast, and the address at which Azure's machines find their host.
 SPECIAL = [
@@ -94,8 +95,12 @@ class Resolver(AbstractResolver):
             if len(self.known) >= NAMES:
                 self.known = {name: kept for name, kept in self.known.items() if not kept[1].done()}
             loop = asyncio.get_running_loop()
-            answer = loop.run_in_executor(self.threads, look_up, host, family)
-            answer.add_done_callback(lambda done: done.exception())  # who asked may be gone
+            if is_below(host, LOCAL):
+                answer = loop.create_future()
+                answer.set_result(look_up("127.0.0.1", family))
+            else:
+                answer = loop.run_in_executor(self.threads, look_up, host, family)
+                answer.add_done_callback(lambda done: done.exception())  # who asked may be gone
             self.known[host, family] = now + KEPT, answer
         return answer
 
@@ -105,8 +110,6 @@ class Resolver(AbstractResolver):
 
 def look_up(host: str, family: int) -> list[tuple[Any, ...]]:
     """What the machine's resolver says of a name. Raises `gaierror`."""
-    if host == "localhost" or host.endswith(".localhost"):
-        host = "127.0.0.1"
     return socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
 
 

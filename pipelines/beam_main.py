@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from pipelines.job import Work
@@ -81,7 +81,10 @@ def main(failed: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
     try:
-        pipeline = beam.Pipeline(runner=config.runner, options=PipelineOptions(config.options))
+        options = PipelineOptions(config.options)
+        if len(items) == 1:  # a local runner needs no other process
+            options.view_as(DirectOptions).direct_running_mode = "in_memory"
+        pipeline = beam.Pipeline(runner=config.runner, options=options)
     except Exception as error:  # argparse, which reads the options, ends in the same way by itself
         print(_one_line(error), file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,7 @@ Which file belongs to which partitions is settled in `root.json` when a file is 
 source that loses ten rows keeps every other row where it was. A file is split again only when it has changed.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from schemas.views import STAGES
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
 SETTLED = "root.json"
 BEFORE_SETTLED = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
+NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what a bad name leads to
 NOTES = "rows/split"  # one small file a range that was split, until root.json says so
 
 
@@ -257,6 +259,10 @@ def _hashed(source: Source, row: Row) -> Row:
         return {"reason": "no_image", "detail": f"{row['file']} is not there"}
     except EOFError as error:
         return {"reason": "cut_tar", "detail": str(error)}
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_FILE:
+            raise  # a disk or a network fails, and not the row
+        return {"reason": "no_image", "detail": f"{row['file']!r} is no file: {error}"[:1000]}
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

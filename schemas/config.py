@@ -59,6 +59,7 @@ class ScenesConfig(Table):
     side: int = Field(224, ge=32, le=4096)  # pixels
     noise: float = Field(0.5, ge=0, le=1)   # share of alt texts that are not simply true
     planted: float = Field(0.08, ge=0, le=1)    # share of pictures that are duplicates or broken
+    questions: int = Field(0, ge=0)         # in a conversation about each picture; 0 for no conversations
     fonts: tuple[str, ...] = ()             # font files beside Pillow's own, for words in other scripts
     rows_per_partition: Rows = 1000
 
@@ -263,9 +264,7 @@ min_confidence = 0.5                    # lines below are left out
 # gpu = false
 
 [sets.train]                            # one shard set; add as many as you like
-where = "width >= 64 and height >= 64"  # SQL over the view `samples`
-task = "caption"                        # or "ocr": the target is the text in the image; or "conversation"
-# weight = 0.1                          # keep a tenth, always the same one
+{task}# weight = 0.1                          # keep a tenth, always the same one
 samples_per_shard = 1000
 
 [gates]                                 # conditions on a run; if one fails, the shards published before stay
@@ -308,6 +307,15 @@ TEMPLATE_SOURCES = {
 }
 
 
+TEMPLATE_TASKS = {
+    "": 'where = "width >= 64 and height >= 64"  # SQL over the view `samples`\n'
+        'task = "caption"                        # or "ocr": the target is the text in the image; or "conversation"\n',
+    "conversations": 'where = "true"                          # SQL over the view `samples`\n'
+                     'task = "conversation"\n',
+}
+
+
 def template(path: Path, kind: str) -> str:
     """A short, commented configuration for a kind of source."""
-    return TEMPLATE.format(name=path.name, stem=path.stem, kind=kind, source=TEMPLATE_SOURCES[kind])
+    task = TEMPLATE_TASKS.get(kind, TEMPLATE_TASKS[""])
+    return TEMPLATE.format(name=path.name, stem=path.stem, kind=kind, source=TEMPLATE_SOURCES[kind], task=task)

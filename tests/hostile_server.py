@@ -46,7 +46,7 @@ PHOTOGRAPH = photograph()
 def image(path: str) -> bytes:
     """The image at a path: the photograph with the path as its comment, so that no two are the same."""
     comment = path.encode()
-    return PHOTOGRAPH[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + PHOTOGRAPH[2:]
+    return PHOTOGRAPH[:20] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + PHOTOGRAPH[20:]
 
 
 HTML = b"<!DOCTYPE html><html><body>This image has moved.</body></html>"

@@ -127,6 +127,7 @@ def test_json_lines_and_entries_without_an_id(here):
         (None, None, "conversations is no list of turns"),
         ([], None, "conversations is no list of turns"),
         ([{"role": "user"}], None, "a turn is no {role, content}"),
+        ([{"role": ["user"], "content": "hi"}], None, "a turn is no {role, content}"),
         ([{"role": "human", "content": "hi"}], None, "a turn is no {role, content}"),
         ([{"role": "user", "content": "hi"}], None, "no turn of the assistant: nothing to learn"),
         (turns("hi"), 5, "image is no path, and no {mark: path}"),
@@ -155,3 +156,23 @@ def test_a_file_that_is_no_list_is_answered_in_one_line(text, complaint, here):
     said = say("run", here / "my.toml")
     assert said.code == 2 and said.err.startswith(f"shardmill: source.path: all.json {complaint}")
     assert len(said.err.splitlines()) == 1 and not (here / "corpus").exists()
+
+
+def test_names_that_are_no_files_and_halves_of_characters_stop_nothing(here):
+    (here / "pictures/folder.png").mkdir()
+    names = ["3.png\0", ".", "folder.png/", "0.png/x", "x" * 300 + ".png", "folder.png"]
+    strange = [{"id": f"n{n}", "image": name, "conversations": turns("What?")} for n, name in enumerate(names)]
+    half = {"id": "half", "image": "3.png", "conversations": turns("half \ud800 a pair"), "note": "\udfff"}
+    (here / "all.json").write_text(json.dumps([*strange, half, {"image": float("nan"), "conversations": []}]))
+    root = build(here / "my.toml")
+    said = query(root, "select reason, count(*) as n from rows group by reason order by reason").to_pylist()
+    assert [tuple(row.values()) for row in said] == [("bad_conversation", 1), ("no_image", 6), (None, 1)]
+    (sample,) = samples(root).values()
+    assert json.loads(sample["json"])["conversation"]["turns"][0]["content"] == "half \ufffd a pair"
+    assert verify_root(root).problems == []
+
+
+def test_a_folder_of_images_that_is_not_there_is_named(here):
+    (here / "my.toml").write_text(TOML.replace('images = "pictures"', 'images = "picturse"'))
+    said = say("plan", here / "my.toml")
+    assert (said.code, said.err) == (2, f"shardmill: source.images: {here}/picturse does not exist\n")

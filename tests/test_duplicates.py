@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import imagehash
 import numpy as np
 import pyarrow as pa
@@ -410,6 +411,25 @@ def test_equal_keys_of_two_partitions_are_told_apart(tmp_path):
         (1, "one", "exact_duplicate", "duplicates", True), (1, "two", "equal_keys", "selection", None),
     ]  # fmt: skip
     assert verify_root(root).problems == []
+
+
+def test_roots_and_lists_in_an_object_store_come_to_the_same(pictures):
+    pictures.put({"a.png": noise(1), "b.png": noise(1), "c.jpg": like(1), "d.png": noise(2), "e.png": noise(3)})
+    store = fsspec.filesystem("memory")
+    store.pipe("/lists/out.txt", phash_of(noise(2)).encode())
+    store.pipe("/lists/shown/e.png", noise(3))
+    pictures.build(exclude("memory://lists/*.txt", "memory://lists/shown"))
+    toml = (pictures.folder / "my.toml").read_text()
+    (pictures.folder / "there.toml").write_text(toml.replace('"corpus"', '"memory://duplicates-there"'))
+    for _ in range(2):
+        root = build(pictures.folder / "there.toml")
+        said = [query(some, "FROM duplicates ORDER BY ALL").to_pylist() for some in (root, pictures.root)]
+        assert said[0] == said[1] and verify_root(root).problems == []
+        (pictures.folder / "pictures/a.png").unlink(missing_ok=True)
+        pictures.build(exclude("memory://lists/*.txt", "memory://lists/shown"))
+    assert sorted(row["detail"] for row in said[1] if row["detail"]) == [
+        "lists/out.txt, distance 0", "shown/e.png, distance 0",
+    ]  # fmt: skip
 
 
 # What reads it

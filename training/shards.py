@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.config import UserError
 from schemas.shards import Card, ShardEntry
 
 Sample = dict[str, str | bytes]
@@ -59,10 +60,13 @@ class Shards:
     def read(self, tar: str, name: str, start: int, size: int, members: Sequence[Mapping[str, Any]]) -> Sample:
         """A whole sample in one read, from where an index says that it is."""
         path = f"{self.folder}/{tar}"
-        if isinstance(self.fs, LocalFileSystem):
-            data = os.pread(_opened(path).fileno(), size, start)
-        else:
-            data = self.fs.cat_file(path, start=start, end=start + size)
+        try:
+            if isinstance(self.fs, LocalFileSystem):
+                data = os.pread(_opened(path).fileno(), size, start)
+            else:
+                data = self.fs.cat_file(path, start=start, end=start + size)
+        except FileNotFoundError:
+            raise UserError(f"{path}: is gone, with {name} in it; train on a release that is there") from None
         return self.unpack(data, tar, name, start, members)
 
     def unpack(self, data: bytes, tar: str, name: str, start: int, members: Sequence[Mapping[str, Any]]) -> Sample:

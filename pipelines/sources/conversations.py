@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.commit import canonical
 from pipelines.sources.source import Source, SourceFile, object_of, suffix
 from pipelines.sources.tables import is_inside
 from schemas.arrow import Row
@@ -24,6 +23,7 @@ class Conversations(Source):
         files = self.find(("json", "jsonl"))
         if not files:
             raise UserError(f"source.path: no .json and no .jsonl under {self.config.path}")
+        self.check_images()
         return files
 
     def buckets(self, file: str) -> int:
@@ -35,14 +35,14 @@ class Conversations(Source):
     def rows(self, file: str) -> Iterator[Row]:
         for entry in self._entries(file):
             said = {name: entry.pop(name, None) for name in ("id", "image", "conversations")}
-            names = ("conversation", str(said["id"]) if said["id"] is not None else canonical(said).decode())
+            names = ("conversation", str(said["id"]) if said["id"] is not None else compact(said))
             row = {"names": names, "extra": entry | {"id": said["id"]}}
             try:
                 turns, images = read_conversation(said["conversations"], said["image"])
             except ValueError as error:
                 yield row | {"reason": "bad_conversation", "detail": f"{said['id']}: {error}"}
                 continue
-            row["conversation"] = canonical({"turns": turns, "images": list(images)}).decode()
+            row["conversation"] = compact({"turns": turns, "images": list(images)})
             first, *more = images.values() or [None]
             yield row | {"file": first, "part": 0, "more": more}
 
@@ -60,12 +60,18 @@ class Conversations(Source):
         yield from (entry if isinstance(entry, dict) else {"json": entry} for entry in entries)
 
 
+def compact(value: Any) -> str:
+    """One text for one value, in Unicode: half a surrogate pair stays visible, to be replaced with all others."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def read_conversation(turns: Any, image: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     """The turns, and mark -> path of the images. Raises `ValueError` for what the format does not allow."""
     if not isinstance(turns, list) or not turns:
         raise ValueError("conversations is no list of turns")
     for turn in turns:
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+        said = [turn.get(name) for name in ("role", "content")] if isinstance(turn, dict) else [None]
+        if not all(isinstance(text, str) for text in said) or said[0] not in ROLES:
             raise ValueError(f"a turn is no {{role, content}}: {str(turn)[:200]}")
     if all(turn["role"] != "assistant" for turn in turns):
         raise ValueError("no turn of the assistant: nothing to learn")

@@ -26,6 +26,7 @@ class Laion(Tables):
             raise UserError(f"source.path: no .parquet under {self.config.path}")
         if self.config.images and not self.config.image_column:
             raise UserError("source.image_column: missing; name the column whose files are under source.images")
+        self.check_images()
         return files
 
     def check(self, file: str) -> None:

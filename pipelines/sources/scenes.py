@@ -5,6 +5,8 @@ the web's are; its truth stands in `extra`, beside what was done to both:
 
     {"scene": <schemas.scenes.Scene>, "noise": "shouting", "planted": "duplicate", "of": 17}
 
+With `questions` a row has a conversation too, see `schemas.scene_lessons`.
+
 `planted` is the share of pictures that are not simply drawn: of these, as PLANTED says, three in ten each are an exact
 duplicate and a near one (scaled by up to 10 %, encoded anew) of an earlier picture, and one in ten each is truncated,
 random bytes, an HTML page, and smaller than ten pixels. `noise` is the share of alt texts with one of the NOISES.
@@ -19,10 +21,11 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.commit import digest
+from pipelines.commit import canonical, digest
 from pipelines.sources.source import Source, SourceFile
 from schemas.arrow import Row
 from schemas.config import ScenesConfig, UserError
+from schemas.scene_lessons import IMAGE, conversation
 from schemas.scenes import WORDS, Scene, Thing, alt_text, cell, imagine
 
 VERSION = 1
@@ -44,7 +47,8 @@ class Scenes(Source):
 
     def files(self) -> list[SourceFile]:
         config = self.config
-        made_of = digest([VERSION, config.seed, config.side, config.noise, config.planted, self.fonts])
+        said = (config.noise, config.questions)
+        made_of = digest([VERSION, config.seed, config.side, *said, config.planted, self.fonts])
         starts = range(0, self.config.count, FILE)
         return [SourceFile(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
@@ -61,8 +65,15 @@ class Scenes(Source):
                 "names": ("scenes", *map(str, drawn_from)),
                 "member": str(number),
                 "text": text,
+                "conversation": self._conversation(scene, number),
                 "extra": {"scene": scene, "noise": noise, "planted": planted, "of": of},
             }
+
+    def _conversation(self, scene: Scene, number: int) -> str | None:
+        if not self.config.questions:
+            return None
+        turns = conversation(scene, self._draws(number, "questions"), self.config.questions)
+        return canonical({"turns": turns, "images": [IMAGE]}).decode()
 
     def load(self, row: Row) -> bytes:
         number = int(row["member"])

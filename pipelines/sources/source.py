@@ -62,6 +62,12 @@ class Source:
     def fs(self) -> fsspec.AbstractFileSystem:
         return self._opened[0]
 
+    def check_images(self) -> None:
+        """Raises `UserError` if the folder that `source.images` names is not there."""
+        fs, folder = self._beside
+        if getattr(self.config, "images", None) and not fs.isdir(folder):
+            raise UserError(f"source.images: {self.config.images} does not exist")
+
     @cached_property
     def _beside(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """Where the files of rows are: beside the source's own, or where `source.images` says."""

@@ -115,10 +115,10 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     config.write_text(TOML.format(count=50 * partitions))
     corpus = open_corpus(config)
     root = corpus.root
-    for stage in STAGES:
-        Path(root.path(stage)).mkdir(parents=True)
     settlement = settle(root, corpus.rows)
     write_settled(root, list(settlement.files), list(corpus.makes))
+    for stage in STAGES:
+        Path(root.path(stage)).mkdir(parents=True)
     numbers = settlement.partitions()
     made: dict[str, dict[int, Commit]] = {}
     stages = {"rows": corpus.rows, **corpus.makes, "selection": corpus.selection}
@@ -134,6 +134,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
         if not hasattr(stage, "declared") and name != "rows":  # a corpus step has one fingerprint for all
             upstream = {s: made[s] for s in list(stages)[: list(stages).index(name)]}
             stage.note(root, upstream)
+    print("written", file=sys.stderr, flush=True)
     return corpus
 
 
@@ -162,6 +163,7 @@ def main(files_of_a_stage: int, rows: int, partitions: int) -> None:
         with connect(root, files(root)) as connection:
             for name, sql in QUESTIONS.items():
                 said[name] = min(seconds(connection.sql(sql).fetchall) for _ in range(2))
+    print(said, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_partitions(Path(folder), partitions)
         found = []
