@@ -98,9 +98,9 @@ def train(
                 real = (batch.documents != PADDING).sum()
                 more = torch.stack([real, torch.tensor(batch.documents.numel())]).to(device)
                 meter += torch.cat([sums.detach(), learner.counts(batch).to(device), more]).double()
-            for one in learned:
-                if one.grad is not None:
-                    world.sum(one.grad)
+            for one in learned if world.ranks > 1 else ():
+                one.grad = torch.zeros_like(one) if one.grad is None else one.grad  # a rank may have seen no image
+                world.sum(one.grad)
             norm = nn.utils.clip_grad_norm_(learned, stage.clip)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -183,6 +183,9 @@ class Learner:
             if self.truths is not None:
                 seen = self.see(batch)
                 truth = self.truths[(name for pack in batch.samples for name in pack)]
+                if len(truth.ground) != len(seen):
+                    where = f"stages.{self.stage.name}.truth"
+                    raise UserError(f"{where}: {len(seen)} views of {len(truth.ground)} samples; it needs one of each")
                 told = self.probe.loss(seen, truth.to(seen.device)) * len(seen) * self.stage.truth
                 sums = sums + torch.stack([torch.zeros_like(told), told])
             if not self.stage.answers:
