@@ -48,7 +48,7 @@ def inspect(data: bytes, config: ImagesConfig) -> Row:
         if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with previews behind it
             raise Rejected("animated", f"{image.n_frames} frames")
         if image.format == "JPEG" and image.mode == "RGB":
-            image.draft("L", image.size)  # all of it is read, but colours are not worked out: the hash does not see them
+            image.draft("L", image.size)  # all is read, but no colours are worked out: the hash does not see them
         image.load()
         phash = str(imagehash.phash(upright(image)))
     except Rejected:
