@@ -325,7 +325,7 @@ def test_a_tar_that_is_gone_stops_the_run(root, recipe):
     mixture = Mixture([Part(str(root), "train")], recipe)
     for tar in (root / "shards").glob("*.tar"):
         tar.unlink()
-    with pytest.raises(FileNotFoundError, match="train-00000"):
+    with pytest.raises(UserError, match="train-00000"):
         everything(mixture)
 
 
