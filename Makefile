@@ -40,6 +40,8 @@ setup: .venv/done
 requirements:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra gguf --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --quiet -c requirements.txt -o requirements-gguf.txt
 
 clean:
 	rm -rf .venv demo build *.egg-info
