@@ -84,9 +84,9 @@ def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) 
     """One digest for what many partitions say in some columns; if not told which, in all but `made_from`."""
     sha256 = hashlib.sha256()
     for commit in commits:
-        sha256.update(f"{commit.stage}/{commit.partition}".encode())
-        for column in sorted(commit.digests.keys() - {"made_from"} if columns is None else columns):
-            sha256.update(commit.digests[column].encode())
+        names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
+        said = "".join([commit.digests[name] for name in names])
+        sha256.update(f"{commit.stage}/{commit.partition}{said}".encode())
     return sha256.hexdigest()[:32]
 
 

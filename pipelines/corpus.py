@@ -14,7 +14,7 @@ import duckdb
 from pipelines.cards import read_card
 from pipelines.catalog import build_catalog, create
 from pipelines.commit import Commit, old_rows
-from pipelines.commits import read_commits, remove_partitions
+from pipelines.commits import read_commits, remove_partitions, uncollected
 from pipelines.consent import read_opt_outs
 from pipelines.duplicates import MarkDuplicates
 from pipelines.excluded import Excluded, find_excluded
@@ -147,11 +147,12 @@ class Plan:
         return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
 
 
+@uncollected()
 def plan(corpus: Corpus, until: str | None = None) -> Plan:
     """What a run would make, and why. Writes nothing."""
     names, root = corpus.stages(until), corpus.root
-    settlement = settle(root, corpus.rows)
     commits = corpus.commits("rows", *corpus.made)
+    settlement = settle(root, corpus.rows, commits["rows"])
     gone = {p for file in settlement.vanished for p in file.partitions}
     commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
     waiting = {p: "new file" for file in settlement.new for p in file.partitions}
@@ -297,7 +298,7 @@ def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, pro
 
 def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
     root, stage = corpus.root, corpus.rows
-    settlement = settle(root, stage)
+    settlement = settle(root, stage, read_commits(root, name))
     _take_out(root, ledger, settlement)
     known = {file.path: file for file in read_settled(root)}
     files = [known.get(file.path) or replace(file, split=None) for file in settlement.files]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipelines.commit import Commit
+from pipelines.commit import Commit, digest
 from pipelines.partition import PartitionStage
 
 
@@ -28,18 +28,16 @@ def todo(
     """partition -> why it is not current. A partition whose input is to be made follows it, unless equal columns
     come out there."""
     found, (first, *_), last = {}, stage.reads, [*stage.reads][-1]
-    own, fingerprints = commits.get(stage.name, {}), {}
+    own, identity = commits.get(stage.name, {}), stage.identity()
     for partition in commits[first]:
         if partition in upstream_todo:
             found[partition] = f"follows {last}" if partition in own else "new"
             continue
         inputs = stage.declared({name: commits[name][partition] for name in stage.reads})
-        known = tuple(digest for columns in inputs.values() for digest in columns.values())
-        fingerprint = fingerprints.get(known) or fingerprints.setdefault(known, stage.fingerprint(inputs))
         now = own.get(partition)
         if now is None:
             found[partition] = "new"
-        elif now.fingerprint != fingerprint:
+        elif now.fingerprint != digest([identity, inputs]):
             found[partition] = why(now, stage, inputs)
     return found
 

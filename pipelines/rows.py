@@ -7,7 +7,7 @@ source that loses ten rows keeps every other row where it was. A file is split a
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.commit import Stage, bucket_of, canonical, digest, key_of, replace_rows
-from pipelines.commits import read_commits
 from pipelines.ledger import Ledger
 from pipelines.root import Root, point
 from pipelines.sources import Source
@@ -94,13 +93,12 @@ class Settlement:
         return [p for file in self.files if file.path not in gone for p in file.partitions]
 
 
-def settle(root: Root, stage: Rows) -> Settlement:
+def settle(root: Root, stage: Rows, there: Collection[int]) -> Settlement:
     """Compares the source with what root.json says of it, and with the partitions that are there. Writes nothing; asks
     only new files how long they are."""
     known = {file.path: file for file in read_settled(root)}
     identity = stage.identity()
-    there = read_commits(root, stage.name)
-    new, changed = [], []
+    new, changed, there = [], [], set(there)
     seen = stage.source.files()
     end = sum(file.buckets for file in known.values())
     for path, stamp in seen:
@@ -110,7 +108,7 @@ def settle(root: Root, stage: Rows) -> Settlement:
             known[path] = Settled(path, end, stage.source.buckets(path), split)
             end += known[path].buckets
             new.append(known[path])
-        elif known[path].split != split or not there.keys() >= set(known[path].partitions):
+        elif known[path].split != split or not there.issuperset(known[path].partitions):
             stage.source.check(path)
             known[path] = replace(known[path], split=split)
             changed.append(known[path])
