@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint setup requirements clean
+.PHONY: demo pico test test-slow test-gguf lint setup requirements clean
 
 demo: setup
 	@mkdir -p demo
@@ -16,11 +16,28 @@ demo: setup
 	@echo "Report:   demo/demo-corpus/report.html"
 	@echo "Question: $(BIN)/shardmill sql demo/demo-corpus 'select text, ocr_text from samples limit 5'"
 
+# Trains the compact checkpoint of training/pico from nothing: pictures, shards, tokenizer, stages, evaluation.
+pico: setup
+	@mkdir -p demo/pico
+	cp training/recipes/pico.toml training/recipes/corpora/*.toml demo/pico
+	for corpus in easy crowded lessons quiz held-out; do \
+		$(BIN)/python -m pipelines.shards demo/pico/$$corpus.toml || exit; done
+	$(BIN)/python -m training.tokenizer demo/pico/lessons lessons demo/pico/tokenizer --vocab 640
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m training.train demo/pico/pico.toml \
+		demo/pico/run --threads 1
+	$(BIN)/python -m training.checkpoint demo/pico/run demo/pico/checkpoint
+	$(BIN)/python -m training.evaluate demo/pico/checkpoint demo/pico/held-out held_out \
+		| tee demo/pico/checkpoint/evaluation.json
+
 test: setup lint
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Exports in real llama.cpp, which is built once: about six minutes, with cmake and a C++ compiler.
+test-gguf: .venv/gguf
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/test_gguf_*.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -35,6 +52,10 @@ setup: .venv/done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/gguf: .venv/done requirements-gguf.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-gguf.txt
 	@touch $@
 
 requirements:

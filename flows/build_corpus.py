@@ -9,6 +9,7 @@ from prefect.states import Completed, State
 import flows.progress  # by its whole name: what a module's own names reach is cleared at exit, DuckDB included
 from pipelines.corpus import begin, open_corpus, run_stage
 from pipelines.gates import GateFailed
+from pipelines.job import Stopped
 from pipelines.ledger import Ledger
 from pipelines.lock import Busy
 from pipelines.parquet import Corrupt
@@ -17,20 +18,20 @@ from schemas.config import UserError
 
 
 def can_pass(task, run, state: State) -> bool:
-    """Whether trying again can help: not against a wrong configuration, a gate or damage. Says so if it can."""
+    """Whether trying again can help: not against a wrong configuration or key, a gate or damage. Says so if it can."""
     error = state.result(raise_on_failure=False)
-    if isinstance(error, UserError | GateFailed | Corrupt):
+    if isinstance(error, UserError | GateFailed | Corrupt | Stopped):
         return False
     flows.progress.tell(f"{error}; trying again")
     return True
 
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
-def make_stage(config: Path, run: str, stage: str, engine: str | None) -> None:
-    """Makes what is not current in one stage."""
+def make_stage(config: Path, run: str, stage: str, engine: str | None, again: str | None) -> None:
+    """Makes what is not current in one stage, and anew what did not work out, if told so by a condition."""
     corpus = open_corpus(config, engine)
     with flows.progress.follow(stage) as progress:
-        run_stage(corpus, Ledger(corpus.root, run), stage, progress)
+        run_stage(corpus, Ledger(corpus.root, run), stage, progress, again)
 
 
 @task
@@ -43,13 +44,22 @@ def publish_accounting(config: Path, engine: str | None) -> None:
 
 
 @flow(flow_run_name="{config.stem}")
-def build_corpus(config: Path, until: str | None = None, wait: float = 0.0, engine: str | None = None) -> str | State:
-    """A source in, shards and a report out. Skipped when another run holds the root longer than `wait` seconds."""
+def build_corpus(
+    config: Path,
+    until: str | None = None,
+    wait: float = 0.0,
+    engine: str | None = None,
+    retry: dict[str, str] | None = None,
+) -> str | State:
+    """A source in, shards and a report out. Skipped when another run holds the root longer than `wait` seconds.
+
+    `retry`: stage -> a condition on its rows that did not work out, which are made anew.
+    """
     corpus = open_corpus(config, engine)
     try:
         with begin(corpus, wait) as ledger:
             for stage in corpus.stages(until):
-                make_stage(config, ledger.run, stage, engine)
+                make_stage(config, ledger.run, stage, engine, (retry or {}).get(stage))
     except Busy as busy:
         return Completed(name="Skipped", message=str(busy))
     publish_accounting(config, engine)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def init(
         raise UserError(f"{config}: is there already; choose another name or remove it") from None
     except FileNotFoundError:
         raise UserError(f"{config.parent}: no such folder; make it first") from None
+    except OSError as error:
+        raise UserError(f"{config}: cannot be written: {error.strerror}") from None
     print(f"wrote {config}; look it through, then: shardmill plan {config}")
 
 
@@ -76,8 +79,10 @@ def plan(
     """Say what a run would make, and why. Writes nothing."""
     from pipelines.corpus import open_corpus
     from pipelines.corpus import plan as plan_of
+    from pipelines.estimate import estimate
 
-    planned = plan_of(open_corpus(config, engine), until)
+    corpus = open_corpus(config, engine)
+    planned = plan_of(corpus, until)
     for path, partitions in planned.vanished:
         console.print(f"[bold red]vanished[/] {path}: {len(partitions)} partitions go, with all that was made of them")
     table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
@@ -86,6 +91,9 @@ def plan(
         rows = "?" if stage.rows is None else f"{stage.rows:,}"
         table.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
     console.print(table)
+    for asks in estimate(corpus, planned.stages):
+        calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
+        console.print(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
 
 
 @app.command()
@@ -114,7 +122,40 @@ def run(
         console.print(f"look at it: {corpus.root.url_of(REPORT)}", soft_wrap=True)
 
 
-def _run_flow(config: Path, until: str | None, wait: float, engine: str | None) -> None:
+@app.command()
+def retry(
+    config: Config,
+    where: Annotated[
+        str | None,
+        typer.Option(help="SQL on the rows of a stage, with url and host; if not given, what can pass by itself."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Of this stage alone.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    engine: Engine = None,
+) -> None:
+    """Make rows anew that did not work out: those alone, and what follows from them. Then as `run`."""
+    from pipelines.corpus import open_corpus, report, to_retry
+    from pipelines.lock import hold
+    from pipelines.retry import failed_partitions
+
+    corpus = open_corpus(config, engine)
+    open_root(corpus.root.url)
+    chosen = to_retry(corpus, stage, where)
+    if not chosen:
+        console.print("no such row: nothing to make anew")
+        return
+    with hold(corpus.root, wait):
+        pass
+    for name, condition in chosen.items():
+        found = failed_partitions(corpus.root, name, condition)
+        console.print(f"{name}: {sum(found.values()):,} rows in {len(found):,} partitions are made anew")
+    _run_flow(config, None, wait, engine, chosen)
+    _print_reports([report(corpus, name) for name in corpus.stages()])
+
+
+def _run_flow(
+    config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
+) -> None:
     """Runs the flow in this process."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
     from flows.build_corpus import build_corpus
@@ -124,12 +165,56 @@ def _run_flow(config: Path, until: str | None, wait: float, engine: str | None) 
 
     try:
         with server(), bars():
-            state = build_corpus(config, until, wait, engine, return_state=True)
+            state = build_corpus(config, until, wait, engine, retry, return_state=True)
     except KeyboardInterrupt as stop:
         raise typer.Exit(_say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
     if state.name == "Skipped":
         raise Busy(state.message)
     state.result()
+
+
+@app.command("try")
+def try_stage(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="`captions`.", show_default=False)],
+    config: Config,
+    rows: Annotated[int, typer.Option(help="How many captions.", min=1)] = 50,
+) -> None:
+    """Show what a model makes of some captions, before and after. Commits nothing; a run takes the answers over."""
+    from pipelines.corpus import open_corpus
+    from pipelines.trial import try_captions
+
+    if stage != "captions":
+        raise UserError(f"try: no stage {stage!r} to be tried; there is captions")
+    table = Table("key", "why", "before", "after", title_justify="left", show_lines=True)
+    tried = try_captions(open_corpus(config), rows)
+    for row in tried:
+        taken = row["answer"] == "taken"
+        after = _cell(row["text"]) if taken else f"[dim]stays: {row['answer'] or row['reason']}[/]"
+        table.add_row(row["key"], row["verdict"], _cell(row["original"]), after)
+    console.print(table)
+    counts = Counter(row["answer"] or row["reason"] for row in tried)
+    said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    console.print(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")
+
+
+@app.command("check-endpoint")
+def check_endpoint(
+    config: Config,
+    name: Annotated[str | None, typer.Argument(help="Of a table [endpoints.NAME]; all of them if not given.")] = None,
+) -> None:
+    """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
+    from pipelines.check_endpoint import check_endpoint as look_at
+    from pipelines.endpoints import endpoint_of
+    from schemas.config import read_config
+
+    read = read_config(config)
+    if not read.endpoints:
+        raise UserError(f"{config}: endpoints: missing; add a table [endpoints.NAME]")
+    for one in [name] if name else read.endpoints:
+        endpoint = endpoint_of(read, "check-endpoint", one)
+        console.print(f"[bold]{one}[/]: {_cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
+        for what, well, found in look_at(endpoint):
+            console.print(f"  {what:<18} {'' if well else '[bold red]no[/] '}{_cell(found)}", soft_wrap=True)
 
 
 def _print_reports(reports) -> None:
@@ -218,6 +303,23 @@ def urls(
 
 
 @app.command()
+def export_set(
+    root: RootUrl,
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="Where the files go: a folder or URL.", show_default=False)],
+    form: Annotated[
+        str, typer.Option(help="Pairs as `trl` or `rlaif-v`; conversations, or chosen answers, as `minicpm-v`.")
+    ] = "trl",
+) -> None:
+    """Write a shard set in the files that another trainer reads. The same release gives the same bytes."""
+    from pipelines.exports import export as write
+    from pipelines.root import Root
+
+    names = write(open_root(root), set_name, form, Root(folder if "://" in folder else str(Path(folder).resolve())))
+    console.print(f"wrote {len(names):,} files to {folder}", soft_wrap=True)
+
+
+@app.command()
 def report(
     root: RootUrl,
     seed: Annotated[int, typer.Option(help="Another number shows other samples.")] = 0,
@@ -258,6 +360,126 @@ def clean(
 
 
 @app.command()
+def takedown(
+    config: Config,
+    wanted: Annotated[
+        Path | None,
+        typer.Argument(metavar="LIST", help="URLs, hosts, keys, SHA-256s; if not given, what was taken down before."),
+    ] = None,
+    models: Annotated[list[Path], typer.Option(help="A folder of checkpoints or exports; can be given again.")] = [],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+) -> None:
+    """Take images and all that was said of them out of a corpus, for good, and say what was trained on them."""
+    from pipelines.corpus import open_corpus
+    from pipelines.takedown import read_list, take_down, trained_on
+    from pipelines.taken import Taken
+
+    corpus = open_corpus(config)
+    open_root(corpus.root.url)
+    for folder in models:
+        if not folder.is_dir():
+            raise UserError(f"--models: {folder}: no such folder")
+    named = read_list(wanted) if wanted else Taken()
+    done = take_down(corpus, named, lambda what: console.print(what, style="dim"), wait)
+    console.print(f"{done.rows:,} rows taken down, and {done.others:,} of the same bytes or conversations")
+    for one in done.near:
+        line = f"near duplicate, {one.distance} bits apart, still there: {one.key} {_cell(one.url)}"
+        console.print(line, soft_wrap=True)
+    for stage in done.stages:
+        if stage.made:
+            what = "shards" if stage.stage == "shards" else "partitions"
+            console.print(f"{stage.stage}: {stage.made:,} {what} made anew")
+    console.print(f"{done.removed:,} files removed; every run and `shardmill verify` hold the corpus against the list")
+    for folder in models:
+        for path in trained_on(folder, done.releases):
+            console.print(f"trained on a release that had some of it: {path}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of the trainer's.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
+    quant: Annotated[str, typer.Option(help="Of the language model: F32, F16, Q8_0, Q4_K_M, IQ4_XS, …")] = "Q4_K_M",
+    mmproj: Annotated[str, typer.Option(help="Of what sees: f32, f16 or Q8_0.")] = "f16",
+    calibrate: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="ROOT SET: samples that say which weights matter.", metavar="ROOT SET"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many of them.")] = 128,
+) -> None:
+    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
+    with _extra("gguf"):
+        from training.export import export as write
+        from training.imatrix import calibrate as look
+
+    matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
+    card = write(checkpoint, out, quant, mmproj, matter, described)
+    for name, file in card["files"].items():
+        console.print(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
+    console.print(
+        f"is it right? shardmill verify-gguf {out} --checkpoint {checkpoint}", soft_wrap=True
+    )
+
+
+@app.command()
+def verify_gguf(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Option(help="What it was made from.", show_default=False)],
+    held_out: Annotated[
+        tuple[str, str] | None, typer.Option(help="ROOT SET: samples to look at.", metavar="ROOT SET")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many of them.")] = 50,
+    kl: Annotated[float, typer.Option(help="Most divergence from f16 of a quantised model, nats a token.")] = 0.05,
+    same_top: Annotated[float, typer.Option(help="Least share of tokens that f16 holds likeliest too.")] = 0.9,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of a table.")] = False,
+) -> None:
+    """Hold GGUF files against their checkpoint, in real llama.cpp. Exit code 1 if a bar is missed."""
+    with _extra("gguf"):
+        from training.verify_gguf import lines, verify
+
+    root, name = held_out or (None, None)
+    found = verify(folder, checkpoint, root, name, samples, kl, same_top, _quietly if json else _step)
+    if json:
+        print(_json(found))
+    else:
+        table = Table("check", "measured", "bar", "")
+        for line in lines(found):
+            table.add_row(*map(_cell, line))
+        console.print(table)
+    if not found["passed"]:
+        raise typer.Exit(_say(None, 1, f"{folder}: missed: {', '.join(found['missed'])}"))
+
+
+@app.command()
+def tune_gguf(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
+    tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of lines.")] = False,
+) -> None:
+    """Search how llama.cpp answers fastest on this device, and say what each step gained."""
+    with _extra("gguf"):
+        from dataclasses import asdict
+
+        from training.tune_gguf import tune
+
+    steps = []
+    for step in tune(folder, tokens):
+        steps.append(step)
+        if not json:
+            tried = ", ".join(f"{value} {seconds:.3f} s" for value, seconds in step.tried.items())
+            console.print(f"{step.name:<12} {step.chosen:<6} {step.gain:.2f} times as fast   ({tried})", soft_wrap=True)
+    if json:
+        print(_json([asdict(step) for step in steps]))
+    else:
+        last = steps[-1]
+        before = steps[0].tried[next(iter(steps[0].tried))]
+        after = last.tried[last.chosen]
+        console.print(
+            f"an answer in {after:.3f} s instead of {before:.3f} s: llama-server {last.settings}", soft_wrap=True
+        )
+
+
+@app.command()
 def schedule(
     config: Config,
     cron: Annotated[str, typer.Option(help="When, in UTC, e.g. '0 3 * * *'.", show_default=False)],
@@ -270,6 +492,31 @@ def schedule(
     open_corpus(config)
     name = deploy(config, cron, pool)
     print(f"deployed {name}; a worker runs it: prefect worker start --pool {pool}")
+
+
+@contextmanager
+def _extra(name: str):
+    """Around imports that an extra brings. Raises `UserError` where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; it comes with an extra: pip install shardmill[{name}]"
+        ) from None
+
+
+def _step(line: str) -> None:
+    console.print(line, style="dim")
+
+
+def _quietly(line: str) -> None:
+    pass
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)
 
 
 def open_root(url: str):

@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 KEPT = 300.0  # seconds that an answer about a name is good for
-NAMES = 50_000  # whose answers are kept
+NAMES = 20_000  # whose answers are kept
 LOCAL = frozenset({"localhost"})
 
 # IANA's special-purpose registries, multicast, and the address at which Azure's machines find their host.
@@ -110,7 +110,10 @@ class Resolver(AbstractResolver):
 
 def look_up(host: str, family: int) -> list[tuple[Any, ...]]:
     """What the machine's resolver says of a name. Raises `gaierror`."""
-    return socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+    try:
+        return socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a part of it is empty, or longer than 63 letters
+        raise socket.gaierror(socket.EAI_NONAME, f"no name can be so: {error}") from None
 
 
 def can_pass(error: BaseException | None) -> bool:

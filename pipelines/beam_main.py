@@ -21,7 +21,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from pipelines.job import Work
+from pipelines.job import STOPPED, Stopped, Work
 
 running: list[PipelineResult] = []
 
@@ -82,7 +82,7 @@ def main(failed: str) -> None:
     threading.excepthook = _end_with_worker
     try:
         options = PipelineOptions(config.options)
-        if len(items) == 1:  # a local runner needs no other process
+        if len(items) == 1 or getattr(work, "one_process", False):  # a local runner needs no other process
             options.view_as(DirectOptions).direct_running_mode = "in_memory"
         pipeline = beam.Pipeline(runner=config.runner, options=options)
     except Exception as error:  # argparse, which reads the options, ends in the same way by itself
@@ -93,7 +93,7 @@ def main(failed: str) -> None:
         running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
         running[0].wait_until_finish()
     except Exception as error:
-        Path(failed).write_text(_one_line(error))
+        Path(failed).write_text((STOPPED if isinstance(error, Stopped) else "") + _one_line(error))
         logging.exception("%s failed", work.name)
         sys.exit(1)
 

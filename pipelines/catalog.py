@@ -30,7 +30,7 @@ def files(root: Root) -> dict[str, Files]:
     """Where each view's Parquet files are; None where there are none yet."""
     found = stage_files(root, stages_of(root))
     ledger = {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
-    for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*"), strict=True):
+    for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*"), strict=True):
         there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
         found[name] = f"{_literally(root, 'runs')}/*/{pattern}.parquet" if there else None
     indexes = [shard["index"] for card in read_cards(root) for shard in card["shards"]]

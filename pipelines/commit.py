@@ -159,11 +159,13 @@ def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> l
 
 
 def commit_rows(
-    root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row], **measured: Any
-) -> Commit:
+    root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row],
+    now: Commit | None, **measured: Any,
+) -> Commit:  # fmt: skip
     """Puts a partition's rows in place of the old ones, on record. Its payload must be there already.
 
-    Of two makers of one partition (retries, speculative workers) the first to commit wins.
+    `now` is the commit of the old ones. Of two makers of one partition (a worker that was given up, a speculative one)
+    the first to commit wins.
     """
     commit = completed(commit, rows, stage.schema)
     data = parquet_bytes(rows, stage.schema, canonical(asdict(commit)).decode())
@@ -180,7 +182,7 @@ def commit_rows(
     point(f"{stage.name}:recorded")
     name = stage.file(commit.partition)
     first = read_commit(root, name)
-    if first and first.fingerprint == commit.fingerprint:
+    if first and first.fingerprint == commit.fingerprint and first != now:
         return first
     root.write(name, data)
     point(f"{stage.name}:committed")
@@ -200,5 +202,5 @@ def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows:
         return False
     commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
     old = old_rows(root, stage.file(partition))
-    commit_rows(root, ledger, stage, commit, rows, old, made=len(rows), started=started)
+    commit_rows(root, ledger, stage, commit, rows, old, now, made=len(rows), started=started)
     return True

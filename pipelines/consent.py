@@ -31,7 +31,7 @@ def refusal(headers: Iterable[str]) -> str | None:
         for part in header.lower().split(","):
             name, colon, rest = (text.strip() for text in part.partition(":"))
             if colon and name not in VALUED and re.fullmatch(r"[^\s:]+", name):
-                agent, name = name, rest
+                agent, name = name.split("/")[0], rest
             if agent in (AGENT, "*") and name in REFUSALS:
                 return name
     return None
@@ -50,7 +50,7 @@ class OptOuts:
 
     def covers(self, url: URL) -> str | None:
         """The line that covers a URL, if one does."""
-        host = url.raw_host or ""
+        host = (url.raw_host or "").rstrip(".")
         named = host + unquote(url.raw_path_qs)
         patterns = (*self.patterns.get(host, ()), *self.patterns.get("", ()))
         return is_below(host, self.hosts) or next((p for p in patterns if expression(p).fullmatch(named)), None)
@@ -70,7 +70,7 @@ def read_opt_outs(files: Sequence[str]) -> OptOuts:
             raise UserError(f"fetch.opt_out: {file} cannot be read: {error}") from None
         for line in filter(None, (line.split("#")[0].strip().split("://")[-1] for line in lines)):
             host, slash, path = line.partition("/")
-            host = in_ascii(host.removesuffix(".").lower())
+            host = in_ascii(host.split(":")[0].removesuffix(".").lower())
             if slash or "*" in host.removeprefix("*."):
                 patterns.add(f"{host}/{unquote(path) if slash else '*'}")
             else:

@@ -2,42 +2,51 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
 
+from pipelines.asking import AskingStage
+from pipelines.captions import rewrite_of
 from pipelines.cards import read_card
 from pipelines.catalog import build_catalog, create
-from pipelines.commit import Commit, old_rows
+from pipelines.commit import Commit, file_of, old_rows
 from pipelines.commits import read_commits, remove_partitions, uncollected
 from pipelines.consent import read_opt_outs
 from pipelines.duplicates import MarkDuplicates
 from pipelines.excluded import Excluded, find_excluded
 from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
 from pipelines.images import CopyImages
+from pipelines.instructions import Ask, check_instructions
 from pipelines.job import StageFailed, run_work
 from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
 from pipelines.ocr import ReadText
 from pipelines.ocr_engines import check_engine, prepare_engine
-from pipelines.parquet import Corrupt
+from pipelines.pairs import Pairs
+from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import StagePlan, todo
+from pipelines.preferences import preference_stages
 from pipelines.report import write_report
+from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point
 from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
 from pipelines.selection import Select, check_conditions
+from pipelines.servers import closing_servers
 from pipelines.shards import (
     Card,
     PackShards,
     Shards,
     card_changes,
     card_of,
+    check_preferences,
     lay_out,
     publish,
     published,
@@ -45,8 +54,10 @@ from pipelines.shards import (
 )
 from pipelines.sources import open_source
 from pipelines.step import CorpusStep
+from pipelines.taken import Taken, blank_partitions, read_taken, write_taken
 from schemas.config import Config, UserError, read_config, with_engine
-from schemas.views import STAGES
+from schemas.taken import REASON
+from schemas.views import PREFERENCE, STAGES
 
 Progress = Callable[[int, int], None]  # partitions done, of how many
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
@@ -66,11 +77,12 @@ class Corpus:
     rows: Rows
     makes: dict[str, PartitionStage | CorpusStep]  # in order, each from those before it
     selection: Select
+    preferences: dict[str, PartitionStage | CorpusStep]  # in order, likewise; none if no policy is asked
     shards: tuple[Shards, ...]
 
     def stages(self, until: str | None = None) -> list[str]:
         """The stages in order, up to one of them. Raises `UserError` if there is none of that name."""
-        names = ["rows", *self.makes, "selection", "shards"]
+        names = ["rows", *self.made, "shards"]
         if until is not None and until not in names:
             raise UserError(f"--until: no stage {until!r} here; there are {', '.join(names)}")
         return names[: names.index(until) + 1] if until else names
@@ -78,7 +90,7 @@ class Corpus:
     @property
     def made(self) -> dict[str, PartitionStage | CorpusStep]:
         """The stages between `rows` and `shards`."""
-        return self.makes | {"selection": self.selection}
+        return self.makes | {"selection": self.selection} | self.preferences
 
     def before(self, stage: str) -> list[str]:
         names = self.stages()
@@ -112,7 +124,9 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
             check_engine(config.ocr)
         opt_outs = read_opt_outs(config.fetch.opt_out if config.fetch else ())
         excluded = Excluded(find_excluded(config.duplicates.exclude if config.duplicates else ()))
-        check_conditions(config.sets)
+        check_conditions({name: one for name, one in config.sets.items() if one.task != PREFERENCE})
+        check_preferences({name: one for name, one in config.sets.items() if one.task == PREFERENCE})
+        check_instructions(config.instructions)
         with duckdb.connect() as connection:
             create(connection, {})
             check_gates(config.gates, connection, FACTS)
@@ -124,13 +138,25 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
         stages.append(MarkDuplicates(config.duplicates, excluded))
     if config.ocr:
         stages.append(ReadText(config.ocr, duplicates=bool(config.duplicates)))
+    before = tuple(stage.name for stage in stages if stage.name != "images")
+    preferences: list[PartitionStage | CorpusStep] = []
+    try:
+        if config.captions:
+            stages.append(rewrite_of(config, before))
+        if config.responses:
+            preferences = [Ask(config.instructions), *preference_stages(config), Pairs(config.pairs)]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not preferences and (wanted := [name for name, one in config.sets.items() if one.task == PREFERENCE]):
+        raise UserError(f"{path}: sets.{wanted[0]}: there are no pairs without the table [responses]; add it")
     return Corpus(
         name=Path(path).name,
         config=config,
         root=Root(config.root),
         rows=Rows(source),
         makes={stage.name: stage for stage in stages},
-        selection=Select(config.sets),
+        selection=Select({name: one for name, one in config.sets.items() if one.task != PREFERENCE}),
+        preferences={stage.name: stage for stage in preferences},
         shards=tuple(Shards(name, one) for name, one in sorted(config.sets.items())),
     )
 
@@ -151,8 +177,9 @@ class Plan:
 def plan(corpus: Corpus, until: str | None = None) -> Plan:
     """What a run would make, and why. Writes nothing."""
     names, root = corpus.stages(until), corpus.root
+    settled = read_settled(root)
     commits = corpus.commits("rows", *corpus.made)
-    settlement = settle(root, corpus.rows, commits["rows"])
+    settlement = settle(corpus.rows, settled, commits["rows"])
     gone = {p for file in settlement.vanished for p in file.partitions}
     commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
     waiting = {p: "new file" for file in settlement.new for p in file.partitions}
@@ -173,7 +200,7 @@ def plan(corpus: Corpus, until: str | None = None) -> Plan:
             planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
         plans.append(planned)
         commits[name] |= {p: None for p in waiting if p not in commits[name]}
-    plans.append(_plan_shards(corpus, commits, plans[-1]))
+    plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in ("selection", "pairs"))))
     return Plan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
 
 
@@ -194,10 +221,11 @@ def _plan_step(corpus: Corpus, step: CorpusStep, commits: Commits, plans: list[S
     return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
 
 
-def _plan_shards(corpus: Corpus, commits: Commits, selection: StagePlan) -> StagePlan:
+def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
+    """`choosing`: what goes into the shards is still to be chosen."""
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
     total = sum(len(card["shards"]) for card in cards.values() if card)
-    if selection.todo:
+    if choosing:
         return StagePlan("shards", {0: "those with samples that change"}, None, total, open=True)
     waiting, rows = {}, 0
     for stage in corpus.shards:
@@ -230,7 +258,8 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
                 before.end("died")
         ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
         try:
-            yield ledger
+            with closing_servers(corpus.root):
+                yield ledger
         except BaseException as error:
             close_ledger(corpus.root, ledger)
             ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
@@ -255,13 +284,37 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
         ledger.close_stage(stage, there)
 
 
-def run_stage(corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet) -> StageReport:
-    """Makes what is not current in one stage."""
-    make = {"rows": _run_rows, "shards": _run_shards}.get(name)
-    make = make or (_run_step if isinstance(corpus.made[name], CorpusStep) else _run_partitions)
-    made = make(corpus, ledger, name, progress)
+def run_stage(
+    corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet, again: str | None = None
+) -> StageReport:
+    """Makes what is not current in one stage; and its rows that did not work out where the condition `again` holds."""
+    if again:
+        made = _run_partitions(corpus, ledger, name, progress, again)
+    else:
+        make = {"rows": _run_rows, "shards": _run_shards}.get(name)
+        make = make or (_run_step if isinstance(corpus.made[name], CorpusStep) else _run_partitions)
+        made = make(corpus, ledger, name, progress)
+    if name == "images":
+        made += _blank_again(corpus, ledger, progress)
     close_ledger(corpus.root, ledger)
     return report(corpus, name, made)
+
+
+def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
+    """stage -> the condition on its rows that are to be made anew; of stages that have any. Raises `UserError`.
+
+    Without a condition: those that failed for a reason that can pass.
+    """
+    stages = {name: one for name, one in corpus.made.items() if isinstance(one, PartitionStage)}
+    if stage is not None and stage not in stages:
+        raise UserError(f"--stage: no stage {stage!r} whose rows can be made anew; there are {', '.join(stages)}")
+    found = {}
+    for name in [stage] if stage else stages:
+        condition = where if where is not None else retryable(stages[name].retryable)
+        check_retry(name, condition)
+        if failed_partitions(corpus.root, name, condition):
+            found[name] = condition
+    return found
 
 
 def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
@@ -278,12 +331,14 @@ def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
     return StageReport(name, made, sum(c.rows for c in commits), sum(c.kept for c in commits), reasons)
 
 
-def run(path: str | Path, until: str | None = None) -> list[StageReport]:
-    """A whole run without Prefect."""
+def run(
+    path: str | Path, until: str | None = None, retry: Mapping[str, str] = MappingProxyType({})
+) -> list[StageReport]:
+    """A whole run without Prefect. `retry`: stage -> a condition on its rows that did not work out: made anew."""
     corpus = open_corpus(path)
     names = corpus.stages(until)
     with begin(corpus) as ledger:
-        return [run_stage(corpus, ledger, name) for name in names]
+        return [run_stage(corpus, ledger, name, again=retry.get(name)) for name in names]
 
 
 def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
@@ -298,17 +353,18 @@ def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, pro
 
 def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
     root, stage = corpus.root, corpus.rows
-    settlement = settle(root, stage, read_commits(root, name))
+    settled = read_settled(root)
+    settlement = settle(stage, settled, read_commits(root, name))
     _take_out(root, ledger, settlement)
-    known = {file.path: file for file in read_settled(root)}
+    known = {file.path: file for file in settled}
     files = [known.get(file.path) or replace(file, split=None) for file in settlement.files]
-    write_settled(root, files, list(corpus.makes))
+    write_settled(root, files, [*corpus.makes, *corpus.preferences])
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
     gone = {file.path for file in settlement.vanished}
     files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
-    write_settled(root, files, list(corpus.makes))
+    write_settled(root, files, [*corpus.makes, *corpus.preferences])
     return of
 
 
@@ -328,14 +384,29 @@ def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
             point("rows:removed")
 
 
-def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
-    stage = corpus.makes[name]
+def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress, again: str | None = None) -> int:
+    stage = corpus.made[name]
     commits = corpus.commits(*stage.reads, name, write=True)
-    waiting = todo(stage, commits)
+    waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
     first = next(iter(stage.reads))
     items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
-    _follow(corpus, ledger, MakePartitions(stage, corpus.root, ledger), items, len(items), progress)
+    if isinstance(stage, AskingStage) and items:
+        stage = stage.ready(corpus.root, ledger)
+    _follow(corpus, ledger, MakePartitions(stage, corpus.root, ledger, again), items, len(items), progress)
     return len(items)
+
+
+def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
+    """Blanks rows under another name whose bytes turned out to be an image that was taken down."""
+    root = corpus.root
+    partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
+    if not partitions:
+        return 0
+    rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
+    taken = read_taken(root) | Taken(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
+    write_taken(root, taken)
+    blank_partitions(root, ledger, corpus.rows, partitions, taken)
+    return _run_partitions(corpus, ledger, "images", progress)
 
 
 def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
@@ -348,7 +419,7 @@ def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
 
 def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
     started, root = time.time(), corpus.root
-    commits = corpus.commits("rows", *corpus.makes, "selection", write=True)
+    commits = corpus.commits("rows", *corpus.made, write=True)
     payloads = {p: commit.payload for p, commit in commits["images"].items()}
     befores: list[Card] = []
     cards: list[tuple[Card, list]] = []
@@ -363,7 +434,8 @@ def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -
         cards.append((card, card_changes(root, before, card)))
         befores += [before] if before else []
         made += of
-    rows, kept = (sum(getattr(c, what) for c in commits["selection"].values()) for what in ("rows", "kept"))
+    chosen = "selection" if corpus.selection.sets or not corpus.preferences else "instructions"
+    rows, kept = (sum(getattr(c, what) for c in commits[chosen].values()) for what in ("rows", "kept"))
     changed = [change for _, changes in cards for change in changes]
     hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
     for card, changes in cards:

@@ -139,6 +139,8 @@ def _lines(file: Listed) -> Iterator[Entry]:
         text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise file.error("is no image, no Parquet and no text") from None
+    if all(not line.strip() or line.startswith("#") for line in text.splitlines()):
+        raise file.error("has no line with a SHA-256 (64 hex digits) or perceptual hash (16)")
     for number, line in enumerate(text.splitlines(), 1):
         if not (line := line.strip()) or line.startswith("#"):
             continue

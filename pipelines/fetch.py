@@ -10,14 +10,15 @@ import gc
 import itertools
 import os
 import random
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from queue import SimpleQueue
-from typing import NamedTuple
+from functools import cache, partial
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 from yarl import URL
 
@@ -33,7 +34,8 @@ BUSY = {429, 503}
 CAN_PASS = {408, 425, 500, 502, 504, *BUSY}
 NAMED = {403, 404, 410, 429}  # have a reason of their own
 SILENT = {"timeout", "dns", "tls", "connection"}  # reasons for which nobody was heard
-ROBOTS = 1_000_000  # bytes of a robots.txt
+ROBOTS = 1_000_000  # bytes of a robots.txt; what stands behind them is not read
+BLOCK = 1 << 16  # bytes
 MANY = 100  # hosts; when not one of so many can be reached, it is not they who are gone
 
 
@@ -53,7 +55,7 @@ class Answer:
     reason: str | None = None  # none if there are bytes to look at
     detail: str | None = None
     pieces: list[tuple[int, int]] = field(default_factory=list)  # of the body: offset and size in its file
-    robots_tag: str | None = None  # the `X-Robots-Tag` headers that came with it
+    robots_tag: str | None = None  # the `X-Robots-Tag` headers that came with it, a line each
     status: int | None = None  # HTTP's, the last one
     tries: int = 0  # in which it was asked for
     milliseconds: float = 0.0  # of the last try: connecting, redirects and reading, but no waiting for turns
@@ -65,16 +67,29 @@ class Answer:
 
 
 class Bodies:
-    """A file that many bodies are written to at a time, as they come."""
+    """A file that many bodies are written to at a time, as they come, in blocks that are used again."""
 
     def __init__(self, descriptor: int, limit: int):
         self.descriptor, self.limit, self.end = descriptor, limit, 0  # bytes a body may have, bytes in all
+        self.free: list[int] = []  # offsets of blocks
 
-    def write(self, data: bytes) -> tuple[int, int]:
-        """Where it was put."""
-        os.pwrite(self.descriptor, data, self.end)
-        self.end += len(data)
-        return self.end - len(data), len(data)
+    def write(self, answer: Answer, data: bytes) -> None:
+        """Puts down more of an answer's body."""
+        while data:
+            offset, size = answer.pieces.pop() if answer.pieces and answer.pieces[-1][1] < BLOCK else (self._block(), 0)
+            part, data = data[: BLOCK - size], data[BLOCK - size :]
+            os.pwrite(self.descriptor, part, offset + size)
+            answer.pieces.append((offset, size + len(part)))
+
+    def _block(self) -> int:
+        if not self.free:
+            self.free.append(self.end)
+            self.end += BLOCK
+        return self.free.pop()
+
+    def drop(self, answer: Answer) -> None:
+        self.free += [offset for offset, _ in answer.pieces]
+        answer.pieces = []
 
     def read(self, answer: Answer) -> bytes:
         return b"".join(os.pread(self.descriptor, size, offset) for offset, size in answer.pieces)
@@ -97,14 +112,18 @@ class Fetcher:
         async def open_client() -> Client:
             return Client(config)
 
-        self.client = asyncio.run_coroutine_threadsafe(open_client(), self.loop).result()
+        self.client = self._run(open_client())
         atexit.register(self.close)
 
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.client.session.close(), self.loop).result()
+    def _run(self, work: Coroutine) -> Any:
+        """Runs something in the loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def fetch(self, asks: Sequence[Ask], bodies: Bodies, opt_outs: OptOuts) -> Iterator[tuple[int, Answer]]:
-        """(which URL, what became of it), in the order in which they are done. Raises `Offline`."""
+    def close(self) -> None:
+        self._run(self.client.session.close())
+
+    def fetch(self, asks: Sequence[Ask], bodies: Bodies, opt_outs: OptOuts) -> Iterator[list[tuple[int, Answer]]]:
+        """(which URL, what became of it) of all that are done by now, until all are. Raises `Offline`."""
         done: SimpleQueue[tuple[int, Answer] | Exception] = SimpleQueue()
 
         async def one(number: int, index: int) -> None:
@@ -113,53 +132,66 @@ class Fetcher:
             except Exception as error:  # a bug, or this machine's own fault: for who waits in the other thread
                 done.put(error)
 
-        async def each() -> None:
-            await asyncio.gather(*(one(next(self.numbers), index) for index in range(len(asks))))
+        async def begin() -> list[asyncio.Task]:
+            return [asyncio.ensure_future(one(next(self.numbers), index)) for index in range(len(asks))]
 
-        running = asyncio.run_coroutine_threadsafe(each(), self.loop)
-        unreached: set[str] = set()
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        tasks, left = self._run(begin()), len(asks)
+        unreached: set[str] = set()  # hosts
+        reached = False
         try:
-            for _ in asks:
-                answered = done.get()
-                if isinstance(answered, Exception):
-                    raise answered
-                index, answer = answered
-                unreached.add(url_of(asks[index].url).raw_host if answer.offline else "")
-                yield index, answer
+            while left:
+                answers = list(waiting(done))
+                left -= len(answers)
+                for index, answer in answers:
+                    if answer.offline:
+                        unreached.add(url_of(asks[index].url).raw_host)
+                    elif answer.tries and answer.reason != "blocked_address":
+                        reached = True
+                yield answers
         finally:
-            running.cancel()
-        if "" not in unreached and len(unreached) >= MANY:
+            self._run(end())  # nobody writes to the file any more
+        if not reached and len(unreached) >= MANY:
             raise Offline(f"not one of {len(unreached)} hosts could be reached: is this machine online?")
 
     async def _answer(self, number: int, ask: Ask, bodies: Bodies, opt_outs: OptOuts) -> Answer:
         """Tries a URL, and tries again what can pass."""
-        answer, draws = Answer(), random.Random(ask.url)
-        while True:
+        answer = Answer()
+        for tried in itertools.count(1):
             try:
-                await self._try(number, ask, answer, bodies, opt_outs)
-                answer.reason = answer.detail = None
+                await self._try(number, ask, tried, answer, bodies, opt_outs)
+                answer.reason, answer.detail, answer.offline = None, None, False
                 return answer
             except Failed as failed:
+                bodies.drop(answer)
                 answer.reason, answer.detail, answer.offline = failed.reason, plain(failed.detail), failed.offline
-                pause = max(failed.after, 2.0 ** (answer.tries - 1) * draws.uniform(0.5, 1.0))
-                if not failed.again or answer.tries >= self.config.tries or pause > self.config.deadline:
+                if not (pause := self._pause(failed, tried)):
                     return answer
             await asyncio.sleep(pause)
 
-    async def _try(self, number: int, ask: Ask, answer: Answer, bodies: Bodies, opt_outs: OptOuts) -> None:
+    def _pause(self, failed: Failed, tried: int) -> float | None:
+        """Seconds after which to try again, none of them the same; none if there is no use in it."""
+        jitter = random.random()
+        seconds = max(failed.after * (1 + jitter / 4), 2.0 ** (tried - 2) * (1 + jitter))
+        return seconds if failed.again and tried < self.config.tries and seconds <= self.config.deadline else None
+
+    async def _try(
+        self, number: int, ask: Ask, tried: int, answer: Answer, bodies: Bodies, opt_outs: OptOuts
+    ) -> None:  # fmt: skip
         """One try, redirects included. Raises `Failed`."""
-        url, seen, tried = url_of(ask.url), set(), answer.tries + 1
-        answer.pieces, answer.milliseconds = [], 0.0
+        url, seen, write = url_of(ask.url), set(), partial(bodies.write, answer)
+        answer.milliseconds = 0.0
 
         def wanted(status: int, headers: Headers) -> bool:
             tags = headers.getall("X-Robots-Tag", ())
-            answer.status, answer.robots_tag = status, plain(", ".join(tags)) or None
+            answer.status, answer.robots_tag = status, plain("\n".join(tags)) or None
             if status < 400 and self.config.honour_robots_tag and (word := refusal(tags)):
                 raise Failed("opt_out", f"X-Robots-Tag: {word}")
             return status in GOOD
-
-        def write(piece: bytes) -> None:
-            answer.pieces.append(bodies.write(piece))
 
         while url not in seen and len(seen) <= REDIRECTS:
             seen.add(url)
@@ -203,38 +235,57 @@ class Fetcher:
             raise
         finally:
             answer.milliseconds += 1000 * (time.monotonic() - began)
-        host.answered()
-        if status in BUSY:
-            host.leave(max(1.0, retry_after(headers)), failed_by(status, headers))
+        host.busy(retry_after(headers), failed_by(status, headers)) if status in BUSY else host.answered()
         return status, headers
 
     # robots.txt
 
     async def _robots(self, number: int, url: URL) -> list[Rule]:
         """The rules of a URL's host, read once while the host is remembered. Raises `Failed` if they cannot be read."""
-        host = self.hosts[url.raw_host]
-        reading = host.robots.get(url.origin())
-        if reading is None or (reading.done() and reading.exception()):
-            reading = asyncio.ensure_future(self._read_robots(number, url.origin() / "robots.txt"))
-            host.robots[url.origin()] = reading
-        return await asyncio.shield(reading)
+        host, origin = self.hosts[url.raw_host], url.origin()
+        await host.rested(patience=self.config.deadline)
+        if origin not in host.robots:
+            host.robots[origin] = asyncio.ensure_future(self._read_robots(number, host, origin))
+        return await asyncio.shield(host.robots[origin])
 
-    async def _read_robots(self, number: int, url: URL) -> list[Rule]:
-        """Who has none (404, 403) minds nothing; who cannot say now is not to be asked for anything."""
+    async def _read_robots(self, number: int, host: Host, origin: URL) -> list[Rule]:
+        """Who has none (404, 403) minds nothing; who cannot say now is left alone for a while."""
+        for tried in itertools.count(1):
+            try:
+                return robots_rules(await self._robots_text(number, origin / "robots.txt"))
+            except Failed as error:
+                failed = Failed(error.reason, f"robots.txt: {error.detail}", again=error.again, offline=error.offline)
+                if not (pause := self._pause(error, tried)):
+                    host.leave(REST, failed)
+                    del host.robots[origin]
+                    raise failed from None
+            await asyncio.sleep(pause)
+
+    async def _robots_text(self, number: int, url: URL) -> str:
+        """What stands there, in the end. Raises `Failed`."""
         pieces: list[bytes] = []
+
+        def write(piece: bytes) -> None:
+            pieces.append(piece)
+            if sum(map(len, pieces)) > ROBOTS:
+                raise Failed("too_large", "so far and no further")
+
         for _ in range(REDIRECTS + 1):
             async with self._turn(number, url) as host:
-                status, headers = await self._ask(
-                    host, url, Answer(), ROBOTS, lambda status, headers: status in GOOD, pieces.append
-                )
-                failed = failed_by(status, headers)
-                if failed.again:
-                    host.leave(REST, Failed(failed.reason, f"robots.txt: {failed.detail}"))
-                    raise failed
-            if status in GOOD or 400 <= status < 500:
+                try:
+                    status, headers = await self._ask(host, url, Answer(), sys.maxsize - 1, is_good, write)
+                except Failed as failed:
+                    if failed.reason != "too_large":
+                        raise
+                    break
+            if status in GOOD or (400 <= status < 500 and status not in CAN_PASS):
                 break
             url = moved(url, status, headers)
-        return robots_rules(b"".join(pieces).decode("utf-8", "replace"))
+        return b"".join(pieces).decode("utf-8-sig", "replace")
+
+
+def is_good(status: int, headers: Headers) -> bool:
+    return status in GOOD
 
 
 def moved(url: URL, status: int, headers: Headers) -> URL:
@@ -249,6 +300,19 @@ def failed_by(status: int, headers: Headers) -> Failed:
     general = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "bad_answer")
     reason = f"http_{status}" if status in NAMED else general
     return Failed(reason, f"status {status}", again=status in CAN_PASS, after=retry_after(headers))
+
+
+def waiting(done: SimpleQueue) -> Iterator[tuple[int, Answer]]:
+    """What is in a queue, and at least one. Raises what was put there to be raised."""
+    try:
+        one = done.get()
+        while True:
+            if isinstance(one, Exception):
+                raise one
+            yield one
+            one = done.get_nowait()
+    except Empty:
+        pass
 
 
 def plain(text: str) -> str:

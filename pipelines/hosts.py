@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -29,7 +30,8 @@ class Turns:
 
     def __init__(self, count: int):
         self.count = self.free = count
-        self.waiting: list[tuple[int, asyncio.Future]] = []
+        self.waiting: list[tuple[int, int, asyncio.Future]] = []  # number, who came first, who to let in
+        self.came = itertools.count()
 
     @asynccontextmanager
     async def turn(self, number: int) -> AsyncIterator[None]:
@@ -37,7 +39,7 @@ class Turns:
             self.free -= 1
         else:
             mine = asyncio.get_running_loop().create_future()
-            heapq.heappush(self.waiting, (number, mine))
+            heapq.heappush(self.waiting, (number, next(self.came), mine))
             try:
                 await mine
             except asyncio.CancelledError:
@@ -51,7 +53,7 @@ class Turns:
 
     def _next(self) -> None:
         while self.waiting:
-            _, other = heapq.heappop(self.waiting)
+            *_, other = heapq.heappop(self.waiting)
             if not other.done():
                 other.set_result(None)
                 return
@@ -63,7 +65,8 @@ class Host:
 
     def __init__(self, at_once: int):
         self.turns = Turns(at_once)
-        self.failures = 0  # in a row
+        self.failures = 0  # to answer, in a row
+        self.refusals = 0  # in a row, those at a time counted once
         self.closed, self.why = 0.0, None
         self.robots: dict[Any, asyncio.Future] = {}  # origin -> what its robots.txt says
 
@@ -79,13 +82,13 @@ class Host:
         """Waits while it is left alone. Raises `Failed` at once if that takes longer than `patience` seconds."""
         while seconds := self.rests():
             if seconds > patience:
-                raise Failed(self.why.reason, f"not asked, after this: {self.why.detail}")
+                raise Failed(self.why.reason, f"not asked, after this: {self.why.detail}", offline=self.why.offline)
             await asyncio.sleep(seconds)
 
     def leave(self, seconds: float, why: Failed) -> None:
         """Leaves it alone for so long."""
         if seconds > self.rests():
-            self.closed, self.why = time.monotonic() + seconds, Failed(why.reason, why.detail)
+            self.closed, self.why = time.monotonic() + seconds, why
 
     def silent(self, why: Failed) -> None:
         """Notes that it did not answer."""
@@ -93,8 +96,14 @@ class Host:
         if self.failures >= FAILURES:
             self.leave(REST, why)
 
-    def answered(self) -> None:
+    def busy(self, seconds: float, why: Failed) -> None:
+        """Leaves it alone for as long as it wants, or twice as long as the last time."""
         self.failures = 0
+        self.refusals += not self.rests()
+        self.leave(max(seconds, 2.0 ** min(self.refusals - 1, 10)), why)
+
+    def answered(self) -> None:
+        self.failures = self.refusals = 0
 
 
 class Hosts:

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import imagehash
+from PIL import ImageOps
 
 from pipelines.consent import OptOuts, refusal
 from pipelines.fetch import Answer, Ask, Bodies, fetcher
 from pipelines.partition import PartitionStage, Rejected, read_payload
 from pipelines.root import Root
 from pipelines.sources import Source
+from pipelines.taken import read_taken
 from schemas.arrow import Row
 from schemas.config import FetchConfig, ImagesConfig
 from schemas.images import IMAGES, OF_BYTES, OF_SERVERS, REASONS, RETRYABLE
 from schemas.pictures import MODES, open_image, upright
+from schemas.taken import REASON
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how files of a format begin and end
 BEGINS = (*ENDS, b"RIFF", b"BM", b"II*\0", b"MM\0*")
@@ -49,8 +52,11 @@ def inspect(data: bytes, config: ImagesConfig) -> Row:
             raise Rejected("animated", f"{image.n_frames} frames")
         if image.format == "JPEG" and image.mode == "RGB":
             image.draft("L", image.size)  # all is read, but no colours are worked out: the hash does not see them
-        image.load()
-        phash = str(imagehash.phash(upright(image)))
+            grey = ImageOps.exif_transpose(image)
+        else:
+            image.load()
+            grey = upright(image)
+        phash = str(imagehash.phash(grey))
     except Rejected:
         raise
     except Exception as error:
@@ -119,7 +125,7 @@ class CopyImages(PartitionStage):
         return self.config.model_dump() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
-        rows = list(rows)
+        rows, taken = list(rows), read_taken(root)
         with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
             bodies = Bodies(file.fileno(), self.config.max_bytes)
             fetched = dict(self._fetched(rows, bodies))
@@ -128,9 +134,12 @@ class CopyImages(PartitionStage):
                 try:
                     if key in fetched:
                         answer, image = fetched[key]
-                        yield key, image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
+                        made = image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
                     else:
-                        yield key, self._copied(row, root)
+                        made = self._copied(row, root)
+                    if not isinstance(made, Rejected) and taken.has_image(made.get("sha256")):
+                        made = Rejected(REASON, measured=made.get("measured"))
+                    yield key, made
                 except Rejected as rejected:
                     yield key, rejected
 
@@ -140,12 +149,14 @@ class CopyImages(PartitionStage):
         """(key, what was answered and what is to be made of it) of rows whose URL was asked, or is not to be used."""
         asked = [row for row in rows if self._is_asked(row)]
         asks = [Ask(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
-        for index, answer in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs) if asks else ():
-            row = asked[index]["rows"]
-            if not asks[index].at_hand:
-                yield row["key"], (answer, self._judged(row, answer, bodies))
-            elif answer.reason == "opt_out":
-                yield row["key"], (answer, Rejected(answer.reason, answer.detail))
+        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs) if asks else ():
+            with decoding:
+                for index, answer in answers:
+                    row = asked[index]["rows"]
+                    if not asks[index].at_hand:
+                        yield row["key"], (answer, self._judged(row, answer, bodies))
+                    elif answer.reason == "opt_out":
+                        yield row["key"], (answer, Rejected(answer.reason, answer.detail))
 
     def _is_asked(self, row: dict[str, Row]) -> bool:
         """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
@@ -168,8 +179,7 @@ class CopyImages(PartitionStage):
     def _measured(self, row: Row, data: bytes) -> Row:
         if self.fetch is None or self.fetch.check_hash:
             check_hash(data, row["checksum"])
-        with decoding:
-            return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
+        return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
 
     def _copied(self, row: dict[str, Row], root: Root) -> Row:
         """The image that is at hand: as it was kept before, or in the source."""
@@ -189,14 +199,15 @@ class CopyImages(PartitionStage):
         sha256 = hashlib.sha256(data).hexdigest()
         if said["sha256"] and sha256 != said["sha256"]:
             raise Rejected("changed_in_source", f"its SHA-256 was {said['sha256'][:16]}…, is {sha256[:16]}…")
-        return self._measured(said, data) | {"bytes": data}
+        with decoding:
+            return self._measured(said, data) | {"bytes": data}
 
     def _kept(self, said: Row, before: Row, root: Root) -> Row:
         """An image that was kept before, if it would be today."""
         check_size(before["size"], self.config)
         check_sides(before["width"], before["height"], self.config)
         tag = before["robots_tag"]
-        if tag and self.fetch and self.fetch.honour_robots_tag and (word := refusal([tag])):
+        if tag and self.fetch and self.fetch.honour_robots_tag and (word := refusal(tag.splitlines())):
             raise Rejected("opt_out", f"X-Robots-Tag: {word}")
         data = read_payload(root, self.name, before)
         if self.fetch is None or self.fetch.check_hash:

@@ -22,6 +22,7 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 
 
 GRACE = 5.0  # seconds
+STOPPED = "pipelines.job.Stopped: "  # as an error's last line has it
 
 
 class Work(Protocol):
@@ -34,6 +35,10 @@ class Work(Protocol):
 
 class StageFailed(Exception):
     """A stage's workers stopped on an error; what was committed until then stays."""
+
+
+class Stopped(StageFailed):
+    """A stage stopped on what trying again does not mend: a wrong key, a server that is gone, a spent budget."""
 
 
 def run_work(
@@ -71,6 +76,8 @@ def run_work(
             raise UserError(f"beam: {said.read_text(errors='replace').strip().splitlines()[-1]}")
         if process.returncode:
             why = failed.read_text() if failed.exists() else f"a worker died (exit code {process.returncode})"
+            if why.startswith(STOPPED):  # twice, where the local runner keeps the error, and other runners its text
+                raise Stopped(why.replace(STOPPED, ""))
             raise StageFailed(f"{work.name}: {why}; the workers' log is {root.url_of(log)}")
 
 

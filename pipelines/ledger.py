@@ -72,10 +72,22 @@ class Ledger:
         note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
 
-    def measure(self, table: str, partition: int, rows: Sequence[Row]) -> None:
+    def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row]) -> None:
         """Notes what was measured of a partition's rows, whether it comes to be committed or not."""
-        where = {"run": self.run, "partition": partition}
-        self._write(f"{table}-{partition:05d}", [where | row for row in rows], MEASURED[table])
+        schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{uuid.uuid4().hex[:6]}"
+        where = {"run": self.run, "stage": stage, "partition": partition}
+        self._write(name, [{n: where.get(n, row.get(n)) for n in schema.names} for row in rows], schema)
+
+    def spent(self, endpoint: str) -> tuple[int, int]:
+        """(calls, tokens) that this run has spent on an endpoint."""
+        calls = tokens = 0
+        for name in self.root.files(f"runs/{self.run}"):
+            if name.startswith("calls-"):
+                for row in self._read(name.removesuffix(".parquet")):
+                    if row["endpoint"] == endpoint:
+                        calls += row["tries"]
+                        tokens += row["tokens_in"] + row["tokens_out"]
+        return calls, tokens
 
     def done(self, stage: str) -> int:
         """How many partitions of a stage this run has put down so far."""

@@ -7,13 +7,16 @@ same hash for that row alone; rows whose `made_from` has not changed are taken o
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from pipelines.chunks import drop_chunks, read_chunks, write_chunk
 from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, old_rows, read_commit
 from pipelines.ledger import Ledger
-from pipelines.parquet import Corrupt, parquet_bytes, read_rows
+from pipelines.parquet import Corrupt, read_rows
+from pipelines.retry import failed_keys
 from pipelines.root import Root, point
 from pipelines.tar import TarWriter
 from schemas.arrow import Row
@@ -24,20 +27,31 @@ UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its
 class Rejected(ValueError):
     """A row that did not work out: `reason` is a word of the stage's list, `detail` is for a person."""
 
-    def __init__(self, reason: str, detail: str = "", measured: Row | None = None):
+    def __init__(self, reason: str, detail: str = "", measured: Row | list[Row] | None = None):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail, self.measured = reason, detail, measured
 
 
+class Unit(NamedTuple):
+    """What a row is made of."""
+
+    key: str  # of the row
+    row: Mapping[str, Any]  # {stage that is read: its columns}
+    made_from: str
+
+
 class PartitionStage(Stage):
-    """A stage that turns partition p of what it reads into partition p of what it writes: a row in, a row out."""
+    """A stage that turns partition p of what it reads into partition p of what it writes: a row in, a row out, or
+    several where it says so by `units`."""
 
     reads: ClassVar[Mapping[str, tuple[str, ...]]]  # stage -> columns that decide what comes out
     finds: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # stage -> columns that only say where bytes lie
+    joins: ClassVar[Mapping[str, tuple[str, str]]] = {}  # stage -> the column of another that names its row, if not key
     payload: ClassVar[bool] = False  # made rows carry `bytes`, which go into a tar beside the Parquet
     chunk_rows: ClassVar[int | None] = None  # costly rows are put down every so many, for a run that is killed
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
     at_once: int = 1  # partitions that a worker has in hand; more where it waits for others
+    one_process: bool = False  # on one machine a single worker does it all
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
@@ -48,63 +62,85 @@ class PartitionStage(Stage):
         """
         raise NotImplementedError
 
-    def fingerprint(self, inputs: Mapping[str, Mapping[str, str]]) -> str:
-        return digest([self.identity(), inputs])
+    def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
+        """What is to be made of a row that nothing leaves out. Units made from the same are made once."""
+        return [Unit(key, row, digest([identity, read_of(self, row)]))]
+
+    def named(self, unit: Unit, row: Row) -> Row:
+        """A row with the names of what it is of, which are not what it was made from."""
+        return {**row, "key": unit.key}
 
     def declared(self, upstream: Mapping[str, Commit]) -> dict[str, dict[str, str]]:
         """The digests of the declared columns, of the partitions that are read."""
         return {stage: {c: upstream[stage].digests[c] for c in columns} for stage, columns in self.reads.items()}
 
 
-def make_partition(stage: PartitionStage, root: Root, ledger: Ledger, partition: int) -> Commit:
-    """Makes one partition, or finds that it is current. Safe to be killed at any moment, and to be run twice."""
+def make_partition(
+    stage: PartitionStage, root: Root, ledger: Ledger, partition: int, again: str | None = None
+) -> Commit:
+    """Makes one partition, or finds that it is current. Safe to be killed at any moment, and to be run twice.
+
+    `again`: a condition; its rows that did not work out and for which it holds are made anew, see `pipelines.retry`.
+    """
     started = time.time()
     upstream = {}
     for name in stage.reads:
         upstream[name] = read_commit(root, file_of(name, partition))
         if upstream[name] is None:
             raise Corrupt(f"{file_of(name, partition)} is missing or unreadable")
-    inputs = stage.declared(upstream)
-    fingerprint = stage.fingerprint(inputs)
+    inputs, identity = stage.declared(upstream), stage.identity()
+    fingerprint = digest([identity, inputs])
     now = read_commit(root, stage.file(partition))
-    if now and now.fingerprint == fingerprint:
+    anew = failed_keys(root, stage.name, partition, again) if again and now else set()
+    if now and now.fingerprint == fingerprint and not anew:
         drop_chunks(root, stage, partition)
         return now
 
     incoming = read_inputs(stage, root, partition, upstream)
-    identity = stage.identity()
-    made_from = {key: digest([identity, _read(stage, row)]) for key, row in incoming.items()}
-    old = old_rows(root, stage.file(partition))
-    at_hand = {row["key"]: row for row in [*old, *read_chunks(root, stage, partition)]}
-    at_hand = {key: row for key, row in at_hand.items() if row["made_from"] == made_from.get(key)}
     left_out = {key: left_out_by(row) for key, row in incoming.items()}
-    todo = [key for key in incoming if key not in at_hand and not left_out[key]]
+    units = {key: [] if left_out[key] else stage.units(key, row, identity) for key, row in incoming.items()}
+    old = old_rows(root, stage.file(partition))
+    gone = {row["made_from"] for row in old if row["key"] in anew}
+    kept = [row for row in old if row["made_from"] not in gone]
+    at_hand = {row["made_from"]: row for row in [*kept, *read_chunks(root, stage, partition)]}
+    at_hand = {made_from: row for made_from, row in at_hand.items() if row["reason"] != UPSTREAM}
+    wanted = [unit for some in units.values() for unit in some if unit.made_from not in at_hand]
+    todo: dict[str, Unit] = {}
+    for unit in wanted:
+        todo.setdefault(unit.made_from, unit)
 
     pack = _Payload(root, stage, partition, now) if stage.payload else None
     before = {}
     if pack and now and now.version == stage.version:
-        before = {row["key"]: {stage.name: {**row, "payload": now.payload}} for row in old}
+        before = {row["key"]: {stage.name: {**row, "payload": now.payload}} for row in old if row["key"] not in anew}
     measured: list[Row] = []
-    made = _made(
-        stage, root, partition, {key: incoming[key] | before.get(key, {}) for key in todo}, made_from, measured
-    )
+    more = [unit._replace(row=unit.row | before.get(unit.key, {})) for unit in todo.values()]
+    made = _made(stage, root, partition, more, Counter(unit.made_from for unit in wanted), measured)
     rows = []
-    for key in incoming:
-        if left_out[key]:
-            row, data = _blank(stage, key, made_from[key], UPSTREAM, left_out[key]), None
-        elif key in at_hand:
-            row, data = at_hand[key], pack and pack.old_bytes(at_hand[key])
-        else:
-            row, data = made(key)
-        rows.append(pack.place(row, data) if pack else row)
+    try:
+        for key, row in incoming.items():
+            if left_out[key]:
+                unit = Unit(key, row, digest([identity, read_of(stage, row)]))
+                rows.append(stage.named(unit, _blank(stage, unit.made_from, UPSTREAM, left_out[key])))
+            for unit in units[key]:
+                if unit.made_from in at_hand:
+                    row = at_hand[unit.made_from]
+                    data = pack and pack.old_bytes(row)
+                else:
+                    row, data = made(unit)
+                row = stage.named(unit, row)
+                rows.append(pack.place(row, data) if pack else row)
+    finally:
+        if measured:
+            ledger.measure(stage.measures, stage.name, partition, measured)
+    if not pack:
+        rows.sort(key=lambda row: row["key"])
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
     if pack:
         name, sha256 = pack.put()
         commit = replace(commit, payload=name, payload_sha256=sha256)
         point(f"{stage.name}:payload")
-    if measured:
-        ledger.measure(stage.measures, partition, measured)
-    commit = commit_rows(root, ledger, stage, commit, rows, old, made=len(todo), started=started)
+    commit = commit_rows(root, ledger, stage, commit, rows, old, now, made=len(todo), started=started)
     drop_chunks(root, stage, partition)
     return commit
 
@@ -116,6 +152,7 @@ class MakePartitions:
     stage: PartitionStage
     root: Root
     ledger: Ledger
+    again: str | None = None  # rows that are made anew, as a condition
 
     @property
     def name(self) -> str:
@@ -125,28 +162,44 @@ class MakePartitions:
     def at_once(self) -> int:
         return self.stage.at_once
 
+    @property
+    def one_process(self) -> bool:
+        return self.stage.one_process
+
     def make(self, partition: int) -> None:
-        make_partition(self.stage, self.root, self.ledger, partition)
+        make_partition(self.stage, self.root, self.ledger, partition, self.again)
 
 
 def read_inputs(
     stage: PartitionStage, root: Root, partition: int, upstream: Mapping[str, Commit]
 ) -> dict[str, dict[str, Row]]:
-    """key -> stage that is read -> its declared columns, in key order. Every stage read has the same keys."""
+    """key -> stage that is read -> its declared columns, in key order.
+
+    Every stage read has the same keys as the first, but for those that it joins by another column.
+    """
     tables = {}
     for name, columns in stage.reads.items():
-        wanted = dict.fromkeys(("key", *columns, "reason", *stage.finds.get(name, ())))
+        by = [column for other, column in stage.joins.values() if other == name]
+        wanted = dict.fromkeys(("key", *columns, "reason", *by, *stage.finds.get(name, ())))
         tables[name] = {row["key"]: row for row in read_rows(root, file_of(name, partition), list(wanted))}
         for row in tables[name].values():
             row["payload"] = upstream[name].payload
-    first = next(iter(tables.values()))
+    first, incoming = next(iter(tables.values())), {}
     for name, rows in tables.items():
-        if rows.keys() != first.keys():
+        if name not in stage.joins and rows.keys() != first.keys():
             raise Corrupt(f"{file_of(name, partition)} has other keys than the stages it was made from")
-    return {key: {name: rows[key] for name, rows in tables.items()} for key in first}
+    for key in first:
+        row = incoming[key] = {}
+        for name, rows in tables.items():
+            other, column = stage.joins.get(name, (None, None))
+            named = row[other][column] if other else key
+            if named not in rows:
+                raise Corrupt(f"{file_of(name, partition)} has no {named}, which {file_of(other, partition)} names")
+            row[name] = rows[named]
+    return incoming
 
 
-def _read(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
+def read_of(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
     """What a stage reads of a row. Nulls are as if they were not there: so a row that nothing leaves out stays the same
     when a stage that might have done so comes or goes."""
     read = {f"{name}.{column}": row[name][column] for name, columns in stage.reads.items() for column in columns}
@@ -161,69 +214,54 @@ def left_out_by(row: Mapping[str, Row]) -> str | None:
     return None
 
 
-def _blank(stage: Stage, key: str, made_from: str, reason: str | None, detail: str | None) -> Row:
+def _blank(stage: Stage, made_from: str, reason: str | None, detail: str | None) -> Row:
     """A row with nothing in it: null, or an empty list where null is not allowed."""
     row: Row = {f.name: None if f.nullable else [] for f in stage.schema}
-    return {**row, "key": key, "reason": reason, "detail": detail or None, "made_from": made_from}
+    return {**row, "reason": reason, "detail": detail or None, "made_from": made_from}
+
+
+def finished(stage: PartitionStage, unit: Unit, fields: Row | Rejected) -> tuple[Row, bytes | None, list[Row]]:
+    """The row of a unit, its bytes, and what was measured."""
+    if isinstance(fields, Rejected):
+        if fields.reason not in stage.reasons:
+            raise TypeError(f"{stage.name}: {fields.reason!r} is not a declared reason") from fields
+        row, data, seen = _blank(stage, unit.made_from, fields.reason, fields.detail), None, fields.measured
+    else:
+        data, seen = fields.pop("bytes", None), fields.pop("measured", None)
+        row = {**_blank(stage, unit.made_from, None, None), **fields}
+    seen = [{"key": unit.key, **one} for one in (seen if isinstance(seen, list) else [seen]) if one]
+    return stage.named(unit, row), data, seen
 
 
 def _made(
-    stage: PartitionStage, root: Root, partition: int, todo: Mapping[str, dict], made_from: Mapping[str, str],
-    measured: list[Row],
-):  # fmt: skip
-    """A function that gives the made row of a key, and its bytes, pulling the stage along as far as needed; what was
-    measured is added to `measured`."""
-    stream, ready, chunk = stage.make(todo.values(), root), {}, []
+    stage: PartitionStage, root: Root, partition: int, todo: Sequence[Unit], uses: Counter[str], measured: list[Row]
+) -> Callable[[Unit], tuple[Row, bytes | None]]:
+    """A function that gives the made row of a unit, and its bytes, pulling the stage along as far as needed; it is
+    asked as often for what is made from the same as `uses` says. What was measured is added to `measured`."""
+    stream, units, chunk = stage.make([unit.row for unit in todo], root), {unit.key: unit for unit in todo}, []
+    ready: dict[str, tuple[Row, bytes | None]] = {}
 
-    def get(key: str) -> tuple[Row, bytes | None]:
-        while key not in ready:
-            done, fields = next(stream)
-            if isinstance(fields, Rejected):
-                if fields.reason not in stage.reasons:
-                    raise TypeError(f"{stage.name}: {fields.reason!r} is not a declared reason") from fields
-                seen = fields.measured
-                ready[done] = _blank(stage, done, made_from[done], fields.reason, fields.detail), None
-            else:
-                data, seen = fields.pop("bytes", None), fields.pop("measured", None)
-                ready[done] = {**_blank(stage, done, made_from[done], None, None), **fields}, data
-            if seen:
-                measured.append({"key": done, **seen})
-            if stage.chunk_rows:
-                chunk.append(ready[done][0])
-                if len(chunk) >= stage.chunk_rows:
-                    write_chunk(root, stage, partition, chunk)
-                    chunk.clear()
-        return ready.pop(key)
+    def get(unit: Unit) -> tuple[Row, bytes | None]:
+        try:
+            while unit.made_from not in ready:
+                key, fields = next(stream)
+                done = units[key]
+                row, data, seen = finished(stage, done, fields)
+                ready[done.made_from] = row, data
+                measured.extend(seen)
+                if stage.chunk_rows:
+                    chunk.append(row)
+                    if len(chunk) >= stage.chunk_rows:
+                        write_chunk(root, stage, partition, chunk)
+                        chunk.clear()
+        except Exception:
+            if chunk:  # what was paid for is kept, whatever went wrong
+                write_chunk(root, stage, partition, chunk)
+            raise
+        uses[unit.made_from] -= 1
+        return ready[unit.made_from] if uses[unit.made_from] else ready.pop(unit.made_from)
 
     return get
-
-
-# Chunks: costly rows of a partition that is not finished yet
-
-
-def chunks_folder(stage: Stage, partition: int) -> str:
-    return f"{stage.name}/chunks/{partition:05d}"
-
-
-def write_chunk(root: Root, stage: Stage, partition: int, rows: Sequence[Row]) -> None:
-    data = parquet_bytes(rows, stage.schema)
-    root.write(f"{chunks_folder(stage, partition)}/{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
-    point(f"{stage.name}:chunk")
-
-
-def read_chunks(root: Root, stage: PartitionStage, partition: int) -> list[Row]:
-    if not stage.chunk_rows:
-        return []
-    folder = chunks_folder(stage, partition)
-    return [row for name in root.files(folder) for row in old_rows(root, f"{folder}/{name}")]
-
-
-def drop_chunks(root: Root, stage: PartitionStage, partition: int) -> None:
-    if stage.chunk_rows:
-        folder = chunks_folder(stage, partition)
-        for name in root.files(folder):
-            root.remove(f"{folder}/{name}")
-        root.remove_folder(folder)
 
 
 # Payloads: the bytes beside a partition

@@ -29,11 +29,12 @@ from pipelines.root import Root
 from pipelines.rows import read_settled, stages_of
 from pipelines.verify import REASONS
 from schemas.arrow import Row
-from schemas.views import STAGES
+from schemas.views import CORPUS, STAGES
 
 REPORT = "report.html"
 LOOK_AT = 500_000  # rows; of a larger corpus, so many are looked at for all that is not counted in commits
-TEACHES = {"caption": "its caption", "ocr": "the text in the image", "conversation": "its conversation"}
+TEACHES = {"caption": "its caption", "ocr": "the text in the image", "conversation": "its conversation",
+           "preference": "which of two answers is better"}
 
 Commits = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit
 
@@ -46,7 +47,7 @@ def write_report(root: Root, seed: int = 0) -> str:
 
 def gather(root: Root, seed: int = 0) -> dict[str, Any]:
     """All that the page says."""
-    commits = {stage: read_commits(root, stage) for stage in stages_of(root)}
+    commits = {stage: read_commits(root, stage) for stage in stages_of(root) if stage in CORPUS}
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
     done, every, sets = [stage for stage in commits if commits[stage]], runs(root), read_cards(root)
     run = every[-1].row() if every else None

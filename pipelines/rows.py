@@ -7,7 +7,7 @@ source that loses ten rows keeps every other row where it was. A file is split a
 import errno
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -18,6 +18,7 @@ from pipelines.commit import Stage, bucket_of, canonical, digest, key_of, replac
 from pipelines.ledger import Ledger
 from pipelines.root import Root, point
 from pipelines.sources import Source
+from pipelines.taken import blanked, read_taken
 from schemas.arrow import Row
 from schemas.config import UserError
 from schemas.rows import REASONS, ROWS
@@ -93,10 +94,10 @@ class Settlement:
         return [p for file in self.files if file.path not in gone for p in file.partitions]
 
 
-def settle(root: Root, stage: Rows, there: Collection[int]) -> Settlement:
-    """Compares the source with what root.json says of it, and with the partitions that are there. Writes nothing; asks
-    only new files how long they are."""
-    known = {file.path: file for file in read_settled(root)}
+def settle(stage: Rows, settled: Iterable[Settled], there: Collection[int]) -> Settlement:
+    """Compares the source with what is settled, and with the partitions that are there. Writes nothing; asks only new
+    files how long they are."""
+    known = {file.path: file for file in settled}
     identity = stage.identity()
     new, changed, there = [], [], set(there)
     seen = stage.source.files()
@@ -162,7 +163,7 @@ def stages_of(root: Root) -> list[str]:
         makes = None
     if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
         raise UserError(f"{root.url}/{SETTLED}: is damaged, or of a newer Shardmill")
-    return ["rows", *makes, "selection"]
+    return ["rows", *(stage for stage in STAGES if stage in {*makes, "selection"})]
 
 
 # Splitting
@@ -183,8 +184,9 @@ class SplitSource:
         buckets: dict[int, list[Row]] = {bucket: [] for bucket in range(split.first, split.end)}
         for row in read_rows_of(self.stage, file, buckets):
             buckets[bucket_of(row["key"], file.buckets)].append(row)
+        taken, identity = read_taken(self.root), self.stage.identity()
         for bucket, rows in buckets.items():
-            replace_rows(self.root, self.ledger, self.stage, file.first + bucket, rows)
+            replace_rows(self.root, self.ledger, self.stage, file.first + bucket, blanked(rows, taken, identity))
         note = {"first": file.first, "split": file.split, "buckets": len(buckets)}
         self.root.write(f"{NOTES}/{file.first:05d}-{split.first:05d}.json", canonical(note))
 

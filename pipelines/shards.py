@@ -18,9 +18,10 @@ from typing import Any
 import duckdb
 
 from pipelines.cards import read_cards, release_of
-from pipelines.catalog import connect, stage_files
+from pipelines.catalog import check_condition, connect, create, stage_files
 from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, read_commit
 from pipelines.ledger import Ledger
+from pipelines.members import PLACE, members
 from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.partition import read_payload
 from pipelines.root import Root, point
@@ -28,37 +29,12 @@ from pipelines.tar import TarWriter
 from schemas.arrow import Row
 from schemas.config import SetConfig
 from schemas.shards import SAMPLES, Card, Group, ShardEntry
-from schemas.views import TARGETS
+from schemas.views import PREFERENCE
 
 GROUP = 64  # partitions
 AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
-READS = ("rows", "images", "ocr", "selection")
-
-PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
-
-# Everything that goes into one sample: a row of this is a sample. `only` must stand deep inside: DuckDB does not move a
-# condition past unnest, and would write the documents of the whole group for each of its shards.
-MEMBERS = """
-SELECT c.key, p.task, c.partition, {target} AS target, {document} AS document, p.place,
-       {own} || coalesce(m.pictures, []) AS pictures,
-       array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
-       sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from
-FROM (SELECT partition, key, {place} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p
-JOIN candidates c ON c.partition = p.partition AND c.key = p.key
-JOIN images i ON i.partition = p.partition AND i.key = p.key
-LEFT JOIN ({more}) m ON m.partition = p.partition AND m.part_of = p.key
-WHERE p.set = $set
-"""
-PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
-OWN = f"CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END"
-MORE = f"""
-SELECT r.partition, r.part_of, list({PICTURE} ORDER BY r.part) AS pictures
-FROM rows r JOIN images i ON i.partition = r.partition AND i.key = r.key
-WHERE r.part_of IS NOT NULL GROUP BY r.partition, r.part_of"""
-DOCUMENT = """to_json({{'key': c.key, 'task': p.task, 'url': c.url, {said}, 'extra': c.extra, 'width': c.width,
-       'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
-       'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict}})::VARCHAR"""
-SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
+READS = ("rows", "images", "ocr", "captions", "selection")
+READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
 
 
 @dataclass(frozen=True)
@@ -75,14 +51,18 @@ class Shards(Stage):
 
     def settings(self) -> dict[str, Any]:
         """What a shard's bytes depend on; `samples_per_shard` only decides how many there are."""
-        return {"set": self.set, "task": self.config.task}
+        choice = self.config.model_dump(include={"where", "weight", "seed"}) if self.prefers else {}
+        return {"set": self.set, "task": self.config.task} | choice
 
-    def members(self, only: str = "true") -> str:
-        task = self.config.task
-        document = DOCUMENT.format(said=SAID[task])
-        return MEMBERS.format(
-            target=f"c.{TARGETS[task]}", document=document, own=OWN, more=MORE, place=PLACE, only=only
-        )
+    @property
+    def prefers(self) -> bool:
+        """Whether its samples are pairs."""
+        return self.config.task == PREFERENCE
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Stages, the last of which says what goes into the set."""
+        return READS_OF_PAIRS if self.prefers else READS
 
 
 @dataclass(frozen=True)
@@ -133,11 +113,11 @@ def lay_out(root: Root, stage: Shards, card: Card | None, commits: Mapping[str, 
     as_before = card and card["settings"] == stage.settings()
     as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
     kept = {g["first"]: g for g in card["groups"]} if as_before else {}
-    stages = tuple(stage for stage in READS if stage in commits)
-    numbers = sorted(commits["selection"])
+    stages = tuple(stage for stage in stage.reads if stage in commits)
+    numbers = sorted(commits[stages[-1]])
     groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
-        partitions = tuple(p for p in range(first, first + GROUP) if p in commits["selection"])
+        partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
         inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions)])
         before = kept.get(first)
         if before and before["inputs"] == inputs:
@@ -165,7 +145,7 @@ def _shards_of(
 ) -> tuple[int, tuple[Shard, ...]]:
     """n of a group, if it is not settled yet, and its shards that have samples."""
     connection.execute(
-        f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({stage.members()})", {"set": stage.set}
+        f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({members(stage.set, stage.config)})"
     )
     if n is None:
         (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
@@ -179,6 +159,14 @@ def _shards_of(
         Shard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
         for index, samples, made_from in found
     )
+
+
+def check_preferences(sets: Mapping[str, SetConfig]) -> None:
+    """Raises `UserError` if the condition of a set of pairs is none on `preferences`."""
+    with duckdb.connect() as connection:
+        create(connection, {})
+        for name, config in sets.items():
+            check_condition(connection, f"sets.{name}.where", config.where, "preferences")
 
 
 # Packing
@@ -203,10 +191,10 @@ class PackShards:
 
     def _pack(self, connection: duckdb.DuckDBPyConnection, pack: Pack, shard: Shard) -> None:
         started = time.time()
-        members = self.stage.members(f"{PLACE} % $n = $index")
+        some = members(self.stage.set, self.stage.config, f"{PLACE} % $n = $index")
         batches = connection.sql(
-            f"SELECT * EXCLUDE (place, bytes) FROM ({members}) ORDER BY place, key",
-            params={"set": self.stage.set, "n": pack.shards, "index": shard.index},
+            f"SELECT * EXCLUDE (place, bytes) FROM ({some}) ORDER BY place, key",
+            params={"n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
         commit = pack_shard(self.root, self.stage, shard, samples)
@@ -239,13 +227,18 @@ def pack_shard(root: Root, stage: Shards, shard: Shard, samples: Iterator[Row]) 
 
 
 def add_sample(tar: TarWriter, sample: Row, images: Sequence[bytes]) -> Row:
-    """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …"""
+    """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …
+
+    What it teaches to say is its `.txt`, and of conversations and pairs in its `.json` alone.
+    """
     start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
     found = []
     for number, (picture, data) in enumerate(zip(sample["pictures"], images, strict=True)):
         ext = picture["ext"].replace("jpeg", "jpg")
         found.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
-    texts = {"json": sample["document"]} | ({} if several else {"txt": sample["target"]})
+    texts = {"json": sample["document"]} | (
+        {} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]}
+    )
     found += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
     members = [
         {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}

@@ -5,25 +5,39 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import duckdb
+
 from pipelines.cards import card_names, read_card, read_cards
-from pipelines.catalog import CATALOG
+from pipelines.catalog import CATALOG, connect, one_line, stage_files
 from pipelines.commit import Commit, column_digests, completed, digest, file_of
 from pipelines.commits import CACHE, is_partition, read_commits
 from pipelines.lock import LOCK, hold
+from pipelines.members import chosen
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
 from pipelines.rows import NOTES, SETTLED, read_settled, stages_of
 from pipelines.step import NOTE
+from pipelines.taken_left import left_of
 from pipelines.tar import BLOCK, header
-from schemas import duplicates, images, ocr, rows, selection
+from schemas import captions, claims, duplicates, images, instructions, ocr, pairs, responses, rows, selection, verdicts
+from schemas.arrow import Row
+from schemas.config import SetConfig
 from schemas.shards import Card, ShardEntry
-from schemas.views import STAGES
+from schemas.views import CORPUS, PREFERENCE, STAGES
 
 REASONS = {
     "rows": rows.REASONS, "images": images.REASONS, "duplicates": duplicates.REASONS, "ocr": ocr.REASONS,
-    "selection": selection.REASONS,
+    "captions": captions.REASONS, "selection": selection.REASONS, "instructions": instructions.REASONS,
+    "responses": responses.REASONS, "claims": claims.REASONS, "verdicts": verdicts.REASONS, "pairs": pairs.REASONS,
 }  # fmt: skip
+# Of a stage of which a row can become several: the stage before, and the columns that name its rows.
+MADE_OF = {
+    "instructions": ("rows", ("image",)), "responses": ("instructions", ("instruction",)),
+    "claims": ("responses", ("key",)), "verdicts": ("claims", ("response",)),
+    "pairs": ("responses", ("chosen", "rejected")),
+}  # fmt: skip
+PAID = {"captions", "responses", "claims", "verdicts"}  # whose chunks stay until their partition is made
 CHUNK = 1 << 20  # bytes
 
 
@@ -89,6 +103,7 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
                 found.problems += check_shard(root, entry, name)
     with suppress(Corrupt):  # which was said above
         found.garbage = list(garbage(root))
+        found.problems += left_of(root, found.garbage)
     return found
 
 
@@ -114,14 +129,30 @@ def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Com
         yield f"{name}: its fingerprint is not that of what it says it was made from"
     for word in commit.reasons.keys() - REASONS[commit.stage].keys() - {UPSTREAM}:
         yield f"{name}: {word!r} is not a declared reason"
+    if commit.stage in MADE_OF:
+        yield from check_descent(root, commit, table)
     source = commits["rows"].get(commit.partition)
-    if source and source.digests.get("key") != commit.digests.get("key"):
+    if commit.stage in CORPUS and source and source.digests.get("key") != commit.digests.get("key"):
         yield f"{name}: its keys are not those of {file_of('rows', commit.partition)}: a row is not accounted for"
     for stage, columns in commit.inputs.items():
         now = commits.get(stage, {}).get(commit.partition)
         changed = [column for column, was in columns.items() if not now or now.digests.get(column) != was]
         if changed:
             yield f"{name}: was made from another {file_of(stage, commit.partition)}; run again"
+
+
+def check_descent(root: Root, commit: Commit, table: list[Row]) -> Iterator[str]:
+    """That every row of the stage before is named by a row of this one, and no others are."""
+    before, columns = MADE_OF[commit.stage]
+    wanted = {row["key"] for row in read_rows(root, file_of(before, commit.partition), ["key"])}
+    named = {row[column] for row in table for column in columns} - {None}
+    named |= {row["key"] for row in table if row[columns[0]] is None}
+    for what, keys in (("not accounted for", wanted - named), ("not there, but named", named - wanted)):
+        if keys:
+            yield (
+                f"{file_of(commit.stage, commit.partition)}: {len(keys)} rows of {file_of(before, commit.partition)} "
+                f"are {what}, {min(keys)} first; run again"
+            )
 
 
 def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
@@ -187,13 +218,16 @@ def check_shard(root: Root, entry: ShardEntry, card: str) -> Iterator[str]:
 def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
     """The samples of a published set against the selection, one by one."""
     try:
-        wanted = {
-            f"{row['key']}-{placement['task']}"
-            for partition in selection
-            for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
-            for placement in row["samples"]
-            if placement["set"] == card["set"]
-        }
+        if card["task"] == PREFERENCE:
+            wanted = preferred(root, card)
+        else:
+            wanted = {
+                f"{row['key']}-{placement['task']}"
+                for partition in selection
+                for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
+                for placement in row["samples"]
+                if placement["set"] == card["set"]
+            }
         packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
     except (Corrupt, KeyError, TypeError):  # one of them is damaged, as is said of itself
         return
@@ -202,6 +236,17 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
     for what, names in (("selected, but not in", wanted - set(packed)), ("not selected, but in", set(packed) - wanted)):
         if names:
             yield f"set {card['set']}: {len(names)} samples are {what} its shards, {min(names)} first; run again"
+
+
+def preferred(root: Root, card: Card) -> set[str]:
+    """The pairs that should be in a set. Raises `Corrupt`."""
+    config = SetConfig(**{name: value for name, value in card["settings"].items() if name != "set"})
+    try:
+        with connect(root, stage_files(root, stages_of(root))) as connection:
+            found = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
+    except duckdb.Error as error:
+        raise Corrupt(f"set {card['set']}: {one_line(error)}") from None
+    return {f"{key}-{PREFERENCE}" for (key,) in found}
 
 
 def sha256_of(root: Root, name: str) -> str | None:
@@ -250,10 +295,12 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
             path = f"{folder}/{name}" if folder else name
             if path not in named and (every or name.startswith(".")):
                 yield path
+    paid = PAID & {*stages_of(root)}
     for stage in STAGES:
         for partition in root.folders(f"{stage}/chunks"):
-            folder = f"{stage}/chunks/{partition}"
-            yield from (f"{folder}/{name}" for name in root.files(folder, hidden=True))
+            folder, kept = f"{stage}/chunks/{partition}", stage in paid and partition in {f"{p:05d}" for p in settled}
+            every = root.files(folder, hidden=True)
+            yield from (f"{folder}/{name}" for name in every if not kept or name.startswith("."))
 
 
 def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:

@@ -50,8 +50,23 @@ class FetchRow(TypedDict):
     bytes: int              # of the last body
 
 
+class CallRow(TypedDict):
+    run: str
+    stage: str
+    partition: int
+    key: str                # of the row that was made of the answer
+    endpoint: str
+    tries: int              # requests, the one that was answered included
+    tokens_in: int          # of all tries, as the server counts them
+    tokens_out: int
+    milliseconds: int       # of the last try
+    waited: int             # milliseconds before it, for a turn and after failures
+    reason: str | None      # why there was no answer
+
+
 RUNS = arrow_schema(RunRow)
 WORK = arrow_schema(WorkRow)
 CHANGES = arrow_schema(ChangeRow)
 FETCHES = arrow_schema(FetchRow)
-MEASURED = {"fetches": FETCHES}     # of single rows, by the workers that made them
+CALLS = arrow_schema(CallRow)
+MEASURED = {"fetches": FETCHES, "calls": CALLS}     # of single rows, by the workers that made them

@@ -24,12 +24,12 @@ YES_OR_NO = " Please answer yes or no."
 IMAGE = "<image>"
 
 
-def conversation(scene: Scene, draws: Random, turns: int) -> list[Said]:
-    """So many questions and their answers; the image stands in front of the first."""
+def conversation(scene: Scene, draws: Random, turns: int, quiz: bool = False) -> list[Said]:
+    """So many questions and their answers; the image stands in front of the first. A quiz asks for short ones alone."""
     asked = [(draws.choice(DESCRIBE), caption(scene, draws)), (draws.choice(READ), reading(scene))]
     asked.append((draws.choice(REWRITE).format(alt_text(scene, draws, 0.8)[0]), caption(scene, draws)))
     draws.shuffle(asked)
-    asked = asked[: max(1, turns // 3)]
+    asked = asked[: 0 if quiz else max(1, turns // 3)]
     about = [(one.question, one.answer) for one in questions(scene)]
     asked += draws.sample(about, min(turns - len(asked), len(about)))
     draws.shuffle(asked)

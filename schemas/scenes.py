@@ -7,7 +7,7 @@ A scene is one to four flat shapes on a three by three grid, at most one short p
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 
 class Thing(TypedDict):
@@ -33,6 +33,7 @@ class Scene(TypedDict):
     objects: list[Thing]    # no two in one place
     printed: Printed | None
     ground: Ground
+    also: NotRequired[list[Printed]]    # more texts, of which nothing is said or asked
 
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart")
@@ -56,27 +57,44 @@ WORDS = {                   # script -> what is printed in it
     "cyrillic": ("ОТКРЫТО", "ВЫХОД", "ХЛЕБ", "КАФЕ", "ТАКСИ", "АПТЕКА", "РЫНОК", "Музей"),
 }
 ASCII = tuple((word, "latin") for word in WORDS["latin"] if word.isascii())
-NUMBERS = ("no", "one", "two", "three", "four")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def imagine(draws: Random, words: Sequence[tuple[str, str]] = ASCII) -> Scene:
-    """A scene. `words` are the texts that can be printed, with their scripts; one text in three is a code instead."""
-    ground = draws.choice(tuple(GROUNDS))
+class Kinds(NamedTuple):
+    """What scenes are drawn from."""
+
+    objects: tuple[int, int] = (1, 4)       # fewest and most; a row with text has no room for any
+    grounds: tuple[str, ...] = tuple(GROUNDS)
+    printed: float = 0.6                    # share of scenes with text
+    codes: float = 1 / 3                    # share of texts that are no words
+    lines: int = 1                          # texts in a scene with text, at most two
+
+
+USUAL = Kinds()
+
+
+def imagine(draws: Random, words: Sequence[tuple[str, str]] = ASCII, kinds: Kinds = USUAL) -> Scene:
+    """A scene. `words` are the texts that can be printed, with their scripts; some texts are codes instead."""
+    ground = draws.choice(kinds.grounds)
     inks, text_inks = GROUNDS[ground]
-    cells, printed = list(PLACES), None
-    if draws.random() < 0.6:
-        row = draws.randrange(3)
-        del cells[3 * row : 3 * row + 3]
-        text, script = (_code(draws), "latin") if draws.random() < 1 / 3 else draws.choice(words)
-        printed = Printed(text=text, script=script, colour=draws.choice(text_inks), place=PLACES[3 * row + 1])
+    rows, texts = list(range(3)), []
+    if draws.random() < kinds.printed:
+        for _ in range(kinds.lines):
+            row = rows.pop(draws.randrange(len(rows)))
+            text, script = (_code(draws), "latin") if draws.random() < kinds.codes else draws.choice(words)
+            colour = draws.choice(text_inks)
+            texts.append(Printed(text=text, script=script, colour=colour, place=PLACES[3 * row + 1]))
+    cells = [place for place in PLACES if cell(place)[0] in rows]
     objects: list[Thing] = []
-    for place in draws.sample(cells, draws.randint(1, 4)):
+    for place in draws.sample(cells, min(draws.randint(*kinds.objects), len(cells))):
         if objects and draws.random() < 0.25:       # the same again, so that there is something to count
             objects.append({**objects[-1], "place": place})
         else:
             shape, colour, size = draws.choice(SHAPES), draws.choice(inks), draws.choice(SIZES)
             objects.append(Thing(shape=shape, colour=colour, size=size, place=place))
-    return Scene(objects=objects, printed=printed, ground=Ground(colour=ground, texture=draws.choice(TEXTURES)))
+    about = Ground(colour=ground, texture=draws.choice(TEXTURES))
+    scene = Scene(objects=objects, printed=texts[0] if texts else None, ground=about)
+    return {**scene, "also": texts[1:]} if texts[1:] else scene
 
 
 def _code(draws: Random) -> str:
@@ -168,8 +186,10 @@ def relations(one: Thing, other: Thing) -> list[str]:
     return [relation for relation, true in holds.items() if true]
 
 
-def _absence(scene: Scene, draws: Random) -> str:
+def _absence(scene: Scene, draws: Random) -> str | None:
     absent = [shape for shape in SHAPES if all(thing["shape"] != shape for thing in scene["objects"])]
+    if not absent:
+        return None
     return f"there is no {draws.choice(absent)}" + draws.choice(("", " in the picture"))
 
 

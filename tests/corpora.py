@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -111,7 +111,7 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def build(config: Path, until: str | None = None) -> Root:
+def build(config: Path, until: str | None = None, **more: Any) -> Root:
     """A whole run in this process: the real stages, their work done in a loop instead of by Beam, without fsync."""
 
     def work_off(work, items, *_):
@@ -119,7 +119,7 @@ def build(config: Path, until: str | None = None) -> Root:
             work.make(item)
 
     with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
-        run(config, until)
+        run(config, until, **more)
     return open_corpus(config).root
 
 

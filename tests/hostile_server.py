@@ -1,8 +1,8 @@
 """A server on loopback that plays as many hosts as it has names, most of them bad: `python tests/hostile_server.py`.
 
-The first part of a path says how it behaves: `/good/7` is an image of its own, `/drip/7` one byte a second. Names under
-`localhost` are this machine's (RFC 6761), so that `http://a.localhost:PORT/` and `http://b.localhost:PORT/` are two
-hosts. `/asked` says what was asked for and when, `/most` how many requests of a host were open at once.
+The first part of a path says how it behaves: `/good/7` is an image of its own, `/drip/7` five bytes a second. Names
+under `localhost` are this machine's (RFC 6761), so that `http://a.localhost:PORT/` and `http://b.localhost:PORT/` are
+two hosts. `/asked` says what was asked for and when, `/most` how many requests of a host, or of all (`*`), were open.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ import gzip
 import io
 import itertools
 import json
+import math
+import random
 import socket
 import ssl
 import struct
@@ -22,12 +24,13 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from urllib.parse import unquote
 from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
 
-DRIP = 1.0  # seconds between two bytes
+DRIP = 0.2  # seconds between two bytes
 
 
 def photograph(side: int = 256, seed: int = 0) -> bytes:
@@ -62,8 +65,8 @@ def head(status: str, body: bytes = b"", **headers: object) -> bytes:
 def bomb() -> bytes:
     """Ten gigabytes of nothing in ten megabytes."""
     packer = zlib.compressobj(9, wbits=31)
-    first = packer.compress(bytes(1 << 24))
-    return first + b"".join(packer.compress(bytes(1 << 24)) for _ in range(63)) + packer.flush()
+    first, each = (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + 599 * each + packer.flush()
 
 
 class Asked:
@@ -71,7 +74,7 @@ class Asked:
 
     def __init__(self, server: "Server", host: str, path: str, headers: dict[str, str]):
         self.server, self.host, self.path, self.headers = server, host, path, headers
-        self.rest = path.split("?")[0].strip("/").split("/")[1:]
+        self.rest = unquote(path.split("?")[0]).strip("/").split("/")[1:]
 
     def before(self) -> int:
         """How often this was asked for before."""
@@ -81,9 +84,9 @@ class Asked:
         return f"http://{host or self.host}:{self.server.port}{path}"
 
 
-# What it does: the whole answer at once, or piece by piece. None as a piece resets the connection.
+# What it does: the whole answer at once, after some seconds, or piece by piece. None as a piece resets the connection.
 
-Answer = bytes | AsyncIterator[bytes | None]
+Answer = bytes | tuple[float, bytes] | AsyncIterator[bytes | None]
 
 
 async def drip(asked: Asked) -> AsyncIterator[bytes]:
@@ -94,9 +97,10 @@ async def drip(asked: Asked) -> AsyncIterator[bytes]:
         yield bytes([byte])
 
 
-async def slow(asked: Asked) -> AsyncIterator[bytes]:
-    await asyncio.sleep(float(asked.rest[0]))
-    yield head("200 OK", image(asked.path))
+def as_on_the_web(asked: Asked) -> tuple[float, bytes]:
+    """Most hosts are 0.1 s away, one in a hundred a second."""
+    seconds = 0.1 * math.exp(random.Random(asked.host).gauss(0, 1))
+    return min(2.0, seconds), good(asked)
 
 
 async def silent(asked: Asked) -> AsyncIterator[bytes]:
@@ -155,6 +159,14 @@ async def short(asked: Asked) -> AsyncIterator[bytes]:
     yield head("200 OK", Content_Length=len(body) + 1000) + body
 
 
+def garbled(asked: Asked) -> bytes:
+    """/garbled/7: a good answer with some bytes changed, most of them in its head."""
+    draws, said = random.Random(asked.path), bytearray(good(asked))
+    for _ in range(draws.randint(1, 12)):
+        said[int(draws.random() ** 3 * 300)] = draws.choice(b"\0\r\n\t :;,=/1A\x7f\xff" + draws.randbytes(4))
+    return bytes(said)
+
+
 def hop(asked: Asked, left: int) -> bytes:
     """/hops/3/7: three redirects, each to another host, then an image."""
     return head("301 Moved", Location=asked.url(f"/hops/{left - 1}/{asked.rest[1]}", f"h{left}.localhost"))
@@ -166,7 +178,8 @@ def later(asked: Asked) -> str:
 
 BEHAVIOURS: dict[str, Callable[[Asked], Answer]] = {
     "good": lambda asked: head("200 OK", image(asked.path), Content_Type="image/jpeg"),
-    "slow": slow,
+    "web": as_on_the_web,
+    "slow": lambda asked: (float(asked.rest[0]), good(asked)),  # /slow/0.5/…
     "drip": drip,
     "silent": silent,
     "slow-head": slow_head,
@@ -199,6 +212,7 @@ BEHAVIOURS: dict[str, Callable[[Asked], Answer]] = {
     "packed-badly": lambda asked: head("200 OK", image(asked.path), Content_Encoding="gzip"),
     "packed-oddly": lambda asked: head("200 OK", image(asked.path), Content_Encoding="br"),
     "tag": lambda asked: head("200 OK", image(asked.path), X_Robots_Tag=" ".join(asked.rest[0].split("+"))),
+    "garbled": garbled,
     "cookie": lambda asked: head("302 Found", Location="/good/after-a-cookie", Set_Cookie="id=1; Path=/"),
 }  # fmt: skip
 good = BEHAVIOURS["good"]
@@ -208,6 +222,7 @@ ROBOTS = {  # the first part of a host's name -> its robots.txt
     "partly": head("200 OK", b"User-agent: *\nDisallow: /*/secret\n\nUser-agent: shardmill\nDisallow: /good/no*\n"),
     "moved": head("302 Found", Location="/elsewhere.txt"),
     "broken": head("500 Oops"),
+    "huge": head("200 OK", b"User-agent: *\nDisallow: /\n" + 200_000 * b"# for ever\n"),
 }
 
 
@@ -240,14 +255,20 @@ class Connection(asyncio.Protocol):
         said = self.server.answer(asked)
         if isinstance(said, bytes):
             self.transport.write(said)
+            return
+        self.server.opened(asked.host, 1)
+        if isinstance(said, tuple):
+            asyncio.get_running_loop().call_later(said[0], self.say_late, said[1], asked)
         else:
             self.task = asyncio.ensure_future(self.say(said, asked))
 
+    def say_late(self, said: bytes, asked: Asked) -> None:
+        self.server.opened(asked.host, -1)
+        if not self.transport.is_closing():
+            self.transport.write(said)
+
     async def say(self, pieces: AsyncIterator[bytes | None], asked: Asked) -> None:
-        """Says an answer piece by piece, then closes; those who take long are counted as open."""
-        open_now = self.server.open
-        open_now[asked.host] += 1
-        self.server.most[asked.host] = max(self.server.most[asked.host], open_now[asked.host])
+        """Says an answer piece by piece, then closes."""
         try:
             async for piece in pieces:
                 if piece is None:  # RST instead of FIN
@@ -259,7 +280,7 @@ class Connection(asyncio.Protocol):
                     await asyncio.sleep(0.01)
                 self.transport.write(piece)
         finally:
-            open_now[asked.host] -= 1
+            self.server.opened(asked.host, -1)
         self.transport.close()
 
 
@@ -269,6 +290,11 @@ class Server:
         self.heads: dict[str, dict[str, str]] = {}  # host and path -> headers of the last request
         self.open, self.most = Counter(), Counter()
         self.port = 0
+
+    def opened(self, host: str, count: int) -> None:
+        for name in (host, "*"):
+            self.open[name] += count
+            self.most[name] = max(self.most[name], self.open[name])
 
     def answer(self, asked: Asked) -> Answer:
         if asked.path in ("/asked", "/heads", "/most"):

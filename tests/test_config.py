@@ -14,7 +14,7 @@ from pipelines.job import run_work
 from pipelines.root import Root
 from schemas.config import TEMPLATE_SOURCES, BeamConfig, UserError, read_config
 
-KINDS = "folder, webdataset, laion, conversations, scenes"
+KINDS = "folder, webdataset, laion, conversations, instructions, scenes"
 GOOD = """
 root = "corpus"
 [source]
@@ -52,7 +52,7 @@ MISTAKES = {
     "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
     "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
     "a kind": (GOOD.replace("webdataset", "webdatset"), f"source.kind: no source 'webdatset'; there are {KINDS}"),
-    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr' or 'conv"),
+    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'conv"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a.[key]: string should match pattern"),
     "no root": (GOOD.replace("root", "#"), "root: missing; add it"),
     "an empty root": (at(""), "root: string should have at least 1 character"),
@@ -73,6 +73,14 @@ MISTAKES = {
     "a sum": (where("count(*) > 3"), "sets.train.where: Binder Error"),
     "a parameter": (where("width > ?"), "sets.train.where: "),
     "an open comment": (where("true /* all"), "sets.train.where: Parser Error: unterminated /* comment"),
+    "pairs without responses": (
+        f'{GOOD}[sets.dpo]\ntask = "preference"',
+        "sets.dpo: there are no pairs without the table [responses]; add it",
+    ),
+    "a column of pairs": (
+        f'{GOOD}[sets.dpo]\ntask = "preference"\nwhere = "margins > 1"',
+        'sets.dpo.where: Binder Error: Referenced column "margins" not found',
+    ),
     "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
     "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is bigint; write a condition"),
     "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: input should be a valid string"),
@@ -243,6 +251,7 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
     turns = [{"role": "user", "content": "What is this?"}, {"role": "assistant", "content": "A square."}]
     (tmp_path / "conversations.json").write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": turns}]))
+    (tmp_path / "instructions.jsonl").write_text('{"image": "0.png", "question": "What is this?"}')
     config = tmp_path / "my.toml"
     assert say("init", config, "--source", kind).code == 0
     before = tree(tmp_path)

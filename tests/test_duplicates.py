@@ -706,6 +706,7 @@ WRONG = {  # what is excluded -> what the one line says
     "s4://a/b": "s4://a/b: Protocol not known: s4",
     "text/word.txt": "word.txt: line 2: 'not a hash' is no SHA-256 (64 hex digits) and no perceptual hash (16)",
     "text/short.txt": "short.txt: line 1: 'abc' is no SHA-256 (64 hex digits)",
+    "text/comments.txt": "comments.txt: has no line with a SHA-256",
     "text/binary": "binary: is no image, no Parquet and no text",
     "text/none.parquet": "none.parquet: has neither a column sha256 nor a column phash",
     "text/short.parquet": "short.parquet: row 2: 'abc' is no SHA-256",
@@ -722,6 +723,7 @@ def here(lists) -> Path:
     (folder / "broken").mkdir()
     (folder / "text/word.txt").write_text(f"{'a' * 64}\nnot a hash\n")
     (folder / "text/short.txt").write_text("abc")
+    (folder / "text/comments.txt").write_text("# to come\n")
     (folder / "text/binary").write_bytes(b"\xff\xfe\x00")
     pq.write_table(pa.table({"hash": ["a" * 64]}), folder / "text/none.parquet")
     pq.write_table(pa.table({"phash": ["a" * 16, "abc"]}), folder / "text/short.parquet")

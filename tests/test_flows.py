@@ -224,7 +224,9 @@ def test_every_stage_is_a_task_with_its_progress(server, built):
 
 
 def test_prefect_keeps_paths_and_no_results(server, built):
-    assert server.run_of("five")["parameters"] == {"config": "five.toml", "until": None, "wait": 0.0, "engine": None}
+    assert server.run_of("five")["parameters"] == {
+        "config": "five.toml", "until": None, "wait": 0.0, "engine": None, "retry": None,
+    }  # fmt: skip
     assert {path.name for path in built.iterdir()} == {"five.toml", "pictures", "corpus"}
     assert not (server.home / "storage").exists()
 

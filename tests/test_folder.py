@@ -11,7 +11,6 @@ from corpora import build, facts, picture, rows_of, write_captions
 
 from pipelines.catalog import query
 from pipelines.commit import key_of
-from pipelines.root import Root
 from pipelines.rows import Rows, settle
 from pipelines.sources import open_source
 from pipelines.verify import verify_root
@@ -105,7 +104,7 @@ def test_columns_are_found_by_their_usual_names_or_as_configured(name, pictures)
     assert facts(rows, "file", "text") == [("0.png", "zero")]
     stage = Rows(open_source(SOURCES["folder"](path=str(pictures))))
     with pytest.raises(UserError, match=rf"source.image_column: {name} has none of the columns .*; it has bild, wort"):
-        settle(Root(str(pictures / "nowhere")), stage, ())
+        settle(stage, (), ())
 
 
 def test_a_caption_may_be_a_number_a_date_or_a_list(pictures):

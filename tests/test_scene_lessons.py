@@ -13,9 +13,9 @@ from schemas.scene_lessons import DESCRIBE, IMAGE, NOT_WRITTEN, READ, REWRITE, Y
 from schemas.scenes import Scene, imagine, questions
 
 
-def turns(scene: Scene, seed: int, count: int = 9) -> list[tuple[str, str]]:
+def turns(scene: Scene, seed: int, count: int = 9, quiz: bool = False) -> list[tuple[str, str]]:
     """Questions and answers, the image taken away."""
-    said = conversation(scene, Random(seed), count)
+    said = conversation(scene, Random(seed), count, quiz)
     assert [turn["role"] for turn in said] == ["user", "assistant"] * (len(said) // 2)
     asked = [turn["content"] for turn in said]
     assert asked[0].startswith(IMAGE) and not any(IMAGE in one for one in asked[1:])
@@ -55,6 +55,14 @@ def test_there_are_as_many_turns_as_asked_for_and_of_all_kinds():
     assert min(firsts.values()) >= 20  # anything may be asked first
 
 
+def test_a_quiz_asks_what_a_word_or_two_answer_and_never_the_same_twice():
+    for seed in range(200):
+        scene = imagine(Random(seed))
+        known = {one.question: one.answer for one in questions(scene)}
+        said = [(question.removesuffix(YES_OR_NO), reply) for question, reply in turns(scene, seed, 12, quiz=True)]
+        assert len(dict(said)) == len(said) == 12 and all(known[question] == reply for question, reply in said)
+
+
 def test_the_same_draws_say_the_same():
     scene = imagine(Random(1))
     assert conversation(scene, Random(2), 6) == conversation(scene, Random(2), 6) != conversation(scene, Random(3), 6)
@@ -66,4 +74,8 @@ def test_rows_of_scenes_have_conversations_if_questions_are_asked_for():
         assert before["conversation"] is None and {**row, "conversation": None} == before
         said = json.loads(row["conversation"])
         assert said["images"] == [IMAGE] and len(said["turns"]) == 10
-    assert quiet.files() != asked.files()
+    quiz = Scenes(ScenesConfig(count=4, seed=3, planted=0, questions=5, quiz=True))
+    for before, row in zip(asked.rows("000000000"), quiz.rows("000000000"), strict=True):
+        assert row["conversation"] != before["conversation"]
+        assert {**row, "conversation": before["conversation"]} == before
+    assert len({str(one.files()) for one in (quiet, asked, quiz)}) == 3

@@ -12,7 +12,7 @@ import imagehash
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFont
+from PIL import Image, ImageChops, ImageFont
 
 from pipelines.commit import key_of
 from pipelines.images import inspect
@@ -28,6 +28,7 @@ from pipelines.sources.scenes import (
     draw,
     has_glyphs,
     open_font,
+    paint,
     words,
 )
 from schemas.config import ImagesConfig, ScenesConfig, UserError
@@ -304,6 +305,56 @@ def test_a_font_file_brings_other_scripts():
     }
     greek = next(n for n in range(1000) if (scenes.scene(n)["printed"] or {}).get("script") == "greek")
     assert inspect(scenes.load({"member": str(greek)}), ImagesConfig())["width"] == 112
+
+
+def test_scenes_can_be_drawn_from_other_kinds_than_the_usual():
+    """More things, one colour of ground, two texts, larger type; the usual ones stay as they were, keys and all."""
+    usual, crowded = source(planted=0), source(planted=0, objects=(9, 9), grounds=("white",), printed=1, lines=2)
+    scenes = [crowded.scene(n) for n in range(40)]
+    assert {len(scene["objects"]) for scene in scenes} == {3} and {s["ground"]["colour"] for s in scenes} == {"white"}
+    for scene in scenes:
+        rows = [scene["printed"]["place"], *(one["place"] for one in scene["also"])]
+        assert len(set(rows)) == 2 and not set(rows) & {PLACES[3 * cell(t["place"])[0] + 1] for t in scene["objects"]}
+    full = source(planted=0, objects=(5, 9), printed=0)
+    assert {len(full.scene(n)["objects"]) for n in range(60)} == set(range(5, 10))
+    for n in range(60):
+        checked = check(caption(full.scene(n), random.Random(n)), full.scene(n))
+        assert checked.true and not checked.false and not checked.unparsed
+    codes = [
+        source(planted=0, printed=1, codes=share).scene(n)["printed"]["text"] for share in (0, 1) for n in range(30)
+    ]
+    assert [text in sum(WORDS.values(), ()) for text in codes] == 30 * [True] + 30 * [False]
+    assert crowded.files() != usual.files()
+    keys = [
+        {key_of(*row["names"]) for row in rows_of(one)} for one in (usual, crowded, source(print_height=(0.2, 0.2)))
+    ]
+    assert not keys[0] & keys[1] and not keys[0] & keys[2]
+    assert {key_of(*row["names"]) for row in rows_of(source(planted=0, letters=True))} == keys[0]  # of equal pictures
+
+
+def test_the_fewest_are_not_more_than_the_most():
+    with pytest.raises(ValueError, match="write the smaller number first"):
+        source(objects=(4, 1))
+
+
+def test_characters_stand_where_their_truth_says():
+    """Each has ink between its ends, and none of the text's ink is left or right of them all."""
+    scenes = source(planted=0, printed=1, lines=2, letters=True)
+    for row in list(rows_of(scenes))[:40]:
+        scene, side = row["extra"]["scene"], 448
+        if scene["ground"]["texture"] == "gradient":
+            continue
+        image, letters = paint(scene, scenes._draws(int(row["member"]), "look"), side, (), (0.12, 0.2))
+        assert [len(ends) for ends in row["extra"]["letters"]] == [len(ends) for ends in letters]
+        for one, ends in zip([scene["printed"], *scene["also"]], letters):
+            top = side * cell(one["place"])[0] // 3
+            strip = image.crop((0, top, side, top + side // 3))
+            ground = Image.new("RGB", strip.size, strip.getpixel((0, 0)))
+            ink = ImageChops.difference(strip, ground).convert("L").resize((side, 1), Image.Resampling.BOX)
+            columns = [n / side for n, value in enumerate(ink.tobytes()) if value]
+            assert ends[0][0] - 0.02 < columns[0] and columns[-1] < ends[-1][1] + 0.02
+            for char, (left, right) in zip(one["text"], ends):
+                assert any(left <= at <= right for at in columns) or char == " "
 
 
 def test_a_font_that_cannot_be_opened_is_named():

@@ -29,7 +29,6 @@ def changed(**values) -> dict:
         ({"language__feed_forward": 1000}, "language.feed_forward: 1000 is no multiple of 256; K-quants"),
         ({"vision__feed_forward": 32}, "vision.feed_forward: 32 as the width"),
         ({"vision__positions": 16}, "vision.positions: 16; only divisors of 70"),
-        ({"vision__patch": 16, "vision__side": 64}, "vision.patch: 16; llama.cpp"),
         ({"vision__side": 60}, "vision.side: 60 is no multiple of 14"),
         ({"vision__heads": 3}, "vision.width: 32 is no multiple of 3"),
         ({"language__heads": 6}, "language.width: 256 is no multiple of 12"),
@@ -47,6 +46,11 @@ def test_a_shape_that_breaks_a_limit_is_refused_in_one_line(tmp_path, values, sa
         read_shape(path)
     assert str(refused.value).startswith(f"{path}: {said}")
     assert "\n" not in str(refused.value)
+
+
+def test_patches_may_have_any_size(tmp_path):
+    (tmp_path / "shape.json").write_text(json.dumps(changed(vision__patch=16, vision__side=64)))
+    assert read_shape(tmp_path / "shape.json").vision.patch == 16
 
 
 def test_a_shape_without_a_size_or_file_is_refused(tmp_path):

@@ -5,11 +5,15 @@
 
 A folder is written whole under another name and then renamed; `latest.json` is replaced last, so that a run that was
 killed at any moment goes on from a whole one.
+
+`python -m training.checkpoint RUN OUT` writes the model of a run's last checkpoint in float16, and the run's log.
 """
 
+import argparse
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from schemas.config import UserError
+from training.curve import CURVE, LOG
 from training.model import VisionLanguageModel
 from training.shapes import read_shape
 from training.tokenizer import Tokenizer
@@ -42,10 +47,10 @@ def save_model(
     }
     save_file(weights, folder / MODEL, {"format": "pt"})
     (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
-    source = tokenizer.path.parent
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (source / name).exists() and source.resolve() != folder.resolve():
-            shutil.copyfile(source / name, folder / name)
+    (folder / "tokenizer.json").write_text(tokenizer.json, "utf-8")
+    config = tokenizer.path.with_name("tokenizer_config.json")
+    if config.exists() and config.resolve() != (folder / config.name).resolve():
+        shutil.copyfile(config, folder / config.name)
 
 
 def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
@@ -146,3 +151,26 @@ def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[nn.Parameter
     named = [(name, one) for name, one in model.named_parameters()]
     named += [(f"{at}/{name}", one) for at, module in more.items() for name, one in module.named_parameters()]
     return {one: name for name, one in named}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.checkpoint", description="A run's model, in float16.")
+    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("out", type=Path, help="the folder to write")
+    options = parser.parse_args()
+    try:
+        if (folder := latest(options.run)) is None:
+            raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
+        model, tokenizer = load_model(folder)
+        save_model(options.out, model, tokenizer, torch.float16)
+        for name in (LOG, CURVE):
+            shutil.copyfile(options.run / name, options.out / name)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    size = (options.out / MODEL).stat().st_size
+    print(f"{options.out}: {sum(one.numel() for one in model.parameters()):,} weights, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

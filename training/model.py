@@ -124,7 +124,10 @@ class VisionLanguageModel(nn.Module):
         """The embeddings of each view: [views, queries, language width]; arguments as for `patch_states`."""
         if not len(grids):
             return self.resampler.query.new_empty(0, *self.resampler.query.shape)
-        states, there = self.patch_states(patches, grids)
+        return self.resample(*self.patch_states(patches, grids), grids)
+
+    def resample(self, states: Tensor, there: Tensor | None, grids: Tensor) -> Tensor:
+        """The second half of `see`, from what `patch_states` returns."""
         sizes, width = [tuple(grid) for grid in grids.tolist()], self.shape.language.width
         if there is None and len(set(sizes)) == 1:
             positions = sine_cosine(width, *sizes[0]).to(states.device)[None]

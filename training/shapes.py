@@ -74,8 +74,6 @@ class Shape:
         ):
             if value % unit:
                 raise ValueError(f"{name}: {value} is no multiple of {unit}; {why}")
-        if vision.patch != 14:
-            raise ValueError(f"vision.patch: {vision.patch}; llama.cpp's MiniCPM-V cuts patches of 14")
         if vision.width == vision.feed_forward:
             raise ValueError(f"vision.feed_forward: {vision.width} as the width; llama.cpp then swaps the two layers")
         if BUCKETS % vision.positions:
@@ -98,9 +96,9 @@ def _numbers(shape: Shape) -> list[tuple[str, float]]:
 
 
 PICO = Shape(
-    Vision(width=192, feed_forward=768, layers=6, heads=3, positions=35, side=126),
-    Language(width=256, feed_forward=512, layers=4, heads=4, key_heads=4, vocab=640, context=1024),
-    queries=48,
+    Vision(width=192, feed_forward=768, layers=4, heads=3, positions=35, side=126),
+    Language(width=256, feed_forward=512, layers=3, heads=4, key_heads=4, vocab=640, context=1024),
+    queries=40,
 )
 MINI = Shape(
     Vision(width=768, feed_forward=3072, layers=12, heads=12),

@@ -51,6 +51,16 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """In one message, since a small model has a hundred small ones."""
+        if self.ranks == 1:
+            return
+        for one in parameters:
+            one.grad = torch.zeros_like(one) if one.grad is None else one.grad  # a rank may have seen no image
+        summed = self.sum(torch.cat([one.grad.flatten() for one in parameters])).split([p.numel() for p in parameters])
+        for one, gradient in zip(parameters, summed):
+            one.grad.copy_(gradient.view_as(one))
+
 
 def train(
     recipe: Recipe, run: Path, world: World, workers: int = 0, every: float = 300.0, stop: int | None = None
@@ -98,9 +108,7 @@ def train(
                 real = (batch.documents != PADDING).sum()
                 more = torch.stack([real, torch.tensor(batch.documents.numel())]).to(device)
                 meter += torch.cat([sums.detach(), learner.counts(batch).to(device), more]).double()
-            for one in learned if world.ranks > 1 else ():
-                one.grad = torch.zeros_like(one) if one.grad is None else one.grad  # a rank may have seen no image
-                world.sum(one.grad)
+            world.sum_gradients(learned)
             norm = nn.utils.clip_grad_norm_(learned, stage.clip)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -136,7 +144,7 @@ def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[V
     shape = recipe.model_shape()
     if len(tokenizer) > shape.language.vocab:
         raise UserError(f"{tokenizer.path}: {len(tokenizer)} tokens; the shape has room for {shape.language.vocab}")
-    model, probe = VisionLanguageModel(shape), Probe(shape.language.width)
+    model, probe = VisionLanguageModel(shape), Probe(shape.language.width, shape.vision.width)
     model.attend_by("by_matmul" if device.type == "cpu" else "sdpa")
     return model.to(device), probe.to(device)
 
@@ -181,12 +189,13 @@ class Learner:
         sums = torch.zeros(2, device=batch.ids.device)
         with self.precision():
             if self.truths is not None:
-                seen = self.see(batch)
-                truth = self.truths[(name for pack in batch.samples for name in pack)]
+                seen, states = self.look(batch)
+                truth = self.truths[(name for pack in batch.samples for name in pack)].to(seen.device)
                 if len(truth.ground) != len(seen):
                     where = f"stages.{self.stage.name}.truth"
                     raise UserError(f"{where}: {len(seen)} views of {len(truth.ground)} samples; it needs one of each")
-                told = self.probe.loss(seen, truth.to(seen.device)) * len(seen) * self.stage.truth
+                told = self.probe.loss(seen, truth) + self.probe.patch_loss(states, batch.grids, truth)
+                told = told * len(seen) * self.stage.truth
                 sums = sums + torch.stack([torch.zeros_like(told), told])
             if not self.stage.answers:
                 return sums
@@ -200,17 +209,21 @@ class Learner:
     def tokens(self, batch: Batch, seen: Tensor | None = None) -> Tensor:
         """Minus the log-probability of each learned token, float32 [packs, length]."""
         with self.precision():
-            seen = self.see(batch) if seen is None else seen
+            seen = self.look(batch)[0] if seen is None else seen
             seen = torch.cat([seen, seen]) if self.stage.beta else seen  # both answers look at the same
             blocks = blocks_of(batch.positions) if batch.ids.device.type == "cpu" else None
             mask, visual = document_mask(batch.documents), batch.ids == self.query
             hidden = self.model(batch.ids, seen, visual, mask, batch.positions, blocks=blocks)
             return self.model.losses(hidden, batch.labels)
 
-    def see(self, batch: Batch) -> Tensor:
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The embeddings of all views, and the states of their patches; None if there is no view."""
         frozen = not {"vision", "resampler"} & set(self.stage.trains)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            return self.model.see(levels(batch.patches), batch.grids)
+            if not len(batch.grids):
+                return self.model.see(batch.patches, batch.grids), None
+            states, there = self.model.patch_states(levels(batch.patches), batch.grids)
+            return self.model.resample(states, there, batch.grids), states
 
 
 def levels(patches: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from pipelines.sources.conversations import Conversations
 from pipelines.sources.folder import Folder
+from pipelines.sources.instructions import Instructions
 from pipelines.sources.laion import Laion
 from pipelines.sources.scenes import Scenes
 from pipelines.sources.source import Source
@@ -9,7 +10,8 @@ from pipelines.sources.webdataset import WebDataset
 from schemas.config import SourceConfig
 
 KINDS: dict[str, type[Source]] = {
-    "folder": Folder, "webdataset": WebDataset, "laion": Laion, "conversations": Conversations, "scenes": Scenes,
+    "folder": Folder, "webdataset": WebDataset, "laion": Laion, "conversations": Conversations,
+    "instructions": Instructions, "scenes": Scenes,
 }  # fmt: skip
 
 

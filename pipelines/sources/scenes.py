@@ -5,7 +5,8 @@ the web's are; its truth stands in `extra`, beside what was done to both:
 
     {"scene": <schemas.scenes.Scene>, "noise": "shouting", "planted": "duplicate", "of": 17}
 
-With `questions` a row has a conversation too, see `schemas.scene_lessons`.
+With `questions` a row has a conversation too, see `schemas.scene_lessons`. With `letters`, `extra` has the left and the
+right end of each printed character of each text, as shares of the picture's width: `"letters": [[[0.31, 0.36], …]]`.
 
 `planted` is the share of pictures that are not simply drawn: of these, as PLANTED says, three in ten each are an exact
 duplicate and a near one (scaled by up to 10 %, encoded anew) of an earlier picture, and one in ten each is truncated,
@@ -17,6 +18,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +28,10 @@ from pipelines.sources.source import Source, SourceFile
 from schemas.arrow import Row
 from schemas.config import ScenesConfig, UserError
 from schemas.scene_lessons import IMAGE, conversation
-from schemas.scenes import WORDS, Scene, Thing, alt_text, cell, imagine
+from schemas.scenes import USUAL, WORDS, Printed, Scene, Thing, alt_text, cell, imagine
+
+Ends = list[tuple[float, float]]  # left and right end of each character of a text, as shares of the width
+HEIGHT = (0.12, 0.2)  # least and most of a text's type, as shares of the side
 
 VERSION = 1
 FILE = 1000  # pictures a source file
@@ -48,7 +53,8 @@ class Scenes(Source):
     def files(self) -> list[SourceFile]:
         config = self.config
         said = (config.noise, config.questions)
-        made_of = digest([VERSION, config.seed, config.side, *said, config.planted, self.fonts])
+        said += tuple(name for name in ("letters", "quiz") if getattr(config, name))
+        made_of = digest([VERSION, config.seed, config.side, *said, config.planted, self.fonts, *self._kinds])
         starts = range(0, self.config.count, FILE)
         return [SourceFile(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
@@ -60,19 +66,20 @@ class Scenes(Source):
             planted, of = self.planted(number)
             scene = self.scene(number if of is None else of)
             text, noise = alt_text(scene, self._draws(number, "text"), self.config.noise)
-            drawn_from = (VERSION, self.config.seed, self.config.side, self.fonts, number, planted, of)
+            drawn_from = (VERSION, self.config.seed, self.config.side, self.fonts, number, planted, of, *self._kinds)
+            letters = {"letters": self.letters(number if of is None else of)} if self.config.letters else {}
             yield {
                 "names": ("scenes", *map(str, drawn_from)),
                 "member": str(number),
                 "text": text,
                 "conversation": self._conversation(scene, number),
-                "extra": {"scene": scene, "noise": noise, "planted": planted, "of": of},
+                "extra": {"scene": scene, "noise": noise, "planted": planted, "of": of, **letters},
             }
 
     def _conversation(self, scene: Scene, number: int) -> str | None:
         if not self.config.questions:
             return None
-        turns = conversation(scene, self._draws(number, "questions"), self.config.questions)
+        turns = conversation(scene, self._draws(number, "questions"), self.config.questions, self.config.quiz)
         return canonical({"turns": turns, "images": [IMAGE]}).decode()
 
     def load(self, row: Row) -> bytes:
@@ -103,10 +110,24 @@ class Scenes(Source):
         return ("none" if of is None else kind), of
 
     def scene(self, number: int) -> Scene:
-        return imagine(self._draws(number, "scene"), words(self.config.fonts))
+        return imagine(self._draws(number, "scene"), words(self.config.fonts), self.config.kinds())
 
     def draw(self, number: int) -> Image.Image:
-        return draw(self.scene(number), self._draws(number, "look"), self.config.side, self.config.fonts)
+        config = self.config
+        draws = self._draws(number, "look")
+        return draw(self.scene(number), draws, config.side, config.fonts, config.print_height)
+
+    def letters(self, number: int) -> list[Ends]:
+        """Where the characters stand that are printed in a picture."""
+        config, draws = self.config, self._draws(number, "look")
+        _, letters = paint(self.scene(number), draws, 2 * config.side, config.fonts, config.print_height)
+        return [[(round(left, 4), round(right, 4)) for left, right in ends] for ends in letters]
+
+    @cached_property
+    def _kinds(self) -> list[str]:
+        """What pictures are drawn from, if that is not the usual."""
+        kinds = (*self.config.kinds(), self.config.print_height)
+        return [] if kinds == (*USUAL, HEIGHT) else [repr(kinds)]
 
     def _kind(self, number: int) -> str:
         draws = self._draws(number, "planted")
@@ -156,16 +177,25 @@ OUTLINES = {  # in a circle of radius 1
 }
 
 
-def draw(scene: Scene, draws: Random, side: int, fonts: tuple[str, ...] = ()) -> Image.Image:
+def draw(
+    scene: Scene, draws: Random, side: int, fonts: tuple[str, ...] = (), height: tuple[float, float] = HEIGHT
+) -> Image.Image:
     """The picture of a scene, side x side pixels. Drawn at twice that, so that edges are smooth."""
-    image = _ground(scene, draws, 2 * side)
-    pen = ImageDraw.Draw(image)
-    for thing in scene["objects"]:
-        _thing(pen, thing, draws, 2 * side)
-    if scene["printed"]:
-        _print(image, scene, draws, fonts)
+    image, _ = paint(scene, draws, 2 * side, fonts, height)
     image = _blended(image.reduce(2), CLOUDS, CLOUDINESS, draws)
     return _blended(image, side, draws.uniform(0.1, 0.2), draws) if scene["ground"]["texture"] == "noisy" else image
+
+
+def paint(
+    scene: Scene, draws: Random, side: int, fonts: tuple[str, ...], height: tuple[float, float]
+) -> tuple[Image.Image, list[Ends]]:
+    """What is in a scene, in even light, and where the characters of its texts stand."""
+    image = _ground(scene, draws, side)
+    pen = ImageDraw.Draw(image)
+    for thing in scene["objects"]:
+        _thing(pen, thing, draws, side)
+    texts = [scene["printed"], *scene.get("also", ())] if scene["printed"] else []
+    return image, [_print(image, printed, draws, fonts, height) for printed in texts]
 
 
 def _ground(scene: Scene, draws: Random, side: int) -> Image.Image:
@@ -198,12 +228,14 @@ def _thing(pen: ImageDraw.ImageDraw, thing: Thing, draws: Random, side: int) -> 
     pen.polygon([(x + px * cos - py * sin, y + px * sin + py * cos) for px, py in OUTLINES[thing["shape"]]], colour)
 
 
-def _print(image: Image.Image, scene: Scene, draws: Random, fonts: tuple[str, ...]) -> None:
-    """Prints the text across its row, in one of the faces that have all of its glyphs."""
-    side, printed = image.width, scene["printed"]
+def _print(
+    image: Image.Image, printed: Printed, draws: Random, fonts: tuple[str, ...], heights: tuple[float, float]
+) -> Ends:
+    """Prints a text across its row, in one of the faces that have all of its glyphs. Says where its characters are."""
+    side = image.width
     row, _ = cell(printed["place"])
     x, y = side * draws.uniform(0.48, 0.52), side * ((row + 0.5) / 3 + draws.uniform(-0.03, 0.03))
-    height, widest, colour = side * draws.uniform(0.12, 0.2), side * 0.92, _near(RGB[printed["colour"]], draws)
+    height, widest, colour = side * draws.uniform(*heights), side * 0.92, _near(RGB[printed["colour"]], draws)
     faces = [face for face in (*FACES, *fonts) if has_glyphs(face, printed["text"])]
     (face,) = draws.choices(faces, [1 if face == PIXELS else 4 for face in faces])
     if face == PIXELS:
@@ -215,8 +247,11 @@ def _print(image: Image.Image, scene: Scene, draws: Random, fonts: tuple[str, ..
         mask = mask.resize((mask.width * scale, mask.height * scale), Image.Resampling.NEAREST)
         image.paste(colour, (int(x - mask.width / 2), int(y - mask.height / 2)), mask)
     else:
-        size = int(min(height, 40 * widest / open_font(face, 40).getlength(printed["text"])))
-        ImageDraw.Draw(image).text((x, y), printed["text"], colour, open_font(face, size), anchor="mm")
+        size, scale = int(min(height, 40 * widest / open_font(face, 40).getlength(printed["text"]))), 1
+        font = open_font(face, size)
+        ImageDraw.Draw(image).text((x, y), printed["text"], colour, font, anchor="mm")
+    ends = [scale * font.getlength(printed["text"][:n]) for n in range(len(printed["text"]) + 1)]
+    return [((x + left - ends[-1] / 2) / side, (x + right - ends[-1] / 2) / side) for left, right in pairwise(ends)]
 
 
 def _near(colour: tuple[int, ...], draws: Random) -> tuple[int, ...]:

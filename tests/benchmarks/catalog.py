@@ -30,7 +30,7 @@ from pipelines.corpus import Corpus, open_corpus, plan
 from pipelines.parquet import parquet_bytes
 from pipelines.root import Root
 from pipelines.rows import settle, write_settled
-from schemas.views import STAGES
+from schemas.views import CORPUS as STAGES
 
 BARS = {"stage": 2.0, "accounting": 2.0, "yield_by_host": 2.0, "samples": 15.0, "plan": 10.0}
 QUESTIONS = {
@@ -114,7 +114,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     config.write_text(TOML.format(count=50 * partitions))
     corpus = open_corpus(config)
     root = corpus.root
-    settlement = settle(root, corpus.rows)
+    settlement = settle(corpus.rows, (), ())
     write_settled(root, list(settlement.files), list(corpus.makes))
     for stage in STAGES:
         Path(root.path(stage)).mkdir(parents=True)
@@ -140,7 +140,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
 def commit_of(stage: Any, partition: int, made: dict[str, dict[int, Commit]]) -> Commit:
     digests = {c: sha256(f"{stage.name}/{partition}/{c}".encode()).hexdigest()[:32] for c in stage.schema.names}
     inputs = stage.declared({s: made[s][partition] for s in stage.reads}) if hasattr(stage, "declared") else {}
-    fingerprint = stage.fingerprint(inputs) if inputs else digest([stage.identity(), digests])
+    fingerprint = digest([stage.identity(), inputs or digests])
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint, digests, 50, 50)
     return replace(commit, payload=f"{partition:05d}-{'0' * 16}.tar" if stage.name == "images" else None)
 

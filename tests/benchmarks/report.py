@@ -31,7 +31,7 @@ from pipelines.parquet import FOOTER
 from pipelines.root import Root
 from pipelines.tar import TarWriter
 from schemas.ledger import CHANGES
-from schemas.views import STAGES
+from schemas.views import CORPUS as STAGES
 
 HERE = Path(__file__).parents[2]
 # Says its peak resident memory itself: what a parent learns of it begins with the parent's own.

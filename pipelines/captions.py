@@ -1,0 +1,87 @@
+"""Has a model rewrite weak captions: `python -m pipelines.captions my.toml`.
+
+The alt text becomes a question and its answer, and the answer the caption (MiniCPM-V, section 4.1). What comes back is
+checked; what does not pass leaves the caption as it came, which is kept beside it in any case.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.asking import IMAGE, AskingStage, Images, measured
+from pipelines.caption_rules import read_answer, weakness
+from pipelines.chat import Client
+from pipelines.commit import digest
+from pipelines.endpoints import Failed, endpoint_of, message
+from pipelines.partition import Rejected
+from pipelines.prompts import filled, read_prompt
+from schemas.arrow import Row
+from schemas.captions import CAPTIONS, GOOD, REASONS, TAKEN
+from schemas.config import CaptionsConfig, Config
+
+
+@dataclass(frozen=True)
+class Rewrite(AskingStage):
+    config: CaptionsConfig = field(kw_only=True)
+    prompt: str = field(kw_only=True)
+    after: tuple[str, ...] = field(kw_only=True, default=())  # stages whose losses are not looked at
+
+    name = "captions"
+    schema = CAPTIONS
+    reasons = REASONS
+    retryable = frozenset(REASONS)
+
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        shown = ("sha256", "reason") if self.config.image else ("reason",)
+        return {"rows": ("text", "reason"), "images": shown} | {stage: ("reason",) for stage in self.after}
+
+    @property
+    def finds(self) -> Mapping[str, tuple[str, ...]]:
+        return {"images": IMAGE} if self.config.image else {}
+
+    def settings(self) -> dict[str, Any]:
+        (endpoint,) = self.endpoints
+        said = self.config.model_dump(exclude={"endpoint", "prompt"})
+        return said | {"model": endpoint.identity(), "prompt": digest(self.prompt)}
+
+    def is_asked(self, row: Row) -> bool:
+        """Whether there is anything to rewrite, and a reason to."""
+        text = row["rows"]["text"]
+        there = (self.config.image and row["images"]["size"]) or (text or "").strip()
+        return bool(there) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
+
+    async def answer(self, row: Row, images: Images, clients: dict[str, Client]) -> Row | Rejected:
+        text, image = row["rows"]["text"], row["images"]
+        said = {"text": text, "original": text, "verdict": weakness(text, self.config)}
+        if not self.is_asked(row):
+            return said
+        shown = self.config.image and image["size"]
+        (client,) = clients.values()
+        asked = message(filled(self.prompt, text=text or ""), await images.part(image) if shown else None)
+        options = {"temperature": self.config.temperature, "max_tokens": self.config.max_tokens, "seed": 0}
+        try:
+            answer = await client.ask(asked, image["sha256"] if shown else "", **options)
+        except Failed as failed:
+            if failed.can_pass:
+                raise
+            return said | {"answer": failed.reason, "detail": failed.detail, "measured": measured(failed)}
+        said |= read_answer(answer.text, self.prompt, text, answer.cut, self.config)
+        if said["answer"] == TAKEN:
+            said["text"] = said["rewritten"]
+        return said | {"measured": measured(answer)}
+
+
+def rewrite_of(config: Config, after: tuple[str, ...]) -> Rewrite:
+    """The stage of a table `[captions]`. Raises `UserError` for a model or a prompt that is not there."""
+    captions = config.captions
+    endpoint = endpoint_of(config, "captions.endpoint", captions.endpoint)
+    name = "caption_image" if captions.image else "caption"
+    prompt = read_prompt("captions.prompt", captions.prompt, name, ["text"])
+    return Rewrite((endpoint,), config=captions, prompt=prompt, after=after)
+
+
+if __name__ == "__main__":
+    from pipelines.corpus import main
+
+    main("captions")

@@ -1,0 +1,61 @@
+"""Keeps a server: starts the command that standard input names, and ends it when standard input closes.
+
+So a server ends with the run that started it, by will or by death; see `pipelines.servers`.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+GRACE = 10.0  # seconds from the wish to end to the end
+PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
+
+
+def main() -> None:
+    """Ends when the server does. What that says goes to a log, without the key."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    told = json.loads(sys.stdin.buffer.readline())
+    secret = (told["secret"] or "").encode()
+    with open(told["log"], "wb", buffering=0) as log:
+        try:
+            server = subprocess.Popen(
+                told["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_keeper,
+            )  # fmt: skip
+        except OSError as error:
+            log.write(f"{told['command'][0]}: {error.strerror}\n".encode())
+            sys.exit(1)
+
+        def copy() -> None:
+            for line in server.stdout:
+                log.write(line.replace(secret, b"***") if secret else line)
+
+        def watch() -> None:
+            while os.read(sys.stdin.fileno(), 1):
+                pass
+            os.killpg(0, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(GRACE)
+            os.killpg(0, signal.SIGKILL)
+
+        copying = threading.Thread(target=copy, daemon=True)
+        copying.start()
+        threading.Thread(target=watch, daemon=True).start()
+        code = server.wait()
+        copying.join(2)
+    sys.exit(1 if code else 0)
+
+
+def _end_with_keeper() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The stages that ask for preferences, in order: responses, their claims, and verdicts on these."""
+
+from pipelines.asking import AskingStage
+from pipelines.claims import Divide
+from pipelines.endpoints import endpoint_of
+from pipelines.prompts import read_prompt
+from pipelines.responses import Respond
+from pipelines.verdicts import Judge
+from schemas.config import Config, UserError
+
+
+def preference_stages(config: Config) -> list[AskingStage]:
+    """Raises `UserError` for a model or a prompt that is not there."""
+    responses, claims, verdicts = config.responses, config.claims, config.verdicts
+    if verdicts is None:
+        raise UserError('verdicts: missing; add the table [verdicts] with labelers = ["…"]')
+    dividers = [endpoint_of(config, "claims.endpoint", claims.endpoint)] if claims.endpoint else []
+    labelers = [endpoint_of(config, "verdicts.labelers", name) for name in sorted({*verdicts.labelers})]
+    facts = read_prompt("claims.facts_prompt", claims.facts_prompt, "facts", ["response"])
+    questions = read_prompt("claims.questions_prompt", claims.questions_prompt, "questions", ["facts"])
+    prompt = read_prompt("verdicts.prompt", verdicts.prompt, "verdict", ["question"])
+    return [
+        Respond((endpoint_of(config, "responses.endpoint", responses.endpoint),), config=responses),
+        Divide(tuple(dividers), 100 if dividers else None, config=claims, facts=facts, questions=questions),
+        Judge(tuple(labelers), prompt=prompt),
+    ]

@@ -1,0 +1,37 @@
+"""What models are asked, a file each; a configuration may name other files. Their content is part of fingerprints."""
+
+import re
+from collections.abc import Collection
+from functools import cache
+from importlib.resources import files
+
+import fsspec
+
+from schemas.config import UserError
+
+
+@cache
+def packaged(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.txt").read_text("utf-8").rstrip("\n")
+
+
+def read_prompt(place: str, file: str | None, name: str, blanks: Collection[str]) -> str:
+    """The prompt in a file, or the packaged one. Raises `UserError`, naming the place in the configuration, if the file
+    cannot be read or lacks a blank."""
+    if file is None:
+        return packaged(name)
+    try:
+        with fsspec.open(file, "rb") as opened:
+            text = opened.read().decode("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
+        raise UserError(f"{place}: {file} cannot be read: {error}") from None
+    for blank in blanks:
+        if f"{{{blank}}}" not in text:
+            raise UserError(f"{place}: {file} has no {{{blank}}}; write it where that is to stand")
+    return text
+
+
+def filled(prompt: str, **blanks: str) -> str:
+    """A prompt with its blanks filled in; what is filled in may hold braces."""
+    names = "|".join(blanks)
+    return re.sub(rf"\{{({names})\}}", lambda found: blanks[found[1]], prompt)

@@ -1,0 +1,187 @@
+"""Servers that a configuration starts by a `command`: once, waited for, logged, and always stopped.
+
+Each runs under a keeper, `pipelines.keeper`, which ends it when its own standard input closes: when the run
+ends, by will or by death. All processes of a server carry a mark in their environment, a hash of the root and of the
+endpoint's name. Whatever carries it when that server is to be started again is an orphan, and is ended first.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from pipelines.endpoints import Endpoint
+from pipelines.job import Stopped
+from pipelines.keeper import GRACE
+from pipelines.root import Root
+
+MARK = "SHARDMILL_SERVER"
+ANSWER = build_opener(ProxyHandler({}))  # on this machine: no proxy
+
+
+@dataclass
+class Running:
+    """A server that was started here."""
+
+    endpoint: Endpoint  # with its URL
+    keeper: subprocess.Popen
+    mark: str
+    log: Path
+    kept: tuple[Root, str] | None = None  # where a copy of the log goes in the end, if it is not written there
+
+    def stop(self) -> None:
+        with suppress(BrokenPipeError):
+            self.keeper.stdin.close()
+        try:
+            self.keeper.wait(GRACE + 5)
+        except subprocess.TimeoutExpired:
+            self.keeper.kill()
+            self.keeper.wait()
+        end_marked(self.mark)
+        if self.kept:
+            root, name = self.kept
+            root.write(name, self.log.read_bytes()[-1_000_000:])
+            self.log.unlink()
+
+
+running: dict[tuple[str, str], Running] = {}  # root, endpoint's name -> the server that this process started
+
+
+def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
+    """The endpoint with the URL of its server, which is started if it does not run.
+
+    Raises `Stopped` if it ends, or does not answer in time; the reason is in its log, under `runs/<run>/`.
+    """
+    if not endpoint.config.command:
+        return endpoint
+    place = root.url, endpoint.name
+    if place in running:
+        if running[place].keeper.poll() is None:
+            return replace(endpoint, urls=running[place].endpoint.urls)
+        running.pop(place).stop()
+    name = f"runs/{run}/server-{endpoint.name}.log"
+    if root.is_local:
+        log, kept = Path(root.path(name)), None
+        log.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        log, kept = Path(tempfile.mkstemp(prefix="shardmill-server-", suffix=".log")[1]), (root, name)
+    running[place] = start(endpoint, mark_of(root.url, endpoint.name), log, kept)
+    try:
+        wait_for(running[place])
+    except BaseException:
+        running.pop(place).stop()
+        raise
+    return running[place].endpoint
+
+
+def stop_servers(root: Root, keep: Collection[str] = ()) -> None:
+    """Stops the servers that were started for a root, but for these endpoints."""
+    for place in [place for place in running if place[0] == root.url and place[1] not in keep]:
+        running.pop(place).stop()
+
+
+@contextmanager
+def closing_servers(root: Root) -> Iterator[None]:
+    """Stops in the end whatever was started for a root."""
+    try:
+        yield
+    finally:
+        stop_servers(root)
+
+
+def mark_of(*names: str) -> str:
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
+
+
+def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
+    """Starts a server, after the end of all that an earlier one has left."""
+    end_marked(mark)
+    config, port = endpoint.config, free_port()
+    command = config.command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
+    told = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.keeper"], stdin=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    keeper.stdin.write(json.dumps(told).encode() + b"\n")
+    keeper.stdin.flush()
+    return Running(replace(endpoint, urls=(f"http://127.0.0.1:{port}/v1",)), keeper, mark, log, kept)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(server: Running) -> None:
+    """Waits until a server says that it is well, or which models it has."""
+    endpoint, began = server.endpoint, time.monotonic()
+    seconds, where = endpoint.config.start_seconds, f"its log is {server.log}"
+    while True:
+        if server.keeper.poll() is not None:
+            raise Stopped(f"{endpoint.asked_as}: its command ended: {last_line(server.log)}; {where}")
+        if is_up(endpoint):
+            return
+        if time.monotonic() - began > seconds:
+            raise Stopped(f"{endpoint.asked_as}: its server does not answer after {seconds:g} s; {where}")
+        time.sleep(0.2)
+
+
+def is_up(endpoint: Endpoint) -> bool:
+    """Whether a server is ready: by `/health`, where it has that, else by its list of models."""
+    (url,) = endpoint.urls
+    health = status_of(f"{url.removesuffix('/v1')}/health", None)
+    return health == 200 if health not in (401, 404, 405) else 0 < status_of(f"{url}/models", endpoint.key()) < 500
+
+
+def status_of(url: str, key: str | None) -> int:
+    """The status of an answer; 0 if there is none."""
+    try:
+        with ANSWER.open(Request(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=5) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+    except (OSError, HTTPException):
+        return 0
+
+
+def last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1].strip()[:300] if lines else "it said nothing"
+
+
+# Ending
+
+
+def marked(mark: str) -> list[int]:
+    """The live processes that carry a mark. None where there is no /proc: there only keepers end servers."""
+    found, wanted = [], f"{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or it ended meanwhile
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def end_marked(mark: str) -> None:
+    """Ends all processes that carry a mark."""
+    until = time.monotonic() + GRACE
+    while (left := marked(mark)) and time.monotonic() < until:
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)

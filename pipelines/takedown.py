@@ -1,0 +1,260 @@
+"""Takes images and all that was said of them out of a corpus: `shardmill takedown my.toml list.txt`.
+
+Rows are blanked at their source (`rows`), and a run follows: so only partitions and shards that had any of it are made
+again. Then goes what a run leaves behind: replaced payloads, releases that had any of it, chunks, and what the ledger
+says of before and after. The list is remembered first, so that it can be killed anywhere and run again.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.addresses import is_below
+from pipelines.cards import card_names, read_card
+from pipelines.catalog import connect, files
+from pipelines.corpus import Corpus, StageReport, begin, run_stage
+from pipelines.hamming import distances
+from pipelines.ledger import runs
+from pipelines.parquet import parquet_bytes, read_rows
+from pipelines.root import Root, point
+from pipelines.taken import Taken, blank_partitions, hashed, read_taken, write_taken
+from pipelines.verify import garbage
+from schemas.config import UserError
+from schemas.ledger import CHANGES
+from schemas.taken import REASON
+
+NEAR = 3  # bits in which the perceptual hashes of near duplicates differ at most
+KINDS = {
+    "key": r"[0-9a-f]{16}",
+    "sha256": r"[0-9a-f]{64}",
+    "url": r"https?://\S+",
+    "host": r"(\*\.)?([\w-]+\.)+[\w-]+",
+}
+
+
+@dataclass(frozen=True)
+class Near:
+    """An image that looks like one that was taken down, and is still there."""
+
+    key: str
+    url: str | None
+    distance: int  # bits
+
+
+@dataclass(frozen=True)
+class Takedown:
+    """What was done."""
+
+    rows: int  # that the list names
+    others: int  # of the same bytes, or in a conversation with one of those
+    near: list[Near]
+    stages: list[StageReport]
+    releases: list[str]  # `train@3f2a9c81d04e` that had any of what was ever taken down; they are gone
+    removed: int  # files
+
+
+def take_down(
+    corpus: Corpus, wanted: Taken, say: Callable[[str], None] = lambda what: None, wait: float = 0.0
+) -> Takedown:
+    """Takes down what a list names, with what was taken down before. Gates hold nothing of it back."""
+    root = corpus.root
+    corpus = replace(corpus, config=corpus.config.model_copy(update={"gates": {}}))
+    with begin(corpus, wait) as ledger:
+        say("looking for it")
+        found = find(root, read_taken(root) | wanted)
+        taken = read_taken(root) | wanted | found.taken
+        write_taken(root, taken)
+        point("takedown:remembered")
+        blank_partitions(root, ledger, corpus.rows, found.partitions, taken)
+        stages = []
+        for name in corpus.stages():
+            say(name)
+            stages.append(run_stage(corpus, ledger, name))
+        say("removing what is left")
+        removed = remove_left(root, taken)
+        return Takedown(found.rows, found.others, found.near, stages, sorted(taken.release), removed)
+
+
+# Lists
+
+
+def read_list(path: Path) -> Taken:
+    """A list of URLs, hosts, keys and SHA-256s: a text with one a line, `#` begins a comment; or Parquet with columns
+    of these names. Raises `UserError` for a line that is none of them."""
+    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    try:
+        entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    for place, kind, value in entries:
+        if kind is None or not re.fullmatch(KINDS[kind], value, re.IGNORECASE):
+            what = kind or "URL, host, key (16 hex digits) or SHA-256 (64)"
+            raise UserError(f"{path}: {place}: {value[:70]!r} is no {what}")
+        found[kind].add(value if kind == "url" else value.lower().removeprefix("*."))
+    if not any(found.values()):
+        raise UserError(f"{path}: names nothing")
+    return Taken(
+        key=frozenset(found["key"]),
+        url=frozenset(map(hashed, found["url"])),
+        host=frozenset(found["host"]),
+        image=frozenset(map(hashed, found["sha256"])),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str | None, str]]:
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+        if (line := line.strip()) and not line.startswith("#"):
+            fitting = (name for name, kind in KINDS.items() if re.fullmatch(kind, line, re.IGNORECASE))
+            yield f"line {number}", next(fitting, None), line
+
+
+def _table(path: Path) -> Iterator[tuple[str, str | None, str]]:
+    table = pq.read_table(path, use_threads=False)
+    columns = [name for name in table.column_names if name.lower() in KINDS]
+    if not columns:
+        raise UserError(f"{path}: has none of the columns {', '.join(KINDS)}")
+    for name in columns:
+        for number, value in enumerate(table[name].cast(pa.string()).to_pylist(), 1):
+            if value:
+                yield f"row {number}", name.lower(), value
+
+
+# Finding
+
+NAMED = """
+SELECT r.partition, r.key, r.part_of, coalesce(i.sha256, r.sha256) AS sha256, i.phash
+FROM rows r LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
+WHERE r.key IN (SELECT value FROM wanted WHERE kind = 'key')
+   OR r.host IN (SELECT value FROM wanted WHERE kind = 'host')
+   OR sha256(r.url) IN (SELECT value FROM wanted WHERE kind = 'url')
+   OR sha256(i.sha256) IN (SELECT value FROM wanted WHERE kind = 'image')
+   OR sha256(r.sha256) IN (SELECT value FROM wanted WHERE kind = 'image')
+   OR sha256(lower(regexp_extract(r.checksum, '^sha256:(.*)$', 1))) IN (SELECT value FROM wanted WHERE kind = 'image')
+"""
+SAME = """
+SELECT partition, key, part_of FROM named
+UNION
+SELECT r.partition, r.key, r.part_of
+FROM rows r LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
+WHERE i.sha256 IN (SELECT sha256 FROM named) OR r.sha256 IN (SELECT sha256 FROM named)
+"""
+# A conversation goes as a whole: its turns speak of each of its images.
+GONE = """
+SELECT partition, key, reason FROM rows
+WHERE (partition, coalesce(part_of, key)) IN (SELECT (partition, coalesce(part_of, key)) FROM same)
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    rows: int  # that are named, and not yet gone
+    others: int  # that go with them
+    partitions: set[int]
+    near: list[Near]
+    taken: Taken  # keys, images and releases
+
+
+def find(root: Root, wanted: Taken) -> Found:
+    """What a list names in a corpus, and all that goes with it."""
+    with connect(root, files(root)) as connection:
+        hosts = connection.sql("SELECT DISTINCT host FROM rows WHERE host IS NOT NULL").fetchall()
+        listed = [("host", host) for (host,) in hosts if wanted.host and is_below(host, wanted.host)]
+        listed += [(kind, value) for kind in ("key", "url", "image") for value in getattr(wanted, kind)]
+        columns = {name: pa.array([one[n] for one in listed], pa.string()) for n, name in enumerate(("kind", "value"))}
+        connection.register("wanted", pa.table(columns))
+        for name, sql in (("named", NAMED), ("same", SAME), ("gone", GONE)):
+            connection.execute(f"CREATE TEMP TABLE {name} AS {sql}")
+        gone = connection.sql("SELECT partition, key, reason FROM gone").fetchall()
+        there = f"(FROM gone WHERE reason IS DISTINCT FROM '{REASON}')"
+        ((named,),) = connection.sql(f"SELECT count(*) FROM named SEMI JOIN {there} USING (partition, key)").fetchall()
+        asked = connection.sql("SELECT key FROM instructions WHERE image IN (SELECT key FROM gone)").fetchall()
+        images = connection.sql("SELECT DISTINCT sha256 FROM named WHERE sha256 IS NOT NULL").fetchall()
+        near = list(_near(connection))
+    keys = frozenset(key for _, key, _ in gone) | {key for (key,) in asked}
+    return Found(
+        rows=named,
+        others=sum(reason != REASON for _, _, reason in gone) - named,
+        partitions={partition for partition, _, _ in gone},
+        near=near,
+        taken=Taken(
+            key=keys,
+            image=frozenset(hashed(sha256) for (sha256,) in images),
+            release=frozenset(releases_with(root, keys | wanted.key)),
+        ),
+    )
+
+
+def _near(connection: duckdb.DuckDBPyConnection) -> Iterator[Near]:
+    """Images that look like named ones and stay, the nearest first."""
+    looks = "('0x' || phash)::UBIGINT AS look"
+    named = connection.sql(f"SELECT DISTINCT {looks} FROM named WHERE phash IS NOT NULL").to_arrow_table()
+    stay = connection.sql(
+        f"SELECT partition, key, {looks} FROM images ANTI JOIN gone USING (partition, key) WHERE phash IS NOT NULL"
+    ).to_arrow_table()
+    looking = stay["look"].to_numpy()
+    best = np.full(len(looking), 64, np.uint8)
+    for look in named["look"].to_numpy():
+        np.minimum(best, distances(looking, look), out=best)
+    at = np.flatnonzero(best <= NEAR)
+    for index in at[np.argsort(best[at], kind="stable")].tolist():
+        partition, key = stay["partition"][index].as_py(), stay["key"][index].as_py()
+        urls = connection.execute("SELECT url FROM rows WHERE partition = ? AND key = ?", [partition, key]).fetchall()
+        yield Near(key, urls[0][0] if urls else None, int(best[index]))
+
+
+def releases_with(root: Root, keys: frozenset[str]) -> Iterator[str]:
+    """The releases of shard sets, the published ones among them, that have a sample of one of these keys."""
+    has: dict[str, bool] = {}
+    for name in card_names(root, releases=True):
+        card = read_card(root, name) if "@" in name else None
+        for index in (entry["index"] for entry in (card["shards"] if card else ())):
+            if index not in has:
+                has[index] = any(row["sample"][:16] in keys for row in read_rows(root, f"shards/{index}", ["sample"]))
+        if card and any(has[entry["index"]] for entry in card["shards"]):
+            yield name
+
+
+# Removing
+
+
+def remove_left(root: Root, taken: Taken) -> int:
+    """Removes what no commit names, releases that had any of it, and what the ledger says of it. Returns how many files
+    went. To be called while a run holds the root."""
+    old = set(releases_with(root, taken.key))
+    gone = sorted(garbage(root, old), key=lambda name: not name.endswith(".json"))  # a release before what it names
+    for name in gone:
+        root.remove(name)
+        point("takedown:removed")
+    for ledger in runs(root):
+        folder = f"runs/{ledger.run}"
+        for name in root.files(folder):
+            if name.startswith("changes-") and name.endswith(".parquet"):
+                _forget(root, f"{folder}/{name}", taken.key)
+    return len(gone)
+
+
+def _forget(root: Root, name: str, keys: frozenset[str]) -> None:
+    """Blanks what a file of changes says of some keys. That they changed stays."""
+    rows, told = read_rows(root, name), False
+    for row in rows:
+        if row["key"][:16] in keys and (row["before"] or row["after"]):
+            row["before"] = row["after"] = None
+            told = True
+    if told:
+        root.write(name, parquet_bytes(rows, CHANGES))
+
+
+# Models
+
+
+def trained_on(folder: Path, releases: Iterable[str]) -> list[Path]:
+    """The JSON files under a folder that name one of these releases: states of checkpoints, cards of exports."""
+    names = [release.partition("@")[2] for release in releases]
+    found = (path for path in sorted(folder.rglob("*.json")) if path.is_file() and path.stat().st_size < 1 << 20)
+    return [path for path in found if any(name in path.read_text("utf-8", "replace") for name in names)]

@@ -1,0 +1,87 @@
+"""What was taken down, remembered under the root, so that it never comes back from a source or a server."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import NamedTuple
+
+from pipelines.addresses import is_below
+from pipelines.commit import Stage, digest, replace_rows
+from pipelines.ledger import Ledger
+from pipelines.parquet import parquet_bytes, read_rows
+from pipelines.root import Root, point
+from schemas.arrow import Row
+from schemas.rows import ROWS
+from schemas.taken import REASON, TAKEN
+
+TAKEN_FILE = "takedown.parquet"
+
+
+class Taken(NamedTuple):
+    """Each a set of values, as `schemas.taken` says. Releases are those of shard sets that had any of it."""
+
+    key: frozenset[str] = frozenset()
+    url: frozenset[str] = frozenset()
+    host: frozenset[str] = frozenset()  # each with all below it
+    image: frozenset[str] = frozenset()
+    release: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Taken") -> "Taken":
+        return Taken(*(ours | theirs for ours, theirs in zip(self, other)))
+
+    def covers(self, row: Row) -> bool:
+        """Whether a row of a source is to be left out: by its name, its URL, or its bytes as far as they are known."""
+        url, host = row["url"], row["host"]
+        kind, _, checksum = (row["checksum"] or "").partition(":")
+        return (
+            row["key"] in self.key
+            or row["part_of"] in self.key
+            or bool(url and self.url and hashed(url) in self.url)
+            or bool(host and self.host and is_below(host, self.host))
+            or self.has_image(row["sha256"])
+            or (kind == "sha256" and self.has_image(checksum.lower()))
+        )
+
+    def has_image(self, digest: str | None) -> bool:
+        """Whether bytes of this SHA-256 were taken down."""
+        return bool(digest and self.image) and hashed(digest) in self.image
+
+
+def hashed(text: str) -> str:
+    """The SHA-256 of a text, in hex."""
+    return sha256(text.encode()).hexdigest()
+
+
+def read_taken(root: Root) -> Taken:
+    """What was taken down from a root. Raises `Corrupt` if the list is damaged."""
+    found: dict[str, set[str]] = {kind: set() for kind in Taken._fields}
+    for row in read_rows(root, TAKEN_FILE, TAKEN.names):
+        found[row["kind"]].add(row["value"])
+    return Taken(**{kind: frozenset(values) for kind, values in found.items()})
+
+
+def write_taken(root: Root, taken: Taken) -> None:
+    rows = [{"kind": kind, "value": value} for kind in Taken._fields for value in sorted(getattr(taken, kind))]
+    root.write(TAKEN_FILE, parquet_bytes(rows, TAKEN))
+
+
+# Blanking
+
+
+def blank(row: Row, identity: str) -> Row:
+    """What is left of a row of `rows`: its name, its host, its place in a conversation. `identity`: the stage's."""
+    kept = {name: row[name] for name in ("key", "host", "part_of", "part")}
+    said = {"extra": "{}", "reason": REASON, "made_from": digest([identity, REASON, *kept.values()])}
+    return dict.fromkeys(ROWS.names) | kept | said
+
+
+def blanked(rows: Iterable[Row], taken: Taken, identity: str) -> list[Row]:
+    """The rows, blank where they were taken down."""
+    return [blank(row, identity) if taken.covers(row) else row for row in rows]
+
+
+def blank_partitions(root: Root, ledger: Ledger, stage: Stage, partitions: Iterable[int], taken: Taken) -> None:
+    """Blanks what was taken down in partitions of `rows`; all that was made of it is not current any more."""
+    for partition in sorted(partitions):
+        rows = read_rows(root, stage.file(partition))
+        replace_rows(root, ledger, stage, partition, blanked(rows, taken, stage.identity()))
+        point("takedown:blanked")

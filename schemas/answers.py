@@ -1,0 +1,14 @@
+"""Why an endpoint gave no answer that can be used: reasons that all stages that ask one share."""
+
+OF_ENDPOINTS = {
+    "http_4xx": "the server refuses this request; the status is in the detail",
+    "http_429": "too many requests, in every try",
+    "http_5xx": "any fault of the server, in every try",
+    "timeout": "no answer in time, in every try",
+    "connection": "refused, reset, or closed before the end, in every try",
+    "bad_answer": "no JSON, or not what the protocol asks for",
+    "filtered": "the server's own filter held the answer back",
+    "too_long": "the request is longer than the model's context",
+    "empty_answer": "nothing but white space",
+}
+RETRYABLE = {"http_429", "http_5xx", "timeout", "connection", "bad_answer"}

@@ -1,0 +1,307 @@
+"""`shardmill takedown`: of an image and all that was said of it nothing is left, and nothing else is touched."""
+
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+from hashlib import sha256
+from pathlib import Path
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpora import ONE_PROCESS, build, data_files, picture, say
+from PIL import Image
+
+from pipelines.catalog import query
+from pipelines.commit import replace_rows
+from pipelines.corpus import open_corpus, run_stage
+from pipelines.ledger import Ledger
+from pipelines.parquet import read_rows
+from pipelines.partition import make_partition
+from pipelines.root import Root
+from pipelines.takedown import Takedown, read_list, take_down
+from pipelines.taken import Taken
+from pipelines.verify import verify_root
+from schemas.config import UserError
+
+TOML = f"""
+root = "corpus"
+[source]
+kind = "webdataset"
+path = "tars/*.tar"
+[duplicates]
+[ocr]
+[sets.captions]
+task = "caption"
+samples_per_shard = 8
+[sets.texts]
+task = "ocr"
+[sets.texts.ocr]
+{ONE_PROCESS}""".replace("[sets.texts.ocr]\n", "")
+
+COUNT = 60
+
+
+def noise() -> bytes:
+    """A PNG that looks like none of the pictures."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (8, 8), random.Random(5).randbytes(192)).resize((224, 224)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+NOISE = noise()
+
+
+def write(path: Path, samples: dict[str, tuple[bytes, str]]) -> None:
+    """A tar of name -> bytes and text; each says its URL."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, (data, text) in samples.items():
+            said = json.dumps({"url": f"https://{name[0]}.example/{name}.png", "secret": f"secret of {name}"})
+            for ext, payload in (("png", data), ("txt", text.encode()), ("json", said.encode())):
+                info = tarfile.TarInfo(f"{name}.{ext}")
+                info.size = len(payload)
+                tar.addfile(info, io.BytesIO(payload))
+
+
+def touched_up(data: bytes) -> bytes:
+    """Other bytes that look the same."""
+    image = Image.open(io.BytesIO(data))
+    image.putpixel((0, 0), (1, 2, 3))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Ten partitions of six pictures. b03 has the bytes of a00 and another text; e24 looks like it."""
+    here = tmp_path_factory.mktemp("takedown")
+    names = [f"{'abcde'[n // 12]}{n:02d}" for n in range(COUNT)]
+    samples = {name: (picture(n)[0], f"what {name} shows") for n, name in enumerate(names)}
+    samples["a00"] = (NOISE, samples["a00"][1])
+    samples["b13"] = (samples["a00"][0], "told of b13")
+    samples["e50"] = (touched_up(samples["a00"][0]), "told of e50")
+    for number in range(10):
+        write(here / f"tars/{number}.tar", dict(list(samples.items())[6 * number : 6 * number + 6]))
+    (here / "my.toml").write_text(TOML)
+    build(here / "my.toml")
+    return here
+
+
+@pytest.fixture
+def here(made, tmp_path) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def take(here: Path, *lines: str) -> Takedown:
+    (here / "list.txt").write_text("\n".join(lines))
+
+    def work_off(work, items, *_):
+        for item in items:
+            work.make(item)
+
+    with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
+        return take_down(open_corpus(here / "my.toml"), read_list(here / "list.txt") if lines else Taken())
+
+
+def cells(value: object):
+    if isinstance(value, dict):
+        value = value.values()
+    if isinstance(value, str | bytes | int | float | None):
+        yield str(value)
+    else:
+        for one in value:
+            yield from cells(one)
+
+
+def told_anywhere(root: Path, *texts: str, data: bytes = b"") -> list[str]:
+    """The files under a root, hidden ones included, that have any of some texts in a cell or anywhere, or the bytes."""
+    found = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        raw = path.read_bytes()
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            every = list(cells(table.to_pylist())) + [str(table.schema.metadata)]
+        else:
+            every = [raw.decode("latin-1")]
+        if any(text in cell for text in texts for cell in every) or (data and data in raw):
+            found.append(str(path.relative_to(root)))
+    return found
+
+
+def key(root: Root, name: str) -> str:
+    sql = f"select key from rows where url = 'https://{name[0]}.example/{name}.png'"
+    return query(root, sql)["key"][0].as_py()
+
+
+def test_nothing_is_left(here):
+    root = open_corpus(here / "my.toml").root
+    data = NOISE
+    gone = [key(root, name) for name in ("a00", "b13")]
+    secrets = (sha256(data).hexdigest(), "what a00 shows", "told of b13", "secret of a00", "secret of b13")
+    assert len(told_anywhere(Path(root.url), *secrets, data=data[60:200])) > 5
+    Path(root.url, "images/.tmp-killed").write_bytes(data)
+    Path(root.url, "images/00000-0123456789abcdef.tar").write_bytes(b"\0" * 512 + data)
+    done = take(here, "https://a.example/a00.png")
+    assert (done.rows, done.others) == (1, 1)
+    assert told_anywhere(Path(root.url), *secrets, data=data[60:200]) == []
+    found = verify_root(root)
+    assert found.problems == [] and found.garbage == []
+    rows = query(root, f"select key, reason, left_out_by, text, ocr_text, url from samples where key in {tuple(gone)}")
+    assert {tuple(row.values())[1:] for row in rows.to_pylist()} == {("taken_down", "rows", None, "", None)}
+    assert query(root, "select count(*) n from accounting where reason = 'taken_down'")["n"][0].as_py() == 1
+    assert query(root, f"select count(*) n from shards where key in {tuple(gone)}")["n"][0].as_py() == 0
+
+
+def test_only_what_held_it_is_made_anew(here):
+    root = open_corpus(here / "my.toml").root
+    before = data_files(Path(root.url))
+    done = take(here, "https://a.example/a00.png")
+    after = data_files(Path(root.url))
+    assert {stage.stage: stage.made for stage in done.stages} == {
+        "rows": 0, "images": 2, "duplicates": 3, "ocr": 3, "selection": 3, "shards": done.stages[-1].made,
+    }  # fmt: skip
+    changed = {name.split("/")[1].split(".")[0] for name in before if name.startswith(("images/", "ocr/"))
+               and after.get(name) != before[name]}  # fmt: skip
+    assert {name[:5] for name in changed} <= {"00000", "00002", "00008"}, "a00, b13, and e50 which is kept now"
+    tars = {name for name in before if name.startswith("shards/") and name.endswith(".tar")}
+    assert 0 < done.stages[-1].made < len(tars)
+    assert len(tars - after.keys()) <= done.stages[-1].made
+
+
+def test_near_duplicates_are_named_and_stay(here):
+    root = open_corpus(here / "my.toml").root
+    done = take(here, "https://a.example/a00.png")
+    assert [(one.key, one.url) for one in done.near] == [(key(root, "e50"), "https://e.example/e50.png")]
+    assert done.near[0].distance <= 3
+    kept = query(root, "select d.reason from duplicates d join rows r using (key) where url like '%e50.png'")
+    assert kept.to_pylist() == [{"reason": None}], "it was the duplicate of one that is gone"
+
+
+@pytest.mark.parametrize("kind", ["key", "sha256", "host", "parquet"])
+def test_kinds_of_lists(here, kind):
+    root = open_corpus(here / "my.toml").root
+    if kind == "parquet":
+        pq.write_table(pa.table({"URL": ["https://a.example/a01.png"], "sha256": [None]}), here / "list.parquet")
+        assert read_list(here / "list.parquet") == read_list_of(here, "https://a.example/a01.png")
+        return
+    line = {"key": key(root, "a01"), "sha256": sha256(picture(1)[0]).hexdigest().upper(), "host": "A.example"}[kind]
+    done = take(here, "# asked for by mail", line)
+    assert done.rows == (12 if kind == "host" else 1)
+    assert verify_root(root).problems == []
+
+
+def read_list_of(here: Path, line: str) -> Taken:
+    (here / "one.txt").write_text(line)
+    return read_list(here / "one.txt")
+
+
+@pytest.mark.parametrize("line", ["../etc", "0123", "a b.example", "ftp://x.example/y"])
+def test_a_line_that_names_nothing_is_said(tmp_path, line):
+    with pytest.raises(UserError, match=r"line 1: .* is no URL, host, key"):
+        read_list_of(tmp_path, line)
+
+
+def test_it_does_not_come_back(here):
+    """Neither under its own name when its source is split again, nor under another in a new tar."""
+    root = open_corpus(here / "my.toml").root
+    take(here, "https://a.example/a00.png")
+    first = {f"a{n:02d}": (picture(n)[0] if n else NOISE, f"what a{n:02d} shows") for n in range(6)}
+    write(here / "tars/0.tar", first | {"x98": (picture(98)[0], "a new one")})
+    write(here / "tars/new.tar", {"x99": (NOISE, "told of x99")})
+    build(here / "my.toml")
+    secrets = (sha256(NOISE).hexdigest(), "what a00 shows", "told of x99", "secret of x99")
+    assert told_anywhere(Path(root.url), *secrets, data=NOISE[60:200]) == []
+    assert verify_root(root).problems == []
+    assert "a new one" in query(root, "select text from samples where reason is null")["text"].to_pylist()
+
+
+def test_bytes_that_are_only_known_once_they_are_here(here):
+    """As from a server: the source does not say what they are."""
+    corpus = open_corpus(here / "my.toml")
+    take(here, sha256(NOISE).hexdigest())
+    ledger = Ledger.start(corpus.root, "test", "0")
+    partition = int(query(corpus.root, "select partition from rows where url like '%a01.png'")["partition"][0].as_py())
+    rows = read_rows(corpus.root, f"rows/{partition:05d}.parquet")
+    for row in rows:  # as if it had not been known
+        if row["reason"] == "taken_down":
+            row |= {"reason": None, "text": "told again", "file": "tars/0.tar", "made_from": "f" * 32}
+            row |= {"member": "a00.png", "byte_offset": 512, "size": len(NOISE)}
+    source = corpus.rows.source
+    with tarfile.open(here / "tars/0.tar") as tar:
+        member = tar.getmember("a00.png")
+    for row in rows:
+        if row["text"] == "told again":
+            row |= {"file": source.files()[0].path, "byte_offset": member.offset_data, "size": member.size}
+    replace_rows(corpus.root, ledger, corpus.rows, partition, rows)
+    make_partition(corpus.makes["images"], corpus.root, ledger, partition)
+    assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
+
+    def work_off(work, items, *_):
+        for item in items:
+            work.make(item)
+
+    with patch("pipelines.corpus.run_work", work_off):
+        run_stage(corpus, ledger, "images")
+    assert "told again" not in query(corpus.root, "select text from rows")["text"].to_pylist()
+    assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
+
+
+def test_verify_says_what_is_left(here):
+    root = open_corpus(here / "my.toml").root
+    kept = Path(root.url, "rows/00000.parquet").read_bytes()
+    images = Path(root.url, "images/00000.parquet").read_bytes()
+    take(here, "https://a.example/a00.png")
+    Path(root.url, "rows/00000.parquet").write_bytes(kept)
+    Path(root.url, "images/00000.parquet").write_bytes(images)
+    problems = [line for line in verify_root(root).problems if "taken down" in line]
+    assert {line.split(":")[0] for line in problems} >= {"rows", "images"}
+
+
+def test_models_that_had_it_are_named(here):
+    corpus = open_corpus(here / "my.toml")
+    card = json.loads(Path(corpus.root.url, "shards/captions.json").read_text())
+    for name, release in (("one", card["release"]), ("two", "0123456789ab")):
+        (here / f"models/{name}").mkdir(parents=True)
+        (here / f"models/{name}/state.json").write_text(json.dumps({"releases": [f"captions@{release}"]}))
+    (here / "list.txt").write_text("https://a.example/a00.png")
+    said = say("takedown", here / "my.toml", here / "list.txt", "--models", here / "models")
+    assert said.code == 0, said.err
+    assert "one/state.json" in said.out.replace("\n", "") and "two/state.json" not in said.out
+    again = say("takedown", here / "my.toml", "--models", here / "models")
+    assert "0 rows taken down" in again.out and "one/state.json" in again.out.replace("\n", "")
+
+
+KILLED = """
+import os, sys
+os.setpgid(0, 0)
+sys.path[:0] = [{tests!r}, {main!r}]
+from pathlib import Path
+import test_takedown
+test_takedown.take(Path({here!r}), "https://a.example/a00.png")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    ["takedown:remembered", "takedown:blanked", "images:payload", "ocr:committed", "shards:release",
+     "takedown:removed"],
+)
+def test_killed_and_run_again(here, point):
+    root = open_corpus(here / "my.toml").root
+    script = KILLED.format(tests=str(Path(__file__).parent), main=str(Path(__file__).parents[1]), here=str(here))
+    killed = subprocess.run([sys.executable, "-c", script], env={**os.environ, "SHARDMILL_KILL_AT": point}, timeout=300)
+    assert killed.returncode == -9, "it came to that point"
+    take(here)
+    secrets = (sha256(NOISE).hexdigest(), "what a00 shows", "told of b13", "secret of a00")
+    assert told_anywhere(Path(root.url), *secrets, data=NOISE[60:200]) == []
+    assert verify_root(root).problems == []

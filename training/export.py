@@ -1,0 +1,189 @@
+"""A checkpoint as the two files that llama.cpp runs on a phone: the language model, and the mmproj that sees.
+
+    export("checkpoint", Path("phone"), "Q4_K_M")
+
+    phone/model-Q4_K_M.gguf  mmproj-model-f16.gguf  card.json
+
+Weights are read, turned and written one at a time: memory is that of the largest, whatever the model. What
+`shardmill verify-gguf` then measures is added to the card.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGUFWriter, LlamaFileType, quants
+from gguf import GGMLQuantizationType as Type
+from safetensors import SafetensorError, safe_open
+
+from schemas.config import UserError
+from training.gguf_names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
+from training.shapes import read_shape
+from training.tokenizer import Tokenizer
+
+WEIGHTS, SHAPE, STATE, CARD = "model.safetensors", "shape.json", "state.json", "card.json"
+WHOLE = {"F32": Type.F32, "F16": Type.F16}  # what is written as it is, without llama.cpp's quantiser
+VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
+
+
+def export(
+    checkpoint: str | Path,
+    out: Path,
+    quant: str = "Q4_K_M",
+    vision: str = "f16",
+    imatrix: Mapping[str, np.ndarray] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes the files and returns the card.
+
+    `imatrix` says how much each column of a weight matters, see `training.imatrix`; `calibration` is what the card
+    says of it. Raises `UserError` for a folder that is no checkpoint, and for a quantisation that there is not.
+    """
+    from training.gguf_quantise import FTYPES, quantise
+
+    checkpoint, begun = Path(checkpoint), time.perf_counter()
+    if quant not in WHOLE and quant not in FTYPES:
+        raise UserError(f"--quant: no {quant!r}; there are {', '.join([*WHOLE, *FTYPES])}")
+    if vision not in VISION:
+        raise UserError(f"--mmproj: no {vision!r}; there are {', '.join(VISION)}")
+    shape, tokenizer = read_shape(checkpoint / SHAPE), Tokenizer(checkpoint)
+    weights = Weights(checkpoint / WEIGHTS)
+    out.mkdir(parents=True, exist_ok=True)
+    language, mmproj = out / f"model-{quant}.gguf", out / f"mmproj-model-{vision}.gguf"
+
+    sees, new = list(vision_tensors(shape)), _beside(mmproj)
+    general = {"general.name": checkpoint.resolve().name, "general.type": "mmproj"}
+    write(new, "clip", vision_keys(shape), sees, weights, VISION[vision], general)
+    new.replace(mmproj)
+
+    speaks, new = list(language_tensors(shape)), _beside(language)
+    general["general.type"] = "model"
+    whole = new if quant in WHOLE else _beside(out / "model-F16.gguf")
+    write(whole, "llama", language_keys(shape, tokenizer), speaks, weights, WHOLE.get(quant, Type.F16), general)
+    size = whole.stat().st_size
+    if quant not in WHOLE:
+        try:
+            quantise(whole, new, quant, imatrix)
+        finally:
+            whole.unlink()
+    new.replace(language)
+
+    card = {
+        "checkpoint": {"name": checkpoint.resolve().name, "sha256": sha256(checkpoint / WEIGHTS)},
+        "trained_on": _releases(checkpoint / STATE),
+        "quantisation": {"language": quant, "vision": vision, "importance": calibration},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in (language, mmproj)},
+        "parameters": sum(int(np.prod(one.shape)) for one in speaks + sees),
+        "of_unquantised": language.stat().st_size / size,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "parity": None,
+    }  # fmt: skip
+    write_card(out, card)
+    return card
+
+
+class Weights:
+    """Weights of a safetensors file by name, in float32. It is opened for each, so that no page of it stays."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            with safe_open(self.path, "pt") as file:
+                return file.get_tensor(name).float().numpy()
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.path}: cannot be read: {error}") from None
+
+
+def write(
+    path: Path, arch: str, keys: Keys, tensors: Iterable[Tensor], weights: Weights, kind: Type, general: Keys
+) -> None:
+    """A GGUF file; matrices as `kind`, the rest in float32.
+
+    Raises `UserError` for a weight that is missing, of another shape, or too large for float16.
+    """
+    writer = GGUFWriter(path, arch)
+    for key, value in {**general, "general.file_type": _file_type(kind), **keys}.items():
+        _add(writer, key, value)
+    writer.add_quantization_version(2)
+    tensors = [(one, _kind(one, kind)) for one in tensors]
+    for one, stored in tensors:
+        size = int(np.prod(one.shape))
+        writer.add_tensor_info(one.name, one.shape, np.dtype(np.float32), stored_bytes(size, stored), stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for one, stored in tensors:
+        made = one.made(weights[one.source])
+        if made.shape != one.shape:
+            where = f"{weights.path}: {one.source}"
+            raise UserError(f"{where} makes {list(made.shape)}, the shape says {list(one.shape)}")
+        with np.errstate(over="ignore"):
+            data = quants.quantize(np.ascontiguousarray(made), stored)
+        if stored == Type.F16 and not np.isfinite(data).all():
+            raise UserError(f"{weights.path}: {one.source} has weights that float16 cannot hold; choose F32")
+        writer.write_tensor_data(data)
+    writer.close()
+
+
+def stored_bytes(size: int, kind: Type) -> int:
+    """Bytes that so many weights take."""
+    block, stored = GGML_QUANT_SIZES[kind]
+    return size // block * stored
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    new = folder / f"{CARD}.new"
+    new.write_text(json.dumps(card, indent=1) + "\n")
+    new.replace(folder / CARD)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _kind(tensor: Tensor, kind: Type) -> Type:
+    """A convolution stays in float16 where matrices are quantised: its rows are no whole blocks."""
+    if tensor.exact:
+        return Type.F32
+    return kind if kind in (Type.F32, Type.F16) or (len(tensor.shape) == 2 and tensor.shape[1] % 32 == 0) else Type.F16
+
+
+def _file_type(kind: Type) -> int:
+    return int(
+        {Type.F32: LlamaFileType.ALL_F32, Type.Q8_0: LlamaFileType.MOSTLY_Q8_0}.get(kind, LlamaFileType.MOSTLY_F16)
+    )
+
+
+def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+    """Writes a key as its type in Python says: whole numbers are unsigned, real ones float32."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, np.int32):
+        writer.add_int32(key, int(value))
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _releases(state: Path) -> Any:
+    """The releases of shard sets that a checkpoint says it was trained on, if it says so."""
+    try:
+        return json.loads(state.read_text()).get("releases")
+    except FileNotFoundError:
+        return None

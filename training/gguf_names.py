@@ -1,0 +1,234 @@
+"""What a checkpoint's weights and sizes are called in GGUF, and how llama.cpp wants them to lie.
+
+    language_keys(shape, tokenizer), language_tensors(shape)        # the file of the language model
+    vision_keys(shape), vision_tensors(shape)                       # the mmproj file: encoder and resampler
+
+Names and layouts are those that llama.cpp reads for Llama, and for MiniCPM-V 2.6 and later ("version 3").
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from gguf import TokenType
+
+from schemas.config import UserError
+from training.shapes import BUCKETS, Shape
+from training.tokenizer import Tokenizer
+
+VERSION = 3  # of MiniCPM-V, as llama.cpp counts: <image>…</image>, <slice>…</slice>, rows joined by "\n"
+
+# ChatML as `training.layout` lays it out: no system message of its own, nothing behind the last turn.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['content'] is string -%}{{- message['content'] -}}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] in ('text', 'media_marker') -%}{{- part['text'] -}}"
+    "{%- else -%}{{- '<__media__>' -}}{%- endif -%}{%- endfor -%}{%- endif -%}"
+    "{{- '<|im_end|>' -}}{%- if not loop.last -%}{{- '\\n' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '\\n<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+LLAMA_3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZERS = {  # how words are split, and whether a word of the vocabulary is taken whole: llama.cpp's name for it
+    (None, False): "gpt-2",
+    (LLAMA_3, True): "llama-bpe",
+    (LLAMA_3.replace("{1,3}", ""), False): "qwen2",
+}
+
+Keys = dict[str, Any]
+Made = Callable[[np.ndarray], np.ndarray]
+
+
+def as_it_is(weight: np.ndarray) -> np.ndarray:
+    return weight
+
+
+class Tensor(NamedTuple):
+    """A tensor of a file, and the weight of a checkpoint that it is made of."""
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    made: Made = as_it_is
+    exact: bool = False  # stays float32 whatever the others become
+
+
+def language_keys(shape: Shape, tokenizer: Tokenizer) -> Keys:
+    """All keys of the language model's file but those that say how it is quantised."""
+    language = shape.language
+    return {
+        "llama.context_length": language.context,
+        "llama.embedding_length": language.width,
+        "llama.block_count": language.layers,
+        "llama.feed_forward_length": language.feed_forward,
+        "llama.attention.head_count": language.heads,
+        "llama.attention.head_count_kv": language.key_heads,
+        "llama.attention.layer_norm_rms_epsilon": language.epsilon,
+        "llama.rope.dimension_count": language.width // language.heads,
+        "llama.rope.freq_base": language.theta,
+        "llama.vocab_size": language.vocab,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+        **vocabulary(tokenizer, language.vocab),
+    }
+
+
+def vision_keys(shape: Shape) -> Keys:
+    """All keys of the mmproj file but those that say how it is quantised."""
+    vision = shape.vision
+    return {
+        "clip.has_vision_encoder": True,
+        "clip.projector_type": "resampler",
+        "clip.minicpmv_version": np.int32(VERSION),
+        "clip.minicpmv_query_num": shape.queries,
+        "clip.use_gelu": True,  # the tanh kind
+        "clip.vision.image_size": vision.side,
+        "clip.vision.patch_size": vision.patch,
+        "clip.vision.embedding_length": vision.width,
+        "clip.vision.feed_forward_length": vision.feed_forward,
+        "clip.vision.block_count": vision.layers,
+        "clip.vision.attention.head_count": vision.heads,
+        "clip.vision.attention.layer_norm_epsilon": shape.epsilon,
+        "clip.vision.projection_dim": shape.language.width,
+        "clip.vision.image_mean": [0.5, 0.5, 0.5],
+        "clip.vision.image_std": [0.5, 0.5, 0.5],
+    }
+
+
+def language_tensors(shape: Shape) -> Iterator[Tensor]:
+    """In the order of the file. Tied weights are stored once."""
+    language = shape.language
+    width, head = language.width, language.width // language.heads
+    yield Tensor("token_embd.weight", "language.model.embed_tokens.weight", (language.vocab, width))
+    for number in range(language.layers):
+        ours, theirs = f"language.model.layers.{number}", f"blk.{number}"
+        yield Tensor(f"{theirs}.attn_norm.weight", f"{ours}.input_layernorm.weight", (width,), exact=True)
+        for name, heads in (("q", language.heads), ("k", language.key_heads), ("v", language.key_heads)):
+            made = turning_pairs(heads) if name in "qk" else as_it_is
+            yield Tensor(
+                f"{theirs}.attn_{name}.weight", f"{ours}.self_attn.{name}_proj.weight", (heads * head, width), made
+            )
+        yield Tensor(f"{theirs}.attn_output.weight", f"{ours}.self_attn.o_proj.weight", (width, width))
+        yield Tensor(f"{theirs}.ffn_norm.weight", f"{ours}.post_attention_layernorm.weight", (width,), exact=True)
+        for name, sizes in (
+            ("gate", (language.feed_forward, width)),
+            ("up", (language.feed_forward, width)),
+            ("down", (width, language.feed_forward)),
+        ):
+            yield Tensor(f"{theirs}.ffn_{name}.weight", f"{ours}.mlp.{name}_proj.weight", sizes)
+    yield Tensor("output_norm.weight", "language.model.norm.weight", (width,), exact=True)
+    if not language.tied:
+        yield Tensor("output.weight", "language.lm_head.weight", (language.vocab, width))
+
+
+def vision_tensors(shape: Shape) -> Iterator[Tensor]:
+    """Encoder and resampler. `resampler.pos_embed_k` must be there and is never read: it is one row of the query."""
+    vision, width, wide = shape.vision, shape.vision.width, shape.language.width
+    embeddings = "vision.embeddings"
+    yield Tensor("v.patch_embd.weight", f"{embeddings}.patch_embedding.weight", (width, 3, vision.patch, vision.patch))
+    yield Tensor("v.patch_embd.bias", f"{embeddings}.patch_embedding.bias", (width,), exact=True)
+    yield Tensor(
+        "v.position_embd.weight", f"{embeddings}.position_embedding.weight", (BUCKETS * BUCKETS, width),
+        stretched(vision.positions),
+    )  # fmt: skip
+    for number in range(vision.layers):
+        ours, theirs = f"vision.encoder.layers.{number}", f"v.blk.{number}"
+        for our, their, sizes in (
+            ("layer_norm1", "ln1", (width,)),
+            ("self_attn.q_proj", "attn_q", (width, width)),
+            ("self_attn.k_proj", "attn_k", (width, width)),
+            ("self_attn.v_proj", "attn_v", (width, width)),
+            ("self_attn.out_proj", "attn_out", (width, width)),
+            ("layer_norm2", "ln2", (width,)),
+            ("mlp.fc1", "ffn_up", (vision.feed_forward, width)),
+            ("mlp.fc2", "ffn_down", (width, vision.feed_forward)),
+        ):
+            yield Tensor(f"{theirs}.{their}.weight", f"{ours}.{our}.weight", sizes, exact=len(sizes) == 1)
+            yield Tensor(f"{theirs}.{their}.bias", f"{ours}.{our}.bias", sizes[:1], exact=True)
+    for name in ("weight", "bias"):
+        yield Tensor(f"v.post_ln.{name}", f"vision.post_layernorm.{name}", (width,), exact=True)
+    yield Tensor("resampler.query", "resampler.query", (shape.queries, wide), exact=True)
+    yield Tensor("resampler.pos_embed_k", "resampler.query", (1, wide), lambda query: query[:1], exact=True)
+    yield Tensor("resampler.kv.weight", "resampler.kv.weight", (wide, width))
+    for name in ("q", "k", "v", "out"):
+        yield Tensor(f"resampler.attn.{name}.weight", f"resampler.attn.{name}.weight", (wide, wide))
+        yield Tensor(f"resampler.attn.{name}.bias", f"resampler.attn.{name}.bias", (wide,), exact=True)
+    for norm in ("ln_q", "ln_kv", "ln_post"):
+        for name in ("weight", "bias"):
+            yield Tensor(f"resampler.{norm}.{name}", f"resampler.{norm}.{name}", (wide,), exact=True)
+    yield Tensor("resampler.proj.weight", "resampler.proj.weight", (wide, wide))
+
+
+def turning_pairs(heads: int) -> Made:
+    """Rows of queries or keys from transformers' order, which turns channel i with i + d/2, to llama.cpp's, i + 1."""
+
+    def made(weight: np.ndarray) -> np.ndarray:
+        rows = weight.reshape(heads, 2, -1, weight.shape[1])
+        return rows.swapaxes(1, 2).reshape(weight.shape)
+
+    return made
+
+
+def stretched(side: int) -> Made:
+    """A table of side x side positions as llama.cpp's 70 x 70: each is repeated, as `training.model` shares it."""
+
+    def made(table: np.ndarray) -> np.ndarray:
+        square = table.reshape(side, side, -1)
+        times = BUCKETS // side
+        return square.repeat(times, 0).repeat(times, 1).reshape(BUCKETS * BUCKETS, -1)
+
+    return made
+
+
+def vocabulary(tokenizer: Tokenizer, size: int) -> Keys:
+    """The tokenizer as llama.cpp reads it, filled up to `size` tokens. Raises `UserError` for one that it cannot be.
+
+    `<image>` and its like are plain tokens here. llama.cpp places them by their ids; were they control tokens, every
+    program that reads marks in a prompt would also read them in a user's sentence. No merge leads to them.
+    """
+    model = json.loads(tokenizer.json)["model"]
+    names, marks = tokenizer.names, tokenizer.marks
+    tokens: list[str] = [f"[UNUSED_{number}]" for number in range(size)]
+    kinds = [TokenType.UNUSED] * size
+    for token, number in model["vocab"].items():
+        tokens[number], kinds[number] = token, TokenType.NORMAL
+    added = json.loads(tokenizer.json)["added_tokens"]
+    for one in added:
+        plain = one["content"] in (*names.image, *names.slice)
+        kind = TokenType.CONTROL if one["special"] else TokenType.USER_DEFINED
+        tokens[one["id"]], kinds[one["id"]] = one["content"], TokenType.NORMAL if plain else kind
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre_tokenizer(tokenizer),
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [int(kind) for kind in kinds],
+        "tokenizer.ggml.merges": [one if isinstance(one, str) else " ".join(one) for one in model["merges"]],
+        "tokenizer.ggml.bos_token_id": marks.end if marks.begin is None else marks.begin,
+        "tokenizer.ggml.eos_token_id": marks.turn[1],
+        "tokenizer.ggml.padding_token_id": marks.end,
+        "tokenizer.ggml.add_bos_token": marks.begin is not None,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def pre_tokenizer(tokenizer: Tokenizer) -> str:
+    """llama.cpp's name for how this tokenizer splits words. Raises `UserError` if it has none."""
+    read = json.loads(tokenizer.json)
+    model, pre = read["model"], read["pre_tokenizer"] or {}
+    steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
+    *splits, last = steps
+    regex = splits[0]["pattern"].get("Regex") if len(splits) == 1 and splits[0]["type"] == "Split" else None
+    byte_level = last.get("type") == "ByteLevel" and not last["add_prefix_space"]
+    known = PRE_TOKENIZERS.get((regex, bool(model.get("ignore_merges"))))
+    whole = len(splits) <= 1 and last.get("use_regex", True) == (not splits)
+    if not (model["type"] == "BPE" and byte_level and whole and known) or read["normalizer"]:
+        raise UserError(
+            f"{tokenizer.path}: llama.cpp has no name for its normalizer and pre_tokenizer; "
+            "it can be a byte-level BPE as GPT-2's, Llama 3's or Qwen 2's, without a normalizer"
+        )
+    return known

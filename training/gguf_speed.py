@@ -1,0 +1,128 @@
+"""How fast an export answers on this machine, and in how much memory: `python -m training.gguf_speed DIR`, one JSON.
+
+Imports no torch: the memory that is measured is llama.cpp's, and little else's. With `--apart` the image is encoded
+and the encoder let go before the language model is loaded, as a phone with little memory does it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader
+from PIL import Image
+
+from schemas.config import UserError
+from training.gguf_files import files
+from training.gguf_runtime import KV, Language, Settings, Sight
+from training.gguf_subjects import drawn
+
+QUESTION = "Describe the image."
+
+
+def measure(folder: Path, settings: Settings, apart: bool = False, tokens: int = 64, times: int = 3) -> dict[str, Any]:
+    """One picture of six cells, one question, so many tokens of an answer.
+
+    `load`, `view`, `picture` and `answer` are in seconds, `prompt` and `decode` in tokens a second, `peak` and `before`
+    in bytes. An `answer` is all that a user waits for: the picture, the prompt, the tokens.
+    """
+    language_file, mmproj = files(folder)
+    before, image = peak(), picture(mmproj)
+    begun = time.perf_counter()
+    if apart:
+        with Sight(mmproj, None, settings) as sight:
+            loaded = time.perf_counter() - begun
+            width = _value(mmproj, "clip.vision.projection_dim")
+            views, looked = _look(sight, image, width, times)
+        begun = time.perf_counter()
+        with Language(language_file, settings) as language:
+            loaded += time.perf_counter() - begun
+            read, said = _speak(language, views, tokens, times)
+    else:
+        with Language(language_file, settings) as language, Sight(mmproj, language, settings) as sight:
+            loaded = time.perf_counter() - begun
+            views, looked = _look(sight, image, language.width, times)
+            read, said = _speak(language, views, tokens, times)
+    length = sum(map(len, views)) + len(QUESTION)
+    return {
+        "settings": asdict(settings), "apart": apart, "load": loaded, "view": looked / len(views), "picture": looked,
+        "prompt": length / read, "decode": tokens / said, "answer": looked + read + said, "peak": peak(),
+        "before": before,
+    }  # fmt: skip
+
+
+def picture(mmproj: Path) -> Image.Image:
+    """Three cells by two."""
+    side = _value(mmproj, "clip.vision.image_size")
+    return drawn(1, 2 * side)[0].resize((3 * side, 2 * side))
+
+
+def peak() -> int:
+    """The most memory that this process has held, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def _look(sight: Sight, image: Image.Image, width: int, times: int) -> tuple[list[np.ndarray], float]:
+    seconds = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        views = sight.views(image, width)
+        seconds.append(time.perf_counter() - begun)
+    return views, median(seconds)
+
+
+def _speak(language: Language, views: Sequence[np.ndarray], tokens: int, times: int) -> tuple[float, float]:
+    read, said = [], []
+    for _ in range(times):
+        language.rewind()
+        begun = time.perf_counter()
+        for view in views:
+            language.decode(view)
+        logits = language.decode(np.array(language.tokenize(QUESTION), np.int32))
+        middle = time.perf_counter()
+        for _ in range(tokens):
+            logits = language.decode(np.array([logits.argmax()], np.int32))
+        read.append(middle - begun)
+        said.append(time.perf_counter() - middle)
+    return median(read), median(said)
+
+
+def _value(path: Path, key: str) -> int:
+    return int(GGUFReader(path).get_field(key).contents())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.gguf_speed", description=__doc__.split(":")[0] + ".")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--batch", type=int, default=2048)
+    parser.add_argument("--micro-batch", type=int, default=512)
+    parser.add_argument("--flash", action="store_true")
+    parser.add_argument("--kv", choices=KV, default="f16")
+    options = parser.parse_args()
+    settings = Settings(options.threads, options.batch, options.micro_batch, options.flash, options.kv)
+    try:
+        print(json.dumps(measure(options.folder, settings, options.apart, options.tokens, options.times)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
