@@ -100,9 +100,8 @@ class Client:
         """
         config, tries, unheard, began = self.endpoint.config, 0, 0, time.monotonic()
         tokens = Counter()
-        body = {"model": config.model, "messages": messages, **options}
-        if config.extra:
-            body["extra_body"] = config.extra
+        # As `extra_body` the package takes messages as they are: a walk through their types is a fifth of a request.
+        body = {"model": config.model, "messages": [], **options, "extra_body": {"messages": messages, **config.extra}}
         while True:
             server = await self._slot(about)
             started = time.monotonic()

@@ -319,7 +319,9 @@ def test_a_budget_ends_a_run_and_the_next_goes_on_where_it_ended(configured, ins
         assert verify_root(Root(str(tmp_path / "corpus"))).garbage == []
     assert attempt > 1
     assert data_files(tmp_path / "corpus") == clean
-    assert len(server.asked()) - before == calls, "nothing was asked twice"
+    again = server.asked()[before:]
+    assert kinds(again)["responses"] == 20, "nothing was asked twice"
+    assert len(again) - calls <= 4 * attempt, "but for responses whose facts were listed, and no questions asked yet"
 
 
 @pytest.mark.slow
@@ -365,7 +367,10 @@ def test_a_key_is_in_no_file_no_log_and_no_artifact(configure, instructions, tmp
     )
     home = {"PREFECT_HOME": str(tmp_path / "prefect"), "TMPDIR": str(tmp_path / "tmp"), "HOME": str(tmp_path)}
     (tmp_path / "tmp").mkdir()
-    said = shardmill("run", config, MODEL_KEY=key, **home)
+    said = subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", "run", config], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MODEL_KEY": key, **home}, timeout=1500,
+    )  # fmt: skip
     assert said.returncode == 0, said.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "server-m.log" for path in files)

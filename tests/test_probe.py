@@ -107,6 +107,7 @@ def test_the_loss_falls_to_that_of_a_guess_that_knows():
         loss.backward()
         learner.step()
     cells, ground, _ = probe(seen)
+    assert (probe.place(seen[:, : len(PLACES)]).argmax(-1) == torch.arange(len(PLACES))).all()
     assert first > 8 and loss < 0.5
     for n in range(len(CELL)):
         asked = truth.cells[..., n] != IGNORED

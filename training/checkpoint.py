@@ -165,6 +165,7 @@ def main() -> None:
         save_model(options.out, model, tokenizer, torch.float16)
         for name in (LOG, CURVE):
             shutil.copyfile(options.run / name, options.out / name)
+        shutil.copyfile(folder / STATE, options.out / STATE)  # which releases it was trained on
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,8 @@
 """What the embeddings of a view should tell of a generated scene: labels for the vision tower's own pretraining.
 
 As SigLIP's tower is trained by captions before it sees a language model, a small one is trained here by what is known
-of each picture: 9 embeddings tell what stands in which place, one tells of background and text, and a run of 28 tells
+of each picture: 9 embeddings tell what stands in which place, and which place that is (the resampler's values do not
+know; without it no question of left or right was ever learned); one tells of background and text, and a run of 28 tells
 the characters from left to right, aligned by connectionist temporal classification (Graves et al. 2006). Before that
 each patch tells what stands in its place and, in the row of the text, which characters it shows: that is learned many
 times sooner, since a label stands where its pixels do. The probe is thrown away afterwards.
@@ -101,6 +102,7 @@ class Probe(nn.Module):
         self.patch = nn.Linear(vision_width, CELL[0] + CELL[1])
         self.part = nn.Linear(vision_width, PARTS * (1 + len(CHARACTERS)))
         self.cell = nn.Linear(width, sum(CELL))
+        self.place = nn.Linear(width, len(PLACES))
         self.ground = nn.Linear(width, sum(GROUND))
         self.text = nn.Linear(width, 1 + len(CHARACTERS))
 
@@ -117,6 +119,8 @@ class Probe(nn.Module):
         told = [(logits, truth.cells[..., n]) for n, logits in enumerate(cells)]
         told += [(logits, truth.ground[..., n]) for n, logits in enumerate(ground)]
         loss = sum(_mean_loss(logits, labels) for logits, labels in told)
+        places = torch.arange(len(PLACES), device=seen.device).expand(len(seen), -1)
+        loss = loss + _mean_loss(self.place(seen[:, : len(PLACES)]).float(), places)  # the resampler's values have none
         things = torch.where(truth.cells[..., 0] == len(SHAPES), IGNORED, truth.cells[..., 0])
         loss = loss + _mean_loss(cells[0], things)  # shapes are the hardest, and two places in three hold nothing
         written = truth.text[:, 0] > 0

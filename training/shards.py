@@ -46,6 +46,11 @@ class Shards:
         self.shards = [Shard(self, entry) for entry in self.card["shards"]]
         self.ends = list(accumulate(len(shard) for shard in self.shards))
 
+    @property
+    def release(self) -> str:
+        """The name of what is read here, whatever is published later: `train@3f2a9c81d04e`."""
+        return f"{self.card['set']}@{self.card['release']}"
+
     def __len__(self) -> int:
         return self.card["samples"]
 

@@ -83,10 +83,12 @@ def train(
     first = names.index(state["stage"])
     done = sum(stage.steps for stage in stages[:first]) + state["step"]
     log = [row for row in read_log(run) if row["total"] <= done]
+    releases = {*state.get("releases", ())}  # of shard sets, that all of it was trained on
 
     for stage in stages[first:]:
         step = state["step"] if stage.name == state["stage"] else 0
         samples = samples_of(recipe, stage, tokenizer, model, world)
+        releases |= {shards.release for shards in samples.shards}
         optimizers = make_optimizers(stage, model, probe)
         if folder and (step or stage.name == state["stage"]):
             load_run(folder, model, {"probe": probe}, optimizers if step else [])
@@ -132,6 +134,7 @@ def train(
                 saved = now
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
+                    state["releases"] = sorted(releases)
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
                     write_log(run, log)
                     draw(run, log)

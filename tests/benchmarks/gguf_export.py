@@ -1,6 +1,7 @@
 """A checkpoint of the `mini` shape, 0.4 billion random weights in float16, as Q4_K_M: time, and memory by its size.
 
-`python tests/benchmarks/gguf_export.py` prints one JSON line.
+`python tests/benchmarks/gguf_export.py [--speed]` prints one JSON line; if asked, with how fast llama.cpp answers and
+in how much memory, vision and language loaded together and one after the other.
 """
 
 import json
@@ -19,6 +20,7 @@ from releases import LINES, small_tokenizer
 
 from training.model import VisionLanguageModel
 from training.shapes import SHAPES
+from training.verify_gguf import speed
 
 EXPORT = """
 import json, sys
@@ -37,10 +39,12 @@ def main() -> None:
         command = [sys.executable, "-c", EXPORT, str(checkpoint), f"{folder}/phone"]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
         seconds, peak, ratio, files = json.loads(done.stdout)
+        ways = {"together": False, "apart": True} if "--speed" in sys.argv else {}
+        speeds = {name: speed(Path(folder) / "phone", apart, tokens=16, times=1) for name, apart in ways.items()}
     sizes = {name: file["bytes"] for name, file in files.items()}
     print(json.dumps({
         "benchmark": "gguf_export", "seconds": seconds, "checkpoint_bytes": size, "peak_bytes": peak,
-        "peak_of_checkpoint": round(peak / size, 3), "language_of_f16": round(ratio, 3), "bytes": sizes,
+        "peak_of_checkpoint": round(peak / size, 3), "language_of_f16": round(ratio, 3), "bytes": sizes, **speeds,
     }))  # fmt: skip
 
 
