@@ -68,8 +68,8 @@ def write_corpus(root: Path, number_of_files: int, rows: int) -> None:
             "made_from": [f"{n:032x}" for n in draws.integers(0, 2**62, len(keys))],
         }  # fmt: skip
         there = np.ones(len(keys), bool)
-        for stage, schema in STAGES.items():
-            share, word = LEFT[stage]
+        for stage, (share, word) in LEFT.items():
+            schema = STAGES[stage]
             kept = there & (draws.random(len(keys)) >= share)
             reason = np.where(~there, "upstream", np.where(kept, None, word))
             own = {"key": keys, "made_from": said["made_from"], "reason": reason}
