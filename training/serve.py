@@ -10,6 +10,7 @@ computed by itself: the same request then has the same answer, to the last bit, 
 import argparse
 import base64
 import binascii
+import logging
 import sys
 import time
 from asyncio import wrap_future
@@ -127,8 +128,8 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
         one = {"id": name, "object": "model", "created": begun, "owned_by": "shardmill", "revision": revision}
         return {"object": "list", "data": [one]}
 
-    @app.post("/v1/chat/completions")
-    async def complete(asked: Asked) -> dict[str, Any]:
+    @app.post("/v1/chat/completions", response_model=None)
+    async def complete(asked: Asked) -> dict[str, Any] | JSONResponse:
         if asked.model != name:
             raise Refused(f"there is no model {asked.model!r}; there is {name}", "model", 404, "model_not_found")
         check(asked)
@@ -139,7 +140,11 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
             worker.ask(Ask(prompt, limit, asked.temperature, asked.top_p, seed, top))
             for seed in seeds(asked.seed, asked.n)
         ]
-        answers = [await wrap_future(future) for future in futures]
+        try:
+            answers = [await wrap_future(future) for future in futures]
+        except Exception as error:  # what an app raises itself would close the connection under the next request
+            logging.exception("a batch failed")
+            return _error(500, f"{type(error).__name__}: {error}", kind="server_error")
         said, length = sum(len(one.ids) for one in answers), prompt_length(prompt)
         return {
             "id": f"chatcmpl-{token_hex(12)}", "object": "chat.completion", "created": int(time.time()),
