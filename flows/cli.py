@@ -140,15 +140,16 @@ def retry(
 
     corpus = open_corpus(config, engine)
     open_root(corpus.root.url)
-    chosen = to_retry(corpus, stage, where)
+    conditions = to_retry(corpus, stage, where)
+    found = {name: failed_partitions(corpus.root, name, condition) for name, condition in conditions.items()}
+    chosen = {name: conditions[name] for name, partitions in found.items() if partitions}
     if not chosen:
         console.print("no such row: nothing to make anew")
         return
     with hold(corpus.root, wait):
         pass
-    for name, condition in chosen.items():
-        found = failed_partitions(corpus.root, name, condition)
-        console.print(f"{name}: {sum(found.values()):,} rows in {len(found):,} partitions are made anew")
+    for name in chosen:
+        console.print(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
     _run_flow(config, None, wait, engine, chosen)
     _print_reports([report(corpus, name) for name in corpus.stages()])
 

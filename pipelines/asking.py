@@ -9,11 +9,10 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from pipelines.chat import Client, client_of, loop
-from pipelines.commit import digest
 from pipelines.endpoints import Answer, Endpoint, Failed, image_part
 from pipelines.job import Stopped
 from pipelines.ledger import Ledger
-from pipelines.partition import PartitionStage, Rejected, Unit, read_of, read_payload
+from pipelines.partition import PartitionStage, Rejected, Unit, made_from, read_payload
 from pipelines.root import Root
 from pipelines.servers import serve, stop_servers
 from schemas.arrow import Row
@@ -128,7 +127,7 @@ class AskingStage(PartitionStage):
         raise NotImplementedError
 
     def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
-        return [Unit(key, {**row, "unit": key}, digest([identity, read_of(self, row)]))]
+        return [Unit(key, {**row, "unit": key}, made_from(self, row, identity))]
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """Requests about one image stand together, so that a server has it at hand."""

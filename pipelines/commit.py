@@ -80,6 +80,11 @@ class Stage:
         return file_of(self.name, partition)
 
 
+def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
+    """What a partition's commit records: the stage's identity, and the digests of the columns it was made of."""
+    return digest([identity, made_of])
+
+
 def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) -> str:
     """One digest for what many partitions say in some columns; if not told which, in all but `made_from`."""
     sha256 = hashlib.sha256()
@@ -196,7 +201,7 @@ def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows:
     """
     started = time.time()
     rows.sort(key=lambda row: row["key"])
-    fingerprint = digest([stage.identity(), column_digests(rows, stage.schema)])
+    fingerprint = fingerprint_of(stage.identity(), column_digests(rows, stage.schema))
     now = read_commit(root, stage.file(partition))
     if now and now.fingerprint == fingerprint:
         return False

@@ -301,7 +301,7 @@ def run_stage(
 
 
 def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
-    """stage -> the condition on its rows that are to be made anew; of stages that have any. Raises `UserError`.
+    """stage -> the condition on its rows that are to be made anew, whether it has any or not. Raises `UserError`.
 
     Without a condition: those that failed for a reason that can pass.
     """
@@ -312,8 +312,7 @@ def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, 
     for name in [stage] if stage else stages:
         condition = where if where is not None else retryable(stages[name].retryable)
         check_retry(name, condition)
-        if failed_partitions(corpus.root, name, condition):
-            found[name] = condition
+        found[name] = condition
     return found
 
 

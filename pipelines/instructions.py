@@ -22,7 +22,7 @@ from pipelines.step import CorpusStep, Upstream
 from schemas.arrow import Row
 from schemas.config import InstructionsConfig, UserError
 from schemas.instructions import INSTRUCTIONS, REASONS, SOURCE, TEMPLATE
-from schemas.views import literal
+from schemas.views import drawn
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def check_instructions(config: InstructionsConfig) -> None:
 
 def _question(config: InstructionsConfig) -> str:
     """For each image, in order: what left it out, what its source asks, and whether it is one to be asked."""
-    lot = f"('0x' || left(sha256({literal(f'{Ask.name}/{config.seed}/')} || key), 13))::UBIGINT / {2.0**52}"
     return f"""
         SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
-               coalesce(({config.where}\n), false) AS holds, {lot} < {config.weight} AS drawn
+               coalesce(({config.where}\n), false) AS holds,
+               {drawn(f'{Ask.name}/{config.seed}', config.weight)} AS drawn
         FROM candidates AS samples ORDER BY partition, key"""
 
 

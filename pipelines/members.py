@@ -4,7 +4,7 @@
 """
 
 from schemas.config import SetConfig
-from schemas.views import PREFERENCE, TARGETS, literal
+from schemas.views import PREFERENCE, TARGETS, drawn, literal
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
@@ -25,8 +25,7 @@ def chosen(config: SetConfig) -> str:
 
     The hash is another than that by which pairs were drawn: these have the smallest.
     """
-    lot = f"('0x' || left(sha256({literal(f'{PREFERENCE}/{config.seed}/')} || key), 13))::UBIGINT / {2.0**52}"
-    return f"coalesce(({config.where}\n), false) AND {lot} < {config.weight}"
+    return f"coalesce(({config.where}\n), false) AND {drawn(f'{PREFERENCE}/{config.seed}', config.weight)}"
 
 
 def _selected(set_name: str, task: str, only: str) -> str:

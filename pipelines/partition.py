@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.chunks import drop_chunks, read_chunks, write_chunk
-from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, old_rows, read_commit
+from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, fingerprint_of, old_rows, read_commit
 from pipelines.ledger import Ledger
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.retry import failed_keys
@@ -64,7 +64,7 @@ class PartitionStage(Stage):
 
     def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
         """What is to be made of a row that nothing leaves out. Units made from the same are made once."""
-        return [Unit(key, row, digest([identity, read_of(self, row)]))]
+        return [Unit(key, row, made_from(self, row, identity))]
 
     def named(self, unit: Unit, row: Row) -> Row:
         """A row with the names of what it is of, which are not what it was made from."""
@@ -89,7 +89,7 @@ def make_partition(
         if upstream[name] is None:
             raise Corrupt(f"{file_of(name, partition)} is missing or unreadable")
     inputs, identity = stage.declared(upstream), stage.identity()
-    fingerprint = digest([identity, inputs])
+    fingerprint = fingerprint_of(identity, inputs)
     now = read_commit(root, stage.file(partition))
     anew = failed_keys(root, stage.name, partition, again) if again and now else set()
     if now and now.fingerprint == fingerprint and not anew:
@@ -103,7 +103,7 @@ def make_partition(
     gone = {row["made_from"] for row in old if row["key"] in anew}
     kept = [row for row in old if row["made_from"] not in gone]
     at_hand = {row["made_from"]: row for row in [*kept, *read_chunks(root, stage, partition)]}
-    at_hand = {made_from: row for made_from, row in at_hand.items() if row["reason"] != UPSTREAM}
+    at_hand = {of: row for of, row in at_hand.items() if row["reason"] != UPSTREAM}
     wanted = [unit for some in units.values() for unit in some if unit.made_from not in at_hand]
     todo: dict[str, Unit] = {}
     for unit in wanted:
@@ -120,7 +120,7 @@ def make_partition(
     try:
         for key, row in incoming.items():
             if left_out[key]:
-                unit = Unit(key, row, digest([identity, read_of(stage, row)]))
+                unit = Unit(key, row, made_from(stage, row, identity))
                 rows.append(stage.named(unit, _blank(stage, unit.made_from, UPSTREAM, left_out[key])))
             for unit in units[key]:
                 if unit.made_from in at_hand:
@@ -204,6 +204,11 @@ def read_of(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
     when a stage that might have done so comes or goes."""
     read = {f"{name}.{column}": row[name][column] for name, columns in stage.reads.items() for column in columns}
     return {name: value for name, value in read.items() if value is not None}
+
+
+def made_from(stage: PartitionStage, row: Mapping[str, Row], identity: str) -> str:
+    """The hash of what a row is made from, where it is made of all that the stage reads of it."""
+    return digest([identity, read_of(stage, row)])
 
 
 def left_out_by(row: Mapping[str, Row]) -> str | None:

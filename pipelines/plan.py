@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipelines.commit import Commit, digest
+from pipelines.commit import Commit, fingerprint_of
 from pipelines.partition import PartitionStage
 
 
@@ -37,7 +37,7 @@ def todo(
         now = own.get(partition)
         if now is None:
             found[partition] = "new"
-        elif now.fingerprint != digest([identity, inputs]):
+        elif now.fingerprint != fingerprint_of(identity, inputs):
             found[partition] = why(now, stage, inputs)
     return found
 

@@ -18,7 +18,7 @@ from pipelines.step import CorpusStep, Upstream
 from schemas.arrow import Row
 from schemas.config import SetConfig, UserError
 from schemas.selection import REASONS, SELECTION
-from schemas.views import TARGETS, literal
+from schemas.views import TARGETS, drawn
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
     """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
     columns = ["row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth"]
     for name, config in sets.items():
-        draw = f"('0x' || left(sha256({literal(f'{config.seed}/')} || key), 13))::UBIGINT / {2.0**52}"
         columns += [
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
-            f'{draw} < {config.weight} AS "{name}:drawn"',
+            f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
             f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
         ]
     return f"""

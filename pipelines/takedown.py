@@ -226,7 +226,7 @@ def releases_with(root: Root, keys: frozenset[str]) -> Iterator[str]:
 def remove_left(root: Root, taken: Taken) -> int:
     """Removes what no commit names, releases that had any of it, and what the ledger says of it. Returns how many files
     went. To be called while a run holds the root."""
-    old = set(releases_with(root, taken.key))
+    old = taken.release.intersection(card_names(root, releases=True))
     gone = sorted(garbage(root, old), key=lambda name: not name.endswith(".json"))  # a release before what it names
     for name in gone:
         root.remove(name)

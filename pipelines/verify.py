@@ -9,7 +9,7 @@ import duckdb
 
 from pipelines.cards import card_names, read_card, read_cards
 from pipelines.catalog import CATALOG, connect, one_line, stage_files
-from pipelines.commit import Commit, column_digests, completed, digest, file_of
+from pipelines.commit import Commit, column_digests, completed, digest, file_of, fingerprint_of
 from pipelines.commits import CACHE, is_partition, read_commits
 from pipelines.lock import LOCK, hold
 from pipelines.members import chosen
@@ -125,7 +125,7 @@ def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Com
     if (again.rows, again.kept, again.reasons) != (commit.rows, commit.kept, commit.reasons):
         yield f"{name}: its counts are not those of its rows"
     identity = digest([commit.stage, commit.version, commit.settings])
-    if commit.fingerprint != digest([identity, commit.inputs or commit.digests]):
+    if commit.fingerprint != fingerprint_of(identity, commit.inputs or commit.digests):
         yield f"{name}: its fingerprint is not that of what it says it was made from"
     for word in commit.reasons.keys() - REASONS[commit.stage].keys() - {UPSTREAM}:
         yield f"{name}: {word!r} is not a declared reason"

@@ -170,6 +170,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def drawn(salt: str, weight: float) -> str:
+    """The condition by which a share of all rows is drawn: hash(salt, key) < weight, of 52 bits."""
+    return f"('0x' || left(sha256({literal(f'{salt}/')} || key), 13))::UBIGINT / {2.0**52} < {weight}"
+
+
 def sql_type(kind: pa.DataType) -> str:
     """An Arrow type as DuckDB writes it."""
     if pa.types.is_list(kind):

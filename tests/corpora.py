@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -111,14 +111,21 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def build(config: Path, until: str | None = None, **more: Any) -> Root:
-    """A whole run in this process: the real stages, their work done in a loop instead of by Beam, without fsync."""
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """The real stages, their work done in a loop instead of by Beam, without fsync."""
 
     def work_off(work, items, *_):
         for item in items:
             work.make(item)
 
     with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
+        yield
+
+
+def build(config: Path, until: str | None = None, **more: Any) -> Root:
+    """A whole run, in this process."""
+    with in_this_process():
         run(config, until, **more)
     return open_corpus(config).root
 

@@ -12,10 +12,8 @@ import itertools
 import json
 import math
 import random
-import socket
 import ssl
 import struct
-import subprocess
 import sys
 import time
 import zlib
@@ -28,6 +26,7 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import numpy as np
+from loopback import Answering, ServerProcess
 from PIL import Image
 
 DRIP = 0.2  # seconds between two bytes
@@ -226,18 +225,11 @@ ROBOTS = {  # the first part of a host's name -> its robots.txt
 }
 
 
-class Connection(asyncio.Protocol):
+class Connection(Answering):
     """One connection; answers request after request."""
 
     def __init__(self, server: "Server"):
-        self.server, self.buffer, self.task = server, b"", None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.task:
-            self.task.cancel()
+        self.server, self.buffer = server, b""
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -271,10 +263,8 @@ class Connection(asyncio.Protocol):
         """Says an answer piece by piece, then closes."""
         try:
             async for piece in pieces:
-                if piece is None:  # RST instead of FIN
-                    linger = struct.pack("ii", 1, 0)
-                    self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    self.transport.abort()
+                if piece is None:
+                    self.reset()
                     return
                 while self.transport.get_write_buffer_size() > 1 << 20:
                     await asyncio.sleep(0.01)
@@ -322,21 +312,11 @@ async def serve(certificate: str | None) -> None:
     await listening.serve_forever()
 
 
-class Hostile:
+class Hostile(ServerProcess):
     """The server in a process of its own, from `with` to its end."""
 
     def __init__(self, certificate: Path | None = None):
-        self.certificate = [str(certificate)] if certificate else []
-
-    def __enter__(self) -> "Hostile":
-        command = [sys.executable, __file__, *self.certificate]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self.port = int(self.process.stdout.readline())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.command = [__file__, *([str(certificate)] if certificate else [])]
 
     def url(self, path: str, host: str = "a") -> str:
         return f"http://{host}.localhost:{self.port}{path}"

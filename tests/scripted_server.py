@@ -24,14 +24,13 @@ import math
 import os
 import random
 import re
-import socket
-import struct
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.request import Request, urlopen
+
+from loopback import Answering, ServerProcess
 
 THINGS = ("dog", "window", "bench", "clock", "boat", "lamp", "bicycle", "tree", "sign", "hat", "cup", "bridge")
 COLOURS = ("red", "blue", "green", "white", "black", "yellow")
@@ -210,18 +209,11 @@ class Script:
         return 200, json.dumps(whole).encode(), {}
 
 
-class Connection(asyncio.Protocol):
+class Connection(Answering):
     """One connection; answers request after request."""
 
     def __init__(self, script: Script):
-        self.script, self.buffer, self.task, self.need = script, bytearray(), None, 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.task:
-            self.task.cancel()
+        self.script, self.buffer, self.need = script, bytearray(), 0
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -254,10 +246,8 @@ class Connection(asyncio.Protocol):
                     await asyncio.sleep(3600)
             finally:
                 script.open -= 1
-            if said == "reset":  # RST instead of FIN
-                raw = self.transport.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.transport.abort()
+            if said == "reset":
+                self.reset()
                 return
             if said == "half":
                 whole = json.dumps(completion(json.loads(data))).encode()
@@ -281,21 +271,11 @@ async def serve(plan: dict, port: int) -> None:
     await listening.serve_forever()
 
 
-class Scripted:
+class Scripted(ServerProcess):
     """The server in a process of its own, from `with` to its end."""
 
     def __init__(self, port: int = 0, **plan: Any):
-        self.port, self.plan = port, plan
-
-    def __enter__(self) -> "Scripted":
-        command = [sys.executable, __file__, json.dumps(self.plan), str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self.port = int(self.process.stdout.readline())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.command = [__file__, json.dumps(plan), str(port)]
 
     @property
     def url(self) -> str:

@@ -10,12 +10,11 @@ import sys
 import tarfile
 from hashlib import sha256
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import ONE_PROCESS, build, data_files, picture, say
+from corpora import ONE_PROCESS, build, data_files, in_this_process, picture, say
 from PIL import Image
 
 from pipelines.catalog import query
@@ -103,12 +102,7 @@ def here(made, tmp_path) -> Path:
 
 def take(here: Path, *lines: str) -> Takedown:
     (here / "list.txt").write_text("\n".join(lines))
-
-    def work_off(work, items, *_):
-        for item in items:
-            work.make(item)
-
-    with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
+    with in_this_process():
         return take_down(open_corpus(here / "my.toml"), read_list(here / "list.txt") if lines else Taken())
 
 
@@ -244,12 +238,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
     replace_rows(corpus.root, ledger, corpus.rows, partition, rows)
     make_partition(corpus.makes["images"], corpus.root, ledger, partition)
     assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
-
-    def work_off(work, items, *_):
-        for item in items:
-            work.make(item)
-
-    with patch("pipelines.corpus.run_work", work_off):
+    with in_this_process():
         run_stage(corpus, ledger, "images")
     assert "told again" not in query(corpus.root, "select text from rows")["text"].to_pylist()
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.catalog import connect, files
-from pipelines.commit import Commit, canonical, digest
+from pipelines.commit import Commit, canonical, fingerprint_of
 from pipelines.commits import CACHE, CACHED
 from pipelines.corpus import Corpus, open_corpus, plan
 from pipelines.parquet import parquet_bytes
@@ -140,7 +140,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
 def commit_of(stage: Any, partition: int, made: dict[str, dict[int, Commit]]) -> Commit:
     digests = {c: sha256(f"{stage.name}/{partition}/{c}".encode()).hexdigest()[:32] for c in stage.schema.names}
     inputs = stage.declared({s: made[s][partition] for s in stage.reads}) if hasattr(stage, "declared") else {}
-    fingerprint = digest([stage.identity(), inputs or digests])
+    fingerprint = fingerprint_of(stage.identity(), inputs or digests)
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint, digests, 50, 50)
     return replace(commit, payload=f"{partition:05d}-{'0' * 16}.tar" if stage.name == "images" else None)
 
