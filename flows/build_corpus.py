@@ -7,12 +7,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, State
 
 import flows.progress  # by its whole name: what a module's own names reach is cleared at exit, DuckDB included
-from pipelines.corpus import begin, open_corpus, run_stage
+from pipelines.corpus import open_corpus
 from pipelines.gates import GateFailed
 from pipelines.job import Stopped
 from pipelines.ledger import Ledger
 from pipelines.lock import Busy
 from pipelines.parquet import Corrupt
+from pipelines.run import begin, run_stage
 from pipelines.stats import corpus_stats
 from schemas.config import UserError
 

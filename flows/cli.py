@@ -78,8 +78,8 @@ def plan(
 ) -> None:
     """Say what a run would make, and why. Writes nothing."""
     from pipelines.corpus import open_corpus
-    from pipelines.corpus import plan as plan_of
     from pipelines.estimate import estimate
+    from pipelines.plan import plan as plan_of
 
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
@@ -104,10 +104,11 @@ def run(
     engine: Engine = None,
 ) -> None:
     """Make what is not current. Safe to be stopped at any moment, and to be run again."""
-    from pipelines.corpus import open_corpus, report
-    from pipelines.corpus import plan as plan_of
+    from pipelines.corpus import open_corpus
     from pipelines.lock import hold
+    from pipelines.plan import plan as plan_of
     from pipelines.report import REPORT
+    from pipelines.run import report
 
     corpus = open_corpus(config, engine)
     if plan_of(corpus, until).work():
@@ -134,9 +135,10 @@ def retry(
     engine: Engine = None,
 ) -> None:
     """Make rows anew that did not work out: those alone, and what follows from them. Then as `run`."""
-    from pipelines.corpus import open_corpus, report, to_retry
+    from pipelines.corpus import open_corpus
     from pipelines.lock import hold
     from pipelines.retry import failed_partitions
+    from pipelines.run import report, to_retry
 
     corpus = open_corpus(config, engine)
     open_root(corpus.root.url)

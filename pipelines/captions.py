@@ -82,6 +82,6 @@ def rewrite_of(config: Config, after: tuple[str, ...]) -> Rewrite:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("captions")

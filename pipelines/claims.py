@@ -136,6 +136,6 @@ def said(answer: Answer) -> str:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("claims")

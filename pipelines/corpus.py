@@ -1,70 +1,35 @@
-"""A configuration opened as a corpus, and its stages run one after another: what flows and commands call."""
+"""A configuration opened as a corpus: its stages in order, each with what it reads, and what they committed."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import duckdb
 
-from pipelines.asking import AskingStage
 from pipelines.captions import rewrite_of
-from pipelines.cards import read_card
-from pipelines.catalog import build_catalog, create
-from pipelines.commit import Commit, file_of, old_rows
-from pipelines.commits import read_commits, remove_partitions, uncollected
+from pipelines.catalog import create
+from pipelines.commit import Commit
+from pipelines.commits import read_commits
 from pipelines.consent import read_opt_outs
 from pipelines.duplicates import MarkDuplicates
 from pipelines.excluded import Excluded, find_excluded
-from pipelines.gates import FACTS, GateFailed, check_gates, facts, hold_gates
+from pipelines.gates import FACTS, check_gates
 from pipelines.images import CopyImages
 from pipelines.instructions import Ask, check_instructions
-from pipelines.job import StageFailed, run_work
-from pipelines.ledger import Ledger, runs
-from pipelines.lock import Busy, hold
 from pipelines.ocr import ReadText
-from pipelines.ocr_engines import check_engine, prepare_engine
+from pipelines.ocr_engines import check_engine
 from pipelines.pairs import Pairs
-from pipelines.parquet import Corrupt, read_rows
-from pipelines.partition import MakePartitions, PartitionStage
-from pipelines.plan import StagePlan, todo
+from pipelines.partition import PartitionStage
 from pipelines.preferences import preference_stages
-from pipelines.report import write_report
-from pipelines.retry import check_retry, failed_partitions, retryable
-from pipelines.root import Root, point
-from pipelines.rows import Rows, Settlement, SplitSource, read_settled, replace, settle, write_settled
+from pipelines.root import Root
+from pipelines.rows import Rows
 from pipelines.selection import Select, check_conditions
-from pipelines.servers import closing_servers
-from pipelines.shards import (
-    Card,
-    PackShards,
-    Shards,
-    card_changes,
-    card_of,
-    check_preferences,
-    lay_out,
-    publish,
-    published,
-    shards_there,
-)
+from pipelines.shards import Shards, check_preferences
 from pipelines.sources import open_source
 from pipelines.step import CorpusStep
-from pipelines.taken import Taken, blank_partitions, read_taken, write_taken
 from schemas.config import Config, UserError, read_config, with_engine
-from schemas.taken import REASON
-from schemas.views import PREFERENCE, STAGES
+from schemas.views import PREFERENCE
 
-Progress = Callable[[int, int], None]  # partitions done, of how many
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
-
-
-def quiet(done: int, of: int) -> None:
-    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +63,6 @@ class Corpus:
 
     def commits(self, *stages: str, write: bool = False) -> Commits:
         return {stage: read_commits(self.root, stage, write=write) for stage in stages}
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage has, after a run."""
-
-    stage: str
-    made: int  # partitions or shards made in this run
-    rows: int
-    kept: int
-    reasons: dict[str, int]
 
 
 def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
@@ -159,299 +113,3 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
         preferences={stage.name: stage for stage in preferences},
         shards=tuple(Shards(name, one) for name, one in sorted(config.sets.items())),
     )
-
-
-# What a run would do
-
-
-@dataclass(frozen=True)
-class Plan:
-    vanished: list[tuple[str, list[int]]]  # source files that are gone, and their partitions
-    stages: list[StagePlan]
-
-    def work(self) -> int:
-        return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
-
-
-@uncollected()
-def plan(corpus: Corpus, until: str | None = None) -> Plan:
-    """What a run would make, and why. Writes nothing."""
-    names, root = corpus.stages(until), corpus.root
-    settled = read_settled(root)
-    commits = corpus.commits("rows", *corpus.made)
-    settlement = settle(corpus.rows, settled, commits["rows"])
-    gone = {p for file in settlement.vanished for p in file.partitions}
-    commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
-    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
-    waiting |= {p: "file changed" for file in settlement.changed for p in file.partitions}
-    known = all(p in commits["rows"] for p in waiting)
-    rows = _rows_in(commits["rows"], waiting) if known else None
-    plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
-    commits["rows"] |= {p: None for p in waiting if p not in commits["rows"]}
-    for name, stage in corpus.made.items():
-        if isinstance(stage, CorpusStep):
-            planned = _plan_step(corpus, stage, commits, plans)
-            waiting = waiting | {p: why for p, why in planned.todo.items() if p not in commits[name]}
-        else:
-            waiting = todo(stage, commits, waiting)
-            # Rows that turn from left out to kept in a step that it reads are made too.
-            unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStep) for p in plans)
-            rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
-            planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
-        plans.append(planned)
-        commits[name] |= {p: None for p in waiting if p not in commits[name]}
-    plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in ("selection", "pairs"))))
-    return Plan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
-
-
-def _rows_in(commits: dict[int, Commit], partitions) -> int | None:
-    """How many rows are in some partitions; None if one of them was never split."""
-    found = [commits[p] for p in partitions]
-    return sum(c.rows for c in found) if all(found) else None
-
-
-def _plan_step(corpus: Corpus, step: CorpusStep, commits: Commits, plans: list[StagePlan]) -> StagePlan:
-    upstream = {name: commits[name] for name in corpus.before(step.name)}
-    every, why = commits["rows"], None
-    if changing := [plan.stage for plan in plans if plan.todo]:
-        why = f"follows {changing[-1]}"
-    elif not step.is_current(corpus.root, upstream, commits[step.name]):
-        why = "the corpus or its settings changed"
-    rows = _rows_in(every, every) if why else 0
-    return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
-
-
-def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
-    """`choosing`: what goes into the shards is still to be chosen."""
-    cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
-    total = sum(len(card["shards"]) for card in cards.values() if card)
-    if choosing:
-        return StagePlan("shards", {0: "those with samples that change"}, None, total, open=True)
-    waiting, rows = {}, 0
-    for stage in corpus.shards:
-        card = cards[stage.set]
-        layout, there = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
-        shards = [shard for pack in layout.packs(there) for shard in pack.wanted]
-        rows += sum(shard.samples for shard in shards)
-        waiting |= {len(waiting) + n: f"{stage.set}: samples changed" for n, _ in enumerate(shards)}
-        if not shards and card_of(stage, layout, there) != card:
-            waiting[len(waiting)] = f"{stage.set}: made, but not published"
-    return StagePlan("shards", waiting, rows, total)
-
-
-# A run
-
-
-@contextmanager
-def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
-    """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
-    corpus.rows.source.files()  # a source that is not there is found before anything is written
-    if duplicates := corpus.makes.get("duplicates"):
-        duplicates.check()
-    if corpus.config.ocr:
-        prepare_engine(corpus.config.ocr)
-    read_settled(corpus.root)
-    with hold(corpus.root, wait):
-        for before in runs(corpus.root):
-            if (before.row() or {}).get("status") == "running":
-                close_ledger(corpus.root, before)
-                before.end("died")
-        ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
-        try:
-            with closing_servers(corpus.root):
-                yield ledger
-        except BaseException as error:
-            close_ledger(corpus.root, ledger)
-            ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
-            with suppress(Corrupt):
-                build_catalog(corpus.root)
-            with suppress(Corrupt, OSError, UserError):
-                if isinstance(error, Exception) and read_settled(corpus.root):
-                    write_report(corpus.root)
-            raise
-        ledger.end("completed")
-        build_catalog(corpus.root)
-        write_report(corpus.root)
-
-
-def close_ledger(root: Root, ledger: Ledger) -> None:
-    """Keeps of a run's notes those whose commit is there."""
-    for stage in ledger.open_stages():
-        if stage in STAGES:
-            there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
-        else:
-            there = published(root)
-        ledger.close_stage(stage, there)
-
-
-def run_stage(
-    corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet, again: str | None = None
-) -> StageReport:
-    """Makes what is not current in one stage; and its rows that did not work out where the condition `again` holds."""
-    if again:
-        made = _run_partitions(corpus, ledger, name, progress, again)
-    else:
-        make = {"rows": _run_rows, "shards": _run_shards}.get(name)
-        make = make or (_run_step if isinstance(corpus.made[name], CorpusStep) else _run_partitions)
-        made = make(corpus, ledger, name, progress)
-    if name == "images":
-        made += _blank_again(corpus, ledger, progress)
-    close_ledger(corpus.root, ledger)
-    return report(corpus, name, made)
-
-
-def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
-    """stage -> the condition on its rows that are to be made anew, whether it has any or not. Raises `UserError`.
-
-    Without a condition: those that failed for a reason that can pass.
-    """
-    stages = {name: one for name, one in corpus.made.items() if isinstance(one, PartitionStage)}
-    if stage is not None and stage not in stages:
-        raise UserError(f"--stage: no stage {stage!r} whose rows can be made anew; there are {', '.join(stages)}")
-    found = {}
-    for name in [stage] if stage else stages:
-        condition = where if where is not None else retryable(stages[name].retryable)
-        check_retry(name, condition)
-        found[name] = condition
-    return found
-
-
-def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
-    """What a stage has: rows in, kept, and under each reason."""
-    if name == "shards":
-        cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
-        samples = sum(card["samples"] for card in cards)
-        return StageReport(name, made, samples, samples, {})
-    commits = read_commits(corpus.root, name, write=True).values()
-    reasons: dict[str, int] = {}
-    for commit in commits:
-        for reason, count in commit.reasons.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    return StageReport(name, made, sum(c.rows for c in commits), sum(c.kept for c in commits), reasons)
-
-
-def run(
-    path: str | Path, until: str | None = None, retry: Mapping[str, str] = MappingProxyType({})
-) -> list[StageReport]:
-    """A whole run without Prefect. `retry`: stage -> a condition on its rows that did not work out: made anew."""
-    corpus = open_corpus(path)
-    names = corpus.stages(until)
-    with begin(corpus) as ledger:
-        return [run_stage(corpus, ledger, name, again=retry.get(name)) for name in names]
-
-
-def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
-    """Has workers make the items, and says how far they are."""
-    done_before = ledger.done(work.name)
-    progress(0, of)
-    log = f"runs/{ledger.run}/{log or work.name}.log"
-    run_work(work, items, corpus.config.beam, corpus.root, log,
-             lambda: progress(min(of, ledger.done(work.name) - done_before), of))  # fmt: skip
-    progress(of, of)
-
-
-def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
-    root, stage = corpus.root, corpus.rows
-    settled = read_settled(root)
-    settlement = settle(stage, settled, read_commits(root, name))
-    _take_out(root, ledger, settlement)
-    known = {file.path: file for file in settled}
-    files = [known.get(file.path) or replace(file, split=None) for file in settlement.files]
-    write_settled(root, files, [*corpus.makes, *corpus.preferences])
-    splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
-    of = sum(split.end - split.first for split in splits)
-    _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
-    gone = {file.path for file in settlement.vanished}
-    files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
-    write_settled(root, files, [*corpus.makes, *corpus.preferences])
-    return of
-
-
-def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
-    """Removes the partitions of source files that are gone from every stage, the last stage first."""
-    for stage in reversed(STAGES):
-        for file in settlement.vanished:
-            for partition in file.partitions:
-                name = f"{stage}/{partition:05d}.parquet"
-                if not root.exists(name):
-                    continue
-                rows = old_rows(root, name)
-                gone = [{"key": r["key"], "change": "removed", "before": None, "after": None} for r in rows]
-                ledger.record(stage, f"{partition:05d}", None, gone, partition=partition, rows=0, kept=0, made=0,
-                              started=time.time())  # fmt: skip
-            remove_partitions(root, stage, file.partitions)
-            point("rows:removed")
-
-
-def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress, again: str | None = None) -> int:
-    stage = corpus.made[name]
-    commits = corpus.commits(*stage.reads, name, write=True)
-    waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
-    first = next(iter(stage.reads))
-    items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
-    if isinstance(stage, AskingStage) and items:
-        stage = stage.ready(corpus.root, ledger)
-    _follow(corpus, ledger, MakePartitions(stage, corpus.root, ledger, again), items, len(items), progress)
-    return len(items)
-
-
-def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
-    """Blanks rows under another name whose bytes turned out to be an image that was taken down."""
-    root = corpus.root
-    partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
-    if not partitions:
-        return 0
-    rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
-    taken = read_taken(root) | Taken(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
-    write_taken(root, taken)
-    blank_partitions(root, ledger, corpus.rows, partitions, taken)
-    return _run_partitions(corpus, ledger, "images", progress)
-
-
-def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
-    step, upstream = corpus.made[name], corpus.commits(*corpus.before(name), write=True)
-    if step.is_current(corpus.root, upstream, read_commits(corpus.root, name)):
-        return 0
-    step.run(corpus.root, ledger, upstream)
-    return ledger.done(name)
-
-
-def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
-    started, root = time.time(), corpus.root
-    commits = corpus.commits("rows", *corpus.made, write=True)
-    payloads = {p: commit.payload for p, commit in commits["images"].items()}
-    befores: list[Card] = []
-    cards: list[tuple[Card, list]] = []
-    made = 0
-    for stage in corpus.shards:
-        before = read_card(root, stage.set)
-        layout = lay_out(root, stage, before, commits)
-        packs = layout.packs(shards_there(root, stage, before))
-        of = sum(len(pack.wanted) for pack in packs)
-        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
-        card = card_of(stage, layout, shards_there(root, stage, before))
-        cards.append((card, card_changes(root, before, card)))
-        befores += [before] if before else []
-        made += of
-    chosen = "selection" if corpus.selection.sets or not corpus.preferences else "instructions"
-    rows, kept = (sum(getattr(c, what) for c in commits[chosen].values()) for what in ("rows", "kept"))
-    changed = [change for _, changes in cards for change in changes]
-    hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
-    for card, changes in cards:
-        publish(root, ledger, card, changes, started)
-    return made
-
-
-def main(until: str) -> None:
-    """`python -m pipelines.<stage> my.toml`: runs everything up to that stage, without Prefect."""
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m pipelines.{until} CONFIG.toml")
-    try:
-        for stage in run(sys.argv[1], until):
-            print(asdict(stage))
-    except UserError as error:
-        print(f"shardmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (Busy, Corrupt, GateFailed, StageFailed) as error:
-        print(f"shardmill: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -248,6 +248,6 @@ def _nearest(count: int, where: np.ndarray, distance: np.ndarray, what: np.ndarr
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("duplicates")

@@ -222,6 +222,6 @@ def is_kept(row: dict[str, Row]) -> bool:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("images")

@@ -107,6 +107,6 @@ def _finished(step: Ask, row: Row) -> Row:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("instructions")

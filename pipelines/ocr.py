@@ -65,6 +65,6 @@ class ReadText(PartitionStage):
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("ocr")

@@ -239,6 +239,6 @@ def _in_order(chosen: np.ndarray, rejected: np.ndarray) -> Found:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("pairs")

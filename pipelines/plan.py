@@ -4,8 +4,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from pipelines.cards import read_card
 from pipelines.commit import Commit, fingerprint_of
+from pipelines.commits import uncollected
+from pipelines.corpus import Commits, Corpus
 from pipelines.partition import PartitionStage
+from pipelines.rows import read_settled, settle
+from pipelines.shards import card_of, lay_out, shards_there
+from pipelines.step import CorpusStep
 
 
 @dataclass
@@ -20,6 +26,81 @@ class StagePlan:
 
     def reasons(self) -> list[tuple[str, int]]:
         return Counter(self.todo.values()).most_common()
+
+
+@dataclass(frozen=True)
+class Plan:
+    vanished: list[tuple[str, list[int]]]  # source files that are gone, and their partitions
+    stages: list[StagePlan]
+
+    def work(self) -> int:
+        return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
+
+
+@uncollected()
+def plan(corpus: Corpus, until: str | None = None) -> Plan:
+    """What a run would make, and why. Writes nothing."""
+    names, root = corpus.stages(until), corpus.root
+    settled = read_settled(root)
+    commits = corpus.commits("rows", *corpus.made)
+    settlement = settle(corpus.rows, settled, commits["rows"])
+    gone = {p for file in settlement.vanished for p in file.partitions}
+    commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
+    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
+    waiting |= {p: "file changed" for file in settlement.changed for p in file.partitions}
+    known = all(p in commits["rows"] for p in waiting)
+    rows = _rows_in(commits["rows"], waiting) if known else None
+    plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
+    commits["rows"] |= {p: None for p in waiting if p not in commits["rows"]}
+    for name, stage in corpus.made.items():
+        if isinstance(stage, CorpusStep):
+            planned = _plan_step(corpus, stage, commits, plans)
+            waiting = waiting | {p: why for p, why in planned.todo.items() if p not in commits[name]}
+        else:
+            waiting = todo(stage, commits, waiting)
+            # Rows that turn from left out to kept in a step that it reads are made too.
+            unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStep) for p in plans)
+            rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
+            planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
+        plans.append(planned)
+        commits[name] |= {p: None for p in waiting if p not in commits[name]}
+    plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in ("selection", "pairs"))))
+    return Plan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
+
+
+def _rows_in(commits: dict[int, Commit], partitions) -> int | None:
+    """How many rows are in some partitions; None if one of them was never split."""
+    found = [commits[p] for p in partitions]
+    return sum(c.rows for c in found) if all(found) else None
+
+
+def _plan_step(corpus: Corpus, step: CorpusStep, commits: Commits, plans: list[StagePlan]) -> StagePlan:
+    upstream = {name: commits[name] for name in corpus.before(step.name)}
+    every, why = commits["rows"], None
+    if changing := [plan.stage for plan in plans if plan.todo]:
+        why = f"follows {changing[-1]}"
+    elif not step.is_current(corpus.root, upstream, commits[step.name]):
+        why = "the corpus or its settings changed"
+    rows = _rows_in(every, every) if why else 0
+    return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
+
+
+def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
+    """`choosing`: what goes into the shards is still to be chosen."""
+    cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
+    total = sum(len(card["shards"]) for card in cards.values() if card)
+    if choosing:
+        return StagePlan("shards", {0: "those with samples that change"}, None, total, open=True)
+    waiting, rows = {}, 0
+    for stage in corpus.shards:
+        card = cards[stage.set]
+        layout, there = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
+        shards = [shard for pack in layout.packs(there) for shard in pack.wanted]
+        rows += sum(shard.samples for shard in shards)
+        waiting |= {len(waiting) + n: f"{stage.set}: samples changed" for n, _ in enumerate(shards)}
+        if not shards and card_of(stage, layout, there) != card:
+            waiting[len(waiting)] = f"{stage.set}: made, but not published"
+    return StagePlan("shards", waiting, rows, total)
 
 
 def todo(

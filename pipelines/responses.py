@@ -67,6 +67,6 @@ class Respond(AskingStage):
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("responses")

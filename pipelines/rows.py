@@ -267,6 +267,6 @@ def _hashed(source: Source, row: Row) -> Row:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("rows")

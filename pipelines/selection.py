@@ -116,6 +116,6 @@ def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("selection")

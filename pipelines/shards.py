@@ -331,6 +331,6 @@ def publish(root: Root, ledger: Ledger, card: Card, changed: list[Row], started:
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("shards")

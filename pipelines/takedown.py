@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from pipelines.addresses import is_below
 from pipelines.cards import card_names, read_card
 from pipelines.catalog import connect, files
-from pipelines.corpus import Corpus, StageReport, begin, run_stage
+from pipelines.corpus import Corpus
 from pipelines.hamming import distances
 from pipelines.ledger import runs
 from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root, point
+from pipelines.run import StageReport, begin, run_stage
 from pipelines.taken import Taken, blank_partitions, hashed, read_taken, write_taken
 from pipelines.verify import garbage
 from schemas.config import UserError

@@ -9,10 +9,11 @@ from itertools import islice
 from pipelines.captions import Rewrite
 from pipelines.chunks import read_chunks, write_chunk
 from pipelines.commit import file_of, old_rows, read_commit
-from pipelines.corpus import Corpus, begin
+from pipelines.corpus import Corpus
 from pipelines.ledger import Ledger
 from pipelines.partition import Unit, finished, left_out_by, read_inputs
 from pipelines.root import Root
+from pipelines.run import begin
 from schemas.arrow import Row
 from schemas.config import UserError
 

@@ -71,6 +71,6 @@ class Judge(AskingStage):
 
 
 if __name__ == "__main__":
-    from pipelines.corpus import main
+    from pipelines.run import main
 
     main("verdicts")

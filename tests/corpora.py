@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.corpus import open_corpus, run
+from pipelines.corpus import open_corpus
 from pipelines.root import Root
 from pipelines.rows import Rows, Settled, read_rows_of
+from pipelines.run import run
 from pipelines.sources import open_source
 from schemas.config import SOURCES
 from schemas.rows import REASONS
@@ -119,7 +120,7 @@ def in_this_process() -> Iterator[None]:
         for item in items:
             work.make(item)
 
-    with patch("pipelines.corpus.run_work", work_off), patch("pipelines.root.FSYNC", False):
+    with patch("pipelines.run.run_work", work_off), patch("pipelines.root.FSYNC", False):
         yield
 
 

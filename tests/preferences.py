@@ -60,7 +60,7 @@ def build_preferences(config: Path, answer: Callable[[Row], Sequence[Response]])
         steps = [corpus.preferences["instructions"], *asking.values(), corpus.preferences["pairs"]]
         return replace(corpus, preferences={step.name: step for step in steps})
 
-    with patch("pipelines.corpus.open_corpus", opened):
+    with patch("pipelines.run.open_corpus", opened):
         return build(config)
 
 

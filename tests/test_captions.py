@@ -10,7 +10,8 @@ from scripted_server import Scripted
 from scripted_server import say as scripted_answer
 
 from pipelines.catalog import query
-from pipelines.corpus import open_corpus, plan
+from pipelines.corpus import open_corpus
+from pipelines.plan import plan
 from pipelines.verify import verify_root
 from schemas.config import UserError
 

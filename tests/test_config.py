@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import picture, say, shardmill, write_tar
 
-from pipelines.corpus import open_corpus, plan
+from pipelines.corpus import open_corpus
 from pipelines.job import run_work
+from pipelines.plan import plan
 from pipelines.root import Root
 from schemas.config import TEMPLATE_SOURCES, BeamConfig, UserError, read_config
 

@@ -26,9 +26,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.catalog import connect, create, query, stage_files
-from pipelines.corpus import open_corpus, plan, run
+from pipelines.corpus import open_corpus
 from pipelines.duplicates import KEPT, WORDS, Images, judge, kept_first
 from pipelines.excluded import Hashes
+from pipelines.plan import plan
+from pipelines.run import run
 from pipelines.verify import verify_root
 from schemas.config import UserError
 

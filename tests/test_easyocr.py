@@ -14,10 +14,12 @@ from easyocr.config import detection_models, recognition_models
 from easyocr_weights import bars, write_weights
 
 from pipelines.catalog import query
-from pipelines.corpus import begin, open_corpus, plan, run_stage
+from pipelines.corpus import open_corpus
 from pipelines.job import StageFailed
 from pipelines.ocr_engines import identity, open_engine
+from pipelines.plan import plan
 from pipelines.root import Root
+from pipelines.run import begin, run_stage
 from schemas.config import EasyOcrConfig, OcrConfig, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of EasyOCR's torch

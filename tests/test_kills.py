@@ -77,10 +77,10 @@ def stage_of(point: str) -> str:
 
 TWO_ROWS_A_CHUNK = """
 from functools import partial
-from pipelines import corpus
+from pipelines import corpus, run
 
 corpus.ReadText = partial(corpus.ReadText, chunk_rows=2)
-corpus.main("shards")
+run.main("shards")
 """
 
 

@@ -67,7 +67,7 @@ def test_only_one_module_imports_beam():
         ("schemas.config", {"apache_beam", "torch", "pipelines", "prefect", "pyarrow", "duckdb"}),
         ("schemas.views", {"apache_beam", "torch", "pipelines", "prefect"}),
         ("flows.cli", {"apache_beam", "torch", "prefect", "pyarrow", "duckdb"}),
-        ("pipelines.corpus", {"apache_beam", "torch", "training", "prefect", "rapidocr"}),
+        ("pipelines.run", {"apache_beam", "torch", "training", "prefect", "rapidocr"}),
     ],
 )
 def test_what_is_imported_in_the_end_is_light_too(module, heavy):

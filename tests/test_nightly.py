@@ -8,7 +8,10 @@ import pytest
 from corpora import ONE_PROCESS, data_files, write_tar
 
 from pipelines.catalog import query
-from pipelines.corpus import GateFailed, open_corpus, plan, run
+from pipelines.corpus import open_corpus
+from pipelines.gates import GateFailed
+from pipelines.plan import plan
+from pipelines.run import run
 from pipelines.verify import verify_root
 
 TOML = """

@@ -11,7 +11,8 @@ import pytest
 from corpora import build, data_files, picture, say
 
 from pipelines.catalog import query
-from pipelines.corpus import open_corpus, to_retry
+from pipelines.corpus import open_corpus
+from pipelines.run import to_retry
 from schemas.config import UserError
 
 TOML = """

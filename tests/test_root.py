@@ -19,8 +19,9 @@ from moto.server import ThreadedMotoServer
 from pipelines.catalog import query
 from pipelines.commit import Commit
 from pipelines.commits import read_commits
-from pipelines.corpus import open_corpus, plan
+from pipelines.corpus import open_corpus
 from pipelines.lock import LEASE, LOCK, Busy, hold
+from pipelines.plan import plan
 from pipelines.root import Root
 from pipelines.verify import clean_root, verify_root
 from schemas.config import UserError

@@ -9,7 +9,7 @@ import pytest
 import webdataset
 from corpora import write_tar
 
-from pipelines.corpus import run
+from pipelines.run import run
 from training.shards import Damaged, Shards
 
 TOML = """

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pipelines.catalog import query
 from pipelines.commit import bucket_of, key_of
-from pipelines.corpus import open_corpus, plan
+from pipelines.corpus import open_corpus
+from pipelines.plan import plan
 from pipelines.root import Root
 from pipelines.rows import json_of, read_settled, unicode
 from pipelines.sources.source import object_of

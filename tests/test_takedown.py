@@ -19,11 +19,12 @@ from PIL import Image
 
 from pipelines.catalog import query
 from pipelines.commit import replace_rows
-from pipelines.corpus import open_corpus, run_stage
+from pipelines.corpus import open_corpus
 from pipelines.ledger import Ledger
 from pipelines.parquet import read_rows
 from pipelines.partition import make_partition
 from pipelines.root import Root
+from pipelines.run import run_stage
 from pipelines.takedown import Takedown, read_list, take_down
 from pipelines.taken import Taken
 from pipelines.verify import verify_root

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.catalog import connect, files
 from pipelines.commit import Commit, canonical, fingerprint_of
 from pipelines.commits import CACHE, CACHED
-from pipelines.corpus import Corpus, open_corpus, plan
+from pipelines.corpus import Corpus, open_corpus
 from pipelines.parquet import parquet_bytes
+from pipelines.plan import plan
 from pipelines.root import Root
 from pipelines.rows import settle, write_settled
 from schemas.views import CORPUS as STAGES

@@ -33,12 +33,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from memory import descendants
 
-from pipelines.corpus import begin, open_corpus, run_stage
+from pipelines.corpus import open_corpus
 from pipelines.job import ONE_THREAD, Work, run_work
 from pipelines.ocr import pixels
 from pipelines.ocr_engines import load_engine
 from pipelines.parquet import read_rows
 from pipelines.partition import MakePartitions, read_payload
+from pipelines.run import begin, run_stage
 
 WORKERS = 2
 TURN = 2.0  # seconds

@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.catalog import query
-from pipelines.corpus import open_corpus, run
+from pipelines.corpus import open_corpus
+from pipelines.run import run
 from pipelines.takedown import read_list, take_down
 from pipelines.verify import verify_root
 
