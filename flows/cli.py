@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.config import TEMPLATE_SOURCES, UserError, template
+from schemas.config import UserError
+from schemas.templates import TEMPLATE_SOURCES, template
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make for datasets.")
 console = Console()
@@ -208,7 +209,7 @@ def check_endpoint(
     """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
     from pipelines.check_endpoint import check_endpoint as look_at
     from pipelines.endpoints import endpoint_of
-    from schemas.config import read_config
+    from schemas.config_file import read_config
 
     read = read_config(config)
     if not read.endpoints:

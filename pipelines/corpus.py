@@ -26,7 +26,8 @@ from pipelines.selection import Select, check_conditions
 from pipelines.shards import Shards, check_preferences
 from pipelines.sources import open_source
 from pipelines.step import CorpusStep
-from schemas.config import Config, UserError, read_config, with_engine
+from schemas.config import Config, UserError, with_engine
+from schemas.config_file import read_config
 from schemas.views import PREFERENCE
 
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit

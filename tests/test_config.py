@@ -13,7 +13,9 @@ from pipelines.corpus import open_corpus
 from pipelines.job import run_work
 from pipelines.plan import plan
 from pipelines.root import Root
-from schemas.config import TEMPLATE_SOURCES, BeamConfig, UserError, read_config
+from schemas.config import BeamConfig, UserError
+from schemas.config_file import read_config
+from schemas.templates import TEMPLATE_SOURCES
 
 KINDS = "folder, webdataset, laion, conversations, instructions, scenes"
 GOOD = """

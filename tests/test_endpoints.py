@@ -317,7 +317,7 @@ def test_images_go_as_they_came():
     ],
 )
 def test_an_endpoint_that_cannot_work_is_refused_and_no_key_is_said_again(toml, said, tmp_path):
-    from schemas.config import read_config
+    from schemas.config_file import read_config
 
     lines = "".join(f"{name} = {value!r}\n" for name, value in toml.items())
     path = tmp_path / "my.toml"

@@ -64,7 +64,7 @@ def test_only_one_module_imports_beam():
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("schemas.config", {"apache_beam", "torch", "pipelines", "prefect", "pyarrow", "duckdb"}),
+        ("schemas.config_file", {"apache_beam", "torch", "pipelines", "prefect", "pyarrow", "duckdb"}),
         ("schemas.views", {"apache_beam", "torch", "pipelines", "prefect"}),
         ("flows.cli", {"apache_beam", "torch", "prefect", "pyarrow", "duckdb"}),
         ("pipelines.run", {"apache_beam", "torch", "training", "prefect", "rapidocr"}),

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 from pipelines.sources.scenes import Scenes
-from schemas.config import ScenesConfig, read_config
+from schemas.config import ScenesConfig
+from schemas.config_file import read_config
 from schemas.scene_lessons import DESCRIBE
 from schemas.training import TRAINING
 from training.checkpoint import load_model

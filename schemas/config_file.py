@@ -1,0 +1,133 @@
+"""A configuration's file: read, its paths made absolute, and answered in one line when something in it is wrong."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.config import (
+    SOURCES,
+    BeamConfig,
+    CaptionsConfig,
+    ClaimsConfig,
+    Config,
+    DuplicatesConfig,
+    EasyOcrConfig,
+    EndpointConfig,
+    FetchConfig,
+    ImagesConfig,
+    InstructionsConfig,
+    OcrConfig,
+    PairsConfig,
+    ResponsesConfig,
+    ScenesConfig,
+    SetConfig,
+    SourceConfig,
+    UserError,
+    VerdictsConfig,
+)
+
+
+def read_config(path: str | Path) -> Config:
+    """The configuration in a TOML file; paths in it are relative to the file's folder.
+
+    Raises `UserError`, one line that names the file, the field and the fix.
+    """
+    path = Path(path)
+    try:
+        config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `shardmill init {path}` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from None
+    here = path.resolve().parent
+    source, root = _source_beside(here, config.source), _beside(here, config.root)
+    below = getattr(source, "path", None)
+    if below and f"{root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
+        raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
+    ocr = config.ocr
+    if ocr:
+        models = _beside(here, ocr.easyocr.models)
+        ocr = ocr.model_copy(update={"easyocr": ocr.easyocr.model_copy(update={"models": models})})
+    duplicates = config.duplicates
+    if duplicates:
+        exclude = tuple(_beside(here, place) for place in duplicates.exclude)
+        duplicates = duplicates.model_copy(update={"exclude": exclude})
+    fetch = config.fetch
+    if fetch:
+        fetch = fetch.model_copy(update={"opt_out": tuple(_beside(here, file) for file in fetch.opt_out)})
+    config = _models_beside(here, config)
+    return config.model_copy(
+        update={"root": root, "source": source, "fetch": fetch, "duplicates": duplicates, "ocr": ocr}
+    )
+
+
+def _models_beside(here: Path, config: Config) -> Config:
+    """A configuration, its relative paths of prompts and local checkpoints made absolute."""
+    tables = {}
+    for name in ("captions", "claims", "verdicts"):
+        table = getattr(config, name)
+        paths = [field for field in table.model_fields_set if field.endswith("prompt")] if table else []
+        if paths:
+            tables[name] = table.model_copy(update={field: _beside(here, getattr(table, field)) for field in paths})
+    models = {
+        name: one.model_copy(update={"model": _beside(here, one.model)})
+        for name, one in config.endpoints.items()
+        if ("/" in one.model or one.model.endswith(".gguf")) and (here / Path(one.model).expanduser()).exists()
+    }
+    return config.model_copy(update=tables | {"endpoints": config.endpoints | models})
+
+
+def _source_beside(here: Path, source: SourceConfig) -> SourceConfig:
+    """A source, its relative paths made absolute."""
+    places = {name: _beside(here, getattr(source, name, None)) for name in ("path", "images")}
+    if isinstance(source, ScenesConfig):
+        places["fonts"] = tuple(_beside(here, font) for font in source.fonts)
+    return source.model_copy(update={name: place for name, place in places.items() if place})
+
+
+def _beside(here: Path, path: str | None) -> str | None:
+    """A relative local path, made absolute; a URL as it is."""
+    if path is None or "://" in path:
+        return path
+    return str(here / Path(path).expanduser())
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's complaints, in one line."""
+    first = error.errors()[0]
+    loc, kind = first["loc"], None
+    if loc[0] == "source" and len(loc) > 1:  # pydantic names the kind between the table and its field
+        kind, loc = loc[1], (loc[0], *loc[2:])
+    where = ".".join(map(str, loc))
+    if first["type"] == "extra_forbidden":
+        known = _fields(loc[:-1], kind)
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: missing; " + (f"name the {kind} to read" if kind else "add it")
+    if first["type"] == "union_tag_not_found":
+        return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
+    if first["type"] == "union_tag_invalid":
+        return f"{where}.kind: no source {first['ctx']['tag']!r}; there are {', '.join(SOURCES)}"
+    said = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] in ("env", "url", "door"):  # what was typed there may be a key
+        return said
+    return f"{said}, not {str(first['input'])[:80]!r}"
+
+
+def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:
+    """The fields that are known at a place in the file."""
+    tables = {"": Config, "images": ImagesConfig, "fetch": FetchConfig, "duplicates": DuplicatesConfig,
+              "ocr": OcrConfig, "ocr.easyocr": EasyOcrConfig, "sets": SetConfig, "beam": BeamConfig,
+              "instructions": InstructionsConfig, "pairs": PairsConfig, "captions": CaptionsConfig,
+              "endpoints": EndpointConfig, "responses": ResponsesConfig, "claims": ClaimsConfig,
+              "verdicts": VerdictsConfig}
+    return sorted((SOURCES[kind] if kind else tables.get(".".join(map(str, loc))) or tables[loc[0]]).model_fields)
