@@ -37,7 +37,7 @@ HERE = Path(__file__).parents[2]
 # Says its peak resident memory itself: what a parent learns of it begins with the parent's own.
 REPORT = """
 import re, sys
-from flows.cli import open_root
+from flows.commands.arguments import open_root
 from pipelines.report import write_report
 write_report(open_root(sys.argv[1]))
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])

@@ -1,0 +1,25 @@
+"""The arguments that commands share, and the corpus that one of them names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.config import UserError
+
+Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", show_default=False)]
+Engine = Annotated[
+    str | None, typer.Option(help="The OCR engine of this run, whatever the configuration says: rapidocr or easyocr.")
+]
+RootUrl = Annotated[str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL.", show_default=False)]
+
+
+def open_root(url: str):
+    """A root that is there. Raises `UserError` for a folder that is none."""
+    from pipelines.root import Root
+    from pipelines.rows import SETTLED
+
+    root = Root(str(Path(url).resolve()) if "://" not in url else url)
+    if not root.exists(SETTLED):
+        raise UserError(f"{url}: no corpus there (no {SETTLED}); name the `root` of a configuration that was run")
+    return root

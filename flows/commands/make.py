@@ -1,0 +1,200 @@
+"""Commands that make a corpus: its configuration, what a run would do, runs, and the models that they ask."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.commands.arguments import Config, Engine, open_root
+from flows.commands.terminal import cell, console, say
+from schemas.config import UserError
+from schemas.templates import TEMPLATE_SOURCES, template
+
+
+def init(
+    config: Config,
+    source: Annotated[str, typer.Option(help=f"One of {', '.join(TEMPLATE_SOURCES)}.")] = "webdataset",
+) -> None:
+    """Write a short, commented configuration."""
+    if source not in TEMPLATE_SOURCES:
+        raise UserError(f"--source: no source {source!r}; there are {', '.join(TEMPLATE_SOURCES)}")
+    try:
+        with config.open("x") as file:
+            file.write(template(config, source))
+    except FileExistsError:
+        raise UserError(f"{config}: is there already; choose another name or remove it") from None
+    except FileNotFoundError:
+        raise UserError(f"{config.parent}: no such folder; make it first") from None
+    except OSError as error:
+        raise UserError(f"{config}: cannot be written: {error.strerror}") from None
+    print(f"wrote {config}; look it through, then: shardmill plan {config}")
+
+
+def plan(
+    config: Config,
+    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
+    engine: Engine = None,
+) -> None:
+    """Say what a run would make, and why. Writes nothing."""
+    from pipelines.corpus import open_corpus
+    from pipelines.estimate import estimate
+    from pipelines.plan import plan as plan_of
+
+    corpus = open_corpus(config, engine)
+    planned = plan_of(corpus, until)
+    for path, partitions in planned.vanished:
+        console.print(f"[bold red]vanished[/] {path}: {len(partitions)} partitions go, with all that was made of them")
+    table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
+    for stage in planned.stages:
+        why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
+        rows = "?" if stage.rows is None else f"{stage.rows:,}"
+        table.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
+    console.print(table)
+    for asks in estimate(corpus, planned.stages):
+        calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
+        console.print(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
+
+
+def run(
+    config: Config,
+    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    engine: Engine = None,
+) -> None:
+    """Make what is not current. Safe to be stopped at any moment, and to be run again."""
+    from pipelines.corpus import open_corpus
+    from pipelines.lock import hold
+    from pipelines.plan import plan as plan_of
+    from pipelines.report import REPORT
+    from pipelines.run import report
+
+    corpus = open_corpus(config, engine)
+    if plan_of(corpus, until).work():
+        with hold(corpus.root, wait):  # or say at once that another run does
+            pass
+        _run_flow(config, until, wait, engine)
+    else:
+        console.print("everything is current: nothing to make")
+    _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
+    console.print(f"the corpus is {corpus.root.url}; ask it: shardmill sql {corpus.root.url} 'from accounting'")
+    if corpus.root.exists(REPORT):
+        console.print(f"look at it: {corpus.root.url_of(REPORT)}", soft_wrap=True)
+
+
+def retry(
+    config: Config,
+    where: Annotated[
+        str | None,
+        typer.Option(help="SQL on the rows of a stage, with url and host; if not given, what can pass by itself."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Of this stage alone.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    engine: Engine = None,
+) -> None:
+    """Make rows anew that did not work out: those alone, and what follows from them. Then as `run`."""
+    from pipelines.corpus import open_corpus
+    from pipelines.lock import hold
+    from pipelines.retry import failed_partitions
+    from pipelines.run import report, to_retry
+
+    corpus = open_corpus(config, engine)
+    open_root(corpus.root.url)
+    conditions = to_retry(corpus, stage, where)
+    found = {name: failed_partitions(corpus.root, name, condition) for name, condition in conditions.items()}
+    chosen = {name: conditions[name] for name, partitions in found.items() if partitions}
+    if not chosen:
+        console.print("no such row: nothing to make anew")
+        return
+    with hold(corpus.root, wait):
+        pass
+    for name in chosen:
+        console.print(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
+    _run_flow(config, None, wait, engine, chosen)
+    _print_reports([report(corpus, name) for name in corpus.stages()])
+
+
+def _run_flow(
+    config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
+) -> None:
+    """Runs the flow in this process."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
+    from flows.build_corpus import build_corpus
+    from flows.progress import bars
+    from flows.server import server
+    from pipelines.lock import Busy
+
+    try:
+        with server(), bars():
+            state = build_corpus(config, until, wait, engine, retry, return_state=True)
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
+    if state.name == "Skipped":
+        raise Busy(state.message)
+    state.result()
+
+
+def _print_reports(reports) -> None:
+    table = Table("stage", "rows in", "kept", "left out, by reason")
+    for stage in reports:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(stage.reasons).most_common())
+        table.add_row(stage.stage, f"{stage.rows:,}", f"{stage.kept:,}", reasons or "-")
+    console.print(table)
+
+
+def try_stage(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="`captions`.", show_default=False)],
+    config: Config,
+    rows: Annotated[int, typer.Option(help="How many captions.", min=1)] = 50,
+) -> None:
+    """Show what a model makes of some captions, before and after. Commits nothing; a run takes the answers over."""
+    from pipelines.corpus import open_corpus
+    from pipelines.trial import try_captions
+
+    if stage != "captions":
+        raise UserError(f"try: no stage {stage!r} to be tried; there is captions")
+    table = Table("key", "why", "before", "after", title_justify="left", show_lines=True)
+    tried = try_captions(open_corpus(config), rows)
+    for row in tried:
+        taken = row["answer"] == "taken"
+        after = cell(row["text"]) if taken else f"[dim]stays: {row['answer'] or row['reason']}[/]"
+        table.add_row(row["key"], row["verdict"], cell(row["original"]), after)
+    console.print(table)
+    counts = Counter(row["answer"] or row["reason"] for row in tried)
+    said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    console.print(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")
+
+
+def check_endpoint(
+    config: Config,
+    name: Annotated[str | None, typer.Argument(help="Of a table [endpoints.NAME]; all of them if not given.")] = None,
+) -> None:
+    """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
+    from pipelines.check_endpoint import check_endpoint as look_at
+    from pipelines.endpoints import endpoint_of
+    from schemas.config_file import read_config
+
+    read = read_config(config)
+    if not read.endpoints:
+        raise UserError(f"{config}: endpoints: missing; add a table [endpoints.NAME]")
+    for one in [name] if name else read.endpoints:
+        endpoint = endpoint_of(read, "check-endpoint", one)
+        console.print(f"[bold]{one}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
+        for what, well, found in look_at(endpoint):
+            console.print(f"  {what:<18} {'' if well else '[bold red]no[/] '}{cell(found)}", soft_wrap=True)
+
+
+def schedule(
+    config: Config,
+    cron: Annotated[str, typer.Option(help="When, in UTC, e.g. '0 3 * * *'.", show_default=False)],
+    pool: Annotated[str, typer.Option(help="The work pool of the workers that run it.")] = "shardmill",
+) -> None:
+    """Run a configuration on a schedule, by Prefect workers."""
+    from flows.schedule import schedule as deploy
+    from pipelines.corpus import open_corpus
+
+    open_corpus(config)
+    name = deploy(config, cron, pool)
+    print(f"deployed {name}; a worker runs it: prefect worker start --pool {pool}")
