@@ -25,9 +25,9 @@ from gguf import GGUFReader, quants
 
 from schemas.config import UserError
 from training.checkpoint import load_model
-from training.export import export
-from training.gguf_names import language_tensors, pre_tokenizer, stretched, vision_tensors
-from training.imatrix import calibrate, gathering, hidden, some
+from training.gguf.export import export
+from training.gguf.imatrix import calibrate, gathering, hidden, some
+from training.gguf.names import language_tensors, pre_tokenizer, stretched, vision_tensors
 from training.model import _buckets
 from training.shapes import SHAPES
 from training.shards import Shards

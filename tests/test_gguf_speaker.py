@@ -12,11 +12,11 @@ from test_serve import ask, question, serving
 pytest.importorskip("llama_cpp", reason="the extra gguf is not installed")
 
 from schemas.config import UserError
-from training.export import export
 from training.generate import Ask, Speaker
-from training.gguf_names import CHAT_TEMPLATE
-from training.gguf_runtime import EXACT, Language, Settings, Sight, Text
-from training.gguf_speaker import GgufSpeaker
+from training.gguf.export import export
+from training.gguf.names import CHAT_TEMPLATE
+from training.gguf.runtime import EXACT, Language, Settings, Sight, Text
+from training.gguf.speaker import GgufSpeaker
 from training.layout import Rejected, Turn
 from training.serve import make_app, open_model
 

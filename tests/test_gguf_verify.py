@@ -10,11 +10,12 @@ from releases import captions, publish
 
 pytest.importorskip("llama_cpp", reason="the extra gguf is not installed")
 
-from training import export as exporter
-from training import gguf_checks, gguf_names
-from training.export import export
-from training.gguf_checks import Pair, run
-from training.verify_gguf import bars, judge, kinds_of, speed, verify
+from training.gguf import checks as gguf_checks
+from training.gguf import export as exporter
+from training.gguf import names as gguf_names
+from training.gguf.checks import Pair, run
+from training.gguf.export import export
+from training.gguf.verify import bars, judge, kinds_of, speed, verify
 
 
 @pytest.fixture(scope="module")

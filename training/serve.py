@@ -43,7 +43,7 @@ UNSUPPORTED = ("stream", "stop", "tools", "functions", "logit_bias", "presence_p
 
 
 class Talks(Protocol):
-    """What is served: `training.generate.Speaker`, or `training.gguf_speaker.GgufSpeaker`."""
+    """What is served: `training.generate.Speaker`, or `training.gguf.speaker.GgufSpeaker`."""
 
     def picture(self, name: str, image: Any) -> Any: ...
     def prompt(self, turns: Sequence[Turn], images: Any) -> Any: ...
@@ -287,8 +287,8 @@ def _byte_letters() -> dict[str, bytes]:
 def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], bytes], str]:
     """What to serve, the bytes of its tokens, and its revision. Raises `UserError`."""
     if any(path.glob("*.gguf")):
-        from training.gguf_files import files
-        from training.gguf_speaker import GgufSpeaker
+        from training.gguf.files import files
+        from training.gguf.speaker import GgufSpeaker
 
         speaker = GgufSpeaker(path)
         return speaker, speaker.language.piece, _digest(files(path))

@@ -25,8 +25,8 @@ def export(
 ) -> None:
     """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
     with _extra("gguf"):
-        from training.export import export as write
-        from training.imatrix import calibrate as look
+        from training.gguf.export import export as write
+        from training.gguf.imatrix import calibrate as look
 
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
@@ -48,7 +48,7 @@ def verify_gguf(
 ) -> None:
     """Hold GGUF files against their checkpoint, in real llama.cpp. Exit code 1 if a bar is missed."""
     with _extra("gguf"):
-        from training.verify_gguf import lines, verify
+        from training.gguf.verify import lines, verify
 
     root, name = held_out or (None, None)
     found = verify(folder, checkpoint, root, name, samples, kl, same_top, _quietly if json else _step)
@@ -72,7 +72,7 @@ def tune_gguf(
     with _extra("gguf"):
         from dataclasses import asdict
 
-        from training.tune_gguf import tune
+        from training.gguf.tune import tune
 
     steps = []
     for step in tune(folder, tokens):

@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from releases import LINES, small_tokenizer
 
+from training.gguf.verify import speed
 from training.model import VisionLanguageModel
 from training.shapes import SHAPES
-from training.verify_gguf import speed
 
 EXPORT = """
 import json, sys
 from pathlib import Path
-from training.export import export
-from training.gguf_speed import peak
+from training.gguf.export import export
+from training.gguf.speed import peak
 card = export(sys.argv[1], Path(sys.argv[2]), "Q4_K_M", "f16")
 print(json.dumps([card["seconds"], peak(), card["of_unquantised"], card["files"]]))
 """

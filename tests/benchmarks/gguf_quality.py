@@ -18,10 +18,10 @@ from schemas.scene_claims import check, hallucination
 from schemas.scene_lessons import DESCRIBE
 from training.checkpoint import load_model
 from training.evaluate import scenes_of
-from training.export import export
 from training.generate import Ask, Speaker
-from training.gguf_speaker import GgufSpeaker
-from training.imatrix import calibrate
+from training.gguf.export import export
+from training.gguf.imatrix import calibrate
+from training.gguf.speaker import GgufSpeaker
 from training.shards import Shards
 
 

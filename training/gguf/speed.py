@@ -1,4 +1,4 @@
-"""How fast an export answers on this machine, and in how much memory: `python -m training.gguf_speed DIR`, one JSON.
+"""How fast an export answers on this machine, and in how much memory: `python -m training.gguf.speed DIR`, one JSON.
 
 Imports no torch: the memory that is measured is llama.cpp's, and little else's. With `--apart` the image is encoded
 and the encoder let go before the language model is loaded, as a phone with little memory does it.
@@ -21,9 +21,9 @@ from gguf import GGUFReader
 from PIL import Image
 
 from schemas.config import UserError
-from training.gguf_files import files
-from training.gguf_runtime import KV, Language, Settings, Sight
-from training.gguf_subjects import drawn
+from training.gguf.files import files
+from training.gguf.runtime import KV, Language, Settings, Sight
+from training.gguf.subjects import drawn
 
 QUESTION = "Describe the image."
 
@@ -105,7 +105,7 @@ def _value(path: Path, key: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.gguf_speed", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.gguf.speed", description=__doc__.split(":")[0] + ".")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--tokens", type=int, default=64)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.config import UserError
-from training.export import CARD, WEIGHTS, WHOLE, sha256, write_card
-from training.gguf_files import files
+from training.gguf.export import CARD, WEIGHTS, WHOLE, sha256, write_card
+from training.gguf.files import files
 
 ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # the second: threads that wait let others work
 
@@ -73,7 +73,7 @@ def verify(
     language, mmproj = files(folder)
     kinds = kinds_of(folder)
     more = ["--root", root, "--set", name] if root and name else []
-    checks = _run(["training.gguf_checks", str(folder), str(checkpoint), "--samples", str(samples), *more], say)
+    checks = _run(["training.gguf.checks", str(folder), str(checkpoint), "--samples", str(samples), *more], say)
     missed = judge(checks, bars(*kinds, kl, same_top))
     found = {
         "passed": not missed, "missed": missed, "quantisation": dict(zip(("language", "vision"), kinds)),
@@ -105,12 +105,12 @@ def judge(checks: dict[str, dict[str, Any]], bars: Iterable[Bar]) -> list[str]:
 
 
 def speed(folder: Path, apart: bool = False, say: Callable[[str], None] = lambda line: None, **how: Any) -> Any:
-    """What `training.gguf_speed` measures, in a process of its own. Raises `UserError` if llama.cpp ends it."""
+    """What `training.gguf.speed` measures, in a process of its own. Raises `UserError` if llama.cpp ends it."""
     say(f"speed, vision and language {'apart' if apart else 'together'}")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in how.items() if value not in (True, False)]
     options += [f"--{name}" for name, value in how.items() if value is True]
     options += ["--apart"] if apart else []
-    command = [sys.executable, "-m", "training.gguf_speed", str(folder), *options]
+    command = [sys.executable, "-m", "training.gguf.speed", str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "GGML_NO_BACKTRACE": "1"})
     if done.returncode:
         raise UserError(f"{folder}: {_ended(done.returncode, done.stderr)}")

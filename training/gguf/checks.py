@@ -1,4 +1,4 @@
-"""What `shardmill verify-gguf` measures, each on a line as JSON: `python -m training.gguf_checks DIR CHECKPOINT`.
+"""What `shardmill verify-gguf` measures, each on a line as JSON: `python -m training.gguf.checks DIR CHECKPOINT`.
 
 A process of its own, because llama.cpp ends the process on a file that it does not expect. Torch computes in float32
 from the checkpoint; llama.cpp from the files, with keys and values in float32 and no flash attention, so that what
@@ -25,14 +25,14 @@ from torch.nn import functional as F
 
 from schemas.config import UserError
 from training.checkpoint import load_model
-from training.export import WHOLE, export
 from training.generate import Ask, Speaker
-from training.gguf_files import files
-from training.gguf_names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
-from training.gguf_runtime import EXACT, Language, Sight
-from training.gguf_speaker import GgufSpeaker
-from training.gguf_subjects import QUESTIONS, drawn, sizes, texts
-from training.imatrix import hidden, seen, some
+from training.gguf.export import WHOLE, export
+from training.gguf.files import files
+from training.gguf.imatrix import hidden, seen, some
+from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
+from training.gguf.runtime import EXACT, Language, Sight
+from training.gguf.speaker import GgufSpeaker
+from training.gguf.subjects import QUESTIONS, drawn, sizes, texts
 from training.layout import IGNORED, Tokens, Turn
 from training.model import VisionLanguageModel
 from training.pixels import raw_patches
@@ -346,7 +346,7 @@ def _noise(number: int, width: int, height: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.gguf_checks", description=__doc__.split(",")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.gguf.checks", description=__doc__.split(",")[0] + ".")
     parser.add_argument("folder", type=Path, help="what `shardmill export` wrote")
     parser.add_argument("checkpoint", type=Path, help="what it was made from")
     parser.add_argument("--root", help="folder or URL of a corpus")

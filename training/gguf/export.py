@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from safetensors import SafetensorError, safe_open
 
 from schemas.config import UserError
-from training.gguf_names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
+from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
 from training.shapes import read_shape
 from training.tokenizer import Tokenizer
 
@@ -40,10 +40,10 @@ def export(
 ) -> dict[str, Any]:
     """Writes the files and returns the card.
 
-    `imatrix` says how much each column of a weight matters, see `training.imatrix`; `calibration` is what the card
+    `imatrix` says how much each column of a weight matters, see `training.gguf.imatrix`; `calibration` is what the card
     says of it. Raises `UserError` for a folder that is no checkpoint, and for a quantisation that there is not.
     """
-    from training.gguf_quantise import FTYPES, quantise
+    from training.gguf.quantise import FTYPES, quantise
 
     checkpoint, begun = Path(checkpoint), time.perf_counter()
     if quant not in WHOLE and quant not in FTYPES:

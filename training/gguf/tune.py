@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.gguf_runtime import Settings
-from training.verify_gguf import speed
+from training.gguf.runtime import Settings
+from training.gguf.verify import speed
 
 
 @dataclass(frozen=True)

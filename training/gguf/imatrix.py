@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from schemas.config import UserError
 from training.checkpoint import load_model
-from training.gguf_names import language_tensors
+from training.gguf.names import language_tensors
 from training.layout import Rejected, Tokens
 from training.model import VisionLanguageModel
 from training.pixels import cut, decode, patches

@@ -8,7 +8,7 @@ import llama_cpp
 import numpy as np
 
 from schemas.config import UserError
-from training.gguf_log import listening
+from training.gguf.log import listening
 
 PREFIX = "LLAMA_FTYPE_MOSTLY_"
 FTYPES = {  # Q4_K_M and its like, by llama.cpp's numbers

@@ -25,7 +25,7 @@ from llama_cpp._ggml import libggml
 from PIL import Image
 
 from schemas.config import UserError
-from training.gguf_log import listening
+from training.gguf.log import listening
 from training.tokenizer import Names
 
 KV = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from training.generate import Answer, Ask, Speaker
-from training.gguf_files import files
-from training.gguf_runtime import DEFAULT, ImageChunk, Language, Part, Settings, Sight, Text
+from training.gguf.files import files
+from training.gguf.runtime import DEFAULT, ImageChunk, Language, Part, Settings, Sight, Text
 from training.layout import Picture, Rejected, Turn
 
 KEPT = 16  # images whose embeddings are kept
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 class GgufSpeaker:
-    """A folder that `training.export` wrote. Raises `UserError` for one that llama.cpp does not load."""
+    """A folder that `training.gguf.export` wrote. Raises `UserError` for one that llama.cpp does not load."""
 
     def __init__(self, folder: str | Path, settings: Settings = DEFAULT, context: int = 0):
         language, mmproj = files(Path(folder))
