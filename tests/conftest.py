@@ -37,3 +37,11 @@ def pictures(tmp_path) -> Path:
     for number in range(4):
         (folder / f"{number}.png").write_bytes(picture(number)[0])
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A small checkpoint, to be read by many tests and written by none."""
+    from phones import save_tiny  # needs torch
+
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")

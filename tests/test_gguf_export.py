@@ -35,11 +35,6 @@ from training.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
     return str(publish(tmp_path_factory.mktemp("corpus"), "train", captions(24), 10))
 

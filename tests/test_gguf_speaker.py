@@ -5,7 +5,6 @@ from pathlib import Path
 import jinja2.sandbox
 import numpy as np
 import pytest
-from phones import save_tiny
 from PIL import Image
 from test_serve import ask, question, serving
 
@@ -19,11 +18,6 @@ from training.gguf.runtime import EXACT, Language, Settings, Sight, Text
 from training.gguf.speaker import GgufSpeaker
 from training.layout import Rejected, Turn
 from training.serve import make_app, open_model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,6 @@ from training.gguf.verify import bars, judge, kinds_of, speed, verify
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def exact(checkpoint, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exact")
     export(checkpoint, folder, "F32", "f32")

@@ -16,18 +16,12 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
-from phones import save_tiny
 from PIL import Image
 from releases import encoded
 
 from training.generate import Ask, Speaker
 from training.layout import Turn
 from training.serve import make_app, open_model, pieces, seeds
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @contextmanager
