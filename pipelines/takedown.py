@@ -2,7 +2,8 @@
 
 Rows are blanked at their source (`rows`), and a run follows: so only partitions and shards that had any of it are made
 again. Then goes what a run leaves behind: replaced payloads, releases that had any of it, chunks, and what the ledger
-says of before and after. The list is remembered first, so that it can be killed anywhere and run again.
+says of before and after. A shard set that no run makes anew, since the configuration has it no more, is withdrawn. The
+list is remembered first, so that it can be killed anywhere and run again.
 """
 
 import re
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.addresses import is_below
-from pipelines.cards import card_names, read_card
+from pipelines.cards import card_names, read_card, read_cards
 from pipelines.catalog import connect, files
 from pipelines.corpus import Corpus
 from pipelines.hamming import distances
@@ -57,6 +58,7 @@ class Takedown:
     near: list[Near]
     stages: list[StageReport]
     releases: list[str]  # `train@3f2a9c81d04e` that had any of what was ever taken down; they are gone
+    withdrawn: list[str]  # shard sets that had any of it, and are in the configuration no more; they are gone
     removed: int  # files
 
 
@@ -78,8 +80,9 @@ def take_down(
             say(name)
             stages.append(run_stage(corpus, ledger, name))
         say("removing what is left")
-        removed = remove_left(root, taken)
-        return Takedown(found.rows, found.others, found.near, stages, sorted(taken.release), removed)
+        withdrawn = sets_with(root, taken)
+        removed = remove_left(root, taken, withdrawn)
+        return Takedown(found.rows, found.others, found.near, stages, sorted(taken.release), sorted(withdrawn), removed)
 
 
 # Lists
@@ -177,17 +180,16 @@ def find(root: Root, wanted: Taken) -> Found:
         asked = connection.sql("SELECT key FROM instructions WHERE image IN (SELECT key FROM gone)").fetchall()
         images = connection.sql("SELECT DISTINCT sha256 FROM named WHERE sha256 IS NOT NULL").fetchall()
         near = list(_near(connection))
-    keys = frozenset(key for _, key, _ in gone) | {key for (key,) in asked}
+    taken = Taken(
+        key=frozenset(key for _, key, _ in gone) | {key for (key,) in asked},
+        image=frozenset(hashed(sha256) for (sha256,) in images),
+    )
     return Found(
         rows=named,
         others=sum(reason != REASON for _, _, reason in gone) - named,
         partitions={partition for partition, _, _ in gone},
         near=near,
-        taken=Taken(
-            key=keys,
-            image=frozenset(hashed(sha256) for (sha256,) in images),
-            release=frozenset(releases_with(root, keys | wanted.key)),
-        ),
+        taken=taken._replace(release=frozenset(releases_with(root, taken | wanted))),
     )
 
 
@@ -209,14 +211,14 @@ def _near(connection: duckdb.DuckDBPyConnection) -> Iterator[Near]:
         yield Near(key, urls[0][0] if urls else None, int(best[index]))
 
 
-def releases_with(root: Root, keys: frozenset[str]) -> Iterator[str]:
-    """The releases of shard sets, the published ones among them, that have a sample of one of these keys."""
+def releases_with(root: Root, taken: Taken) -> Iterator[str]:
+    """The releases of shard sets, the published ones among them, that have a sample of what was taken down."""
     has: dict[str, bool] = {}
     for name in card_names(root, releases=True):
         card = read_card(root, name) if "@" in name else None
         for index in (entry["index"] for entry in (card["shards"] if card else ())):
             if index not in has:
-                has[index] = any(row["sample"][:16] in keys for row in read_rows(root, f"shards/{index}", ["sample"]))
+                has[index] = any(map(taken.covers_sample, read_rows(root, f"shards/{index}", ["sample", "members"])))
         if card and any(has[entry["index"]] for entry in card["shards"]):
             yield name
 
@@ -224,11 +226,18 @@ def releases_with(root: Root, keys: frozenset[str]) -> Iterator[str]:
 # Removing
 
 
-def remove_left(root: Root, taken: Taken) -> int:
-    """Removes what no commit names, releases that had any of it, and what the ledger says of it. Returns how many files
-    went. To be called while a run holds the root."""
-    old = taken.release.intersection(card_names(root, releases=True))
-    gone = sorted(garbage(root, old), key=lambda name: not name.endswith(".json"))  # a release before what it names
+def sets_with(root: Root, taken: Taken) -> set[str]:
+    """The shard sets whose published release had any of it. After a run they are those that it does not make."""
+    return {card["set"] for card in read_cards(root) if f"{card['set']}@{card['release']}" in taken.release}
+
+
+def remove_left(root: Root, taken: Taken, withdrawn: set[str]) -> int:
+    """Removes what no commit names, releases that had any of it, withdrawn sets, and what the ledger says of it.
+    Returns how many files went. To be called while a run holds the root."""
+    names = card_names(root, releases=True)
+    old = {name for name in names if name in taken.release or name.partition("@")[0] in withdrawn}
+    # A release before what it names; the published card after all releases, since it says that its set is withdrawn.
+    gone = sorted(garbage(root, old), key=lambda name: (not name.endswith(".json"), "@" not in name))
     for name in gone:
         root.remove(name)
         point("takedown:removed")

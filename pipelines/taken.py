@@ -41,6 +41,10 @@ class Taken(NamedTuple):
             or (kind == "sha256" and self.has_image(checksum.lower()))
         )
 
+    def covers_sample(self, row: Row) -> bool:
+        """Whether a sample of a shard has any of it: by its name, or by the bytes of a member. A row of an index."""
+        return row["sample"][:16] in self.key or any(self.has_image(member["sha256"]) for member in row["members"])
+
     def has_image(self, digest: str | None) -> bool:
         """Whether bytes of this SHA-256 were taken down."""
         return bool(digest and self.image) and hashed(digest) in self.image

@@ -76,7 +76,7 @@ def _of_index(root: Root, name: str, taken: Taken) -> Iterator[str]:
     except Corrupt:  # as is said of the file itself
         return
     for row in rows:
-        if row["sample"][:16] in taken.key or any(taken.has_image(one["sha256"]) for one in row["members"]):
+        if taken.covers_sample(row):
             yield f"{name}: sample {row['sample']} was taken down; {TAKE_DOWN}"
 
 

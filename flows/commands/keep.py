@@ -66,6 +66,9 @@ def takedown(
         if stage.made:
             what = "shards" if stage.stage == "shards" else "partitions"
             console.print(f"{stage.stage}: {stage.made:,} {what} made anew")
+    if done.withdrawn:
+        sets = ", ".join(map(cell, done.withdrawn))
+        console.print(f"withdrawn, as the configuration has it no more and it had some of it: shard set {sets}")
     console.print(f"{done.removed:,} files removed; every run and `shardmill verify` hold the corpus against the list")
     for folder in models:
         for path in trained_on(folder, done.releases):
