@@ -63,6 +63,13 @@ def root(tmp_path: Path) -> Path:
     return publish(tmp_path / "corpus", "train", captions(40), each=10)
 
 
+def test_what_cannot_be_loaded_is_refused_before_the_first_batch_is_asked_for(mixture):
+    with pytest.raises(ValueError, match=r"^start is -1; it is the number of steps that are done"):
+        load(mixture, 2, start=-1)
+    with pytest.raises(ValueError, match=r"^rank 3 of 3 "):
+        load(mixture, 4, rank=3, ranks=3)
+
+
 def digest(batch: Batch) -> str:
     """Of all that a batch of one pack holds."""
     tensors = (batch.ids, batch.labels, batch.documents, batch.positions, batch.patches, batch.grids)

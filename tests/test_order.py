@@ -130,7 +130,12 @@ def test_steps_run_on_without_end():
     assert cuts[0].start == 4 * 10**6
 
 
-@pytest.mark.parametrize("wrong", [{"ranks": 5}, {"rank": 2, "ranks": 2}, {"micro": 0}, {"rank": -1}, {"start": -1}])
+@pytest.mark.parametrize("wrong", [{"ranks": 5}, {"rank": 2, "ranks": 2}, {"micro": 0}, {"rank": -1}])
 def test_a_split_that_leaves_a_rank_without_work_is_refused(wrong):
     with pytest.raises(ValueError, match=r"of 4 packs"):
         Cuts(4, **wrong)
+
+
+def test_a_start_before_the_first_step_is_refused():
+    with pytest.raises(ValueError, match=r"^start is -1; it is the number of steps that are done, from 0 on$"):
+        Cuts(4, start=-1)

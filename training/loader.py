@@ -11,7 +11,7 @@
 A sample that cannot be read is not trained: it is named in its batch, and its place stays empty.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -204,14 +204,18 @@ def load(
 ) -> Iterator[Batch]:
     """Batches of one rank, from step `start` on, without end or up to `stop`; made by so many worker processes.
 
-    A step trains `batch` packs on all ranks together, `micro` at once on each. Raises `UserError` for the first sample
-    that cannot be read if the mixture is strict.
+    A step trains `batch` packs on all ranks together, `micro` at once on each. Raises `ValueError` at once if the ranks
+    or steps are none, and while it goes on `UserError` for the first sample that cannot be read of a strict mixture.
     """
     loader = DataLoader(
         mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop), num_workers=workers,
         collate_fn=_as_it_is, pin_memory=pin, generator=torch.Generator(),
     )  # fmt: skip
-    for one in loader:
+    return _checked(mixture, loader)
+
+
+def _checked(mixture: Mixture, batches: Iterable[Batch]) -> Iterator[Batch]:
+    for one in batches:
         if mixture.strict and one.lost:
             raise UserError("{1}: {0} cannot be read: {2}: {3}".format(*one.lost[0]))
         yield one

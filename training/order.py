@@ -108,7 +108,9 @@ class Cuts:
     stop: int | None = None
 
     def __post_init__(self):
-        if not 0 <= self.rank < self.ranks <= self.batch or self.micro < 1 or self.start < 0:
+        if self.start < 0:
+            raise ValueError(f"start is {self.start}; it is the number of steps that are done, from 0 on")
+        if not 0 <= self.rank < self.ranks <= self.batch or self.micro < 1:
             raise ValueError(f"rank {self.rank} of {self.ranks} with {self.micro} of {self.batch} packs at once")
 
     def __iter__(self) -> Iterator[Cut]:
