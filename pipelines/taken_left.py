@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 
 import duckdb
 import pyarrow as pa
@@ -45,7 +46,7 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
                 seen.add(entry["index"])
                 yield from _of_index(root, f"shards/{entry['index']}", taken)
     for name in garbage:
-        if name.endswith((".tar", ".parquet")) or "/." in f"/{name}":
+        if name.endswith((".tar", ".parquet", ".arrows")) or "/." in f"/{name}":
             yield from _of_garbage(root, name, taken)
 
 
@@ -89,6 +90,11 @@ def _of_garbage(root: Root, name: str, taken: Taken) -> Iterator[str]:
             rows = []
         if any(str(row.get("key"))[:16] in taken.key for row in rows):
             yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
+        return
+    if name.endswith(".arrows"):  # packs that training planned: a stream, and its SHA-256
+        with suppress(pa.ArrowException, OSError), pa.ipc.open_stream(root.read(name)) as stream:
+            if any(map(taken.covers_sample, stream.read_all().select(["sample", "members"]).to_pylist())):
+                yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
         return
     try:
         with root.fs.open(root.path(name), "rb") as raw, tarfile.open(fileobj=raw, mode="r|") as tar:

@@ -23,7 +23,7 @@ from pipelines.tar import BLOCK, header
 from schemas import captions, claims, duplicates, images, instructions, ocr, pairs, responses, rows, selection, verdicts
 from schemas.arrow import Row
 from schemas.config import SetConfig
-from schemas.shards import Card, ShardEntry
+from schemas.shards import PACKS, Card, ShardEntry, units_of
 from schemas.views import CORPUS, PREFERENCE, STAGES
 
 REASONS = {
@@ -265,7 +265,8 @@ def sha256_of(root: Root, name: str) -> str | None:
 
 
 def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
-    """Files that no commit names: replaced payloads, leavings of killed runs. `releases` are taken as gone.
+    """Files that no commit names: replaced payloads, leavings of killed runs, packs that training planned for releases
+    that are gone. `releases` are taken as gone.
 
     Raises `Corrupt` for a commit that cannot be read: nobody knows what it names.
     """
@@ -280,6 +281,7 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
                 raise Corrupt(f"{stage}/{name}: cannot be read; `shardmill verify` says more")
             if partition in settled:
                 named |= {f"{stage}/{name}", f"{stage}/{commits[partition].payload}"}
+    plans = [f"shards/{PACKS}/{folder}" for folder in root.folders(f"shards/{PACKS}")]
     for name in set(card_names(root, releases=True)) - releases:
         named.add(f"shards/{name}.json")
         card = read_card(root, name)
@@ -287,10 +289,11 @@ def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
             raise Corrupt(f"shards/{name}.json: cannot be read; `shardmill verify` says more")
         for entry in card["shards"]:
             named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
+        named |= {f"{folder}/{name}" for _, name in units_of(card) for folder in plans}
     runs = [f"runs/{run}" for run in root.folders("runs")]
     notes = [NOTES, *runs, *(f"{run}/{stage}" for run in runs for stage in root.folders(run))]
-    for folder in ("", *STAGES, "shards", *notes):
-        every = folder in {*STAGES, "shards"}  # elsewhere only what a killed run has half written
+    for folder in ("", *STAGES, "shards", *plans, *notes):
+        every = folder in {*STAGES, "shards", *plans}  # elsewhere only what a killed run has half written
         for name in root.files(folder, hidden=True):
             path = f"{folder}/{name}" if folder else name
             if path not in named and (every or name.startswith(".")):

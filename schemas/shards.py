@@ -1,5 +1,9 @@
 """A shard's index, and the card that names a set's shards: the contract with every reader of shards."""
 
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import groupby
 from typing import TypedDict
 
 from schemas.arrow import arrow_schema
@@ -53,3 +57,22 @@ class Card(TypedDict):
     settings: dict[str, object]     # what the set was made with
     groups: list[Group]
     shards: list[ShardEntry]        # in order
+
+
+# What training plans for a release stands beside it, in shards/packs/<what it was planned for>/<name of a unit>
+
+PACKS = "packs"
+UNIT = 10_000               # samples
+
+
+def units_of(card: Card) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Shards whose packs are planned together, by their places on the card; and the name of the file of their packs.
+
+    By the shards' numbers, so that no unit is another one because a shard elsewhere is empty or new.
+    """
+    entries, together = card["shards"], -(-UNIT // card["samples_per_shard"])
+    for number, some in groupby(range(len(entries)), lambda at: entries[at]["number"] // together):
+        places = tuple(some)
+        made_of = [[entries[at][name] for name in ("number", "sha256", "index_sha256")] for at in places]
+        digest = sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+        yield places, f"{card['set']}-{number:06d}-{digest}.arrows"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from releases import captions, flip, publish, small_tokenizer
 
+import schemas.shards
 import training.plans
 from schemas.config import UserError
 from training.plans import PlannedSet, plan_set
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 @pytest.fixture(autouse=True)
 def units_of_two_shards(monkeypatch):
-    monkeypatch.setattr(training.plans, "UNIT", 20)
+    monkeypatch.setattr(schemas.shards, "UNIT", 20)
 
 
 def side_files(root: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import ONE_PROCESS, build, data_files, in_this_process, picture, say
 from PIL import Image
+from releases import small_tokenizer
 
 from pipelines.catalog import query
 from pipelines.commit import replace_rows
@@ -30,6 +31,9 @@ from pipelines.takedown import Takedown, read_list, releases_with, take_down
 from pipelines.taken import Taken
 from pipelines.verify import verify_root
 from schemas.config import UserError
+from training.plans import plan_set
+from training.samples import Recipe, Slicing
+from training.shards import Shards
 
 TOML = f"""
 root = "corpus"
@@ -144,6 +148,9 @@ def test_nothing_is_left(here):
     gone = [key(root, name) for name in ("a00", "b13")]
     secrets = (sha256(data).hexdigest(), "what a00 shows", "told of b13", "secret of a00", "secret of b13")
     assert len(told_anywhere(Path(root.url), *secrets, data=data[60:200])) > 5
+    recipe = Recipe(small_tokenizer(here / "tokenizer"), queries=4, length=512, slicing=Slicing(side=112))
+    (packs,) = plan_set(Shards(root.url, "captions"), recipe).files
+    assert str(packs.path.relative_to(root.url)) in told_anywhere(Path(root.url), sha256(data).hexdigest())
     Path(root.url, "images/.tmp-killed").write_bytes(data)
     Path(root.url, "images/00000-0123456789abcdef.tar").write_bytes(b"\0" * 512 + data)
     done = take(here, "https://a.example/a00.png")
@@ -248,13 +255,16 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
 
 def test_verify_says_what_is_left(here):
     root = open_corpus(here / "my.toml").root
-    kept = Path(root.url, "rows/00000.parquet").read_bytes()
-    images = Path(root.url, "images/00000.parquet").read_bytes()
+    recipe = Recipe(small_tokenizer(here / "tokenizer"), queries=4, length=512, slicing=Slicing(side=112))
+    (packs,) = plan_set(Shards(root.url, "captions"), recipe).files
+    names = [Path(root.url, "rows/00000.parquet"), Path(root.url, "images/00000.parquet"), packs.path]
+    told = {path: path.read_bytes() for path in names}
     take(here, "https://a.example/a00.png")
-    Path(root.url, "rows/00000.parquet").write_bytes(kept)
-    Path(root.url, "images/00000.parquet").write_bytes(images)
+    assert not packs.path.exists()
+    for path in names:
+        path.write_bytes(told[path])
     problems = [line for line in verify_root(root).problems if "taken down" in line]
-    assert {line.split(":")[0] for line in problems} >= {"rows", "images"}
+    assert {line.split(":")[0] for line in problems} == {"rows", "images", str(packs.path.relative_to(root.url))}
 
 
 def test_models_that_had_it_are_named(here):

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 import webdataset
 from corpora import ONE_PROCESS, build, data_files, say, write_tar
+from releases import small_tokenizer
 
 from pipelines.commit import commit_in, read_commit
 from pipelines.parquet import Corrupt, opened, read_rows
 from pipelines.root import Root
 from pipelines.verify import clean_root, garbage, verify_root
+from training.plans import plan_set
+from training.samples import Recipe, Slicing
+from training.shards import Shards
 
 TOML = f"""
 root = "corpus"
@@ -269,6 +273,29 @@ def test_clean_keeps_the_last_releases_readable(root, tmp_path):
     assert releases(root) == {names[-1]}
     assert say("urls", root.url, f"train@{names[1]}").code == 2
     assert verify_root(root).problems == [] and verify_root(root).samples == 7
+
+
+def test_clean_removes_packs_that_were_planned_for_releases_that_are_gone(root, tmp_path):
+    """By the trainer, for two lengths. Where a killed one left half a file, that goes too."""
+    config, recipes = tmp_path / "my.toml", []
+    for length in (256, 512):
+        recipes.append(Recipe(small_tokenizer(tmp_path / "tokenizer"), queries=4, length=length, slicing=Slicing()))
+    planned = {}
+    for words in ("picture 1", "picture 2"):
+        config.write_text(TOML.replace("[sets.train]", f"[sets.train]\nwhere = \"text != '{words}'\""))
+        build(config)
+        release = Shards(root.url, "train").release
+        planned[release] = {one.path for recipe in recipes for one in plan_set(Shards(root.url, release), recipe).files}
+    (old, gone), (new, kept) = planned.items()
+    assert len(gone) == len(kept) == 2 and not gone & kept
+    half = kept.copy().pop().parent / ".tmp-half-written"
+    half.write_bytes(b"half")
+    assert set(garbage(root)) == {str(half.relative_to(root.url))}
+    clean_root(root, 3600, keep=2)
+    assert all(path.exists() for path in {*gone, *kept, half}), "they are young, or of a kept release"
+    clean_root(root, 0, keep=1)
+    assert {path for path in Path(root.url, "shards/packs").rglob("*") if path.is_file()} == kept
+    assert verify_root(root).garbage == [] and len(plan_set(Shards(root.url, new), recipes[0])) > 0
 
 
 def test_clean_leaves_what_is_younger_than_the_grace_time(root):

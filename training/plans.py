@@ -6,7 +6,8 @@ Shards are planned together in units of about 10,000 samples, since the last pac
     <root>/shards/packs/2048-64-llama.cpp-448-<settings>/<set>-<unit>-<digest of the shards>.arrows
 
 So nothing that was planned for other shards or by another tokenizer is ever taken for it, and ranks that plan at once
-write the same. The folder is a cache, and can be deleted. Where it cannot be written (a read-only disk, an object
+write the same. The folder is a cache, and can be deleted; `shardmill clean` removes what was planned for releases that
+are gone. Where it cannot be written (a read-only disk, an object
 store), the caller names another.
 
 A sample that cannot be packed is listed with its reason. One that was found damaged stays out, even when its shard is
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader, Dataset
 
 from schemas.config import UserError
+from schemas.shards import PACKS, units_of
 from schemas.slices import PLANS
 from training.layout import Rejected
 from training.packs import plan_packs
@@ -52,7 +54,6 @@ from training.side_files import (
 from training.tokenizer import Tokenizer
 
 VERSION = 1  # to be raised when equal shards and settings get other packs
-UNIT = 10_000  # samples
 
 
 @dataclass(frozen=True)
@@ -120,25 +121,16 @@ def plan_set(
 
 
 def _units(shards: Shards, recipe: Recipe, cache: str | Path | None) -> Iterator[Unit]:
-    """By the shards' numbers, so that no unit is another one because a shard elsewhere is empty or new."""
-    card, local = shards.card, isinstance(shards.fs, LocalFileSystem)
-    settings = _digest([VERSION, recipe.settings()])[:12]
+    local = isinstance(shards.fs, LocalFileSystem)
+    settings = sha256(json.dumps([VERSION, recipe.settings()], sort_keys=True).encode()).hexdigest()[:12]
     name = f"{recipe.length}-{recipe.queries}-{recipe.slicing.plan}-{recipe.slicing.side}-{settings}"
     if not local and cache is None:
         raise UserError(f"{shards.folder}: packs are planned into a local folder; name one as cache")
-    folders = [Path(shards.folder, "packs", name)] if local else []
+    folders = [Path(shards.folder, PACKS, name)] if local else []
     folders += [Path(cache, name)] if cache is not None else []
-    together = -(-UNIT // card["samples_per_shard"])
-    for number, some in groupby(range(len(shards.shards)), lambda at: card["shards"][at]["number"] // together):
-        places = tuple(some)
-        made_of = [[card["shards"][at][name] for name in ("number", "sha256", "index_sha256")] for at in places]
-        name = f"{card['set']}-{number:06d}-{_digest(made_of)[:16]}.arrows"
+    for places, name in units_of(shards.card):
         there = [folder / name for folder in folders if (folder / name).exists()]
         yield Unit(places, there[0] if there else folders[-1] / name)
-
-
-def _digest(what: object) -> str:
-    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def _is_planned(unit: Unit, strict: bool) -> bool:

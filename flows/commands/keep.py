@@ -30,7 +30,7 @@ def clean(
     grace: Annotated[float, typer.Option(help="Keep what is younger than this many hours.")] = 24.0,
     keep: Annotated[int, typer.Option(help="Releases of each shard set to keep.")] = 3,
 ) -> None:
-    """Remove what no commit names: leavings of killed runs, replaced payloads, old releases."""
+    """Remove what no commit names: leavings of killed runs, replaced payloads, old releases and their packs."""
     from pipelines.verify import clean_root
 
     removed, size = clean_root(open_root(root), grace * 3600, keep)
