@@ -33,7 +33,8 @@ def files(root: Root) -> dict[str, Files]:
     for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*"), strict=True):
         there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
         found[name] = f"{_literally(root, 'runs')}/*/{pattern}.parquet" if there else None
-    indexes = [shard["index"] for card in read_cards(root) for shard in card["shards"]]
+    there = root.files("shards")
+    indexes = [entry["index"] for card in read_cards(root) for entry in card["shards"] if entry["index"] in there]
     found["shards"] = [_literally(root, f"shards/{index}") for index in indexes] or None
     return found
 
@@ -66,7 +67,7 @@ def create(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files]) ->
         try:
             connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
         except duckdb.Error as error:
-            raise Corrupt(f"catalog: {name}: {one_line(error)}") from None
+            raise Corrupt(f"catalog: {name}: {one_line(error)}; `shardmill verify` says which file") from None
 
 
 def build_catalog(root: Root) -> None:

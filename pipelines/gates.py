@@ -61,6 +61,8 @@ def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection,
 
 def hold_gates(gates: Mapping[str, str], root: Root, run: Mapping[str, float]) -> None:
     """Raises `GateFailed`, naming the conditions and the figures, if any does not hold."""
+    if not gates:
+        return
     with connect(root, files(root)) as connection:
         failed = check_gates(gates, connection, run)
     if failed:

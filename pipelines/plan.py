@@ -97,7 +97,9 @@ def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
         layout, there = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
         shards = [shard for pack in layout.packs(there) for shard in pack.wanted]
         rows += sum(shard.samples for shard in shards)
-        waiting |= {len(waiting) + n: f"{stage.set}: samples changed" for n, _ in enumerate(shards)}
+        known = {entry["fingerprint"] for entry in card["shards"]} if card else set()
+        why = ["gone or damaged" if shard.fingerprint in known else "samples changed" for shard in shards]
+        waiting |= {len(waiting) + n: f"{stage.set}: {one}" for n, one in enumerate(why)}
         if not shards and card_of(stage, layout, there) != card:
             waiting[len(waiting)] = f"{stage.set}: made, but not published"
     return StagePlan("shards", waiting, rows, total)

@@ -9,7 +9,8 @@ A tar and its index are made under names with their digest; the set's card, put 
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import ceil
@@ -19,7 +20,7 @@ import duckdb
 
 from pipelines.cards import read_cards, release_of
 from pipelines.catalog import check_condition, connect, create, stage_files
-from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, read_commit
+from pipelines.commit import Commit, Stage, canonical, changes, contents, digest, old_rows, read_commit
 from pipelines.ledger import Ledger
 from pipelines.members import PLACE, members
 from pipelines.parquet import parquet_bytes, read_rows
@@ -269,15 +270,20 @@ def published(root: Root) -> dict[str, str]:
 def shards_there(root: Root, stage: Shards, card: Card | None) -> dict[str, ShardEntry]:
     """fingerprint -> shard, for every shard of a set whose tar and index are there, published or not.
 
-    A run that was killed or held back by a gate leaves shards that no card names; they are taken up here.
+    A run that was killed or held back by a gate leaves shards that no card names; they are taken up here. A shard whose
+    index cannot be read is not there: it is made anew, as a partition is.
     """
     files = root.files("shards")
-    found = {e["fingerprint"]: e for e in (card["shards"] if card else []) if {e["tar"], e["index"]} <= files.keys()}
-    known = {entry["index"] for entry in found.values()}
+    entries = [entry for entry in (card["shards"] if card else ()) if {entry["tar"], entry["index"]} <= files.keys()]
+    with ThreadPoolExecutor(16) as pool:
+        commits = pool.map(lambda entry: read_commit(root, f"shards/{entry['index']}"), entries)
+        found = {e["fingerprint"]: e for e, c in zip(entries, commits) if c and c.fingerprint == e["fingerprint"]}
+    known = {entry["index"] for entry in card["shards"]} if card else set()
     for name in files:
         if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
             commit = read_commit(root, f"shards/{name}")
-            if commit and commit.payload in files and commit.settings["set"] == stage.set:
+            whole = commit and len(old_rows(root, f"shards/{name}")) == commit.rows
+            if whole and commit.payload in files and commit.settings["set"] == stage.set:
                 found[commit.fingerprint] = ShardEntry(
                     number=commit.partition, tar=commit.payload, index=name, sha256=commit.payload_sha256,
                     index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[commit.payload].size,
@@ -299,14 +305,14 @@ def card_of(stage: Shards, layout: Layout, there: Mapping[str, ShardEntry]) -> C
 def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:
     """The samples that differ between two releases, key by key. Reads only shards that are not in both."""
     tars = [{entry["tar"] for entry in card["shards"]} if card else set() for card in (before, after)]
-    old = _samples_of(root, before, tars[1]) if before else []
-    return changes(old, _samples_of(root, after, tars[0]), ignored=())
+    old = _samples_of(root, before, tars[1], old_rows) if before else []
+    return changes(old, _samples_of(root, after, tars[0], read_rows), ignored=())
 
 
-def _samples_of(root: Root, card: Card, other: set[str]) -> list[Row]:
+def _samples_of(root: Root, card: Card, other: set[str], read: Callable[[Root, str], list[Row]]) -> list[Row]:
     """The samples of a card's shards, without those in the tars of another."""
     indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in other]
-    return [_said(row) for index in indexes for row in read_rows(root, f"shards/{index}")]
+    return [_said(row) for index in indexes for row in read(root, f"shards/{index}")]
 
 
 def _said(row: Row) -> Row:

@@ -20,7 +20,7 @@ import training.plans
 from schemas.config import UserError
 from training.plans import PlannedSet, plan_set
 from training.samples import Recipe, Slicing
-from training.shards import Shards
+from training.shards import Damaged, Shards
 from training.side_files import PLANNED, SideFile, open_side_file, write_side_file
 from training.side_files import _read as read_again
 
@@ -150,6 +150,15 @@ def test_an_old_release_is_planned_under_its_own_name(root, recipe):
     publish(root, "train", captions(5), each=10)
     assert plan(root, recipe).counts["samples"] == 5
     assert plan_set(Shards(root, "train@abc"), recipe) == old
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_index_is_named_in_one_line(root, recipe, workers):
+    index = root / "shards" / Shards(root, "train").card["shards"][3]["index"]
+    flip(index, 200)
+    with pytest.raises(Damaged) as error:
+        plan(root, recipe, workers=workers)
+    assert str(error.value) == f"{index}: is not the index that was published; remove it, `shardmill run` makes it anew"
 
 
 def samples_of(planned: PlannedSet) -> set[str]:

@@ -15,7 +15,10 @@ from corpora import ONE_PROCESS, build, data_files, say, write_tar
 from releases import small_tokenizer
 
 from pipelines.commit import commit_in, read_commit
+from pipelines.corpus import open_corpus
+from pipelines.gates import GateFailed
 from pipelines.parquet import Corrupt, opened, read_rows
+from pipelines.plan import plan
 from pipelines.root import Root
 from pipelines.verify import clean_root, garbage, verify_root
 from training.plans import plan_set
@@ -106,6 +109,55 @@ def test_a_flipped_bit_of_what_has_a_digest_is_named_wherever_it_is(kind, root):
         assert any(name in problem for problem in problems), (at, problems)
         flip(root, name, at)
     assert verify_root(root).problems == []
+
+
+PAGE, FOOTER = 50, -300  # places in an index: in a page, and in what the file says of itself
+
+
+def test_a_shard_whose_index_cannot_be_read_is_made_anew(root, tmp_path):
+    before = data_files(Path(root.url))
+    corpus = open_corpus(tmp_path / "my.toml")
+    name = find(root, "shards/train-000000-*.parquet")
+    size = Path(root.path(name)).stat().st_size
+    for at in (1, 4, 8):  # from the end: the magic number, the length of the footer, the commit in it
+        flip(root, name, size - at if at < 8 else Path(root.path(name)).read_bytes().index(b'"fingerprint"') + 20)
+        (stage,) = (stage for stage in plan(corpus).stages if stage.todo)
+        assert (stage.stage, stage.todo) == ("shards", {0: "train: gone or damaged"})
+        build(tmp_path / "my.toml")
+        assert data_files(Path(root.url)) == before
+    Path(root.path(name)).unlink()
+    build(tmp_path / "my.toml")
+    assert data_files(Path(root.url)) == before
+
+
+@pytest.mark.parametrize("at", [PAGE, FOOTER])
+@pytest.mark.parametrize("gate", ["", '[gates]\nsome = "samples > 0"\n'])
+def test_a_damaged_index_of_a_shard_that_changes_stands_in_no_way(at, gate, root, tmp_path):
+    name = find(root, "shards/train-000001-*.parquet")
+    number = read_rows(root, name)[0]["key"]
+    flip(root, name, Path(root.path(name)).stat().st_size + at if at < 0 else at)
+    config = TOML.replace("[sets.train]", f"[sets.train]\nwhere = \"key != '{number}'\"") + gate
+    (tmp_path / "my.toml").write_text(config)
+    build(tmp_path / "my.toml")
+    clean_root(root, 0, keep=1)
+    found = verify_root(root)
+    assert found.problems == [] and found.samples == 7 and not root.exists(name)
+
+
+def test_a_shard_that_was_held_back_and_is_damaged_is_not_published(root, tmp_path):
+    other = TOML.replace("[sets.train]", "[sets.train]\nwhere = \"text != 'picture 3'\"")
+    (tmp_path / "my.toml").write_text(other + '[gates]\nnone = "samples = 0"\n')
+    before = {*root.files("shards")}
+    with pytest.raises(GateFailed):
+        build(tmp_path / "my.toml")
+    (name,) = (f"shards/{name}" for name in {*root.files("shards")} - before if name.endswith(".parquet"))
+    sound = Path(root.path(name)).read_bytes()
+    flip(root, name, PAGE)
+    with pytest.raises(Corrupt, match=f"^{name}: cannot be read: "):
+        read_rows(root, name)
+    (tmp_path / "my.toml").write_text(other)
+    build(tmp_path / "my.toml")
+    assert Path(root.path(name)).read_bytes() == sound and verify_root(root).problems == []
 
 
 @pytest.mark.parametrize("name", ["rows/00000.parquet", "images/00000.parquet", "selection/00000.parquet"])

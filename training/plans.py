@@ -110,7 +110,7 @@ def plan_set(
     `cache` is a folder to write to instead of the shards' own. `turn` is (rank, ranks): each begins elsewhere, and
     finds what others have planned by then. `progress` is told units done, of how many that had to be. With `strict`,
     units with damaged samples are planned again. Raises `UserError` for what is damaged still, and if side files cannot
-    be written.
+    be written; `Damaged` for an index, by its name.
     """
     units = list(_units(shards, recipe, cache))
     first = turn[0] * len(units) // turn[1]
@@ -143,13 +143,16 @@ def _is_planned(unit: Unit, strict: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Measure(Dataset):
-    """The shards of a set, each as a table of its samples and their lengths."""
+    """The shards of a set, each as a table of its samples and their lengths; or what is wrong with its index."""
 
     shards: Shards
     recipe: Recipe
 
-    def __getitem__(self, at: int) -> pa.Table:
-        return measure(self.shards.shards[at], self.recipe)
+    def __getitem__(self, at: int) -> pa.Table | Damaged:
+        try:
+            return measure(self.shards.shards[at], self.recipe)
+        except Damaged as damaged:  # raised here it would come out of a worker as a text of many lines
+            return damaged
 
 
 def _plan(
@@ -172,15 +175,19 @@ def _plan(
     measured = iter(loader)
     for table in measured:
         unit = asked.popleft()
-        table = pa.concat_tables([table, *islice(measured, len(unit.shards) - 1)])
+        tables = [table, *islice(measured, len(unit.shards) - 1)]
+        for damaged in tables:
+            if isinstance(damaged, Damaged):
+                raise damaged
+        table = pa.concat_tables(tables)
         if strict and (damaged := table.filter(pc.equal(table["reason"], "damaged"))):
             raise UserError(f"{measure.shards.folder}/{damaged['detail'][0]}")
         write_side_file(unit.path, packed(table, measure.recipe.length))
         progress(of - len(missing) - len(asked), of)
 
 
-def _as_it_is(table: pa.Table) -> pa.Table:
-    return table
+def _as_it_is(measured: pa.Table | Damaged) -> pa.Table | Damaged:
+    return measured
 
 
 def _make_folder(folder: Path) -> None:

@@ -122,7 +122,7 @@ class Shard:
     def index(self) -> list[pa.Array]:
         data = self.of.fs.cat_file(self.file)
         if self.of.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
-            raise Damaged(f"{self.file}: is not the index that was published")
+            raise Damaged(f"{self.file}: is not the index that was published; remove it, `shardmill run` makes it anew")
         columns = ["sample", "byte_offset", "size", "members"]
         return [c.combine_chunks() for c in pq.ParquetFile(BytesIO(data)).read(columns, use_threads=False).columns]
 
