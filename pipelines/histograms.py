@@ -29,6 +29,7 @@ class Scale:
     place: Callable[[float], float]  # where a value stands, counted in bins
     ticks: tuple[tuple[float, ...], ...]  # values to name, coarser ones first
     say: Callable[[float], str]
+    whole: bool = False  # a bin is one number, from 0 on
 
 
 def number(value: float) -> str:
@@ -62,6 +63,15 @@ SHARE = Scale(
     say="{:.3g}".format,
 )
 
+WHOLE = Scale(
+    bin="{x}",
+    begin=lambda n: n,
+    place=lambda v: v + 0.5,
+    ticks=(tuple(range(0, 1001, 100)), tuple(range(0, 101, 10)), tuple(range(0, 31, 5)), tuple(range(12))),
+    say=number,
+    whole=True,
+)
+
 # title -> a column of `measured` or an expression, its scale, and what a value of 0 means
 MEASURES = {
     "width, pixels": ("width", LOG, ""),
@@ -81,13 +91,19 @@ def histograms(connection: duckdb.DuckDBPyConnection) -> list[Row]:
     return [one for one in drawn if one["bars"] or one["none"]]
 
 
-def histogram(connection: duckdb.DuckDBPyConnection, title: str, x: str, scale: Scale, none: str) -> Row:
-    """{title, said, none, bars, ticks}: places and heights in a drawing of WIDTH units, whose bars stand on BASE."""
+def histogram(
+    connection: duckdb.DuckDBPyConnection, title: str, x: str, scale: Scale, none: str, table: str = "measured"
+) -> Row:
+    """{title, said, none, bars, ticks}: places and heights in a drawing of WIDTH units, whose bars stand on BASE.
+
+    Of a table with a column `reason`, null for those that stand in front.
+    """
+    low = ">= 0" if scale is SHARE or scale.whole else "> 0"
     bins = connection.sql(f"""
         SELECT {scale.bin.format(x=x)}::INTEGER AS bin, count(*), count(*) FILTER (reason IS NULL)
-        FROM measured WHERE {x} {">= 0" if scale is SHARE else "> 0"} GROUP BY bin ORDER BY bin""").fetchall()
+        FROM {table} WHERE {x} {low} GROUP BY bin ORDER BY bin""").fetchall()
     ((zeros, least, middle, most),) = connection.sql(f"""
-        SELECT count(*) FILTER ({x} = 0), min({x}), quantile_disc({x}, 0.5), max({x}) FROM measured""").fetchall()
+        SELECT count(*) FILTER ({x} = 0), min({x}), quantile_disc({x}, 0.5), max({x}) FROM {table}""").fetchall()
     found = {"title": title, "none": f"{zeros:,} {none}" if none and zeros else "", "bars": [], "ticks": [], "said": ""}
     if not bins:
         return found
@@ -95,11 +111,13 @@ def histogram(connection: duckdb.DuckDBPyConnection, title: str, x: str, scale: 
     step, tallest, total = WIDTH / (end - first), max(rows for _, rows, _ in bins), sum(rows for _, rows, _ in bins)
     for bin, rows, kept in bins:
         begin, stop = (scale.say(scale.begin(n)) for n in (bin, bin + 1))
+        values = begin if scale.whole else f"{begin} to {stop}"
+        front = "selected" if table == "measured" else "in kept pairs"
         high, inner = (round(max(1, n / tallest * (BASE - 4)) if n else 0, 1) for n in (rows, kept))
         found["bars"].append({
             "x": round((bin - first) * step + 0.5, 1), "width": round(step - 1, 1),
             "y": round(BASE - high, 1), "height": high, "kept_y": round(BASE - inner, 1), "kept_height": inner,
-            "said": f"{begin} to {stop}: {rows:,} ({rows / total:.1%}), {kept:,} of them selected",
+            "said": f"{values}: {rows:,} ({rows / total:.1%}), {kept:,} of them {front}",
         })  # fmt: skip
     for ticks in scale.ticks:
         at = [(round((scale.place(v) - first) * step, 1), scale.say(v)) for v in ticks]

@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from pipelines import report_preferences
 from pipelines.cards import read_cards
 from pipelines.catalog import Files, connect, one_line, stage_files
 from pipelines.commit import Commit
@@ -33,8 +34,12 @@ from schemas.views import CORPUS, STAGES
 
 REPORT = "report.html"
 LOOK_AT = 500_000  # rows; of a larger corpus, so many are looked at for all that is not counted in commits
-TEACHES = {"caption": "its caption", "ocr": "the text in the image", "conversation": "its conversation",
-           "preference": "which of two answers is better"}
+TEACHES = {
+    "caption": "its caption",
+    "ocr": "the text in the image",
+    "conversation": "its conversation",
+    "preference": "which of two answers is better",
+}
 
 Commits = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit
 
@@ -59,7 +64,9 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "last": done[-1] if done else None, "funnel": stages, "sets": sets,
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
         "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
-        **asked(root, commits, done, looked, seed), **changed(root, every[-1] if every else None),
+        **asked(root, commits, done, looked, seed),
+        "preferences": preferred(root, commits, looked, settled, seed),
+        **changed(root, every[-1] if every else None),
     }  # fmt: skip
 
 
@@ -75,6 +82,16 @@ def funnel(commits: Commits, settled: set[int]) -> list[Row]:
                         for reason, rows in reasons.most_common()],
         })  # fmt: skip
     return stages
+
+
+def preferred(root: Root, commits: Commits, looked: set[int], settled: set[int], seed: int) -> dict[str, Any] | None:
+    """What is said of preferences; None where nobody was asked for any. `commits`: of the corpus."""
+    ours = {stage: found for stage in stages_of(root) if stage not in CORPUS and (found := read_commits(root, stage))}
+    if not ours:
+        return None
+    found, note = attempt(lambda: report_preferences.asked(root, {**commits, **ours}, looked, seed))
+    kept = sum(commit.kept for commit in ours.pop("pairs", {}).values())
+    return {"funnel": funnel(ours, settled), "kept": kept, "note": note, **(found or {})}
 
 
 def look_at(commits: Commits) -> set[int]:

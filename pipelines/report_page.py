@@ -8,9 +8,10 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipelines.report_preferences import SECTION
 from pipelines.report_template import PAGE, STYLE
 from pipelines.stats import share
 
@@ -70,10 +71,11 @@ def size(bytes: float) -> str:
 
 @cache
 def _template() -> Any:
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    texts = DictLoader({"page": PAGE, "preferences": SECTION})
+    made = Environment(loader=texts, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"n": "{:,}".format, "visible": visible, "brief": brief, "size": size}
     made.globals |= {"share": share, "percent": percent, "is_link": is_link, "style": Markup(STYLE)}
-    return made.from_string(PAGE)
+    return made.get_template("page")
 
 
 def page(report: dict[str, Any]) -> str:

@@ -68,6 +68,9 @@ polygon.unsure { stroke: #ff8a00; fill: #ff8a0014; } polygon:hover { fill: #00d0
 summary { cursor: pointer; list-style: none; } summary::-webkit-details-marker { display: none; }
 summary .more { color: var(--soft); font-size: 0.78rem; text-decoration: underline dotted; white-space: nowrap; }
 details[open] > summary > .t { display: none; }
+.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
+.claims { margin: 0.3rem 0 0; padding-left: 1.1rem; font-size: 0.82rem; color: var(--soft); }
+.claims .bad { color: var(--mark); } .claims .t { display: inline; }
 .card footer { margin-top: auto; color: var(--soft); font-size: 0.76rem;
   display: flex; flex-wrap: wrap; gap: 0 0.7rem; }
 .diff td { max-width: 34rem; } .foot { color: var(--soft); font-size: 0.82rem; margin-block: 3rem; }
@@ -197,6 +200,50 @@ PAGE = """\
 </table></div>
 {% endif %}
 {% endmacro %}
+
+{% macro stage_bar(stage, whole, linked) %}
+<div class="stage"><b>{{ stage.stage }}</b>
+<div class="bar">
+<i class="kept" style="width:{{ percent(stage.kept, whole) }}%" title="kept: {{ stage.kept|n }}"></i>
+{% for why in stage.reasons %}
+<i class="lost" style="width:{{ percent(why.rows, whole) }}%" title="{{ why.reason }}: {{ why.rows|n }}"></i>
+{% endfor %}
+{% if stage.before %}
+<i class="before" style="width:{{ percent(stage.before, whole) }}%" title="left out before:
+ {{- " " }}{{ stage.before|n }}"></i>
+{% endif %}
+</div><span>{{ stage.kept|n }}
+<span class="soft">of {{ stage.rows|n }}{{ " " ~ stage.of if stage.of is defined }}, {{ share(stage.kept, stage.rows) }}
+</span></span></div>
+{% if stage.reasons %}
+<div class="why wide"><table>
+{% for why in stage.reasons %}
+<tr><td>{% if linked %}<a href="#left-{{ stage.stage }}-{{ why.reason }}"><code>{{ why.reason|visible }}</code></a>
+{%- else %}<code>{{ why.reason|visible }}</code>{% endif %}</td>
+<td class="r">{{ why.rows|n }}</td><td class="r">{{ share(why.rows, stage.rows) }}</td><td>{{ why.meaning }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% if stage.missing %}
+<p class="note why">{{ stage.missing|n }} of {{ stage.partitions|n }} partitions are not there: not made yet,
+or damaged</p>
+{% endif %}
+{% endmacro %}
+
+{% macro drawing(chart) %}
+<div><h3>{{ chart.title }}</h3><p class="soft">{{ [chart.said, chart.none]|select|join("; ") }}</p>
+<svg class="chart" viewBox="0 0 300 86" role="img">
+{% for bar in chart.bars %}
+<g><title>{{ bar.said }}</title>
+<rect class="all" x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"/>
+<rect class="sel" x="{{ bar.x }}" y="{{ bar.kept_y }}" width="{{ bar.width }}" height="{{ bar.kept_height }}"/></g>
+{% endfor %}
+<line x1="0" x2="300" y1="70.5" y2="70.5"/>
+{% for tick in chart.ticks %}
+<text x="{{ tick.x }}" y="83">{{ tick.said }}</text>
+{% endfor %}
+</svg></div>
+{% endmacro %}
 <!doctype html>
 <html lang="en">
 <head>
@@ -232,6 +279,9 @@ PAGE = """\
 {% for one in sheets %}
 <a href="#set-{{ loop.index }}">{{ (one.set or "Kept so far")|visible }}</a>
 {% endfor %}
+{% if preferences %}
+<a href="#preferences">Preferences</a>
+{% endif %}
 <a href="#left-out">Left out</a> <a href="#changes">Changes</a>
 </nav>
 </header>
@@ -242,30 +292,7 @@ PAGE = """\
 <p class="note">{{ note|visible }}</p>
 {% endfor %}
 {% for stage in funnel %}
-<div class="stage"><b>{{ stage.stage }}</b>
-<div class="bar">
-<i class="kept" style="width:{{ percent(stage.kept, rows) }}%" title="kept: {{ stage.kept|n }}"></i>
-{% for why in stage.reasons %}
-<i class="lost" style="width:{{ percent(why.rows, rows) }}%" title="{{ why.reason }}: {{ why.rows|n }}"></i>
-{% endfor %}
-{% if stage.before %}
-<i class="before" style="width:{{ percent(stage.before, rows) }}%" title="left out before:
- {{- " " }}{{ stage.before|n }}"></i>
-{% endif %}
-</div><span>{{ stage.kept|n }}
-<span class="soft">of {{ stage.rows|n }}, {{ share(stage.kept, stage.rows) }}</span></span></div>
-{% if stage.reasons %}
-<div class="why wide"><table>
-{% for why in stage.reasons %}
-<tr><td><a href="#left-{{ stage.stage }}-{{ why.reason }}"><code>{{ why.reason|visible }}</code></a></td>
-<td class="r">{{ why.rows|n }}</td><td class="r">{{ share(why.rows, stage.rows) }}</td><td>{{ why.meaning }}</td></tr>
-{% endfor %}
-</table></div>
-{% endif %}
-{% if stage.missing %}
-<p class="note why">{{ stage.missing|n }} of {{ stage.partitions|n }} partitions are not there: not made yet,
-or damaged</p>
-{% endif %}
+{{ stage_bar(stage, rows, True) }}
 {% endfor %}
 <p class="soft"><span class="key kept"></span> kept <span class="key lost"></span> left out here
 <span class="key before"></span> left out by an earlier stage; shares are of the rows that go in</p>
@@ -294,18 +321,7 @@ or damaged</p>
 <p class="soft"><span class="key pale"></span> all that was measured <span class="key kept"></span> selected of them</p>
 <div class="charts">
 {% for chart in charts %}
-<div><h3>{{ chart.title }}</h3><p class="soft">{{ [chart.said, chart.none]|select|join("; ") }}</p>
-<svg class="chart" viewBox="0 0 300 86" role="img">
-{% for bar in chart.bars %}
-<g><title>{{ bar.said }}</title>
-<rect class="all" x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"/>
-<rect class="sel" x="{{ bar.x }}" y="{{ bar.kept_y }}" width="{{ bar.width }}" height="{{ bar.kept_height }}"/></g>
-{% endfor %}
-<line x1="0" x2="300" y1="70.5" y2="70.5"/>
-{% for tick in chart.ticks %}
-<text x="{{ tick.x }}" y="83">{{ tick.said }}</text>
-{% endfor %}
-</svg></div>
+{{ drawing(chart) }}
 {% endfor %}
 {{ counts("format", formats) }}
 {{ counts("the text in an image", verdicts) }}
@@ -335,6 +351,10 @@ or damaged</p>
 {{- ", each teaches " ~ teaches[one.task] if one.task }}, drawn by lot</p>
 {{ sheet(one, one.task) }}
 {% endfor %}
+
+{% if preferences %}
+{% include "preferences" %}
+{% endif %}
 
 <h2 id="left-out">Left out</h2>
 {% for stage in left_out %}

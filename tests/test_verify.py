@@ -338,7 +338,7 @@ def test_clean_removes_packs_that_were_planned_for_releases_that_are_gone(root, 
         build(config)
         release = Shards(root.url, "train").release
         planned[release] = {one.path for recipe in recipes for one in plan_set(Shards(root.url, release), recipe).files}
-    (old, gone), (new, kept) = planned.items()
+    (_, gone), (new, kept) = planned.items()
     assert len(gone) == len(kept) == 2 and not gone & kept
     half = kept.copy().pop().parent / ".tmp-half-written"
     half.write_bytes(b"half")

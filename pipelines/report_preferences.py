@@ -1,0 +1,211 @@
+"""Preferences in a report: from instructions to pairs, how both are spread, what a pair cost, and some to look at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog import Files, connect, files, stage_files
+from pipelines.commit import Commit
+from pipelines.contact_sheet import TEXT, cards, rows_of
+from pipelines.histograms import RATIO, WHOLE, histogram
+from pipelines.root import Root
+from schemas.arrow import Row
+from schemas.pairs import OF_PAIRS
+from schemas.views import literal
+
+SHOWN = 12  # pairs
+
+# One row a response, and one a pair that was drawn; everything below asks these.
+RESPONSES = r"""
+CREATE TEMP TABLE answers AS
+SELECT partition, key, instruction, score, why_not, regexp_replace(text, '^\s+|\s+$', '', 'g') AS said,
+       CASE WHEN said = '' THEN 0 ELSE len(string_split_regex(said, '\s+')) END AS words
+FROM scores WHERE why_not IS NULL OR why_not NOT LIKE 'responses: %'"""
+MEASURED = """
+CREATE TEMP TABLE compared AS
+SELECT p.partition, p.key, p.reason, p.margin, c.key AS chosen, r.key AS rejected, r.words / c.words AS longer
+FROM pairs p
+JOIN answers c ON c.partition = p.partition AND c.key = p.chosen
+JOIN answers r ON r.partition = p.partition AND r.key = p.rejected"""
+JUDGED = """
+CREATE TEMP TABLE judged AS
+SELECT partition, key, score, -score AS wrong,
+       CASE WHEN key NOT IN (SELECT unnest([chosen, rejected]) FROM compared WHERE reason IS NULL)
+            THEN 'in no pair' END AS reason
+FROM answers WHERE score IS NOT NULL"""
+POSSIBLE = """
+SELECT count(*), count(*) FILTER (abs(a.score - b.score) < $margin),
+       count(*) FILTER (abs(a.score - b.score) >= $margin AND a.said = b.said)
+FROM answers a
+JOIN answers b ON b.partition = a.partition AND b.instruction = a.instruction AND b.key > a.key
+WHERE a.score IS NOT NULL AND b.score IS NOT NULL"""
+SOME = f"""
+SELECT partition, key, image, left(question, {TEXT}) AS question, length(question) AS question_characters,
+       left(chosen, {TEXT}) AS chosen, length(chosen) AS chosen_characters,
+       left(rejected, {TEXT}) AS rejected, length(rejected) AS rejected_characters,
+       instruction || '_' || lpad(chosen_draw::VARCHAR, 2, '0') AS chosen_key,
+       instruction || '_' || lpad(rejected_draw::VARCHAR, 2, '0') AS rejected_key,
+       chosen_score, rejected_score, margin, agreement
+FROM preferences WHERE key IN ({{keys}}) ORDER BY md5({{seed}} || key)"""
+CLAIMS = f"""
+SELECT response, left(claim.claim, {TEXT}) AS claim, length(claim.claim) AS characters, accepted, agree, labelers
+FROM (SELECT v.response, v.number, any_value(c.claims[v.number + 1]) AS claim, count(*) AS labelers,
+             count(*) FILTER (v.p_yes > v.p_no) AS agree, 2 * agree > labelers AS accepted
+      FROM verdicts v JOIN claims c ON c.partition = v.partition AND c.key = v.response
+      WHERE v.number IS NOT NULL AND v.response IN ({{keys}}) GROUP BY v.response, v.number)
+ORDER BY response, number"""
+COST = """
+SELECT stage, endpoint, calls, failed, tokens_in + tokens_out AS tokens, seconds, calls_a_pair, tokens_a_pair,
+       seconds_a_pair
+FROM cost WHERE stage != 'captions'"""
+
+
+def asked(root: Root, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int) -> dict[str, Any]:
+    """What the section says beyond the counts of commits, from the partitions of all stages that are looked into."""
+    some: dict[str, Files] = {}
+    for stage, there in commits.items():
+        some |= stage_files(root, [stage], sorted(looked & there.keys()))
+    with connect(root, some) as connection:
+        for sql in (RESPONSES, MEASURED, JUDGED):
+            connection.execute(sql)
+        charts = [
+            histogram(connection, "rejected claims of a response, minus its score", "wrong", WHOLE, "", "judged"),
+            histogram(connection, "margin of a pair, claims", "margin", WHOLE, "", "compared"),
+            histogram(connection, "rejected to chosen text, words", "longer", RATIO, "", "compared"),
+        ]
+        settings = next((commit.settings for commit in commits.get("pairs", {}).values()), {})
+        found = {
+            "steps": steps(connection, settings.get("min_margin", 1)),
+            "charts": [chart for chart in charts if chart["bars"]],
+            "pairs": pick(connection, root, commits.get("images", {}), seed),
+        }
+    every = files(root)
+    with connect(root, {name: every[name] for name in ("calls", "pairs") if name in every}) as connection:
+        return found | {"cost": rows_of(connection, COST)}
+
+
+def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
+    """From responses to pairs: as `pipelines.report.funnel` has stages."""
+    why = connection.sql("SELECT why_not, count(*) FROM answers GROUP BY why_not ORDER BY 2 DESC, 1").fetchall()
+    scored = sum(count for reason, count in why if reason is None)
+    ((possible, equal, same),) = connection.execute(POSSIBLE, {"margin": margin}).fetchall()
+    pairs = dict(connection.sql("SELECT reason, count(*) FROM compared GROUP BY reason").fetchall())
+    candidates, drawn = possible - equal - same, sum(pairs.values())
+    lost = [(reason, pairs[reason], OF_PAIRS[reason]) for reason in OF_PAIRS if reason in pairs]
+    return [
+        _step("scored", "responses", sum(count for _, count in why), scored,
+              [(reason, count, "") for reason, count in why if reason]),
+        _step("candidates", "possible pairs", possible, candidates,
+              [("equal_scores", equal, f"their scores differ by less than {margin}"),
+               ("equal_texts", same, "both say the same")]),
+        _step("drawn", "candidates", candidates, drawn,
+              [("not_drawn", candidates - drawn, "other pairs of the instruction were drawn")]),
+        _step("kept pairs", "drawn", drawn, pairs.get(None, 0), lost),
+    ]  # fmt: skip
+
+
+def _step(name: str, of: str, rows: int, kept: int, reasons: list[tuple[str, int, str]]) -> Row:
+    told = [{"reason": reason, "rows": count, "meaning": meaning} for reason, count, meaning in reasons if count]
+    return {"stage": name, "of": of, "rows": rows, "kept": kept, "before": 0, "missing": 0, "reasons": told}
+
+
+def pick(connection: duckdb.DuckDBPyConnection, root: Root, images: Mapping[int, Commit], seed: int) -> list[Row]:
+    """Some kept pairs, by hash(seed, key) alone: each with its image, and the claims of both texts."""
+    lot = literal(f"{seed}/")
+    drawn = f"SELECT key FROM compared WHERE reason IS NULL ORDER BY md5({lot} || key) LIMIT {SHOWN}"
+    keys = [key for (key,) in connection.sql(drawn).fetchall()]
+    if not keys:
+        return []
+    pairs = rows_of(connection, SOME.format(keys=", ".join(map(literal, keys)), seed=lot))
+    responses = [pair[side] for pair in pairs for side in ("chosen_key", "rejected_key")]
+    claims = rows_of(connection, CLAIMS.format(keys=", ".join(map(literal, responses))))
+    shown = cards(connection, root, images, {(pair["partition"], pair["image"]) for pair in pairs})
+    for pair in pairs:
+        pair["pictures"] = shown.get((pair["partition"], pair["image"]), {}).get("pictures", [])
+        for side in ("chosen", "rejected"):
+            pair[f"{side}_claims"] = [claim for claim in claims if claim["response"] == pair[f"{side}_key"]]
+    return pairs
+
+
+SECTION = """\
+{% macro response(side, text, characters, score, claims) %}
+<div{{ ' class="target"'|safe if side == "chosen" }}><span class="label">{{ side }}, score {{ score }}</span>
+{{ words(text, characters) }}
+<ul class="claims">
+{% for one in claims %}
+<li{{ ' class="bad"'|safe if not one.accepted }} title="yes is likelier for {{ one.agree }} of {{ one.labelers }}">
+{{- "accepted: " if one.accepted else "rejected: " }}{{ words(one.claim, one.characters) }}</li>
+{% endfor %}
+</ul></div>
+{% endmacro %}
+
+<h2 id="preferences">Preferences</h2>
+<p class="soft">{{ preferences.kept|n }} pairs are kept</p>
+{% for stage in preferences.funnel %}
+{{ stage_bar(stage, stage.rows, False) }}
+{% endfor %}
+{% if preferences.note %}
+<p class="note">{{ preferences.note|visible }}</p>
+{% else %}
+{% if looked < partitions %}
+<p class="soft">what follows is from {{ looked|n }} of {{ partitions|n }} partitions</p>
+{% endif %}
+{% for stage in preferences.steps %}
+{{ stage_bar(stage, stage.rows, False) }}
+{% endfor %}
+
+<h3>How they are spread</h3>
+{% if preferences.charts %}
+<p class="soft"><span class="key pale"></span> all that are scored or drawn <span class="key kept"></span> in kept pairs
+</p>
+<div class="charts">
+{% for chart in preferences.charts %}
+{{ drawing(chart) }}
+{% endfor %}
+</div>
+{% else %}
+<p class="note">nothing is scored yet</p>
+{% endif %}
+
+<h3>What they cost</h3>
+{% if preferences.cost %}
+<div class="wide"><table><tr><th>stage</th><th>endpoint</th><th class="r">calls</th><th class="r">failed</th>
+<th class="r">tokens</th><th class="r">seconds</th><th class="r">calls a kept pair</th>
+<th class="r">tokens a kept pair</th><th class="r">seconds a kept pair</th></tr>
+{% for one in preferences.cost %}
+<tr><td>{{ one.stage|visible }}</td><td>{{ one.endpoint|visible }}</td><td class="r">{{ one.calls|n }}</td>
+<td class="r">{{ one.failed|n }}</td><td class="r">{{ one.tokens|n }}</td><td class="r">{{ one.seconds|n }}</td>
+{% for each in (one.calls_a_pair, one.tokens_a_pair, one.seconds_a_pair) %}
+<td class="r">{{ "-" if each is none else each|n }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</table></div>
+{% else %}
+<p class="soft">no call is on record here</p>
+{% endif %}
+
+<h3>Some kept pairs</h3>
+<p class="soft">{{ preferences.pairs|length|n }} of {{ preferences.kept|n }}, drawn by lot; a claim that most labelers
+reject is marked</p>
+<div class="cards pairs">
+{% for pair in preferences.pairs %}
+<article class="card">
+{% if pair.pictures %}
+<div class="pictures{{ " several" if pair.pictures|length > 1 }}">
+{% for picture in pair.pictures %}
+{{ drawn(picture) }}
+{% endfor %}
+</div>
+{% endif %}
+<div class="turn user"><span class="label">question</span>{{ words(pair.question, pair.question_characters) }}</div>
+{{ response("chosen", pair.chosen, pair.chosen_characters, pair.chosen_score, pair.chosen_claims) }}
+{{ response("rejected", pair.rejected, pair.rejected_characters, pair.rejected_score, pair.rejected_claims) }}
+<footer><code>{{ pair.key|visible }}</code><span>margin {{ pair.margin }}</span>
+<span>{{ share(pair.agreement, 1) }} of the labelers agree</span></footer>
+</article>
+{% endfor %}
+</div>
+{% endif %}
+"""
