@@ -199,7 +199,7 @@ def test_a_corpus_from_nothing(tmp_path):
     small = config.read_text().replace("count = 200", "count = 8").replace("planted = 0.08", "planted = 0")
     config.write_text(small + ONE_PROCESS)
     assert "1 new file" in done("plan", "my.toml")
-    assert "│ ocr       │ 8       │ 8" in done("run", "my.toml")
+    assert "│ ocr        │ 8       │ 8" in done("run", "my.toml")
     assert done("run", "my.toml").startswith("everything is current")
     printed = "select bool_and(extra.scene.printed is not null) as printed from samples where ocr_text != ''"
     assert done("sql", "my-corpus", printed, "--csv") == '"printed"\ntrue\n'
