@@ -198,18 +198,20 @@ def layout(pair: Pair) -> Figures:
 def image_embeddings(pair: Pair) -> Figures:
     """What the resampler makes of views: the largest difference from torch where torch rounds as llama.cpp does.
 
-    `plain` is the largest from torch as it is, `relative` its root mean square by that of the values.
+    In units of the embeddings' root mean square, since their scale is the model's own choice. `plain` is the largest
+    from torch as it is, `relative` its root mean square.
     """
-    most, plain, square, whole, views = 0.0, 0.0, 0.0, 0.0, 0
+    rounded, plain, square, whole, views, values = 0.0, 0.0, 0.0, 0.0, 0, 0
     with Language(pair.language_file, EXACT) as language, Sight(pair.mmproj, language, EXACT) as sight:
         for image in pair.pictures()[-24:]:
             cut = pair.speaker.about(image, "").views
             theirs, ours = np.array(sight.views(image, language.width)), seen(pair.model, cut).numpy()
             with rounding(pair.model):
-                most = max(most, float(abs(theirs - seen(pair.model, cut).numpy()).max()))
-            plain, views = max(plain, float(abs(theirs - ours).max())), views + len(ours)
+                rounded = max(rounded, float(abs(theirs - seen(pair.model, cut).numpy()).max()))
+            plain, views, values = max(plain, float(abs(theirs - ours).max())), views + len(ours), values + ours.size
             square, whole = square + float(((theirs - ours) ** 2).sum()), whole + float((ours**2).sum())
-    return {"views": views, "largest": most, "plain": plain, "relative": (square / whole) ** 0.5}
+    unit = (whole / values) ** 0.5
+    return {"views": views, "largest": rounded / unit, "plain": plain / unit, "relative": (square / whole) ** 0.5}
 
 
 @contextmanager
