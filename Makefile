@@ -30,7 +30,7 @@ pico: setup
 		| tee demo/pico/checkpoint/evaluation.json
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
