@@ -39,10 +39,11 @@ def main() -> None:
     from pipelines.job import StageFailed
     from pipelines.lock import Busy
     from pipelines.parquet import Corrupt
+    from schemas.shards import Damaged
 
     try:
         app()
     except UserError as error:
         sys.exit(say(error, 2))
-    except (Busy, Corrupt, GateFailed, StageFailed) as error:
+    except (Busy, Corrupt, Damaged, GateFailed, StageFailed) as error:
         sys.exit(say(error, 1))

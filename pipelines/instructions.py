@@ -96,7 +96,7 @@ def _question(config: InstructionsConfig) -> str:
     return f"""
         SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
                coalesce(({config.where}\n), false) AS holds,
-               {drawn(f'{Ask.name}/{config.seed}', config.weight)} AS drawn
+               {drawn(f"{Ask.name}/{config.seed}", config.weight)} AS drawn
         FROM candidates AS samples ORDER BY partition, key"""
 
 

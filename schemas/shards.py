@@ -9,6 +9,10 @@ from typing import TypedDict
 from schemas.arrow import arrow_schema
 
 
+class Damaged(Exception):
+    """Bytes of a shard are not those that were published."""
+
+
 class Member(TypedDict):
     ext: str
     byte_offset: int             # of the payload in the tar, bytes

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -201,6 +202,14 @@ def test_the_smallest_kinds_ask_for_it(checkpoint, tmp_path, importance):
 def test_a_mistake_is_answered_in_one_line(checkpoint, tmp_path, words, named):
     said = say("export", checkpoint, tmp_path / "phone", *words)
     assert said.code in (1, 2) and named in said.err and said.err.count("\n") == 1
+
+
+def test_a_damaged_sample_is_named_in_one_line(checkpoint, corpus, tmp_path):
+    copytree(corpus, tmp_path / "corpus")
+    for tar in (tmp_path / "corpus/shards").glob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b"PNG", b"GNP"))
+    said = say("export", checkpoint, tmp_path / "phone", "--calibrate", tmp_path / "corpus", "train")
+    assert said.code == 1 and "is not what was published" in said.err and said.err.count("\n") == 1
 
 
 def test_the_command_writes_the_files(checkpoint, corpus, tmp_path):

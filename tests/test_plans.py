@@ -18,9 +18,10 @@ from releases import captions, flip, publish, small_tokenizer
 import schemas.shards
 import training.plans
 from schemas.config import UserError
+from schemas.shards import Damaged
 from training.plans import PlannedSet, plan_set
 from training.samples import Recipe, Slicing
-from training.shards import Damaged, Shards
+from training.shards import Shards
 from training.side_files import PLANNED, SideFile, open_side_file, write_side_file
 from training.side_files import _read as read_again
 

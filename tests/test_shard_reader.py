@@ -10,7 +10,8 @@ import webdataset
 from corpora import write_tar
 
 from pipelines.run import run
-from training.shards import Damaged, Shards
+from schemas.shards import Damaged
+from training.shards import Shards
 
 TOML = """
 root = "corpus"

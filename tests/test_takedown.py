@@ -384,8 +384,14 @@ test_takedown.take(Path({here!r}), "https://a.example/a00.png")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    ["takedown:remembered", "takedown:blanked", "images:payload", "ocr:committed", "shards:release",
-     "takedown:removed"],
+    [
+        "takedown:remembered",
+        "takedown:blanked",
+        "images:payload",
+        "ocr:committed",
+        "shards:release",
+        "takedown:removed",
+    ],
 )
 def test_killed_and_run_again(here, point):
     root = open_corpus(here / "my.toml").root

@@ -29,11 +29,12 @@ from schemas.config import UserError
 from schemas.scene_claims import Checked, check, hallucination
 from schemas.scene_lessons import DESCRIBE, NOT_WRITTEN, READ
 from schemas.scenes import Scene, questions
+from schemas.shards import Damaged
 from training.checkpoint import load_model
 from training.generate import Ask, Speaker
 from training.pixels import decode
 from training.samples import images
-from training.shards import Damaged, Shards
+from training.shards import Shards
 
 OBJECT = ("shape", "colour", "size")
 

@@ -23,13 +23,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from schemas.config import UserError
+from schemas.shards import Damaged
 from training.layout import IGNORED, Rejected, Tokens
 from training.order import Cut, Cuts, Order
 from training.packs import places
 from training.pixels import raw_patches
 from training.plans import PlannedSet, plan_set
 from training.samples import Recipe
-from training.shards import Damaged, Shards
+from training.shards import Shards
 from training.side_files import Counts, PlannedSample
 
 

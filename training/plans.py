@@ -36,12 +36,12 @@ from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader, Dataset
 
 from schemas.config import UserError
-from schemas.shards import PACKS, units_of
+from schemas.shards import PACKS, Damaged, units_of
 from schemas.slices import PLANS
 from training.layout import Rejected
 from training.packs import plan_packs
 from training.samples import Recipe, Slicing
-from training.shards import Damaged, Shard, Shards
+from training.shards import Shard, Shards
 from training.side_files import (
     NO_PACK,
     PLANNED,

@@ -23,14 +23,10 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.config import UserError
-from schemas.shards import Card, ShardEntry
+from schemas.shards import Card, Damaged, ShardEntry
 
 Sample = dict[str, str | bytes]
 PIECE = 1 << 24  # bytes that are asked of an object store at once
-
-
-class Damaged(Exception):
-    """Bytes of a shard are not those that were published."""
 
 
 class Shards:

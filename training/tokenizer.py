@@ -19,8 +19,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from schemas.config import UserError
+from schemas.shards import Damaged
 from training.layout import Marks, Rejected
-from training.shards import Damaged, Shards
+from training.shards import Shards
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from schemas.config import UserError
+from schemas.shards import Damaged
 from schemas.training import TrainingRow
 from training.checkpoint import latest, load_run, load_weights, read_tensors, save_run
 from training.curve import draw, read_log, write_log
@@ -29,7 +30,6 @@ from training.pixels import LEVELS
 from training.probe import Probe, Truths
 from training.samples import Recipe as Reading
 from training.samples import Slicing
-from training.shards import Damaged
 from training.stages import Recipe, Stage, read_recipe
 from training.tokenizer import Tokenizer
 

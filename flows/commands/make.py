@@ -79,7 +79,8 @@ def run(
     else:
         console.print("everything is current: nothing to make")
     _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
-    console.print(f"the corpus is {corpus.root.url}; ask it: shardmill sql {corpus.root.url} 'from accounting'")
+    ask = f"ask it: shardmill sql {corpus.root.url} 'from accounting'"
+    console.print(f"the corpus is {corpus.root.url}; {ask}", soft_wrap=True)
     if corpus.root.exists(REPORT):
         console.print(f"look at it: {corpus.root.url_of(REPORT)}", soft_wrap=True)
 

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from schemas.config import UserError
+from schemas.shards import Damaged
 from training.checkpoint import load_model
 from training.generate import Ask, Speaker
 from training.gguf.export import WHOLE, export
@@ -36,7 +37,7 @@ from training.gguf.subjects import QUESTIONS, drawn, sizes, texts
 from training.layout import IGNORED, Tokens, Turn
 from training.model import VisionLanguageModel
 from training.pixels import raw_patches
-from training.shards import Damaged, Shards
+from training.shards import Shards
 
 Figures = dict[str, Any]
 Sample = tuple[Tokens, list[Image.Image]]
