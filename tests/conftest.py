@@ -1,10 +1,13 @@
 """What tests share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from corpora import ONE_PROCESS, picture
+
+os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the terminal
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -65,7 +65,7 @@ def shardmill(*words: str | Path, cwd: Path | None = None, **env: str) -> subpro
     command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, words)]
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "200", **env},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env},
     )  # fmt: skip
 
 
@@ -83,7 +83,6 @@ def say(*words: str | Path) -> Said:
     code = 0
     with (
         patch.object(sys, "argv", ["shardmill", *map(str, words)]),
-        patch.dict(os.environ, COLUMNS="200"),
         redirect_stdout(out),
         redirect_stderr(err),
     ):

@@ -92,7 +92,7 @@ def started(
     out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
     process = subprocess.Popen(
         command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **env, **dict([mark.split("=")])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env, **dict([mark.split("=")])},
     )  # fmt: skip
     try:
         yield process, mark

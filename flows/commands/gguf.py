@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.commands.terminal import cell, console, say
+from flows.commands.terminal import cell, console, say, tell
 from schemas.config import UserError
 
 
@@ -31,8 +31,8 @@ def export(
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
-        console.print(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
-    console.print(f"is it right? shardmill verify-gguf {out} --checkpoint {checkpoint}", soft_wrap=True)
+        tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
+    tell(f"is it right? shardmill verify-gguf {out} --checkpoint {checkpoint}")
 
 
 def verify_gguf(
@@ -79,16 +79,14 @@ def tune_gguf(
         steps.append(step)
         if not json:
             tried = ", ".join(f"{value} {seconds:.3f} s" for value, seconds in step.tried.items())
-            console.print(f"{step.name:<12} {step.chosen:<6} {step.gain:.2f} times as fast   ({tried})", soft_wrap=True)
+            tell(f"{step.name:<12} {step.chosen:<6} {step.gain:.2f} times as fast   ({tried})")
     if json:
         print(dumps([asdict(step) for step in steps]))
     else:
         last = steps[-1]
         before = steps[0].tried[next(iter(steps[0].tried))]
         after = last.tried[last.chosen]
-        console.print(
-            f"an answer in {after:.3f} s instead of {before:.3f} s: llama-server {last.settings}", soft_wrap=True
-        )
+        tell(f"an answer in {after:.3f} s instead of {before:.3f} s: llama-server {last.settings}")
 
 
 @contextmanager
@@ -103,7 +101,7 @@ def _extra(name: str):
 
 
 def _step(line: str) -> None:
-    console.print(line, style="dim")
+    tell(line, style="dim")
 
 
 def _quietly(line: str) -> None:

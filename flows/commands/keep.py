@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.arguments import Config, RootUrl, open_root
-from flows.commands.terminal import cell, console
+from flows.commands.terminal import cell, tell
 from schemas.config import UserError
 
 
@@ -14,12 +14,12 @@ def verify(root: RootUrl) -> None:
     """Check every digest, every index entry, and that every row is accounted for. Exit code 1 if something is wrong."""
     from pipelines.verify import verify_root
 
-    found = verify_root(open_root(root), lambda stage: console.print(f"checking {stage}", style="dim"))
+    found = verify_root(open_root(root), lambda stage: tell(f"checking {stage}", style="dim"))
     for problem in found.problems:
-        console.print(f"[bold red]wrong[/] {problem}", highlight=False)
+        tell(f"[bold red]wrong[/] {cell(problem)}", highlight=False)
     if found.garbage:
-        console.print(f"{len(found.garbage)} files are named by no commit; `shardmill clean` removes them")
-    console.print(f"{found.rows:,} rows, {found.bytes / 1e6:,.1f} MB of images, {found.samples:,} samples: "
+        tell(f"{len(found.garbage)} files are named by no commit; `shardmill clean` removes them")
+    tell(f"{found.rows:,} rows, {found.bytes / 1e6:,.1f} MB of images, {found.samples:,} samples: "
                   + (f"{len(found.problems)} problems" if found.problems else "all is well"))  # fmt: skip
     if found.problems:
         raise typer.Exit(1)
@@ -34,7 +34,7 @@ def clean(
     from pipelines.verify import clean_root
 
     removed, size = clean_root(open_root(root), grace * 3600, keep)
-    console.print(f"removed {removed:,} files, {size / 1e6:,.1f} MB")
+    tell(f"removed {removed:,} files, {size / 1e6:,.1f} MB")
 
 
 def takedown(
@@ -57,19 +57,19 @@ def takedown(
         if not folder.is_dir():
             raise UserError(f"--models: {folder}: no such folder")
     named = read_list(wanted) if wanted else Taken()
-    done = take_down(corpus, named, lambda what: console.print(what, style="dim"), wait)
-    console.print(f"{done.rows:,} rows taken down, and {done.others:,} of the same bytes or conversations")
+    done = take_down(corpus, named, lambda what: tell(what, style="dim"), wait)
+    tell(f"{done.rows:,} rows taken down, and {done.others:,} of the same bytes or conversations")
     for one in done.near:
         line = f"near duplicate, {one.distance} bits apart, still there: {one.key} {cell(one.url)}"
-        console.print(line, soft_wrap=True)
+        tell(line)
     for stage in done.stages:
         if stage.made:
             what = "shards" if stage.stage == "shards" else "partitions"
-            console.print(f"{stage.stage}: {stage.made:,} {what} made anew")
+            tell(f"{stage.stage}: {stage.made:,} {what} made anew")
     if done.withdrawn:
         sets = ", ".join(map(cell, done.withdrawn))
-        console.print(f"withdrawn, as the configuration has it no more and it had some of it: shard set {sets}")
-    console.print(f"{done.removed:,} files removed; every run and `shardmill verify` hold the corpus against the list")
+        tell(f"withdrawn, as the configuration has it no more and it had some of it: shard set {sets}")
+    tell(f"{done.removed:,} files removed; every run and `shardmill verify` hold the corpus against the list")
     for folder in models:
         for path in trained_on(folder, done.releases):
-            console.print(f"trained on a release that had some of it: {path}", soft_wrap=True)
+            tell(f"trained on a release that had some of it: {path}")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from flows.commands.arguments import RootUrl, open_root
-from flows.commands.terminal import cell, console
+from flows.commands.terminal import cell, console, tell
 from schemas.config import UserError
 
 
@@ -63,7 +63,7 @@ def _print_answer(answer, most: int = 100) -> None:
         table.add_row(*map(cell, row))
     console.print(table)
     if answer.num_rows > most:
-        console.print(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
+        tell(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
 
 
 def urls(
@@ -94,7 +94,7 @@ def export_set(
     from pipelines.root import Root
 
     names = write(open_root(root), set_name, form, Root(folder if "://" in folder else str(Path(folder).resolve())))
-    console.print(f"wrote {len(names):,} files to {folder}", soft_wrap=True)
+    tell(f"wrote {len(names):,} files to {folder}")
 
 
 def report(
@@ -104,4 +104,4 @@ def report(
     """Write report.html anew: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
     from pipelines.report import write_report
 
-    console.print(f"wrote {write_report(open_root(root), seed)}", soft_wrap=True)
+    tell(f"wrote {write_report(open_root(root), seed)}")

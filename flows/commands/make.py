@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from flows.commands.arguments import Config, Engine, open_root
-from flows.commands.terminal import cell, console, say
+from flows.commands.terminal import cell, console, say, tell
 from schemas.config import UserError
 from schemas.templates import TEMPLATE_SOURCES, template
 
@@ -46,7 +46,7 @@ def plan(
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
     for path, partitions in planned.vanished:
-        console.print(f"[bold red]vanished[/] {path}: {len(partitions)} partitions go, with all that was made of them")
+        tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions go, with all that was made of them")
     table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
@@ -55,7 +55,7 @@ def plan(
     console.print(table)
     for asks in estimate(corpus, planned.stages):
         calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
-        console.print(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
+        tell(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
 
 
 def run(
@@ -77,12 +77,12 @@ def run(
             pass
         _run_flow(config, until, wait, engine)
     else:
-        console.print("everything is current: nothing to make")
+        tell("everything is current: nothing to make")
     _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
     ask = f"ask it: shardmill sql {corpus.root.url} 'from accounting'"
-    console.print(f"the corpus is {corpus.root.url}; {ask}", soft_wrap=True)
+    tell(f"the corpus is {corpus.root.url}; {ask}")
     if corpus.root.exists(REPORT):
-        console.print(f"look at it: {corpus.root.url_of(REPORT)}", soft_wrap=True)
+        tell(f"look at it: {corpus.root.url_of(REPORT)}")
 
 
 def retry(
@@ -107,12 +107,12 @@ def retry(
     found = {name: failed_partitions(corpus.root, name, condition) for name, condition in conditions.items()}
     chosen = {name: conditions[name] for name, partitions in found.items() if partitions}
     if not chosen:
-        console.print("no such row: nothing to make anew")
+        tell("no such row: nothing to make anew")
         return
     with hold(corpus.root, wait):
         pass
     for name in chosen:
-        console.print(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
+        tell(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
     _run_flow(config, None, wait, engine, chosen)
     _print_reports([report(corpus, name) for name in corpus.stages()])
 
@@ -165,7 +165,7 @@ def try_stage(
     console.print(table)
     counts = Counter(row["answer"] or row["reason"] for row in tried)
     said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    console.print(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")
+    tell(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")
 
 
 def check_endpoint(
@@ -182,9 +182,9 @@ def check_endpoint(
         raise UserError(f"{config}: endpoints: missing; add a table [endpoints.NAME]")
     for one in [name] if name else read.endpoints:
         endpoint = endpoint_of(read, "check-endpoint", one)
-        console.print(f"[bold]{one}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
+        tell(f"[bold]{one}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
         for what, well, found in look_at(endpoint):
-            console.print(f"  {what:<18} {'' if well else '[bold red]no[/] '}{cell(found)}", soft_wrap=True)
+            tell(f"  {what:<18} {'' if well else '[bold red]no[/] '}{cell(found)}")
 
 
 def schedule(

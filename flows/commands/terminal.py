@@ -1,6 +1,7 @@
 """What commands show, and how they say what went wrong."""
 
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +19,11 @@ def say(error: BaseException | None, code: int, line: str = "") -> int:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
     return code
+
+
+def tell(line: str, **how: Any) -> None:
+    """Shows a line as it is, however narrow the terminal: paths and commands in it can be copied."""
+    console.print(line, soft_wrap=True, **how)
 
 
 def cell(value: object) -> str:
