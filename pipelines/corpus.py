@@ -9,9 +9,9 @@ from pipelines.captions import rewrite_of
 from pipelines.catalog import create
 from pipelines.commit import Commit
 from pipelines.commits import read_commits
-from pipelines.consent import read_opt_outs
 from pipelines.duplicates import MarkDuplicates
 from pipelines.excluded import Excluded, find_excluded
+from pipelines.fetching.consent import read_opt_outs
 from pipelines.gates import FACTS, check_gates
 from pipelines.images import CopyImages
 from pipelines.instructions import Ask, check_instructions

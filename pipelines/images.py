@@ -14,8 +14,8 @@ from typing import Any
 import imagehash
 from PIL import ImageOps
 
-from pipelines.consent import OptOuts, refusal
-from pipelines.fetch import Answer, Ask, Bodies, fetcher
+from pipelines.fetching.consent import OptOuts, refusal
+from pipelines.fetching.fetch import Answer, Ask, Bodies, fetcher
 from pipelines.partition import PartitionStage, Rejected, read_payload
 from pipelines.root import Root
 from pipelines.sources import Source

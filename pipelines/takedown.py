@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.addresses import is_below
 from pipelines.cards import card_names, read_card, read_cards
 from pipelines.catalog import connect, files
 from pipelines.corpus import Corpus
+from pipelines.fetching.addresses import is_below
 from pipelines.hamming import distances
 from pipelines.ledger import runs
 from pipelines.parquet import parquet_bytes, read_rows

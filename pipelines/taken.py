@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from pipelines.addresses import is_below
 from pipelines.commit import Stage, digest, replace_rows
+from pipelines.fetching.addresses import is_below
 from pipelines.ledger import Ledger
 from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root, point

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.consent import OptOuts
-from pipelines.fetch import Answer, Ask, Bodies, Fetcher
+from pipelines.fetching.consent import OptOuts
+from pipelines.fetching.fetch import Answer, Ask, Bodies, Fetcher
 from schemas.config import FetchConfig
 
 QUICK = {"connect_seconds": 1.0, "read_seconds": 0.5, "deadline": 2.0, "allow_hosts": ("localhost",)}

@@ -6,7 +6,7 @@ import pytest
 from fetching import fetch
 from hostile_server import Hostile
 
-from pipelines.addresses import is_public
+from pipelines.fetching.addresses import is_public
 
 PRIVATE = {
     "127.0.0.1": "loopback", "127.255.0.9": "loopback", "0.0.0.0": "this host", "10.1.2.3": "private",
@@ -89,7 +89,7 @@ def answers_of(monkeypatch, *answers: list[str]) -> list[str]:
         asked.append(host)
         return [info for one in answers[min(len(asked), len(answers)) - 1] for info in real(one, *words, **options)]
 
-    monkeypatch.setattr("pipelines.addresses.socket.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("pipelines.fetching.addresses.socket.getaddrinfo", getaddrinfo)
     return asked
 
 
@@ -121,7 +121,7 @@ def test_of_mixed_addresses_only_public_ones_are_tried(server, monkeypatch):
 def test_the_address_is_checked_where_the_socket_is_opened(server, monkeypatch):
     """Even if looking up the name let it pass."""
     real = is_public
-    monkeypatch.setattr("pipelines.addresses.Resolver.resolve", let_all_pass)
+    monkeypatch.setattr("pipelines.fetching.addresses.Resolver.resolve", let_all_pass)
     assert real is is_public
     (answer,) = fetch([f"http://a.localhost:{server.port}/good/late"], allow_hosts=())
     assert answer.reason == "blocked_address" and not [path for path in server.asked() if "late" in path]

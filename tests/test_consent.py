@@ -5,7 +5,7 @@ from fetching import fetch
 from hostile_server import Hostile
 from yarl import URL
 
-from pipelines.consent import may_ask, read_opt_outs, refusal, robots_rules
+from pipelines.fetching.consent import may_ask, read_opt_outs, refusal, robots_rules
 from schemas.config import UserError
 
 TAGS = {

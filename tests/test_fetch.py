@@ -18,8 +18,8 @@ from fetching import CONTACT, fetch
 from hostile_server import Hostile, image
 
 from pipelines.catalog import query
-from pipelines.consent import OptOuts
-from pipelines.fetch import BLOCK, MANY, Ask, Bodies, Fetcher, Offline
+from pipelines.fetching.consent import OptOuts
+from pipelines.fetching.fetch import BLOCK, MANY, Ask, Bodies, Fetcher, Offline
 from pipelines.partition import read_payload
 from pipelines.verify import verify_root
 from schemas.config import FetchConfig
@@ -219,7 +219,7 @@ def test_a_machine_without_network_blames_no_server(server, monkeypatch):
     def no_answer(*_, **__):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr("pipelines.addresses.socket.getaddrinfo", no_answer)
+    monkeypatch.setattr("pipelines.fetching.addresses.socket.getaddrinfo", no_answer)
     urls = [f"http://host{n}.example/{k}" for n in range(MANY) for k in range(7)] + ["http://127.0.0.1/", "bad"]
     with pytest.raises(Offline, match="not one of 100 hosts could be reached"):
         fetch(urls, tries=2)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pipelines.hosts import FAILURES, REMEMBERED, Failed, Host, Hosts, Turns
+from pipelines.fetching.hosts import FAILURES, REMEMBERED, Failed, Host, Hosts, Turns
 
 
 def test_who_waits_longest_is_next_whoever_came_first():

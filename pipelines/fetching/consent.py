@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-from pipelines.addresses import is_below
 from pipelines.commit import digest
+from pipelines.fetching.addresses import is_below
 from schemas.config import UserError
 
 AGENT = "shardmill"  # the name by which headers and robots.txt speak to us

@@ -17,8 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from pipelines.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
-from pipelines.hosts import Failed
+from pipelines.fetching.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
+from pipelines.fetching.hosts import Failed
 from schemas.config import FetchConfig
 
 KEPT_OPEN = 2.0  # seconds that a connection waits for the next URL of its host
