@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.asking import IMAGE, AskingStage, Images, measured
 from pipelines.caption_rules import read_answer, weakness
-from pipelines.chat import Client
 from pipelines.commit import digest
-from pipelines.endpoints import Failed, endpoint_of, message
+from pipelines.models.asking import IMAGE, AskingStage, Images, measured
+from pipelines.models.chat import Client
+from pipelines.models.endpoints import Failed, endpoint_of, message
+from pipelines.models.prompts import filled, read_prompt
 from pipelines.partition import Rejected
-from pipelines.prompts import filled, read_prompt
 from schemas.arrow import Row
 from schemas.captions import CAPTIONS, GOOD, REASONS, TAKEN
 from schemas.config import CaptionsConfig, Config

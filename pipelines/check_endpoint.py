@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pipelines.asking import each
-from pipelines.chat import Client, client_of, loop
 from pipelines.claims import read_list, schema_of
-from pipelines.endpoints import Answer, Endpoint, Failed, image_part, message
-from pipelines.servers import mark_of, start, wait_for
+from pipelines.models.asking import each
+from pipelines.models.chat import Client, client_of, loop
+from pipelines.models.endpoints import Answer, Endpoint, Failed, image_part, message
+from pipelines.models.servers import mark_of, start, wait_for
 from pipelines.verdicts import CANDIDATES, probability
 
 SPEED = 5.0  # seconds for which its speed is measured, about

@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.asking import AskingStage, Images, measured
-from pipelines.chat import Client
 from pipelines.commit import digest
 from pipelines.divider import VERSION, divide
-from pipelines.endpoints import Answer, Failed, message
+from pipelines.models.asking import AskingStage, Images, measured
+from pipelines.models.chat import Client
+from pipelines.models.endpoints import Answer, Failed, message
+from pipelines.models.prompts import filled
 from pipelines.partition import Rejected, Unit
-from pipelines.prompts import filled
 from schemas.arrow import Row
 from schemas.claims import CLAIMS, REASONS, RETRYABLE, Claim
 from schemas.config import ClaimsConfig

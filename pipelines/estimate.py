@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pipelines.asking import AskingStage
 from pipelines.catalog import connect, files
 from pipelines.commit import Commit
 from pipelines.corpus import Corpus
+from pipelines.models.asking import AskingStage
 from pipelines.plan import StagePlan
 from pipelines.responses import Respond
 

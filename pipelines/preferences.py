@@ -1,9 +1,9 @@
 """The stages that ask for preferences, in order: responses, their claims, and verdicts on these."""
 
-from pipelines.asking import AskingStage
 from pipelines.claims import Divide
-from pipelines.endpoints import endpoint_of
-from pipelines.prompts import read_prompt
+from pipelines.models.asking import AskingStage
+from pipelines.models.endpoints import endpoint_of
+from pipelines.models.prompts import read_prompt
 from pipelines.responses import Respond
 from pipelines.verdicts import Judge
 from schemas.config import Config, UserError

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipelines.asking import IMAGE, AskingStage, Images, measured
-from pipelines.chat import Client
 from pipelines.commit import digest
-from pipelines.endpoints import message
+from pipelines.models.asking import IMAGE, AskingStage, Images, measured
+from pipelines.models.chat import Client
+from pipelines.models.endpoints import message
 from pipelines.partition import Unit, read_of
 from schemas.arrow import Row
 from schemas.config import ResponsesConfig

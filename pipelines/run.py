@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.asking import AskingStage
 from pipelines.cards import read_card
 from pipelines.catalog import build_catalog
 from pipelines.commit import file_of, old_rows
@@ -20,6 +19,8 @@ from pipelines.gates import GateFailed, facts, hold_gates
 from pipelines.job import StageFailed, run_work
 from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
+from pipelines.models.asking import AskingStage
+from pipelines.models.servers import closing_servers
 from pipelines.ocr_engines import prepare_engine
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import MakePartitions, PartitionStage
@@ -28,7 +29,6 @@ from pipelines.report import write_report
 from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point
 from pipelines.rows import Settlement, SplitSource, read_settled, replace, settle, write_settled
-from pipelines.servers import closing_servers
 from pipelines.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.step import CorpusStep
 from pipelines.taken import Taken, blank_partitions, read_taken, write_taken

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.asking import IMAGE, AskingStage, Images, measured
-from pipelines.chat import Client
 from pipelines.commit import digest
-from pipelines.endpoints import message
+from pipelines.models.asking import IMAGE, AskingStage, Images, measured
+from pipelines.models.chat import Client
+from pipelines.models.endpoints import message
+from pipelines.models.prompts import filled
 from pipelines.partition import Rejected, Unit
-from pipelines.prompts import filled
 from schemas.arrow import Row
 from schemas.verdicts import REASONS, RETRYABLE, VERDICTS, verdict_key
 

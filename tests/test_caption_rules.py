@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipelines.caption_rules import length_of, read_answer, weakness
-from pipelines.prompts import filled, packaged
+from pipelines.models.prompts import filled, packaged
 from schemas.captions import ANSWERS, VERDICTS
 from schemas.config import CaptionsConfig
 

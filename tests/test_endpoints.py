@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import pytest
 from scripted_server import Scripted
 
-from pipelines.asking import each
-from pipelines.chat import Client, client_of
-from pipelines.endpoints import Failed, endpoint_of, image_part, message, open_endpoint, weights_of
 from pipelines.job import Stopped
+from pipelines.models.asking import each
+from pipelines.models.chat import Client, client_of
+from pipelines.models.endpoints import Failed, endpoint_of, image_part, message, open_endpoint, weights_of
 from schemas.config import Config, EndpointConfig, UserError
 
 QUICK = {"tries": 3, "timeout": 60.0}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.asking import each
-from pipelines.chat import Client, client_of
 from pipelines.check_endpoint import picture
-from pipelines.endpoints import Failed, image_part, message, open_endpoint
+from pipelines.models.asking import each
+from pipelines.models.chat import Client, client_of
+from pipelines.models.endpoints import Failed, image_part, message, open_endpoint
+from pipelines.models.servers import serve, stop_servers
 from pipelines.root import Root
-from pipelines.servers import serve, stop_servers
 from pipelines.verdicts import CANDIDATES, probability
 from schemas.config import EndpointConfig
 

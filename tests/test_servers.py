@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from corpora import shardmill
 
-from pipelines.endpoints import Endpoint, open_endpoint
 from pipelines.job import Stopped
+from pipelines.models.endpoints import Endpoint, open_endpoint
+from pipelines.models.servers import mark_of, marked, running, serve, stop_servers
 from pipelines.root import Root
-from pipelines.servers import mark_of, marked, running, serve, stop_servers
 from schemas.config import EndpointConfig
 
 SCRIPTED = Path(__file__).parent / "scripted_server.py"
 PARENT = """
 import sys, time
-from pipelines.endpoints import open_endpoint
+from pipelines.models.endpoints import open_endpoint
 from pipelines.root import Root
-from pipelines.servers import serve
+from pipelines.models.servers import serve
 from schemas.config import EndpointConfig
 serve(open_endpoint("m", EndpointConfig(model="scripted", command=sys.argv[2])), Root(sys.argv[1]), "run")
 print("serving", flush=True)

@@ -40,7 +40,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_it_holds_every_module_and_prompt_and_nothing_else(wheel):
     files = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
-    there = {str(path.relative_to(PROJECT)) for path in [*files, *(PROJECT / "pipelines/prompts").glob("*.txt")]}
+    there = {str(path.relative_to(PROJECT)) for path in [*files, *(PROJECT / "pipelines/models/prompts").glob("*.txt")]}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == there
 
@@ -61,7 +61,7 @@ sys.path += {dependencies!r}
 for name in {names!r}:
     module = importlib.import_module(name)
     assert module.__file__.startswith({str(site)!r}), module.__file__
-from pipelines.prompts import packaged
+from pipelines.models.prompts import packaged
 assert all(packaged(name) for name in ("caption", "caption_image", "facts", "questions", "verdict"))
 print(len({names!r}))
 """

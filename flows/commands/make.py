@@ -174,7 +174,7 @@ def check_endpoint(
 ) -> None:
     """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
     from pipelines.check_endpoint import check_endpoint as look_at
-    from pipelines.endpoints import endpoint_of
+    from pipelines.models.endpoints import endpoint_of
     from schemas.config_file import read_config
 
     read = read_config(config)

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripted_server import Scripted
 
 from pipelines.chunks import write_chunk
-from pipelines.endpoints import open_endpoint
+from pipelines.models.endpoints import open_endpoint
+from pipelines.models.prompts import packaged
 from pipelines.partition import Unit, finished
-from pipelines.prompts import packaged
 from pipelines.root import Root
 from pipelines.verdicts import Judge
 from schemas.config import EndpointConfig

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from corpora import ONE_PROCESS, build, data_files, picture
 from scripted_server import Scripted
 
-from pipelines.asking import AskingStage
+from pipelines.models.asking import AskingStage
 from pipelines.root import Root
 from pipelines.verify import verify_root
 

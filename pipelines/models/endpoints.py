@@ -1,6 +1,6 @@
 """Models behind one door: every LLM and VLM is an OpenAI-compatible server that the configuration names.
 
-What an endpoint is, what decides of its answers, and what is said and heard; `pipelines.chat` asks.
+What an endpoint is, what decides of its answers, and what is said and heard; `pipelines.models.chat` asks.
 """
 
 import base64

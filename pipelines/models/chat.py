@@ -19,8 +19,8 @@ from functools import cache
 from json import JSONDecodeError
 from typing import Any
 
-from pipelines.endpoints import Answer, Endpoint, Failed
 from pipelines.job import Stopped
+from pipelines.models.endpoints import Answer, Endpoint, Failed
 
 SLOWEST = 60.0  # seconds between two tries; a server's own Retry-After may be longer
 LONGEST_REST = 600.0  # seconds that a server may ask to be left alone

@@ -1,6 +1,6 @@
 """Keeps a server: starts the command that standard input names, and ends it when standard input closes.
 
-So a server ends with the run that started it, by will or by death; see `pipelines.servers`.
+So a server ends with the run that started it, by will or by death; see `pipelines.models.servers`.
 """
 
 import ctypes

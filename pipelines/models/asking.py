@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
-from pipelines.chat import Client, client_of, loop
-from pipelines.endpoints import Answer, Endpoint, Failed, image_part
 from pipelines.job import Stopped
 from pipelines.ledger import Ledger
+from pipelines.models.chat import Client, client_of, loop
+from pipelines.models.endpoints import Answer, Endpoint, Failed, image_part
+from pipelines.models.servers import serve, stop_servers
 from pipelines.partition import PartitionStage, Rejected, Unit, made_from, read_payload
 from pipelines.root import Root
-from pipelines.servers import serve, stop_servers
 from schemas.arrow import Row
 from schemas.pictures import open_image
 
