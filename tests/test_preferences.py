@@ -18,9 +18,9 @@ from scripted_server import Scripted
 from pipelines.catalog import query
 from pipelines.commit import file_of
 from pipelines.corpus import open_corpus
-from pipelines.estimate import estimate
 from pipelines.parquet import read_rows
 from pipelines.plan import plan
+from pipelines.preflight.estimate import estimate
 from pipelines.root import Root
 from pipelines.verify import verify_root
 from schemas.views import STAGES

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.check_endpoint import picture
 from pipelines.models.asking import each
 from pipelines.models.chat import Client, client_of
 from pipelines.models.endpoints import Failed, image_part, message, open_endpoint
 from pipelines.models.servers import serve, stop_servers
+from pipelines.preflight.check_endpoint import picture
 from pipelines.root import Root
 from pipelines.verdicts import CANDIDATES, probability
 from schemas.config import EndpointConfig

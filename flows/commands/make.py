@@ -40,8 +40,8 @@ def plan(
 ) -> None:
     """Say what a run would make, and why. Writes nothing."""
     from pipelines.corpus import open_corpus
-    from pipelines.estimate import estimate
     from pipelines.plan import plan as plan_of
+    from pipelines.preflight.estimate import estimate
 
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
@@ -152,7 +152,7 @@ def try_stage(
 ) -> None:
     """Show what a model makes of some captions, before and after. Commits nothing; a run takes the answers over."""
     from pipelines.corpus import open_corpus
-    from pipelines.trial import try_captions
+    from pipelines.preflight.trial import try_captions
 
     if stage != "captions":
         raise UserError(f"try: no stage {stage!r} to be tried; there is captions")
@@ -173,8 +173,8 @@ def check_endpoint(
     name: Annotated[str | None, typer.Argument(help="Of a table [endpoints.NAME]; all of them if not given.")] = None,
 ) -> None:
     """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
-    from pipelines.check_endpoint import check_endpoint as look_at
     from pipelines.models.endpoints import endpoint_of
+    from pipelines.preflight.check_endpoint import check_endpoint as look_at
     from schemas.config_file import read_config
 
     read = read_config(config)
