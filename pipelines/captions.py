@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.caption_rules import read_answer, weakness
 from pipelines.commit import digest
+from pipelines.language.caption_rules import read_answer, weakness
 from pipelines.models.asking import IMAGE, AskingStage, Images, measured
 from pipelines.models.chat import Client
 from pipelines.models.endpoints import Failed, endpoint_of, message

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.commit import digest
-from pipelines.divider import VERSION, divide
+from pipelines.language.divider import VERSION, divide
 from pipelines.models.asking import AskingStage, Images, measured
 from pipelines.models.chat import Client
 from pipelines.models.endpoints import Answer, Failed, message

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipelines.caption_rules import length_of, read_answer, weakness
+from pipelines.language.caption_rules import length_of, read_answer, weakness
 from pipelines.models.prompts import filled, packaged
 from schemas.captions import ANSWERS, VERDICTS
 from schemas.config import CaptionsConfig
@@ -52,7 +52,7 @@ def test_a_caption_has_one_verdict(text, verdict):
 def test_every_verdict_and_every_answer_is_declared_and_documented():
     from pathlib import Path
 
-    here = Path(__file__).parents[1] / "pipelines"
+    here = Path(__file__).parents[1] / "pipelines/language"
     said = re.findall(r'return "([a-z_]+)"|else "([a-z_]+)"|or "([a-z_]+)"', (here / "caption_rules.py").read_text())
     words = {word for found in said for word in found if word}
     assert words <= {*VERDICTS, *ANSWERS}

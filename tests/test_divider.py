@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.divider import divide, sentences
+from pipelines.language.divider import divide, sentences
 from schemas.scene_claims import answer, check
 from schemas.scene_reader import parse
 from schemas.scenes import caption, imagine, questions

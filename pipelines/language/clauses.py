@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.english import (
+from pipelines.language.english import (
     AUXILIARIES,
     BE,
     COLOURS,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipelines.clauses import (
+from pipelines.language.clauses import (
     Unclear,
     Words,
     agreed,
@@ -30,7 +30,7 @@ from pipelines.clauses import (
     things_in,
     verb_at,
 )
-from pipelines.english import (
+from pipelines.language.english import (
     ALONE,
     AUXILIARIES,
     BE,
