@@ -16,10 +16,10 @@ from pipelines.gates import FACTS, check_gates
 from pipelines.images import CopyImages
 from pipelines.instructions import Ask, check_instructions
 from pipelines.ocr import ReadText
-from pipelines.ocr_engines import check_engine
 from pipelines.pairs import Pairs
 from pipelines.partition import PartitionStage
 from pipelines.preferences import preference_stages
+from pipelines.reading.engines import check_engine
 from pipelines.root import Root
 from pipelines.rows import Rows
 from pipelines.selection import Select, check_conditions

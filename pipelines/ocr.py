@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.ocr_engines import identity, open_engine
-from pipelines.ocr_verdict import verdict
 from pipelines.partition import PartitionStage, Rejected, read_payload
-from pipelines.reading_order import in_reading_order
+from pipelines.reading.engines import identity, open_engine
+from pipelines.reading.order import in_reading_order
+from pipelines.reading.verdict import verdict
 from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.config import OcrConfig

@@ -21,10 +21,10 @@ from pipelines.ledger import Ledger, runs
 from pipelines.lock import Busy, hold
 from pipelines.models.asking import AskingStage
 from pipelines.models.servers import closing_servers
-from pipelines.ocr_engines import prepare_engine
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import todo
+from pipelines.reading.engines import prepare_engine
 from pipelines.report import write_report
 from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point

@@ -16,8 +16,8 @@ from easyocr_weights import bars, write_weights
 from pipelines.catalog import query
 from pipelines.corpus import open_corpus
 from pipelines.job import StageFailed
-from pipelines.ocr_engines import identity, open_engine
 from pipelines.plan import plan
+from pipelines.reading.engines import identity, open_engine
 from pipelines.root import Root
 from pipelines.run import begin, run_stage
 from schemas.config import EasyOcrConfig, OcrConfig, UserError
@@ -204,7 +204,7 @@ def test_weights_at_a_url_are_refused(pictures, configure):
 
 
 def test_without_the_package_its_extra_is_named(pictures, configure, monkeypatch):
-    monkeypatch.setattr("pipelines.ocr_engines.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.reading.engines.find_spec", lambda name: None)
     mistaken("", 'ocr.engine: easyocr is not installed; install the extra "shardmill[easyocr]"', configure)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipelines.catalog import query
 from pipelines.ocr import ReadText, pixels
-from pipelines.ocr_engines import load_engine, open_engine
+from pipelines.reading.engines import load_engine, open_engine
 from schemas.config import OcrConfig
 from schemas.ocr import VERDICTS
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.ocr_verdict import confidence, mixes_scripts, script_of, verdict
+from pipelines.reading.verdict import confidence, mixes_scripts, script_of, verdict
 from schemas.config import OcrConfig
 from schemas.ocr import VERDICTS
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.reading_order import in_reading_order
+from pipelines.reading.order import in_reading_order
 
 
 def line(text: str, x: float, y: float, width: float, height: float = 20) -> dict:

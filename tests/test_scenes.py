@@ -365,7 +365,7 @@ def test_a_font_that_cannot_be_opened_is_named():
 @pytest.mark.slow
 def test_an_ocr_engine_reads_what_is_printed():
     from pipelines.ocr import pixels
-    from pipelines.ocr_engines import load_engine
+    from pipelines.reading.engines import load_engine
 
     engine, scenes = load_engine("rapidocr"), source(side=448, planted=0)
     printed = [(n, text["text"]) for n in range(60) if (text := scenes.scene(n)["printed"]) and text["text"].isascii()]

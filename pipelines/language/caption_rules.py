@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from pipelines.ocr_verdict import mixes_scripts, script_of
+from pipelines.reading.verdict import mixes_scripts, script_of
 from schemas.config import CaptionsConfig
 
 FILE = re.compile(r"[^\s/]+\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif|cr2|nef|raw)", re.I)

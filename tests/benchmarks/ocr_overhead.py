@@ -36,9 +36,9 @@ from memory import descendants
 from pipelines.corpus import open_corpus
 from pipelines.job import ONE_THREAD, Work, run_work
 from pipelines.ocr import pixels
-from pipelines.ocr_engines import load_engine
 from pipelines.parquet import read_rows
 from pipelines.partition import MakePartitions, read_payload
+from pipelines.reading.engines import load_engine
 from pipelines.run import begin, run_stage
 
 WORKERS = 2

@@ -29,7 +29,7 @@ from PIL import ImageFont
 
 from pipelines.job import ONE_THREAD
 from pipelines.ocr import ReadText, pixels
-from pipelines.ocr_engines import open_engine
+from pipelines.reading.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from schemas.config import OcrConfig, ScenesConfig
 from schemas.ocr import GOOD

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median, median_low
 from typing import NamedTuple
 
-from pipelines.ocr_verdict import scripts_of
+from pipelines.reading.verdict import scripts_of
 from schemas.ocr import OcrLine
 
 GUTTER = 0.75  # heights of a line: a narrower gap parts no columns
