@@ -25,7 +25,7 @@ from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import MakePartitions, PartitionStage
 from pipelines.plan import todo
 from pipelines.reading.engines import prepare_engine
-from pipelines.report import write_report
+from pipelines.reports.report import write_report
 from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point
 from pipelines.rows import Settlement, SplitSource, read_settled, replace, settle, write_settled

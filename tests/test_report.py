@@ -21,16 +21,16 @@ import pytest
 from corpora import ONE_PROCESS, build, data_files, picture, say, write_tar
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines import contact_sheet
 from pipelines.catalog import query
 from pipelines.commits import read_commits
-from pipelines.contact_sheet import boxes, thumbnail
 from pipelines.corpus import open_corpus
 from pipelines.gates import GateFailed
-from pipelines.report import REPORT, gather, look_at, write_report
-from pipelines.report_page import brief, is_link, visible
-from pipelines.report_page import page as render
-from pipelines.report_template import PAGE
+from pipelines.reports import contact_sheet
+from pipelines.reports.contact_sheet import boxes, thumbnail
+from pipelines.reports.page import brief, is_link, visible
+from pipelines.reports.page import page as render
+from pipelines.reports.report import REPORT, gather, look_at, write_report
+from pipelines.reports.template import PAGE
 from pipelines.root import Root
 from pipelines.stats import corpus_stats
 from pipelines.verify import REASONS, clean_root, verify_root
@@ -212,7 +212,7 @@ def test_of_a_large_corpus_some_partitions_are_looked_into_and_one_with_each_rea
         write_tar(folder / f"source/{n}.tar", range(100 * n, 100 * n + 3))
     root = build(folder / "my.toml")
     commits = {stage: read_commits(root, stage) for stage in ("rows", "images", "selection")}
-    with patch("pipelines.report.LOOK_AT", 5):
+    with patch("pipelines.reports.report.LOOK_AT", 5):
         looked = look_at(commits)
         report = gather(root)
         text = Page(write_and_read(root)).text

@@ -13,8 +13,8 @@ from test_report import ANYTHING, Page, read
 from pipelines.catalog import query
 from pipelines.commits import read_commits
 from pipelines.pairs import candidates, read_scores
-from pipelines.report import gather, write_report
-from pipelines.report_page import page as render
+from pipelines.reports.page import page as render
+from pipelines.reports.report import gather, write_report
 from pipelines.root import Root
 from pipelines.stats import share
 

@@ -102,6 +102,6 @@ def report(
     seed: Annotated[int, typer.Option(help="Another number shows other samples.")] = 0,
 ) -> None:
     """Write report.html anew: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
-    from pipelines.report import write_report
+    from pipelines.reports.report import write_report
 
     tell(f"wrote {write_report(open_root(root), seed)}")

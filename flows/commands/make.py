@@ -68,7 +68,7 @@ def run(
     from pipelines.corpus import open_corpus
     from pipelines.lock import hold
     from pipelines.plan import plan as plan_of
-    from pipelines.report import REPORT
+    from pipelines.reports.report import REPORT
     from pipelines.run import report
 
     corpus = open_corpus(config, engine)

@@ -38,7 +38,7 @@ HERE = Path(__file__).parents[2]
 REPORT = """
 import re, sys
 from flows.commands.arguments import open_root
-from pipelines.report import write_report
+from pipelines.reports.report import write_report
 write_report(open_root(sys.argv[1]))
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """

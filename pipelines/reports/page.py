@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from pipelines.report_preferences import SECTION
-from pipelines.report_template import PAGE, STYLE
+from pipelines.reports.preferences import SECTION
+from pipelines.reports.template import PAGE, STYLE
 from pipelines.stats import share
 
 BRIEF, LINES = 180, 6  # characters and lines of a text before it is folded
@@ -79,5 +79,5 @@ def _template() -> Any:
 
 
 def page(report: dict[str, Any]) -> str:
-    """The HTML of what `pipelines.report.gather` found."""
+    """The HTML of what `pipelines.reports.report.gather` found."""
     return _template().render(report).lstrip()

@@ -7,8 +7,8 @@ import duckdb
 
 from pipelines.catalog import Files, connect, files, stage_files
 from pipelines.commit import Commit
-from pipelines.contact_sheet import TEXT, cards, rows_of
-from pipelines.histograms import RATIO, WHOLE, histogram
+from pipelines.reports.contact_sheet import TEXT, cards, rows_of
+from pipelines.reports.histograms import RATIO, WHOLE, histogram
 from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.pairs import OF_PAIRS
@@ -86,7 +86,7 @@ def asked(root: Root, commits: Mapping[str, Mapping[int, Commit]], looked: set[i
 
 
 def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
-    """From responses to pairs: as `pipelines.report.funnel` has stages."""
+    """From responses to pairs: as `pipelines.reports.report.funnel` has stages."""
     why = connection.sql("SELECT why_not, count(*) FROM answers GROUP BY why_not ORDER BY 2 DESC, 1").fetchall()
     scored = sum(count for reason, count in why if reason is None)
     ((possible, equal, same),) = connection.execute(POSSIBLE, {"margin": margin}).fetchall()

@@ -15,17 +15,17 @@ from typing import Any
 
 import duckdb
 
-from pipelines import report_preferences
 from pipelines.cards import read_cards
 from pipelines.catalog import Files, connect, one_line, stage_files
 from pipelines.commit import Commit
 from pipelines.commits import read_commits
-from pipelines.contact_sheet import TEXT, cards, pick_left_out, pick_samples, rows_of
-from pipelines.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.ledger import Ledger, runs
 from pipelines.parquet import Corrupt
 from pipelines.partition import UPSTREAM
-from pipelines.report_page import page
+from pipelines.reports import preferences
+from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_samples, rows_of
+from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
+from pipelines.reports.page import page
 from pipelines.root import Root
 from pipelines.rows import read_settled, stages_of
 from pipelines.verify import REASONS
@@ -89,7 +89,7 @@ def preferred(root: Root, commits: Commits, looked: set[int], settled: set[int],
     ours = {stage: found for stage in stages_of(root) if stage not in CORPUS and (found := read_commits(root, stage))}
     if not ours:
         return None
-    found, note = attempt(lambda: report_preferences.asked(root, {**commits, **ours}, looked, seed))
+    found, note = attempt(lambda: preferences.asked(root, {**commits, **ours}, looked, seed))
     kept = sum(commit.kept for commit in ours.pop("pairs", {}).values())
     return {"funnel": funnel(ours, settled), "kept": kept, "note": note, **(found or {})}
 

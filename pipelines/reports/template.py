@@ -1,4 +1,4 @@
-"""How a report looks: its style and its template, for Jinja with everything escaped; see `pipelines.report_page`."""
+"""How a report looks: its style and its template, for Jinja with everything escaped; see `pipelines.reports.page`."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --sheet: #ffffff; --ink: #23262b; --soft: #6b6f76; --line: #e3dfd6;
