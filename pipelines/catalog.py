@@ -16,7 +16,7 @@ from pipelines.commit import file_of
 from pipelines.commits import is_partition
 from pipelines.parquet import Corrupt
 from pipelines.root import Root
-from pipelines.rows import stages_of
+from pipelines.settled import stages_of
 from schemas.config import UserError
 from schemas.views import LEDGER, literal, views
 

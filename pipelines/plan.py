@@ -9,7 +9,8 @@ from pipelines.commit import Commit, fingerprint_of
 from pipelines.commits import uncollected
 from pipelines.corpus import Commits, Corpus
 from pipelines.partition import PartitionStage
-from pipelines.rows import read_settled, settle
+from pipelines.rows import settle
+from pipelines.settled import read_settled
 from pipelines.shards import card_of, lay_out, shards_there
 from pipelines.step import CorpusStep
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,8 @@ from pipelines.reading.engines import prepare_engine
 from pipelines.reports.report import write_report
 from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point
-from pipelines.rows import Settlement, SplitSource, read_settled, replace, settle, write_settled
+from pipelines.rows import Settlement, SplitSource, settle
+from pipelines.settled import read_settled, write_settled
 from pipelines.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.step import CorpusStep
 from pipelines.taken import Taken, blank_partitions, read_taken, write_taken

@@ -6,7 +6,7 @@ from pipelines.cards import read_cards
 from pipelines.commits import read_commits
 from pipelines.ledger import runs
 from pipelines.root import Root
-from pipelines.rows import stages_of
+from pipelines.settled import stages_of
 
 Table = tuple[str, tuple[str, ...], list[tuple]]
 

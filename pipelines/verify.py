@@ -16,7 +16,7 @@ from pipelines.members import chosen
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
-from pipelines.rows import NOTES, SETTLED, read_settled, stages_of
+from pipelines.settled import NOTES, SETTLED, read_settled, stages_of
 from pipelines.step import NOTE
 from pipelines.taken_left import left_of
 from pipelines.tar import BLOCK, header

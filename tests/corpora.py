@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.corpus import open_corpus
 from pipelines.root import Root
-from pipelines.rows import Rows, Settled, read_rows_of
+from pipelines.rows import Rows, read_rows_of
 from pipelines.run import run
+from pipelines.settled import Settled
 from pipelines.sources import open_source
 from schemas.config import SOURCES
 from schemas.rows import REASONS

@@ -11,7 +11,8 @@ from pipelines.commit import bucket_of, key_of
 from pipelines.corpus import open_corpus
 from pipelines.plan import plan
 from pipelines.root import Root
-from pipelines.rows import json_of, read_settled, unicode
+from pipelines.rows import json_of, unicode
+from pipelines.settled import read_settled
 from pipelines.sources.source import object_of
 from pipelines.verify import verify_root
 

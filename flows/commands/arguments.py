@@ -17,7 +17,7 @@ RootUrl = Annotated[str, typer.Argument(metavar="ROOT", help="A corpus: its fold
 def open_root(url: str):
     """A root that is there. Raises `UserError` for a folder that is none."""
     from pipelines.root import Root
-    from pipelines.rows import SETTLED
+    from pipelines.settled import SETTLED
 
     root = Root(str(Path(url).resolve()) if "://" not in url else url)
     if not root.exists(SETTLED):

@@ -27,7 +27,7 @@ from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_sam
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from pipelines.root import Root
-from pipelines.rows import read_settled, stages_of
+from pipelines.settled import read_settled, stages_of
 from pipelines.verify import REASONS
 from schemas.arrow import Row
 from schemas.views import CORPUS, STAGES

@@ -30,7 +30,8 @@ from pipelines.corpus import Corpus, open_corpus
 from pipelines.parquet import parquet_bytes
 from pipelines.plan import plan
 from pipelines.root import Root
-from pipelines.rows import settle, write_settled
+from pipelines.rows import settle
+from pipelines.settled import write_settled
 from schemas.views import CORPUS as STAGES
 
 BARS = {"stage": 2.0, "accounting": 2.0, "yield_by_host": 2.0, "samples": 15.0, "plan": 10.0}

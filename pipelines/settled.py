@@ -1,0 +1,75 @@
+"""What `root.json` says: the files of the source, each with its partitions, and the stages that a corpus has."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from pipelines.root import Root, point
+from schemas.config import UserError
+from schemas.views import STAGES
+
+SETTLED = "root.json"
+BEFORE_SETTLED = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
+NOTES = "rows/split"  # one small file a range that was split, until root.json says so
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A source file and its partitions."""
+
+    path: str
+    first: int  # number of its first partition
+    buckets: int  # how many it has
+    split: str | None  # what the file and the stage were when it was split; None if it is not (yet, or any more)
+
+    @cached_property
+    def partitions(self) -> range:
+        return range(self.first, self.first + self.buckets)
+
+
+def read_settled(root: Root) -> list[Settled]:
+    """The source files that root.json knows, with what workers have noted since it was written."""
+    try:
+        files = [Settled(**file) for file in json.loads(root.read(SETTLED))["files"]]
+    except FileNotFoundError:
+        strangers = {*root.files(""), *root.folders("")} - BEFORE_SETTLED
+        if strangers:
+            raise UserError(
+                f"{root.url}: holds {min(strangers)} but no {SETTLED}: not a Shardmill root; choose another folder"
+            ) from None
+        return []
+    except NotADirectoryError:
+        raise UserError(f"{root.url}: is no folder; choose another") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root.url}/{SETTLED}: not a Shardmill root; choose another folder") from None
+    notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
+    for number, file in enumerate(files):
+        for split in {note["split"] for note in notes if note["first"] == file.first}:
+            done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
+            if done == file.buckets:
+                files[number] = replace(file, split=split)
+    return files
+
+
+def write_settled(root: Root, files: list[Settled], makes: list[str]) -> None:
+    """Writes root.json, after which the workers' notes are not needed any more. `makes`: the partition stages."""
+    data = json.dumps({"makes": makes, "files": [asdict(file) for file in files]}, indent=1).encode()
+    if not root.exists(SETTLED) or root.read(SETTLED) != data:
+        root.write(SETTLED, data)
+        point("rows:settled")
+    for name in root.files(NOTES):
+        root.remove(f"{NOTES}/{name}")
+    root.remove_folder(NOTES)
+
+
+def stages_of(root: Root) -> list[str]:
+    """The stages that a corpus has. One that was taken out of its configuration is none of them any more."""
+    try:
+        makes = json.loads(root.read(SETTLED))["makes"]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        makes = None
+    if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
+        raise UserError(f"{root.url}/{SETTLED}: is damaged, or of a newer Shardmill")
+    return ["rows", *(stage for stage in STAGES if stage in {*makes, "selection"})]
