@@ -21,6 +21,7 @@ from schemas.config import UserError
 from schemas.scene_lessons import conversation
 from schemas.scenes import imagine
 from schemas.training import TRAINING
+from training.checkpoint import latest
 from training.dpo import dpo_loss
 from training.layout import IGNORED
 from training.probe import QUERIES
@@ -269,6 +270,7 @@ rate = 1e-3
         ("rate = 1e-3", "rate = 1e-3\nanswers = 0", "stages.sft: learns nothing"),
         ("[[stages]]", "[[stages]", "not valid TOML"),
         ('set = "lessons"', "", "data.lessons.set: field required"),
+        ("[[stages]]", '[start]\ncheckpoint = "a"\nvision = "b"\n[[stages]]', "start: checkpoint and vision: either"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_said_in_one_line(tmp_path, before, after, said):
@@ -296,6 +298,41 @@ def test_a_run_of_another_recipe_is_refused(recipe, tmp_path):
     train(recipe({"name": "first"}), tmp_path, World())
     with pytest.raises(UserError, match="stands in stage first, which the recipe lacks; it has other"):
         train(recipe({"name": "other"}), tmp_path, World())
+
+
+def test_a_run_goes_on_with_no_other_samples(recipe, tmp_path):
+    train(recipe({}), tmp_path, World(), stop=1)
+    with pytest.raises(UserError, match="stands at step 1 of stage0, of other samples"):
+        train(recipe({"length": 700}), tmp_path, World())
+    train(recipe({}), tmp_path, World())
+    train(recipe({"length": 700}, {}), tmp_path, World())  # a stage that is done stays as it is
+
+
+def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
+    """An aligned model is one that was taught before: DPO begins at log 2, and of what the checkpoint says."""
+    (tmp_path / "taught").mkdir(), (tmp_path / "aligned").mkdir()
+    train(recipe({"steps": 2}), tmp_path / "taught", World())
+    checkpoint = latest(tmp_path / "taught")
+    train(
+        recipe({**PREFERENCE, "steps": 1, "rate": 1e-12}, start={"checkpoint": str(checkpoint)}),
+        tmp_path / "aligned",
+        World(),
+    )
+    for name, weight in weights(tmp_path / "taught").items():
+        torch.testing.assert_close(weights(tmp_path / "aligned")[name], weight, rtol=0, atol=1e-9)
+    state = json.loads((latest(tmp_path / "aligned") / "state.json").read_text())
+    assert [release.partition("@")[0] for release in state["releases"]] == ["lessons", "pairs"]
+
+
+def test_a_checkpoint_of_another_tokenizer_or_shape_is_refused(recipe, tmp_path):
+    train(recipe({"steps": 1}), tmp_path, World())
+    checkpoint = latest(tmp_path)
+    small_tokenizer(tmp_path / "other", ["another text"], 300)
+    (tmp_path / "shape.json").write_text(json.dumps(replace(SHAPE, queries=QUERIES + 1).as_dict()))
+    for more, said in (({"tokenizer": str(tmp_path / "other")}, "another tokenizer"),
+                       ({"shape": str(tmp_path / "shape.json")}, "another shape")):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            train(recipe({}, start={"checkpoint": str(checkpoint)}, **more), tmp_path / said, World())
 
 
 def test_every_matrix_of_a_hidden_layer_is_muons_and_all_else_adamws(recipe):
@@ -345,19 +382,21 @@ def test_references_are_computed_once_and_of_the_start_of_the_stage(recipe, tmp_
     whole.mkdir(), parts.mkdir()
     train(recipe(PREFERENCE), whole, World())
     train(recipe(PREFERENCE), parts, World(), stop=2)
-    before = json.loads((parts / "references-dpo.json").read_text())
+    (file,) = parts.glob("references-dpo-*.json")
+    before = json.loads(file.read_text())
     assert len(before) == 6 and all(len(one) == 2 for one in before.values())
     monkeypatch.setattr("training.dpo.log_probabilities", None)
     train(recipe(PREFERENCE), parts, World())
     assert files(parts) == files(whole)
-    assert json.loads((parts / "references-dpo.json").read_text()) == before
+    assert json.loads(file.read_text()) == before
 
 
 def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_path):
     """By transformers' own loss, an answer at a time, without padding."""
     one = recipe({**PREFERENCE, "steps": 1})
     train(one, tmp_path, World())
-    found = json.loads((tmp_path / "references-dpo.json").read_text())
+    (file,) = tmp_path.glob("references-dpo-*.json")
+    found = json.loads(file.read_text())
     torch.manual_seed(one.seed)
     from training.tokenizer import Tokenizer
 

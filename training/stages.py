@@ -3,6 +3,9 @@
 shape = "pico"                      # or the path of a shape.json
 tokenizer = "tokenizer"             # a folder with tokenizer.json
 
+[start]                             # if not from fresh weights; or vision, language: public ones, as downloaded
+checkpoint = "pico"
+
 [data.lessons]                      # a published shard set; stages mix them by name
 root = "corpus"
 set = "lessons"
@@ -32,6 +35,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Data(Table):
     root: Location
     set: str  # its name, or one release of it
+
+
+class Start(Table):
+    """Weights to begin with, each a folder with safetensors; what none of them has begins fresh."""
+
+    checkpoint: Location | None = None  # of this trainer, of the recipe's shape and tokenizer
+    vision: Location | None = None  # SigLIP's, as it is downloaded
+    language: Location | None = None  # Llama's
+    whole: Location | None = None  # MiniCPM-Llama3-V 2.5's
 
 
 class Stage(Table):
@@ -77,6 +89,7 @@ class Recipe(Table):
     data: dict[Name, Data] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     instructions: dict[str, str] = {}  # task -> what the user says in its samples
+    start: Start = Start()
     seed: int = 0
 
     def model_shape(self) -> Shape:
@@ -104,10 +117,15 @@ def read_recipe(path: str | Path) -> Recipe:
             raise UserError(f"{path}: stages.{stage.name}.sets: no data {unknown[0]}; add [data.{unknown[0]}]")
         if not stage.sets or not (stage.answers or stage.truth):
             raise UserError(f"{path}: stages.{stage.name}: learns nothing; give it sets, and a weight above 0")
+    named = recipe.start.model_dump(exclude_none=True)
+    if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
+        raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")
     here = path.resolve().parent
+    start = recipe.start.model_copy(update={name: _beside(here, one) for name, one in named.items()})
     data = {name: one.model_copy(update={"root": _beside(here, one.root)}) for name, one in recipe.data.items()}
     shape = recipe.shape if recipe.shape in SHAPES else _beside(here, recipe.shape)
-    return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": _beside(here, recipe.tokenizer)})
+    tokenizer = _beside(here, recipe.tokenizer)
+    return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": tokenizer, "start": start})
 
 
 def _beside(here: Path, path: str) -> str:

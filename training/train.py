@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from schemas.config import UserError
 from schemas.shards import Damaged
 from schemas.training import TrainingRow
-from training.checkpoint import latest, load_run, load_weights, read_tensors, save_run
+from training.checkpoint import MODEL, SHAPE, STATE, latest, load_run, load_weights, read_tensors, save_run
 from training.curve import draw, read_log, write_log
 from training.dpo import Pairs, dpo_loss, log_probabilities, references
 from training.layout import IGNORED
@@ -28,8 +28,10 @@ from training.model import VisionLanguageModel, blocks_of, document_mask
 from training.packs import PADDING
 from training.pixels import LEVELS
 from training.probe import Probe, Truths
+from training.public import load_public
 from training.samples import Recipe as Reading
 from training.samples import Slicing
+from training.shapes import read_shape
 from training.stages import Recipe, Stage, read_recipe
 from training.tokenizer import Tokenizer
 
@@ -75,9 +77,11 @@ def train(
     torch.manual_seed(recipe.seed)
     model, probe = start(recipe, tokenizer, device)
     stages, folder = list(recipe.stages), latest(run)
-    state = json.loads((folder / "state.json").read_text()) if folder else {"stage": stages[0].name, "step": 0}
     if folder:
-        load_weights(model, read_tensors(folder / "model.safetensors"), str(folder))
+        state = json.loads((folder / STATE).read_text())
+        load_weights(model, read_tensors(folder / MODEL), str(folder))
+    else:
+        state = {"stage": stages[0].name, "step": 0, "releases": begin(recipe, model, tokenizer)}
     if state["stage"] not in (names := [stage.name for stage in stages]):
         raise UserError(f"{run}: stands in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
     first = names.index(state["stage"])
@@ -88,6 +92,11 @@ def train(
     for stage in stages[first:]:
         step = state["step"] if stage.name == state["stage"] else 0
         samples = samples_of(recipe, stage, tokenizer, model, world)
+        if 0 < step < stage.steps and state["mixture"] != samples.identity:
+            raise UserError(
+                f"{run}: stands at step {step} of {stage.name}, of other samples than those of the recipe now; "
+                f"name the release it began with in [data], or begin another run"
+            )
         releases |= {shards.release for shards in samples.shards}
         optimizers = make_optimizers(stage, model, probe)
         if folder and (step or stage.name == state["stage"]):
@@ -152,6 +161,25 @@ def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[V
     return model.to(device), probe.to(device)
 
 
+def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> list[str]:
+    """Puts the weights that the recipe starts from in their places; returns the releases they were trained on.
+
+    Raises `UserError` if they are of another shape or tokenizer.
+    """
+    named = recipe.start.model_dump(exclude_none=True)
+    if not (checkpoint := named.pop("checkpoint", None)):
+        load_public(model, **named)
+        return []
+    folder = Path(checkpoint)
+    if read_shape(folder / SHAPE) != model.shape:
+        raise UserError(f'start.checkpoint: {folder} has another shape; say shape = "{folder / SHAPE}"')
+    if Tokenizer(folder).identity != tokenizer.identity:
+        raise UserError(f'start.checkpoint: {folder} learned with another tokenizer; say tokenizer = "{folder}"')
+    load_weights(model, read_tensors(folder / MODEL), str(folder))
+    state = folder / STATE
+    return json.loads(state.read_text()).get("releases", []) if state.exists() else []
+
+
 def samples_of(
     recipe: Recipe, stage: Stage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
 ) -> Mixture | Pairs:
@@ -176,7 +204,8 @@ class Learner:
         self.truths = Truths(samples.shards) if stage.truth else None
         self.references = {}
         if stage.beta:
-            file, turn = run / f"references-{stage.name}.json", (world.rank, world.ranks)
+            file = run / f"references-{stage.name}-{samples.identity[:12]}.json"
+            turn = (world.rank, world.ranks)
             self.references = references(file, samples, lambda b: self.tokens(b.to(world.device)), stage.micro, turn)
 
     def precision(self) -> torch.autocast:
