@@ -27,6 +27,7 @@ class Rewrite(AskingStage):
     after: tuple[str, ...] = field(kw_only=True, default=())  # stages whose losses are not looked at
 
     name = "captions"
+    version = 2
     schema = CAPTIONS
     reasons = REASONS
     retryable = frozenset(REASONS)

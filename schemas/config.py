@@ -231,7 +231,8 @@ class CaptionsConfig(Table):
     endpoint: str                                       # writes captions; may be a model of text alone
     rewrite: Literal["weak", "all"] = "weak"
     image: bool = False                                 # whether it is shown the image, or the alt text alone
-    prompt: Location | None = None                      # a file with {text}; the packaged one if not given
+    prompt: Location | None = None                      # a file with {text}; if it asks for no `Question:` and
+                                                        # `Answer:`, the whole answer is the caption
     temperature: float = Field(0.0, ge=0, le=2)
     max_tokens: int = Field(300, ge=1)                  # of an answer
     min_words: int = Field(4, ge=1)                     # a caption of fewer is weak; East Asian signs count half

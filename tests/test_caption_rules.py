@@ -93,8 +93,16 @@ def test_an_answer_is_taken_or_has_a_word_that_says_why_not(text, verdict):
 
 
 def test_what_is_taken_is_one_line_without_its_form():
-    said = read_answer(" Question: What\n is it?\nAnswer: A dog\n  on a bench.  ", "prompt", "dog", False, CONFIG)
+    formed = " Question: What\n is it?\nAnswer: A dog\n  on a bench.  "
+    said = read_answer(formed, packaged("caption"), "dog", False, CONFIG)
     assert said == {"question": "What is it?", "rewritten": "A dog on a bench.", "answer": "taken"}
+
+
+def test_a_prompt_that_asks_for_no_form_is_answered_by_the_caption():
+    prompt = "Rewrite this alt text so that it describes the image: {text}"
+    said = read_answer(" A dog\n lies on a bench. ", prompt, "dog", False, CONFIG)
+    assert said == {"question": None, "rewritten": "A dog lies on a bench.", "answer": "taken"}
+    assert read_answer("I cannot see any picture.", prompt, "dog", False, CONFIG)["answer"] == "refusal"
 
 
 def test_an_answer_that_ends_where_its_tokens_do_is_not_taken():

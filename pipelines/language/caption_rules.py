@@ -140,7 +140,14 @@ def is_fluent(text: str) -> bool:
 def read_answer(
     text: str, prompt: str, original: str | None, cut: bool, config: CaptionsConfig
 ) -> dict[str, str | None]:
-    """The question, what was rewritten, and whether it is taken: a word of `schemas.captions.ANSWERS`."""
+    """The question, what was rewritten, and whether it is taken: a word of `schemas.captions.ANSWERS`.
+
+    A prompt that asks for no question and answer is answered by the caption alone.
+    """
+    if not FORM.search(prompt):
+        answer = " ".join(text.split())
+        verdict = fault(answer, prompt, original, cut, config) or "taken"
+        return {"question": None, "rewritten": answer, "answer": verdict}
     found = FORM.fullmatch(text)
     if not found:
         return {"question": None, "rewritten": text.strip(), "answer": "refusal" if REFUSAL.search(text) else "no_form"}
