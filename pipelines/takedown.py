@@ -7,9 +7,10 @@ list is remembered first, so that it can be killed anywhere and run again.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -25,7 +26,7 @@ from pipelines.ledger import runs
 from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root, point
 from pipelines.run import StageReport, begin, run_stage
-from pipelines.taken import Taken, blank_partitions, hashed, read_taken, write_taken
+from pipelines.taken import PLAIN, Taken, blank_partitions, hashed, normal, read_taken, url_values, write_taken
 from pipelines.verify import garbage
 from schemas.config import UserError
 from schemas.ledger import CHANGES
@@ -38,6 +39,14 @@ KINDS = {
     "url": r"https?://\S+",
     "host": r"(\*\.)?([\w-]+\.)+[\w-]+",
 }
+
+
+class Line(NamedTuple):
+    """What one line of a list names."""
+
+    text: str
+    kind: str  # a field of `Taken`
+    values: frozenset[str]  # as they are remembered
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Takedown:
     rows: int  # that the list names
     others: int  # of the same bytes, or in a conversation with one of those
     near: list[Near]
+    nothing: list[Line]  # of the list, that named no row; remembered all the same
     stages: list[StageReport]
     releases: list[str]  # `train@3f2a9c81d04e` that had any of what was ever taken down; they are gone
     withdrawn: list[str]  # shard sets that had any of it, and are in the configuration no more; they are gone
@@ -63,10 +73,12 @@ class Takedown:
 
 
 def take_down(
-    corpus: Corpus, wanted: Taken, say: Callable[[str], None] = lambda what: None, wait: float = 0.0
+    corpus: Corpus, lines: Sequence[Line], say: Callable[[str], None] = lambda what: None, wait: float = 0.0
 ) -> Takedown:
     """Takes down what a list names, with what was taken down before. Gates hold nothing of it back."""
-    root = corpus.root
+    root, wanted = corpus.root, Taken()
+    for kind in {line.kind for line in lines}:
+        wanted |= Taken(**{kind: frozenset().union(*(line.values for line in lines if line.kind == kind))})
     corpus = replace(corpus, config=corpus.config.model_copy(update={"gates": {}}))
     with begin(corpus, wait) as ledger:
         say("looking for it")
@@ -82,16 +94,25 @@ def take_down(
         say("removing what is left")
         withdrawn = sets_with(root, taken)
         removed = remove_left(root, taken, withdrawn)
-        return Takedown(found.rows, found.others, found.near, stages, sorted(taken.release), sorted(withdrawn), removed)
+        return Takedown(
+            rows=found.rows,
+            others=found.others,
+            near=found.near,
+            nothing=[line for line in lines if line.values.isdisjoint(found.met)],
+            stages=stages,
+            releases=sorted(taken.release),
+            withdrawn=sorted(withdrawn),
+            removed=removed,
+        )
 
 
 # Lists
 
 
-def read_list(path: Path) -> Taken:
+def read_list(path: Path) -> list[Line]:
     """A list of URLs, hosts, keys and SHA-256s: a text with one a line, `#` begins a comment; or Parquet with columns
     of these names. Raises `UserError` for a line that is none of them."""
-    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    lines = []
     try:
         entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
@@ -100,15 +121,12 @@ def read_list(path: Path) -> Taken:
         if kind is None or not re.fullmatch(KINDS[kind], value, re.IGNORECASE):
             what = kind or "URL, host, key (16 hex digits) or SHA-256 (64)"
             raise UserError(f"{path}: {place}: {value[:70]!r} is no {what}")
-        found[kind].add(value if kind == "url" else value.lower().removeprefix("*."))
-    if not any(found.values()):
+        name = value.lower().removeprefix("*.")
+        values = {"url": url_values(value), "sha256": frozenset({hashed(name)})}.get(kind, frozenset({name}))
+        lines.append(Line(value, "image" if kind == "sha256" else kind, values))
+    if not lines:
         raise UserError(f"{path}: names nothing")
-    return Taken(
-        key=frozenset(found["key"]),
-        url=frozenset(map(hashed, found["url"])),
-        host=frozenset(found["host"]),
-        image=frozenset(map(hashed, found["sha256"])),
-    )
+    return lines
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str | None, str]]:
@@ -132,7 +150,9 @@ def _table(path: Path) -> Iterator[tuple[str, str | None, str]]:
 # Finding
 
 NAMED = """
-SELECT r.partition, r.key, r.part_of, coalesce(i.sha256, r.sha256) AS sha256, i.phash
+SELECT r.partition, r.key, r.part_of, coalesce(i.sha256, r.sha256) AS sha256, i.phash,
+    [r.key, r.host, sha256(r.url), sha256(i.sha256), sha256(r.sha256),
+     sha256(lower(regexp_extract(r.checksum, '^sha256:(.*)$', 1)))] AS known_by
 FROM rows r LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
 WHERE r.key IN (SELECT value FROM wanted WHERE kind = 'key')
    OR r.host IN (SELECT value FROM wanted WHERE kind = 'host')
@@ -162,6 +182,7 @@ class Found:
     partitions: set[int]
     near: list[Near]
     taken: Taken  # keys, images and releases
+    met: set[str]  # values of the list by which a row is named, gone or not
 
 
 def find(root: Root, wanted: Taken) -> Found:
@@ -169,6 +190,8 @@ def find(root: Root, wanted: Taken) -> Found:
     with connect(root, files(root)) as connection:
         hosts = connection.sql("SELECT DISTINCT host FROM rows WHERE host IS NOT NULL").fetchall()
         listed = [("host", host) for (host,) in hosts if wanted.host and is_below(host, wanted.host)]
+        spelled = _spelled_otherwise(connection, wanted) if wanted.url else {}
+        listed += [("url", value) for value in spelled]
         listed += [(kind, value) for kind in ("key", "url", "image") for value in getattr(wanted, kind)]
         columns = {name: pa.array([one[n] for one in listed], pa.string()) for n, name in enumerate(("kind", "value"))}
         connection.register("wanted", pa.table(columns))
@@ -180,6 +203,10 @@ def find(root: Root, wanted: Taken) -> Found:
         asked = connection.sql("SELECT key FROM instructions WHERE image IN (SELECT key FROM gone)").fetchall()
         images = connection.sql("SELECT DISTINCT sha256 FROM named WHERE sha256 IS NOT NULL").fetchall()
         near = list(_near(connection))
+        met = "SELECT DISTINCT value FROM wanted WHERE value IN (SELECT unnest(known_by) FROM named)"
+        met = {value for (value,) in connection.sql(met).fetchall()}
+    met |= {spelled[value] for value in met & spelled.keys()}
+    met |= {value for host in met & {host for (host,) in hosts} for value in _and_above(host)}
     taken = Taken(
         key=frozenset(key for _, key, _ in gone) | {key for (key,) in asked},
         image=frozenset(hashed(sha256) for (sha256,) in images),
@@ -190,7 +217,21 @@ def find(root: Root, wanted: Taken) -> Found:
         partitions={partition for partition, _, _ in gone},
         near=near,
         taken=taken._replace(release=frozenset(releases_with(root, taken | wanted))),
+        met=met,
     )
+
+
+def _spelled_otherwise(connection: duckdb.DuckDBPyConnection, wanted: Taken) -> dict[str, str]:
+    """Of URLs whose normal form a list names, their own hash -> that of the normal form."""
+    sql = f"SELECT url FROM rows WHERE url IS NOT NULL AND NOT regexp_full_match(url, '{PLAIN}')"
+    urls = (url for batch in connection.sql(sql).to_arrow_reader() for url in batch["url"].to_pylist())
+    return {hashed(url): value for url in urls if (value := hashed(normal(url))) in wanted.url}
+
+
+def _and_above(host: str) -> Iterator[str]:
+    """A host's name, and those of the domains it belongs to."""
+    parts = host.split(".")
+    return (".".join(parts[n:]) for n in range(len(parts)))
 
 
 def _near(connection: duckdb.DuckDBPyConnection) -> Iterator[Near]:

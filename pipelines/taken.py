@@ -1,11 +1,14 @@
 """What was taken down, remembered under the root, so that it never comes back from a source or a server."""
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
 from pipelines.commit import Stage, digest, replace_rows
 from pipelines.fetching.addresses import is_below
+from pipelines.fetching.client import url_of
+from pipelines.fetching.hosts import Failed
 from pipelines.ledger import Ledger
 from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.root import Root, point
@@ -14,6 +17,7 @@ from schemas.rows import ROWS
 from schemas.taken import REASON, TAKEN
 
 TAKEN_FILE = "takedown.parquet"
+PLAIN = r"https?://[a-z0-9.-]+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?"  # URLs that are their own normal form
 
 
 class Taken(NamedTuple):
@@ -35,7 +39,7 @@ class Taken(NamedTuple):
         return (
             row["key"] in self.key
             or row["part_of"] in self.key
-            or bool(url and self.url and hashed(url) in self.url)
+            or bool(url and self.url and not self.url.isdisjoint(url_values(url)))
             or bool(host and self.host and is_below(host, self.host))
             or self.has_image(row["sha256"])
             or (kind == "sha256" and self.has_image(checksum.lower()))
@@ -48,6 +52,21 @@ class Taken(NamedTuple):
     def has_image(self, digest: str | None) -> bool:
         """Whether bytes of this SHA-256 were taken down."""
         return bool(digest and self.image) and hashed(digest) in self.image
+
+
+def normal(url: str) -> str:
+    """A URL as the downloader asks for it: scheme and host in lower case, no default port, no fragment, no user."""
+    if re.fullmatch(PLAIN, url):
+        return url
+    try:
+        return str(url_of(url))
+    except Failed:
+        return url
+
+
+def url_values(url: str) -> frozenset[str]:
+    """What a URL is remembered and known again by: as it is written, and in its normal form."""
+    return frozenset({hashed(url), hashed(normal(url))})
 
 
 def hashed(text: str) -> str:

@@ -7,7 +7,7 @@ from schemas.arrow import arrow_schema
 
 class TakenRow(TypedDict):
     kind: str               # key, url, host, image, release
-    value: str              # of a URL its SHA-256, of an image the SHA-256 of its SHA-256 in hex, else as it is
+    value: str              # of a URL its SHA-256, and that of its normal form, of an image the SHA-256 of its SHA-256 in hex, else as it is
 
 
 TAKEN = arrow_schema(TakenRow)

@@ -49,16 +49,19 @@ def takedown(
     """Take images and all that was said of them out of a corpus, for good, and say what was trained on them."""
     from pipelines.corpus import open_corpus
     from pipelines.takedown import read_list, take_down, trained_on
-    from pipelines.taken import Taken
 
     corpus = open_corpus(config)
     open_root(corpus.root.url)
     for folder in models:
         if not folder.is_dir():
             raise UserError(f"--models: {folder}: no such folder")
-    named = read_list(wanted) if wanted else Taken()
-    done = take_down(corpus, named, lambda what: tell(what, style="dim"), wait)
+    lines = read_list(wanted) if wanted else []
+    done = take_down(corpus, lines, lambda what: tell(what, style="dim"), wait)
     tell(f"{done.rows:,} rows taken down, and {done.others:,} of the same bytes or conversations")
+    for one in done.nothing[:20]:
+        tell(f"named nothing here: {cell(one.text)}")
+    if len(done.nothing) > 20:
+        tell(f"named nothing here: {len(done.nothing) - 20:,} lines more")
     for one in done.near:
         line = f"near duplicate, {one.distance} bits apart, still there: {one.key} {cell(one.url)}"
         tell(line)
