@@ -1,6 +1,8 @@
 """The configuration: a table of its TOML file is a class here, with what each field means and may be."""
 
+import json
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -25,7 +27,17 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Location = Annotated[str, StringConstraints(min_length=1)]      # of this machine, or any fsspec URL
+def _is_place(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("place", "write a path without the character NUL")
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise PydanticCustomError("place", "begins with ~ and the name of no user here; write the folder") from None
+    return text
+
+
+Location = Annotated[str, StringConstraints(min_length=1), AfterValidator(_is_place)]  # a path, or any fsspec URL
 Rows = Annotated[int, Field(ge=1)]
 Objects = Annotated[int, Field(ge=1, le=9)]
 Print = Annotated[float, Field(ge=0.05, le=0.3)]
@@ -80,7 +92,7 @@ class ScenesConfig(Table):
     planted: float = Field(0.08, ge=0, le=1)    # share of pictures that are duplicates or broken
     questions: int = Field(0, ge=0)         # in a conversation about each picture; 0 for no conversations
     quiz: bool = False                      # whether the questions are those alone that a word or two answer
-    fonts: tuple[str, ...] = ()             # font files beside Pillow's own, for words in other scripts
+    fonts: tuple[Location, ...] = ()        # font files beside Pillow's own, for words in other scripts
     objects: tuple[Objects, Objects] = (1, 4)   # fewest and most in a picture; six with text, nine without
     grounds: tuple[GroundColour, ...] = Field(tuple(GROUNDS), min_length=1)
     printed: float = Field(0.6, ge=0, le=1)     # share of pictures with text
@@ -142,7 +154,7 @@ class DuplicatesConfig(Table):
 
 class EasyOcrConfig(Table):
     languages: tuple[str, ...] = Field(("en",), min_length=1)   # EasyOCR's own codes
-    models: str = Field("easyocr-models", min_length=1)         # folder of its weights
+    models: Location = "easyocr-models"                         # folder of its weights
     download: bool = False                                      # fetch weights that are missing when a run begins
     gpu: bool = False
 
@@ -171,7 +183,7 @@ def _is_env(name: str) -> str:
 class EndpointConfig(Table):
     """An OpenAI-compatible server: one that runs, or a command that starts one."""
 
-    model: str = Field(min_length=1)                    # as the server calls it, or a local checkpoint
+    model: Location                                     # as the server calls it, or a local checkpoint
     revision: str | None = None                         # of the model; of a local checkpoint, the hash of its weights
     url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one, or several that serve the same
     command: str | None = None                          # with {model} and {port}: is started, waited for and stopped
@@ -189,6 +201,15 @@ class EndpointConfig(Table):
     @classmethod
     def _several(cls, url: Any) -> Any:
         return (url,) if isinstance(url, str) else url
+
+    @field_validator("extra")
+    @classmethod
+    def _is_json(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError):
+            raise PydanticCustomError("json", "write what JSON can hold: no dates, no inf, no nan") from None
+        return extra
 
     @field_validator("command")
     @classmethod
@@ -272,7 +293,7 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 class Config(Table):
-    root: str = Field(min_length=1)
+    root: Location
     source: SourceConfig = Field(discriminator="kind")
     images: ImagesConfig = ImagesConfig()
     fetch: FetchConfig | None = None                    # without it, no URL is asked for

@@ -1,4 +1,7 @@
-"""What was taken down, in `takedown.parquet` under the root. Nothing in it says what was shown or told."""
+"""What was taken down, in `takedown.parquet` under the root. Nothing in it says what was shown or told.
+
+A URL is there twice if its normal form is another: as it was written, and as the downloader asks for it.
+"""
 
 from typing import TypedDict
 
@@ -7,7 +10,7 @@ from schemas.arrow import arrow_schema
 
 class TakenRow(TypedDict):
     kind: str               # key, url, host, image, release
-    value: str              # of a URL its SHA-256, and that of its normal form, of an image the SHA-256 of its SHA-256 in hex, else as it is
+    value: str              # of a URL its SHA-256, of an image the SHA-256 of its SHA-256 in hex, else as it is
 
 
 TAKEN = arrow_schema(TakenRow)

@@ -42,6 +42,10 @@ def at(path: str) -> str:
     return GOOD.replace('"corpus"', f'"{path}"')
 
 
+def endpoint(more: str) -> str:
+    return f'{GOOD}[endpoints.a]\nmodel = "m"\nurl = "http://127.0.0.1:9"\n{more}'
+
+
 STEAL = "true); copy (select 1) to 'stolen.csv'; select (true"
 
 # What is in the file, and what must stand in the answer: the place, and the fix.
@@ -116,6 +120,36 @@ MISTAKES = {
     "a root that is the source": (at("source"), "root: lies in source.path"),
     "a root within the source": (at("source/corpus"), "root: lies in source.path"),
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
+    "a date for a server": (
+        endpoint("extra = {d = 2020-01-01}"),
+        "endpoints.a.extra: write what JSON can hold: no dates",
+    ),
+    "no number for a server": (
+        endpoint("extra = {d = {e = [inf]}}"),
+        "endpoints.a.extra: write what JSON can hold: no d",
+    ),
+    "a source path with NUL": (
+        source("a\\u0000b"),
+        "source.path: write a path without the character NUL, not 'a\\x00b'",
+    ),
+    "a list with NUL": (
+        GOOD + '[duplicates]\nexclude = ["a\\u0000b"]',
+        "duplicates.exclude.0: write a path without the character NUL",
+    ),
+    "the root of nobody": (
+        at("~nobodyx/r"),
+        "root: begins with ~ and the name of no user here; write the folder, not ",
+    ),
+    "the source of nobody": (source("~nobodyx/r"), "source.path: begins with ~ and the name of no user here"),
+    "a model of nobody": (
+        GOOD + '[endpoints.a]\nmodel = "~nobodyx/m"',
+        "endpoints.a.model: begins with ~ and the name",
+    ),
+    "weights of nobody": (GOOD + '[ocr.easyocr]\nmodels = "~nobodyx/m"', "ocr.easyocr.models: begins with ~ and the "),
+    "a font of nobody": (
+        'root = "corpus"\n[source]\nkind = "scenes"\nfonts = ["~nobodyx/a.ttf"]',
+        "source.fonts.0: begins with ~ and the name of no user here",
+    ),
 }
 
 
