@@ -233,8 +233,14 @@ class SetConfig(Table):
     samples_per_shard: int = Field(1000, ge=1)
 
 
+def _asks(question: str) -> str:
+    if not question.strip():
+        raise PydanticCustomError("question", "is blank; write a question, or leave it out")
+    return question
+
+
 class InstructionsConfig(Table):
-    questions: tuple[str, ...] = ()                     # asked of images of which the source asks nothing
+    questions: tuple[Annotated[str, AfterValidator(_asks)], ...] = ()   # of images of which the source asks nothing
     per_image: int = Field(1, ge=1)                     # so many of them, by hash(seed, image)
     where: str = "true"                                 # of which images: SQL over the columns of the view `samples`
     weight: float = Field(1.0, gt=0, le=1)              # share of those that are asked of, by hash(seed, image)
@@ -282,6 +288,13 @@ class ClaimsConfig(Table):
 class VerdictsConfig(Table):
     labelers: tuple[str, ...] = Field(min_length=1)     # endpoints; each judges every claim
     prompt: Location | None = None                      # a file with {question}; the packaged one if not given
+
+    @field_validator("labelers")
+    @classmethod
+    def _each_once(cls, labelers: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*labelers}) < len(labelers):
+            raise PydanticCustomError("labelers", "name each labeler once; asked twice, it says the same")
+        return labelers
 
 
 class BeamConfig(Table):

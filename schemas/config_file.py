@@ -3,6 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,13 +40,15 @@ def read_config(path: str | Path) -> Config:
     try:
         config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `shardmill init {path}` writes one") from None
+        raise UserError(f"{path}: no such file; `shardmill init {quote(str(path))}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
+    if wrong := _lacks(config):
+        raise UserError(f"{path}: {wrong}")
     here = path.resolve().parent
     source, root = _source_beside(here, config.source), _beside(here, config.root)
     below = getattr(source, "path", None)
@@ -66,6 +69,16 @@ def read_config(path: str | Path) -> Config:
     return config.model_copy(
         update={"root": root, "source": source, "fetch": fetch, "duplicates": duplicates, "ocr": ocr}
     )
+
+
+def _lacks(config: Config) -> str | None:
+    """The first setting that comes to nothing without another."""
+    if config.verdicts and not config.responses:
+        return "verdicts: there is nothing to judge without the table [responses]; add it, or leave [verdicts] out"
+    if config.responses and not config.instructions.questions and isinstance(config.source, ScenesConfig):
+        return "instructions.questions: missing; scenes ask none themselves, and [responses] would be to nothing"
+    read = [name for name, one in config.sets.items() if one.task == "ocr" and not config.ocr]
+    return f"sets.{read[0]}: no text is read without the table [ocr]; add it" if read else None
 
 
 def _models_beside(here: Path, config: Config) -> Config:

@@ -120,6 +120,20 @@ MISTAKES = {
     "a root that is the source": (at("source"), "root: lies in source.path"),
     "a root within the source": (at("source/corpus"), "root: lies in source.path"),
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
+    "verdicts without responses": (
+        GOOD + '[verdicts]\nlabelers = ["a"]',
+        "verdicts: there is nothing to judge without the table [responses]; add it",
+    ),
+    "a labeler twice": (GOOD + '[verdicts]\nlabelers = ["a", "b", "a"]', "verdicts.labelers: name each labeler once"),
+    "a blank question": (GOOD + '[instructions]\nquestions = ["What?", " "]', "instructions.questions.1: is blank; "),
+    "responses to no questions": (
+        'root = "corpus"\n[source]\nkind = "scenes"\n[responses]\nendpoint = "a"',
+        "instructions.questions: missing; scenes ask none themselves",
+    ),
+    "texts that are not read": (
+        GOOD + '[sets.read]\ntask = "ocr"',
+        "sets.read: no text is read without the table [ocr]; add it",
+    ),
     "a date for a server": (
         endpoint("extra = {d = 2020-01-01}"),
         "endpoints.a.extra: write what JSON can hold: no dates",
