@@ -113,6 +113,15 @@ def test_run_has_nothing_to_do_when_all_is_current(folder):
     assert data_files(folder) == before
 
 
+def test_a_command_in_a_hint_can_be_copied_though_a_path_has_spaces(folder, tmp_path):
+    spaced = tmp_path / "two words"
+    shutil.copytree(folder, spaced, ignore=shutil.ignore_patterns("two words"))
+    said = say("run", spaced / "my.toml")
+    assert f"shardmill sql '{spaced}/corpus' 'from accounting'" in said.out, said
+    assert f"`shardmill init '{spaced}/no.toml'` writes one" in say("plan", spaced / "no.toml").err
+    assert say("init", spaced / "no.toml").out.endswith(f"shardmill plan '{spaced}/no.toml'\n")
+
+
 def test_stats_shows_stages_sets_and_runs(folder):
     said = say("stats", folder / "corpus")
     assert said.code == 0

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -30,7 +31,7 @@ def init(
         raise UserError(f"{config.parent}: no such folder; make it first") from None
     except OSError as error:
         raise UserError(f"{config}: cannot be written: {error.strerror}") from None
-    print(f"wrote {config}; look it through, then: shardmill plan {config}")
+    print(f"wrote {config}; look it through, then: shardmill plan {quote(str(config))}")
 
 
 def plan(
@@ -79,7 +80,7 @@ def run(
     else:
         tell("everything is current: nothing to make")
     _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
-    ask = f"ask it: shardmill sql {corpus.root.url} 'from accounting'"
+    ask = f"ask it: shardmill sql {quote(corpus.root.url)} 'from accounting'"
     tell(f"the corpus is {corpus.root.url}; {ask}")
     if corpus.root.exists(REPORT):
         tell(f"look at it: {corpus.root.url_of(REPORT)}")
