@@ -191,6 +191,33 @@ def test_the_smallest_kinds_ask_for_it(checkpoint, tmp_path, importance):
 # Mistakes
 
 
+def test_a_folder_that_cannot_be_written_or_holds_another_export_is_refused(checkpoint, tmp_path):
+    (tmp_path / "afile").write_text("mine")
+    for out in ("afile", "afile/below"):
+        said = say("export", checkpoint, tmp_path / out)
+        assert said.code == 2 and "choose another" in said.err and said.err.count("\n") == 1, said
+    phone = tmp_path / "my phone"
+    said = say("export", checkpoint, phone, "--quant", "F16")
+    assert said.code == 0 and f"verify-gguf '{phone}' --checkpoint " in said.out
+    before = {file.name: file.read_bytes() for file in phone.iterdir()}
+    said = say("export", checkpoint, phone, "--quant", "Q8_0", "--calibrate", "/nowhere", "train")
+    assert (
+        said.err == f"shardmill: {phone}: holds model-F16.gguf of another export; choose another folder, or remove it\n"
+    )
+    assert (said.code, {file.name: file.read_bytes() for file in phone.iterdir()}) == (2, before)
+    assert say("export", checkpoint, phone, "--quant", "F16").code == 0
+
+
+@pytest.mark.parametrize("words", [["export", "none", "out"], ["verify-gguf", "out", "--checkpoint", "none"]])
+def test_what_is_no_checkpoint_is_told_what_one_is(tmp_path, words):
+    for name in ("model.gguf", "mmproj.gguf") if "verify-gguf" in words else ():
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"")
+    said = say(*(tmp_path / word if word in ("none", "out") else word for word in words))
+    assert said.code == 2 and said.err.count("\n") == 1
+    assert "none: is no checkpoint, it has no shape.json; name a folder that `python -m training.checkpoint" in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -26,12 +26,10 @@ from torch import nn
 from schemas.config import UserError
 from training.curve import CURVE, LOG
 from training.model import VisionLanguageModel
-from training.shapes import read_shape
+from training.shapes import SHAPE, read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
-MODEL, SHAPE, OPTIMIZER, STATE, LATEST = (
-    "model.safetensors", "shape.json", "optimizer.safetensors", "state.json", "latest.json",
-)  # fmt: skip
+MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
 
 
 def save_model(
@@ -56,8 +54,8 @@ def save_model(
 def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
     """A model in float32 and its tokenizer. Raises `UserError` if the folder is no model's."""
     folder = Path(folder)
+    model = VisionLanguageModel(read_checkpoint_shape(folder))
     tokenizer = Tokenizer(folder)
-    model = VisionLanguageModel(read_shape(folder / SHAPE))
     load_weights(model, read_tensors(folder / MODEL), str(folder / MODEL))
     return model.to(device).eval(), tokenizer
 

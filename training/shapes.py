@@ -17,6 +17,7 @@ from schemas.config import UserError
 HEAD = 128  # channels of a head of the resampler: fixed in llama.cpp
 BUCKETS = 70  # positions a side that llama.cpp sorts patches into
 BLOCK = 256  # weights that K-quants store together
+SHAPE = "shape.json"  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ def read_shape(path: str | Path) -> Shape:
         return shape_of(json.loads(Path(path).read_text("utf-8")))
     except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def read_checkpoint_shape(folder: Path) -> Shape:
+    """The shape of a checkpoint. Raises `UserError`, also for a folder that is none."""
+    if not (folder / SHAPE).is_file():
+        raise UserError(
+            f"{folder}: is no checkpoint, it has no {SHAPE}; name a folder that `python -m training.checkpoint RUN OUT`"
+            " wrote of a run of training.train, or a step's folder in RUN"
+        )
+    return read_shape(folder / SHAPE)
 
 
 def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:

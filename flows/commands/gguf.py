@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
+from shlex import join
 from typing import Annotated
 
 import typer
@@ -26,13 +27,15 @@ def export(
     """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
     with _extra("gguf"):
         from training.gguf.export import export as write
+        from training.gguf.export import names_in
         from training.gguf.imatrix import calibrate as look
 
+    names_in(out, quant, mmproj)  # or say at once that it cannot be written
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
         tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
-    tell(f"is it right? shardmill verify-gguf {out} --checkpoint {checkpoint}")
+    tell(f"is it right? {join(['shardmill', 'verify-gguf', str(out), '--checkpoint', str(checkpoint)])}")
 
 
 def verify_gguf(

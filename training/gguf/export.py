@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 
 from schemas.config import UserError
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
-from training.shapes import read_shape
+from training.shapes import read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
-WEIGHTS, SHAPE, STATE, CARD = "model.safetensors", "shape.json", "state.json", "card.json"
+WEIGHTS, STATE, CARD = "model.safetensors", "state.json", "card.json"
 WHOLE = {"F32": Type.F32, "F16": Type.F16}  # what is written as it is, without llama.cpp's quantiser
 VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
 
@@ -41,19 +41,18 @@ def export(
     """Writes the files and returns the card.
 
     `imatrix` says how much each column of a weight matters, see `training.gguf.imatrix`; `calibration` is what the card
-    says of it. Raises `UserError` for a folder that is no checkpoint, and for a quantisation that there is not.
+    says of it. Raises `UserError` for a folder that is no checkpoint, and for what `names_in` does.
     """
-    from training.gguf.quantise import FTYPES, quantise
+    from training.gguf.quantise import quantise
 
     checkpoint, begun = Path(checkpoint), time.perf_counter()
-    if quant not in WHOLE and quant not in FTYPES:
-        raise UserError(f"--quant: no {quant!r}; there are {', '.join([*WHOLE, *FTYPES])}")
-    if vision not in VISION:
-        raise UserError(f"--mmproj: no {vision!r}; there are {', '.join(VISION)}")
-    shape, tokenizer = read_shape(checkpoint / SHAPE), Tokenizer(checkpoint)
+    language, mmproj = names_in(out, quant, vision)
+    shape, tokenizer = read_checkpoint_shape(checkpoint), Tokenizer(checkpoint)
     weights = Weights(checkpoint / WEIGHTS)
-    out.mkdir(parents=True, exist_ok=True)
-    language, mmproj = out / f"model-{quant}.gguf", out / f"mmproj-model-{vision}.gguf"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder: {error.strerror}; choose another") from None
 
     sees, new = list(vision_tensors(shape)), _beside(mmproj)
     general = {"general.name": checkpoint.resolve().name, "general.type": "mmproj"}
@@ -84,6 +83,23 @@ def export(
     }  # fmt: skip
     write_card(out, card)
     return card
+
+
+def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
+    """The files that an export writes: the language model, and the mmproj. Raises `UserError` for a quantisation that
+    there is not, and for a folder that holds another export, or is none: llama.cpp is given one file of each."""
+    from training.gguf.quantise import FTYPES
+
+    if quant not in WHOLE and quant not in FTYPES:
+        raise UserError(f"--quant: no {quant!r}; there are {', '.join([*WHOLE, *FTYPES])}")
+    if vision not in VISION:
+        raise UserError(f"--mmproj: no {vision!r}; there are {', '.join(VISION)}")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is no folder; choose another")
+    names = out / f"model-{quant}.gguf", out / f"mmproj-model-{vision}.gguf"
+    if others := sorted({*out.glob("*.gguf")} - {*names}):
+        raise UserError(f"{out}: holds {others[0].name} of another export; choose another folder, or remove it")
+    return names
 
 
 class Weights:
