@@ -21,6 +21,7 @@ from schemas.config import UserError
 from schemas.views import LEDGER, literal, views
 
 CATALOG = "catalog.duckdb"
+QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
 Files = str | list[str] | None  # a glob, names, or none
 
@@ -100,7 +101,7 @@ def query(root: Root, sql: str) -> pa.Table:
         with connect(root, files(root)) as connection:
             connection.execute("SET autoinstall_known_extensions = false")
             asked = connection.extract_statements(sql)
-            if len(asked) != 1 or asked[0].type != duckdb.StatementType.SELECT:
+            if len(asked) != 1 or asked[0].type not in QUESTIONS:
                 raise UserError("sql: that is no question; the catalog holds views only, ask with one SELECT")
             return connection.sql(asked[0]).to_arrow_table()
     except duckdb.Error as error:
