@@ -1,11 +1,12 @@
 """Deployments: the flow on a schedule, carried out by a Prefect worker."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL
 
@@ -26,11 +27,8 @@ def schedule(config: Path, cron: str, pool: str) -> str:
     if not (url := PREFECT_API_URL.value()):
         raise UserError("schedule: no Prefect server; start one with `prefect server start` and set PREFECT_API_URL")
     check_server(url)
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made before, or now by a worker
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     deployment = build_corpus.to_deployment(
         name=config.stem, schedule=when, parameters={"config": str(config.resolve())}, concurrency_limit=1,
         work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH,
