@@ -19,8 +19,8 @@ def verify(root: RootUrl) -> None:
         tell(f"[bold red]wrong[/] {cell(problem)}", highlight=False)
     if found.garbage:
         tell(f"{len(found.garbage)} files are named by no commit; `shardmill clean` removes them")
-    tell(f"{found.rows:,} rows, {found.bytes / 1e6:,.1f} MB of images, {found.samples:,} samples: "
-                  + (f"{len(found.problems)} problems" if found.problems else "all is well"))  # fmt: skip
+    verdict = f"{len(found.problems)} problems" if found.problems else "all is well"
+    tell(f"{found.rows:,} rows, {found.bytes / 1e6:,.1f} MB of images, {found.samples:,} samples: {verdict}")
     if found.problems:
         raise typer.Exit(1)
 
@@ -63,8 +63,7 @@ def takedown(
     if len(done.nothing) > 20:
         tell(f"named nothing here: {len(done.nothing) - 20:,} lines more")
     for one in done.near:
-        line = f"near duplicate, {one.distance} bits apart, still there: {one.key} {cell(one.url)}"
-        tell(line)
+        tell(f"near duplicate, {one.distance} bits apart, still there: {one.key} {cell(one.url)}")
     for stage in done.stages:
         if stage.made:
             what = "shards" if stage.stage == "shards" else "partitions"

@@ -80,8 +80,7 @@ def run(
     else:
         tell("everything is current: nothing to make")
     _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
-    ask = f"ask it: shardmill sql {quote(corpus.root.url)} 'from accounting'"
-    tell(f"the corpus is {corpus.root.url}; {ask}")
+    tell(f"the corpus is {corpus.root.url}; ask it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):
         tell(f"look at it: {corpus.root.url_of(REPORT)}")
 
