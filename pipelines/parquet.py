@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.root import Root
 from schemas.arrow import Row, to_table
 
 FOOTER = b"shardmill"  # the footer's key under which a file says what it was made from
+ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
 
 
 class Corrupt(Exception):
@@ -19,12 +21,40 @@ class Corrupt(Exception):
 
 def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, footer: str | None = None) -> bytes:
     """A whole Parquet file. Raises `TypeError` for a row that does not fit the schema."""
-    table, buffer = to_table(rows, schema), io.BytesIO()
-    with pq.ParquetWriter(buffer, schema, compression="zstd", store_schema=False, write_page_checksum=True) as writer:
+    return table_bytes(to_table(rows, schema), footer)
+
+
+def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
+    """A whole Parquet file of a table whose columns have no nulls where its schema allows none."""
+    encodings = {field.name: ONE_BY_ONE for field in table.schema if _seldom_repeats(table[field.name])}
+    repeating = [path for field in table.schema if field.name not in encodings for path in _leaves(field)]
+    settings = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer, table.schema, use_dictionary=repeating, column_encoding=encodings or None, **settings
+    ) as writer:
         writer.write_table(table, row_group_size=100_000)
         if footer is not None:
             writer.add_key_value_metadata({FOOTER: footer})
     return buffer.getvalue()
+
+
+def _seldom_repeats(column: pa.ChunkedArray) -> bool:
+    """Whether a dictionary of these strings would be another copy of them: of keys and digests it is the larger part
+    of a file, and of the time to read it."""
+    return pa.types.is_string(column.type) and 2 * pc.count_distinct(column).as_py() > len(column)
+
+
+def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:
+    """The paths of a field's columns in a Parquet file."""
+    path = f"{within}{field.name}"
+    if pa.types.is_struct(field.type):
+        for inner in field.type:
+            yield from _leaves(inner, f"{path}.")
+    elif pa.types.is_list(field.type):
+        yield from _leaves(field.type.value_field, f"{path}.list.")
+    else:
+        yield path
 
 
 @contextmanager

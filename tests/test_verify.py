@@ -111,7 +111,7 @@ def test_a_flipped_bit_of_what_has_a_digest_is_named_wherever_it_is(kind, root):
     assert verify_root(root).problems == []
 
 
-PAGE, FOOTER = 50, -300  # places in an index: in a page, and in what the file says of itself
+PAGE, FOOTER = 90, -300  # places in an index: in a page, and in what the file says of itself
 
 
 def test_a_shard_whose_index_cannot_be_read_is_made_anew(root, tmp_path):

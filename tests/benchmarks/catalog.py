@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -27,7 +26,7 @@ from pipelines.catalog import connect, files
 from pipelines.commit import Commit, canonical, fingerprint_of
 from pipelines.commits import CACHE, CACHED
 from pipelines.corpus import Corpus, open_corpus
-from pipelines.parquet import parquet_bytes
+from pipelines.parquet import parquet_bytes, table_bytes
 from pipelines.plan import plan
 from pipelines.root import Root
 from pipelines.rows import settle
@@ -94,7 +93,7 @@ def write_table(path: Path, schema: pa.Schema, columns: dict[str, Any], rows: in
         else pa.nulls(rows, field.type) if field.nullable else pa.array([[]] * rows, field.type)
         for field in schema
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
+    path.write_bytes(table_bytes(pa.Table.from_arrays(arrays, schema=schema)))
 
 
 # A corpus of many partitions
