@@ -273,9 +273,9 @@ def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
         until(lambda: processes(mark, "pipelines.beam_main"), what="the start of Beam")
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
-        assert process.returncode == 130
-        assert errors == "shardmill: stopped; what was committed stays, run again to go on\n"
+        out, errors = process.communicate(timeout=10)
+        stopped = "shardmill: stopped; what was committed stays, run again to go on\n"
+        assert (process.returncode, errors) == (130, stopped), out
         until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
     assert status(tmp_path) == ["cancelled"]
     assert until(lambda: (run := server.run_of("stopped"))["state_type"] == "CRASHED" and run)
