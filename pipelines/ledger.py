@@ -72,9 +72,10 @@ class Ledger:
         note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
 
-    def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row]) -> None:
-        """Notes what was measured of a partition's rows, whether it comes to be committed or not."""
-        schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{uuid.uuid4().hex[:6]}"
+    def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
+        """Notes what was measured of a partition's rows, whether it comes to be committed or not. Of one attempt (a
+        `new_attempt`) the last note stands."""
+        schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{attempt}"
         where = {"run": self.run, "stage": stage, "partition": partition}
         self._write(name, [{n: where.get(n, row.get(n)) for n in schema.names} for row in rows], schema)
 
@@ -135,6 +136,11 @@ class Ledger:
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
+
+
+def new_attempt() -> str:
+    """A name for one try to make a partition, of which a run can see several."""
+    return uuid.uuid4().hex[:6]
 
 
 def runs(root: Root) -> list[Ledger]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pipelines.chunks import drop_chunks, read_chunks, write_chunk
 from pipelines.commit import Commit, Stage, commit_rows, digest, file_of, fingerprint_of, old_rows, read_commit
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, new_attempt
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.retry import failed_keys
 from pipelines.root import Root, point
@@ -114,8 +114,18 @@ def make_partition(
     if pack and now and now.version == stage.version:
         before = {row["key"]: {stage.name: {**row, "payload": now.payload}} for row in old if row["key"] not in anew}
     measured: list[Row] = []
+    attempt = new_attempt()
+
+    def put_measured() -> None:
+        if measured:
+            ledger.measure(stage.measures, stage.name, partition, measured, attempt)
+
+    def put_chunk(rows: list[Row]) -> None:
+        put_measured()  # first: what was paid for is counted, even if it is lost here and paid for again
+        write_chunk(root, stage, partition, rows)
+
     more = [unit._replace(row=unit.row | before.get(unit.key, {})) for unit in todo.values()]
-    made = _made(stage, root, partition, more, Counter(unit.made_from for unit in wanted), measured)
+    made = _made(stage, root, more, Counter(unit.made_from for unit in wanted), measured, put_chunk)
     rows = []
     try:
         for key, row in incoming.items():
@@ -131,8 +141,7 @@ def make_partition(
                 row = stage.named(unit, row)
                 rows.append(pack.place(row, data) if pack else row)
     finally:
-        if measured:
-            ledger.measure(stage.measures, stage.name, partition, measured)
+        put_measured()
     if not pack:
         rows.sort(key=lambda row: row["key"])
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
@@ -239,7 +248,12 @@ def finished(stage: PartitionStage, unit: Unit, fields: Row | Rejected) -> tuple
 
 
 def _made(
-    stage: PartitionStage, root: Root, partition: int, todo: Sequence[Unit], uses: Counter[str], measured: list[Row]
+    stage: PartitionStage,
+    root: Root,
+    todo: Sequence[Unit],
+    uses: Counter[str],
+    measured: list[Row],
+    put_chunk: Callable[[list[Row]], None],
 ) -> Callable[[Unit], tuple[Row, bytes | None]]:
     """A function that gives the made row of a unit, and its bytes, pulling the stage along as far as needed; it is
     asked as often for what is made from the same as `uses` says. What was measured is added to `measured`."""
@@ -257,11 +271,11 @@ def _made(
                 if stage.chunk_rows:
                     chunk.append(row)
                     if len(chunk) >= stage.chunk_rows:
-                        write_chunk(root, stage, partition, chunk)
+                        put_chunk(chunk)
                         chunk.clear()
         except Exception:
             if chunk:  # what was paid for is kept, whatever went wrong
-                write_chunk(root, stage, partition, chunk)
+                put_chunk(chunk)
             raise
         uses[unit.made_from] -= 1
         return ready[unit.made_from] if uses[unit.made_from] else ready.pop(unit.made_from)

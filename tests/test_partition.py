@@ -325,6 +325,30 @@ def test_chunks_of_a_killed_run_are_taken_over(root):
     assert root.read("loud/00000.parquet") == data
 
 
+class Paid(Costly):
+    """Is killed as no program can help it: nothing of what it has in hand comes to be written."""
+
+    measures = "calls"
+
+    def make(self, rows, root):
+        call = {name: 1 for name in ("tries", "tokens_in", "tokens_out", "milliseconds", "waited")}
+        for number, (key, row) in enumerate(super().make(rows, root)):
+            if number == 5:
+                os._exit(9)
+            yield key, {**row, "measured": {**call, "endpoint": "m", "reason": None}}
+
+
+def test_what_a_killed_run_paid_for_is_counted_as_far_as_it_was_put_down(root):
+    say(root, *"abcdefgh")
+    if (child := os.fork()) == 0:
+        make_partition(Paid(), root, Ledger(root, "killed"), 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    paid = {row["key"] for row in read_chunks(root, Costly(), 0)}
+    assert len(paid) == 4 and Ledger(root, "killed").spent("m") == (4, 8)
+    (name,) = root.files("runs/killed")
+    assert {row["key"] for row in read_rows(root, f"runs/killed/{name}")} == paid
+
+
 def test_chunks_of_other_settings_are_not(root):
     say(root, *"abcdefgh")
     with pytest.raises(KeyboardInterrupt):

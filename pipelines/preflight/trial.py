@@ -10,7 +10,7 @@ from pipelines.captions import Rewrite
 from pipelines.chunks import read_chunks, write_chunk
 from pipelines.commit import file_of, old_rows, read_commit
 from pipelines.corpus import Corpus
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, new_attempt
 from pipelines.partition import Unit, finished, left_out_by, read_inputs
 from pipelines.root import Root
 from pipelines.run import begin
@@ -56,8 +56,8 @@ def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int
             measured += seen
     finally:
         if made:
+            ledger.measure(stage.measures, stage.name, partition, measured, new_attempt())
             write_chunk(root, stage, partition, made)
-            ledger.measure(stage.measures, stage.name, partition, measured)
     at_hand |= {row["made_from"]: row for row in made}
     return [stage.named(unit, at_hand[unit.made_from]) for unit in units]
 
