@@ -22,6 +22,7 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 
 
 GRACE = 5.0  # seconds
+WORK, LOG, FAILED = "work", "log", "failed"  # files of a job's folder: what it does, what it says, why it failed
 STOPPED = "pipelines.job.Stopped: "  # as an error's last line has it
 
 
@@ -51,30 +52,29 @@ def run_work(
     """
     if not items:
         return
-    with tempfile.TemporaryDirectory(prefix="shardmill-") as folder:
-        said, failed = Path(folder) / "log", Path(folder) / "failed"
-        with said.open("wb") as output:
+    with tempfile.TemporaryDirectory(prefix="shardmill-") as name:
+        folder = Path(name)
+        (folder / WORK).write_bytes(pickle.dumps((work, list(items), beam)))
+        with (folder / LOG).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.beam_main", str(failed)],
+                [sys.executable, "-m", "pipelines.beam_main", name],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
                 env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )  # fmt: skip
         try:
-            pickle.dump((work, list(items), beam), process.stdin)
-            process.stdin.flush()
             pause = 0.2
             while not _ended(process, pause):
                 asked = time.monotonic()
                 progress()
                 pause = max(0.2, 10 * (time.monotonic() - asked))
-        except BrokenPipeError:
-            process.wait()
         finally:
             end_group(process)
-            root.write(log, said.read_bytes()[-1_000_000:])
+            said = (folder / LOG).read_bytes()
+            root.write(log, said[-1_000_000:])
         if process.returncode == 2:
-            raise UserError(f"beam: {said.read_text(errors='replace').strip().splitlines()[-1]}")
+            raise UserError(f"beam: {said.decode(errors='replace').strip().splitlines()[-1]}")
         if process.returncode:
+            failed = folder / FAILED
             why = failed.read_text() if failed.exists() else f"a worker died (exit code {process.returncode})"
             if why.startswith(STOPPED):  # twice, where the local runner keeps the error, and other runners its text
                 raise Stopped(why.replace(STOPPED, ""))

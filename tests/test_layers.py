@@ -72,7 +72,7 @@ def test_only_one_module_imports_beam():
     users = {
         str(path.relative_to(PROJECT)) for room in ROOMS for path in modules(room) if "apache_beam" in imports(path)
     }
-    assert users == {"pipelines/beam_main.py"}
+    assert users == {"pipelines/transform.py"}
 
 
 @pytest.mark.parametrize(
