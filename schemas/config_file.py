@@ -30,6 +30,21 @@ from schemas.config import (
     VerdictsConfig,
 )
 
+INSTEAD = {  # what to write, by the end of pydantic's name for what is wrong
+    "tuple_type": 'write a list: ["…"]',
+    "list_type": 'write a list: ["…"]',
+    "string_type": "write a text, in quotes",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "float_parsing": "write a number",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+}
+TABLES = ("dict_type", "model_type", "model_attributes_type")
+NAMED = ("sets", "endpoints")  # tables of tables
+
 
 def read_config(path: str | Path) -> Config:
     """The configuration in a TOML file; paths in it are relative to the file's folder.
@@ -38,7 +53,7 @@ def read_config(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
+        config = Config.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `shardmill init {quote(str(path))}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -125,12 +140,18 @@ def _one_line(error: ValidationError) -> str:
         hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
         return f"{where}: unknown; {hint}"
     if first["type"] == "missing":
+        if where == "root":
+            return 'root: missing; add it above the first [table]: root = "my-corpus"'
         return f"{where}: missing; " + (f"name the {kind} to read" if kind else "add it")
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
     if first["type"] == "union_tag_invalid":
         return f"{where}.kind: no source {first['ctx']['tag']!r}; there are {', '.join(SOURCES)}"
-    said = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if loc[-1] == "[key]":
+        return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
+    said = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
+    if first["type"] in TABLES:
+        said = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
     if first["type"] in ("env", "url", "door"):  # what was typed there may be a key
         return said
     return f"{said}, not {str(first['input'])[:80]!r}"

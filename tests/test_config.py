@@ -54,14 +54,27 @@ MISTAKES = {
     "a set's field": (GOOD + "[sets.train]\nwere = 'true'", "sets.train.were: unknown; did you mean `where`?"),
     "a table's name": (GOOD + "[image]\nmin_side = 3", "image: unknown; did you mean `images`?"),
     "a name like no other": (GOOD + "[images]\nzzz = 3", "images.zzz: unknown; known here: max_aspect_ratio, "),
-    "a type": (GOOD + "[images]\nmin_side = 'ten'", "images.min_side: input should be a valid integer"),
-    "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: input should be a valid string"),
+    "a type": (GOOD + "[images]\nmin_side = 'ten'", "images.min_side: write a whole number, not 'ten'"),
+    "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: write a text, in quotes, not "),
     "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
     "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
     "a kind": (GOOD.replace("webdataset", "webdatset"), f"source.kind: no source 'webdatset'; there are {KINDS}"),
     "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'conv"),
-    "a set's name": (GOOD + "[sets.'../a']", "sets.../a.[key]: string should match pattern"),
-    "no root": (GOOD.replace("root", "#"), "root: missing; add it"),
+    "a set's name": (GOOD + "[sets.'../a']", "sets.../a: name it with small letters, digits and _"),
+    "a set without a name": (GOOD + "[sets]\nwhere = 'true'", "sets.where: write a table, [sets.NAME], not 'true'"),
+    "a table that is a word": ("ocr = true" + GOOD, "ocr: write a table, [ocr], not 'True'"),
+    "two sources": (GOOD.replace("[source]", "[[source]]"), "source: write a table, [source], not "),
+    "a word for a list": (GOOD + "[duplicates]\nexclude = 'a'", "duplicates.exclude: write a list: [\"…\"], not 'a'"),
+    "a size with its unit": (
+        GOOD + "[images]\nmax_bytes = '10MB'",
+        "images.max_bytes: write a whole number, not '10MB'",
+    ),
+    "a share in per cent": (GOOD + "[sets.train]\nweight = '10%'", "sets.train.weight: write a number, not '10%'"),
+    "no root": (GOOD.replace("root", "#"), "root: missing; add it above the first [table]"),
+    "a root in a table": (
+        "[source]\nroot = 'corpus'\nkind = 'scenes'",
+        "root: missing; add it above the first [table]",
+    ),
     "an empty root": (at(""), "root: string should have at least 1 character"),
     "no source": ("root = 'corpus'", "source: missing; add it"),
     "no source path": (GOOD.replace("path", "#"), "source.path: missing; name the webdataset to read"),
@@ -90,11 +103,12 @@ MISTAKES = {
     ),
     "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
     "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is bigint; write a condition"),
-    "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: input should be a valid string"),
+    "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: write a text, in quotes, not '3'"),
     "a gate that is no SQL": (gate("not a word"), "gates.enough: Parser Error"),
     "a gate that writes": (gate(STEAL), "gates.enough: Parser Error"),
     "a source that is not there": (source("sauce"), "source.path: {here}/sauce does not exist"),
     "a pattern in no folder": (source("sauce/*.tar"), "source.path: {here}/sauce/*.tar does not exist"),
+    "a pattern of braces": (source("sauce/{0..9}.tar"), "{0..9}.tar does not exist; patterns are of * and ?"),
     "a pattern without a match": (source("source/*.tgz"), "source.path: no .tar under {here}/source/*.tgz"),
     "a folder without tars": (source("text"), "source.path: no .tar under {here}/text"),
     "a folder without images": (source("text", kind="folder"), "source.path: no images and no caption tables under"),
@@ -200,7 +214,7 @@ def test_a_mistake_is_answered_in_one_line_and_nothing_is_written(mistake, here)
     config.write_text(toml)
     before = tree(here)
     for command in ("plan", "run"):
-        assert expected.format(here=here) in one_line(say(command, config))
+        assert expected.replace("{here}", str(here)) in one_line(say(command, config))
         assert tree(here) == before
 
 
@@ -213,6 +227,11 @@ def test_a_file_that_is_no_text_and_a_folder_cannot_be_read(tmp_path):
     (tmp_path / "my.toml").write_bytes(b'root = "\xff"')
     assert "my.toml: cannot be read" in one_line(say("run", tmp_path / "my.toml"))
     assert f"{tmp_path}: cannot be read" in one_line(say("run", tmp_path))
+
+
+def test_an_editor_may_mark_the_file_as_utf_8(here):
+    (here / "my.toml").write_text(GOOD, "utf-8-sig")
+    assert read_config(here / "my.toml").root == f"{here}/corpus"
 
 
 def test_a_stage_that_is_not_there_is_named_with_those_that_are(here):

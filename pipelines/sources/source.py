@@ -102,7 +102,8 @@ class Source:
         except FileNotFoundError:
             raise UserError(f"source.path: {self.config.path} does not exist") from None
         if not found and not self.fs.exists(self.base):
-            raise UserError(f"source.path: {self.config.path} does not exist")
+            hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
+            raise UserError(f"source.path: {self.config.path} does not exist{hint}")
         names = {name: info for name, info in found.items() if info["type"] == "file" and suffix(name) in suffixes}
         return [SourceFile(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
 
