@@ -1,5 +1,6 @@
 """What a run would do and why, from commits alone: nothing is computed, nothing is written."""
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -130,15 +131,25 @@ def why(now: Commit, stage: PartitionStage, inputs: Mapping[str, Mapping[str, st
     """What has changed since a partition was made, in a few words."""
     if now.version != stage.version:
         return f"stage version {now.version} -> {stage.version}"
-    settings = stage.settings()
+    settings = json.loads(json.dumps(stage.settings()))  # as a commit keeps them: lists, no tuples
     for name in sorted(settings.keys() | now.settings.keys()):
         if settings.get(name) != now.settings.get(name):
-            return f"{name} {_short(now.settings.get(name))} -> {_short(settings.get(name))}"
+            return _change(name, now.settings.get(name), settings.get(name))
     for name, columns in inputs.items():
         changed = [column for column in columns if now.inputs.get(name, {}).get(column) != columns[column]]
         if changed:
             return f"{name} changed: {', '.join(changed)}"
     return "changed"
+
+
+def _change(name: str, before: object, after: object) -> str:
+    """How a setting changed; of a table, the first of its keys that did."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        key = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
+        return _change(f"{name}.{key}", before.get(key), after.get(key))
+    if isinstance(before, dict) or isinstance(after, dict):
+        return f"{name} {'is new' if before is None else 'is gone'}"
+    return f"{name} {_short(before)} -> {_short(after)}"
 
 
 def _short(value: object) -> str:

@@ -230,6 +230,15 @@ def test_plan_says_why(root, monkeypatch):
     assert todo(Loud(), {"words": words, "loud": {0: commit}}, {0: "file changed"}) == {0: "follows words"}
     assert todo(Loud(times=3), {"words": words, "loud": {0: commit}}) == {0: "times 1 -> 3"}
     assert why(commit, Loud(), {"words": {"key": "x", "word": commit.inputs["words"]["word"]}}) == "words changed: key"
+    changes = (
+        ({"a": {"b": [], "c": [1]}}, {"a": {"b": (), "c": (1, 2)}}, "a.c [1] -> [1, 2]"),
+        ({"a": None}, {"a": {"b": 1}}, "a is new"),
+        ({"a": {"b": 1}}, {"a": None}, "a is gone"),
+    )
+    for before, after, said in changes:
+        monkeypatch.setattr(Loud, "settings", lambda _, after=after: after)
+        assert why(replace(commit, settings=before), Loud(), {}) == said
+    monkeypatch.undo()
     monkeypatch.setattr(Loud, "version", 7)
     assert todo(Loud(), {"words": words, "loud": {0: commit}}) == {0: "stage version 1 -> 7"}
 
