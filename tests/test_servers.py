@@ -1,6 +1,7 @@
 """Servers that a configuration starts: once, waited for, and always stopped."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from corpora import shardmill
 from pipelines.job import Stopped
 from pipelines.models.endpoints import Endpoint, open_endpoint
 from pipelines.models.servers import mark_of, marked, running, serve, stop_servers
+from pipelines.preflight.check_endpoint import check_endpoint
 from pipelines.root import Root
 from schemas.config import EndpointConfig
 
@@ -139,6 +141,15 @@ def test_what_an_earlier_server_left_is_ended_by_the_next_start(root):
     serve(endpoint(scripted()), root, "run")
     assert orphan not in marked(mark)
     assert len(marked(mark)) == 2
+
+
+def test_the_log_that_check_endpoint_names_is_there():
+    with pytest.raises(Stopped) as stopped:
+        list(check_endpoint(endpoint(f"{sys.executable} -c 'exit(\"no weights\")' {{port}}")))
+    said, log = str(stopped.value).split("; its log is ")
+    assert said == "endpoints.m: its command ended: no weights"
+    assert "no weights" in Path(log).read_text()
+    shutil.rmtree(Path(log).parent)
 
 
 @pytest.mark.slow

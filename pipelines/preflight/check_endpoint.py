@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,13 +38,18 @@ def started(endpoint: Endpoint) -> Iterator[Endpoint]:
     if not endpoint.config.command:
         yield endpoint
         return
-    with tempfile.TemporaryDirectory(prefix="shardmill-") as folder:
-        server = start(endpoint, mark_of(folder, endpoint.name), Path(folder) / "server.log")
-        try:
-            wait_for(server)
-            yield server.endpoint
-        finally:
-            server.stop()
+    folder = tempfile.mkdtemp(prefix="shardmill-")
+    server = start(endpoint, mark_of(folder, endpoint.name), Path(folder) / "server.log")
+    try:
+        wait_for(server)  # where it does not come up, the message names its log, which stays
+    except BaseException:
+        server.stop()
+        raise
+    try:
+        yield server.endpoint
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
 
 
 def check_endpoint(endpoint: Endpoint) -> Iterator[tuple[str, bool, str]]:

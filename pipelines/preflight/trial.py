@@ -5,6 +5,7 @@ Nothing is committed. The answers are put down as chunks beside the partitions, 
 
 from collections.abc import Iterator
 from itertools import islice
+from shlex import quote
 
 from pipelines.captions import Rewrite
 from pipelines.chunks import read_chunks, write_chunk
@@ -29,7 +30,9 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
     partitions = list(corpus.commits("rows")["rows"])
     if not partitions:
         before = corpus.before(stage.name)[-1]
-        raise UserError(f"{corpus.name}: there are no rows yet; first: shardmill run {corpus.name} --until {before}")
+        raise UserError(
+            f"{corpus.name}: there are no rows yet; first: shardmill run {quote(corpus.name)} --until {before}"
+        )
     found: list[Row] = []
     with begin(corpus) as ledger:
         stage = stage.ready(corpus.root, ledger)
