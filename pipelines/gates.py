@@ -67,4 +67,8 @@ def hold_gates(gates: Mapping[str, str], root: Root, run: Mapping[str, float]) -
         failed = check_gates(gates, connection, run)
     if failed:
         said = ", ".join(f"{name} = {value:.4g}" for name, value in run.items())
-        raise GateFailed(f"gate {'; '.join(failed)} does not hold ({said}); the shards published before stay")
+        published = "the shards published before stay" if run["samples_before"] else "no shards are published"
+        raise GateFailed(
+            f"gate {'; '.join(failed)} does not hold ({said}); {published}, and what was made is kept: "
+            "change the settings or the gate, and run again"
+        )

@@ -35,7 +35,7 @@ min_confidence = 0.5                    # lines below are left out
 samples_per_shard = 1000
 
 [gates]                                 # conditions on a run; if one fails, the shards published before stay
-kept = "kept_share >= 0.5"              # of the rows of the source
+# kept = "kept_share >= 0.5"            # of the rows of the source
 # change = "changed_share <= 0.2"       # of the samples published before
 
 # [beam]                                # any Beam runner; this is the default: a process a core
@@ -59,6 +59,7 @@ TEMPLATE_SOURCES = {
              "# per_host = 4\n"
              "# deadline = 30                         # seconds that one of its tries may take\n"
              "# tries = 2\n"
+             '# allow_hosts = ["10.0.0.5"]            # that may be at private addresses\n'
              "# honour_robots_tag = true              # X-Robots-Tag: noai, noimageai, noindex, noimageindex\n"
              "# robots_txt = false\n"
              '# opt_out = ["opt-out.txt"]             # a host, or a pattern of URLs, a line\n',

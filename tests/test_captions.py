@@ -12,6 +12,7 @@ from scripted_server import say as scripted_answer
 from pipelines.catalog import query
 from pipelines.corpus import open_corpus
 from pipelines.plan import plan
+from pipelines.stats import rewritten
 from pipelines.verify import verify_root
 from schemas.config import UserError
 
@@ -107,7 +108,7 @@ def test_a_model_can_be_shown_the_picture(configured, server):
 
 def test_what_does_not_pass_leaves_the_caption_as_it_came(configured, server):
     server.does(fail=[{"how": "empty", "match": "IMG_0001"}, {"how": "400", "match": "square word square"}])
-    root = build(configured())
+    root = build(config := configured())
     found = {
         original: (answer, text, reason)
         for original, answer, text, reason in rows(root, "original, answer, text, reason")
@@ -116,6 +117,15 @@ def test_what_does_not_pass_leaves_the_caption_as_it_came(configured, server):
     assert found[TEXTS[2]] == ("too_long", TEXTS[2], None)
     assert found[TEXTS[3]][0] == "taken"
     assert len(samples(root)) == 5, "every caption is still learned"
+    counts = {
+        "not asked for": 2,
+        "rewritten": 2,
+        "stay as they came: empty_answer": 2,
+        "stay as they came: too_long": 2,
+    }
+    assert dict(rewritten(root)) == counts
+    stays = "2 stay as they came: empty_answer, 2 stay as they came: too_long"
+    assert f"captions: 2 rewritten, {stays}, 2 not asked for\n" in say("run", config).out
 
 
 def test_a_row_that_a_server_did_not_answer_has_a_reason_and_goes_no_further(configured, server):

@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import click
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 import webdataset
@@ -88,6 +92,40 @@ def test_no_command_and_a_wrong_one_show_the_way():
 # Each command
 
 
+def test_a_corpus_is_named_by_its_configuration_too(folder):
+    for words in (["stats"], ["urls", "train"], ["sql", "select count(*) from rows"], ["verify"]):
+        name, *more = words
+        assert say(name, folder / "my.toml", *more) == say(name, folder / "corpus", *more)
+
+
+def test_version_is_that_of_the_package():
+    assert say("--version") == (0, f"shardmill {version('shardmill')}\n", "")
+
+
+def test_an_object_store_that_cannot_be_reached_is_said_in_one_line(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "my.toml").write_text(TOML.replace('"corpus"', '"s3://nobodys-bucket/corpus"'))
+    write_tar(tmp_path / "source/0.tar", range(1))
+    done = shardmill("plan", tmp_path / "my.toml", HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true")
+    said = "shardmill: the object store cannot be reached: Unable to locate credentials\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_plan_and_run_say_that_no_url_is_asked_for(tmp_path):
+    (tmp_path / "laion").mkdir()
+    pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
+    config = tmp_path / "my.toml"
+    config.write_text('root = "corpus"\n[source]\nkind = "laion"\npath = "laion"\n')
+    said = "no URL is asked for: all rows are `not_fetched`; to fetch them add: [fetch] with contact = "
+    assert said in say("plan", config).out
+    build(config)
+    assert said in say("run", config).out
+    config.write_text(config.read_text() + '[fetch]\ncontact = "a@example.org"\n')
+    planned = say("plan", config).out
+    assert said not in planned and "1 fetch is new" in planned
+
+
 def test_plan_says_what_is_to_be_made_and_why(folder):
     planned = say("plan", folder / "my.toml")
     assert planned.code == 0
@@ -154,6 +192,20 @@ def test_sql_cuts_a_long_table_and_says_so(folder):
     said = say("sql", folder / "corpus", "select range as n from range(250)")
     assert len(cells(said.out)) == 100
     assert said.out.endswith("the first 100 of 250 rows; --csv prints all\n")
+
+
+def test_sql_shows_a_row_after_the_other_where_a_table_is_too_wide(folder, monkeypatch):
+    (row,) = csv.DictReader(io.StringIO(say("sql", folder / "corpus", "from samples limit 1", "--csv").out))
+    narrow = shardmill("sql", folder / "corpus", "from samples limit 1", COLUMNS="80").stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    names, values = zip(*cells(narrow.replace("┌", "").replace("└", "")), strict=True)
+    assert [name for name in names if name] == list(row)
+    assert row["key"] in values and "".join(values).count(row["sha256"]) == 1
+    none = shardmill("sql", folder / "corpus", "from samples limit 0", COLUMNS="80").stdout
+    assert none == f"no rows; the columns: {', '.join(row)}\n"
+    monkeypatch.delenv("COLUMNS")
+    piped = shardmill("sql", folder / "corpus", "from samples").stdout
+    assert len(cells(piped)) == 12 and row["sha256"] in piped and "…" not in piped
 
 
 def test_sql_columns_may_have_one_name(folder):
@@ -225,4 +277,9 @@ def test_a_gate_fails_a_run_in_one_line(tmp_path):
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     assert line.startswith("shardmill: gate enough: kept > 3 does not hold (rows = 3, kept = 3,")
+    assert line.endswith(
+        "no shards are published, and what was made is kept: change the settings or the gate, and run again"
+    )
+    assert ["selection", "3", "3", "-"] in cells(process.stdout)
+    assert "no shards are published" in shardmill("stats", "corpus", cwd=tmp_path, COLUMNS="500").stdout
     assert shardmill("urls", "corpus", "train", cwd=tmp_path).returncode == 2

@@ -11,14 +11,19 @@ Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", 
 Engine = Annotated[
     str | None, typer.Option(help="The OCR engine of this run, whatever the configuration says: rapidocr or easyocr.")
 ]
-RootUrl = Annotated[str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL.", show_default=False)]
+RootUrl = Annotated[
+    str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL, or its configuration.", show_default=False)
+]
 
 
 def open_root(url: str):
-    """A root that is there. Raises `UserError` for a folder that is none."""
+    """A root that is there, named by itself or by its configuration. Raises `UserError` for a folder that is none."""
     from pipelines.root import Root
     from pipelines.settled import SETTLED
+    from schemas.config_file import read_config
 
+    if url.endswith(".toml"):
+        url = read_config(url).root
     root = Root(str(Path(url).resolve()) if "://" not in url else url)
     if not root.exists(SETTLED):
         raise UserError(f"{url}: no corpus there (no {SETTLED}); name the `root` of a configuration that was run")

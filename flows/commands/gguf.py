@@ -7,9 +7,8 @@ from shlex import join
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from flows.commands.terminal import cell, console, say, tell
+from flows.commands.terminal import cell, console, say, table, tell
 from schemas.config import UserError
 
 
@@ -58,10 +57,10 @@ def verify_gguf(
     if json:
         print(dumps(found))
     else:
-        table = Table("check", "measured", "bar", "")
+        shown = table("check", "measured", "bar", "")
         for line in lines(found):
-            table.add_row(*map(cell, line))
-        console.print(table)
+            shown.add_row(*map(cell, line))
+        console.print(shown)
     if not found["passed"]:
         raise typer.Exit(say(None, 1, f"{folder}: missed: {', '.join(found['missed'])}"))
 

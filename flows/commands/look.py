@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from flows.commands.arguments import RootUrl, open_root
-from flows.commands.terminal import cell, console, tell
+from flows.commands.terminal import cell, console, fits, table, tell
 from schemas.config import UserError
 
 
@@ -17,10 +16,10 @@ def stats(root: RootUrl) -> None:
     from pipelines.stats import corpus_stats
 
     for title, columns, lines in corpus_stats(open_root(root)):
-        table = Table(*columns, title=title, title_justify="left")
+        shown = table(*columns, title=title, title_justify="left")
         for line in lines:
-            table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in line))
-        console.print(table)
+            shown.add_row(*(f"{value:,}" if isinstance(value, int) else cell(value) for value in line))
+        console.print(shown)
 
 
 def sql(
@@ -58,10 +57,22 @@ def _flat(column):
 
 
 def _print_answer(answer, most: int = 100) -> None:
-    table = Table(*map(cell, answer.column_names))
-    for row in zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True):
-        table.add_row(*map(cell, row))
-    console.print(table)
+    """As a table, or a row after the other where the terminal is too narrow for one."""
+    names = [cell(name) for name in answer.column_names]
+    rows = [*zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True)]
+    shown = table(*names)
+    for row in rows:
+        shown.add_row(*map(cell, row))
+    if fits(shown):
+        console.print(shown)
+    else:
+        for number, row in enumerate(rows, 1):
+            shown = table("column", "value", title=f"row {number}", title_justify="left", show_header=False)
+            for name, value in zip(names, row, strict=True):
+                shown.add_row(name, cell(value))
+            console.print(shown)
+        if not rows:
+            tell(f"no rows; the columns: {', '.join(names)}")
     if answer.num_rows > most:
         tell(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
 

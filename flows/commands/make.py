@@ -2,15 +2,15 @@
 
 import os
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from flows.commands.arguments import Config, Engine, open_root
-from flows.commands.terminal import cell, console, say, tell
+from flows.commands.terminal import cell, console, say, table, tell
 from schemas.config import UserError
 from schemas.templates import TEMPLATE_SOURCES, template
 
@@ -46,14 +46,15 @@ def plan(
 
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
+    _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
         tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions go, with all that was made of them")
-    table = Table("stage", "to make", "of", "rows", "why", title_justify="left")
+    shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
         rows = "?" if stage.rows is None else f"{stage.rows:,}"
-        table.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
-    console.print(table)
+        shown.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
+    console.print(shown)
     for asks in estimate(corpus, planned.stages):
         calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
         tell(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
@@ -70,16 +71,15 @@ def run(
     from pipelines.lock import hold
     from pipelines.plan import plan as plan_of
     from pipelines.reports.report import REPORT
-    from pipelines.run import report
 
     corpus = open_corpus(config, engine)
     if plan_of(corpus, until).work():
         with hold(corpus.root, wait):  # or say at once that another run does
             pass
-        _run_flow(config, until, wait, engine)
+        _run_flow(corpus, config, until, wait, engine)
     else:
         tell("everything is current: nothing to make")
-    _print_reports([report(corpus, stage) for stage in corpus.stages(until)])
+    _print_reports(corpus, until)
     tell(f"the corpus is {corpus.root.url}; ask it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):
         tell(f"look at it: {corpus.root.url_of(REPORT)}")
@@ -99,7 +99,7 @@ def retry(
     from pipelines.corpus import open_corpus
     from pipelines.lock import hold
     from pipelines.retry import failed_partitions
-    from pipelines.run import report, to_retry
+    from pipelines.run import to_retry
 
     corpus = open_corpus(config, engine)
     open_root(corpus.root.url)
@@ -113,36 +113,59 @@ def retry(
         pass
     for name in chosen:
         tell(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
-    _run_flow(config, None, wait, engine, chosen)
-    _print_reports([report(corpus, name) for name in corpus.stages()])
+    _run_flow(corpus, config, None, wait, engine, chosen)
+    _print_reports(corpus)
 
 
 def _run_flow(
-    config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
+    corpus, config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
 ) -> None:
-    """Runs the flow in this process."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
-    from flows.build_corpus import build_corpus
-    from flows.progress import bars
-    from flows.server import server
+    """Runs the flow in this process. Where a gate does not hold, shows what led to it first."""
+    from pipelines.gates import GateFailed
     from pipelines.lock import Busy
 
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
     try:
-        with server(), bars():
+        with ExitStack() as opened:
+            with console.status("starting Prefect's server"):
+                from flows.build_corpus import build_corpus
+                from flows.progress import bars
+                from flows.server import server
+
+                opened.enter_context(server())
+            opened.enter_context(bars())
             state = build_corpus(config, until, wait, engine, retry, return_state=True)
     except KeyboardInterrupt as stop:
         raise typer.Exit(say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
     if state.name == "Skipped":
         raise Busy(state.message)
-    state.result()
+    try:
+        state.result()
+    except GateFailed:
+        _print_reports(corpus, until)
+        raise
 
 
-def _print_reports(reports) -> None:
-    table = Table("stage", "rows in", "kept", "left out, by reason")
-    for stage in reports:
+def _print_reports(corpus, until: str | None = None) -> None:
+    """The table of what the stages have; of `captions`, where all are kept, also how many are rewritten."""
+    from pipelines.run import report
+    from pipelines.stats import rewritten
+
+    shown = table("stage", "rows in", "kept", "left out, by reason")
+    for name in corpus.stages(until):
+        stage = report(corpus, name)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(stage.reasons).most_common())
-        table.add_row(stage.stage, f"{stage.rows:,}", f"{stage.kept:,}", reasons or "-")
-    console.print(table)
+        shown.add_row(stage.stage, f"{stage.rows:,}", f"{stage.kept:,}", reasons or "-")
+    console.print(shown)
+    if found := rewritten(corpus.root) if "captions" in corpus.stages(until) else None:
+        tell(f"captions: {', '.join(f'{count:,} {what}' for what, count in found)}")
+    _tell_unfetched(corpus)
+
+
+def _tell_unfetched(corpus) -> None:
+    """Says so where rows have URLs that nobody asks for."""
+    if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.images):
+        tell('no URL is asked for: all rows are `not_fetched`; to fetch them add: \\[fetch] with contact = "…"')
 
 
 def try_stage(
@@ -156,13 +179,13 @@ def try_stage(
 
     if stage != "captions":
         raise UserError(f"try: no stage {stage!r} to be tried; there is captions")
-    table = Table("key", "why", "before", "after", title_justify="left", show_lines=True)
+    shown = table("key", "why", "before", "after", show_lines=True)
     tried = try_captions(open_corpus(config), rows)
     for row in tried:
         taken = row["answer"] == "taken"
         after = cell(row["text"]) if taken else f"[dim]stays: {row['answer'] or row['reason']}[/]"
-        table.add_row(row["key"], row["verdict"], cell(row["original"]), after)
-    console.print(table)
+        shown.add_row(row["key"], row["verdict"], cell(row["original"]), after)
+    console.print(shown)
     counts = Counter(row["answer"] or row["reason"] for row in tried)
     said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     tell(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")

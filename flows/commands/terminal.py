@@ -1,12 +1,15 @@
 """What commands show, and how they say what went wrong."""
 
+import os
 import sys
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column, Table
 
-console = Console()
+# A file or pipe has no width: what goes there is not wrapped.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)
 
 
 def say(error: BaseException | None, code: int, line: str = "") -> int:
@@ -24,6 +27,16 @@ def say(error: BaseException | None, code: int, line: str = "") -> int:
 def tell(line: str, **how: Any) -> None:
     """Shows a line as it is, however narrow the terminal: paths and commands in it can be copied."""
     console.print(line, soft_wrap=True, **how)
+
+
+def table(*columns: str, **how: Any) -> Table:
+    """A table that wraps what does not fit into the terminal, and cuts nothing."""
+    return Table(*(Column(column, overflow="fold") for column in columns), **how)
+
+
+def fits(shown: Table) -> bool:
+    """Whether the terminal is so wide that no word of a table has to be broken."""
+    return console.measure(shown, options=console.options.update(width=100_000)).minimum <= console.width
 
 
 def cell(value: object) -> str:
