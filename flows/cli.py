@@ -15,6 +15,7 @@ STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}  # packages w
 
 COMMANDS = {  # in the order in which `--help` lists them
     "init": make.init,
+    "keys": make.keys,
     "plan": make.plan,
     "run": make.run,
     "retry": make.retry,

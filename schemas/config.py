@@ -48,8 +48,8 @@ class FolderConfig(Table):
     kind: Literal["folder"] = "folder"
     path: Location                          # folder, file, or glob of caption tables
     image_column: str | None = None         # of caption tables; found by its usual names if not given
-    text_column: str | None = None
-    rows_per_partition: Rows = 1000
+    text_column: str | None = None          # likewise
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class WebDatasetConfig(Table):
@@ -61,17 +61,17 @@ class LaionConfig(Table):
     kind: Literal["laion"] = "laion"
     path: Location                          # folder, file, or glob of Parquet
     url_column: str | None = None           # found by its usual names if not given
-    text_column: str | None = None
+    text_column: str | None = None          # likewise
     image_column: str | None = None         # names files under `images`: bytes that are here already
-    images: Location | None = None
-    rows_per_partition: Rows = 1000
+    images: Location | None = None          # folder that those start from; that of the Parquet if not given
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class ConversationsConfig(Table):
     kind: Literal["conversations"] = "conversations"
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
     images: Location | None = None          # folder that image paths start from; that of the JSON if not given
-    rows_per_partition: Rows = 1000
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class InstructionFilesConfig(Table):
@@ -79,8 +79,8 @@ class InstructionFilesConfig(Table):
     path: Location                          # folder, file, or glob of JSON lines or Parquet: an image, a question
     images: Location | None = None          # folder that image paths start from; that of the files if not given
     image_column: str | None = None         # found by their usual names if not given
-    question_column: str | None = None
-    rows_per_partition: Rows = 1000
+    question_column: str | None = None      # likewise
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class ScenesConfig(Table):
@@ -100,7 +100,7 @@ class ScenesConfig(Table):
     lines: int = Field(1, ge=1, le=2)       # texts in a picture with text; of the second nothing is said
     print_height: tuple[Print, Print] = (0.12, 0.2)     # least and most of a text's type, as shares of the side
     letters: bool = False                   # whether `extra` tells where each printed character stands
-    rows_per_partition: Rows = 1000
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
     @field_validator("objects", "print_height")
     @classmethod
@@ -120,9 +120,9 @@ SOURCES = {one.model_fields["kind"].default: one for one in get_args(SourceConfi
 
 
 class ImagesConfig(Table):
-    min_side: int = Field(10, ge=1)                     # pixels
-    max_bytes: int = Field(50_000_000, ge=1)
-    max_pixels: int = Field(100_000_000, ge=1)
+    min_side: int = Field(10, ge=1)                     # pixels; smaller images are left out
+    max_bytes: int = Field(50_000_000, ge=1)            # of a file
+    max_pixels: int = Field(100_000_000, ge=1)          # looked at before decoding
     max_aspect_ratio: float = Field(20, ge=1)           # of the longer side to the shorter one
 
 
@@ -139,7 +139,7 @@ class FetchConfig(Table):
     connect_seconds: float = Field(5, gt=0)             # to find and reach a server
     read_seconds: float = Field(10, gt=0)               # in which not one byte comes
     deadline: float = Field(30, gt=0)                   # seconds that one try may take, redirects included
-    tries: int = Field(2, ge=1)
+    tries: int = Field(2, ge=1)                         # of one URL
     honour_robots_tag: bool = True                      # X-Robots-Tag: noai, noimageai, noindex, noimageindex
     robots_txt: bool = False                            # ask for it, and do as it says
     opt_out: tuple[Location, ...] = ()                  # files with a host or pattern of URLs a line, left alone
@@ -156,7 +156,7 @@ class EasyOcrConfig(Table):
     languages: tuple[str, ...] = Field(("en",), min_length=1)   # EasyOCR's own codes
     models: Location = "easyocr-models"                         # folder of its weights
     download: bool = False                                      # fetch weights that are missing when a run begins
-    gpu: bool = False
+    gpu: bool = False                                   # compute on the first CUDA device
 
 
 class OcrConfig(Table):
@@ -187,7 +187,7 @@ class EndpointConfig(Table):
     revision: str | None = None                         # of the model; of a local checkpoint, the hash of its weights
     url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one, or several that serve the same
     command: str | None = None                          # with {model} and {port}: is started, waited for and stopped
-    api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None
+    api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None  # the environment variable with the key
     concurrency: int = Field(32, ge=1)                  # requests in flight, to each url
     timeout: float = Field(120, gt=0)                   # seconds that one try may take
     tries: int = Field(5, ge=1)                         # of one request
@@ -229,7 +229,7 @@ class SetConfig(Table):
     where: str = "true"                                 # SQL over the view `samples`; for pairs over `preferences`
     task: Literal["caption", "ocr", "conversation", "preference"] = "caption"
     weight: float = Field(1.0, gt=0, le=1)              # share that is kept, by hash(seed, key)
-    seed: int = 0
+    seed: int = 0                                       # of weight
     samples_per_shard: int = Field(1000, ge=1)
 
 
@@ -260,7 +260,7 @@ class CaptionsConfig(Table):
     image: bool = False                                 # whether it is shown the image, or the alt text alone
     prompt: Location | None = None                      # a file with {text}; if it asks for no `Question:` and
                                                         # `Answer:`, the whole answer is the caption
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float = Field(0.0, ge=0, le=2)         # 0: greedy
     max_tokens: int = Field(300, ge=1)                  # of an answer
     min_words: int = Field(4, ge=1)                     # a caption of fewer is weak; East Asian signs count half
     max_words: int = Field(150, ge=1)                   # a rewritten caption of more is not taken
@@ -298,7 +298,7 @@ class VerdictsConfig(Table):
 
 
 class BeamConfig(Table):
-    runner: str = "FnApiRunner"
+    runner: str = "FnApiRunner"                         # any of Beam's
     options: list[str] = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
 
 
@@ -306,22 +306,32 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 class Config(Table):
-    root: Location
+    root: Location                                      # where all goes: a folder, or s3://…, gs://…
     source: SourceConfig = Field(discriminator="kind")
-    images: ImagesConfig = ImagesConfig()
+    images: ImagesConfig = ImagesConfig()               # limits
     fetch: FetchConfig | None = None                    # without it, no URL is asked for
     duplicates: DuplicatesConfig | None = None          # without it, duplicates stay
     ocr: OcrConfig | None = None                        # without it, no text is read
     captions: CaptionsConfig | None = None              # without it, captions stay as they came
     endpoints: dict[SetName, EndpointConfig] = {}       # models, by name
-    sets: dict[SetName, SetConfig] = {}
-    instructions: InstructionsConfig = InstructionsConfig()
+    sets: dict[SetName, SetConfig] = {}                 # shard sets, by name
+    instructions: InstructionsConfig = InstructionsConfig()     # what is asked of an image
     responses: ResponsesConfig | None = None            # without it, no policy is asked
-    claims: ClaimsConfig = ClaimsConfig()
-    verdicts: VerdictsConfig | None = None
-    pairs: PairsConfig = PairsConfig()
-    gates: dict[str, str] = {}                          # name -> SQL condition on the run
-    beam: BeamConfig = BeamConfig()
+    claims: ClaimsConfig = ClaimsConfig()               # how responses are divided
+    verdicts: VerdictsConfig | None = None              # who judges the claims; needed where there are responses
+    pairs: PairsConfig = PairsConfig()                  # which pairs are drawn
+    gates: dict[str, str] = {}                          # SQL conditions on a run: rows, kept, kept_share, samples,
+                                                        # added, removed, changed, changed_share, or any view
+    beam: BeamConfig = BeamConfig()                     # the default: a process a core of this machine
+
+
+TABLES: dict[str, type[Table]] = {  # by their names in the file; of `sets` and `endpoints` there are several
+    "images": ImagesConfig, "fetch": FetchConfig, "duplicates": DuplicatesConfig, "ocr": OcrConfig,
+    "ocr.easyocr": EasyOcrConfig, "captions": CaptionsConfig, "endpoints": EndpointConfig, "sets": SetConfig,
+    "instructions": InstructionsConfig, "responses": ResponsesConfig, "claims": ClaimsConfig,
+    "verdicts": VerdictsConfig, "pairs": PairsConfig, "beam": BeamConfig,
+}  # fmt: skip
+NAMED = ("sets", "endpoints")   # tables of tables: [sets.NAME]
 
 
 def with_engine(config: Config, engine: str) -> Config:

@@ -8,27 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.config import (
-    SOURCES,
-    BeamConfig,
-    CaptionsConfig,
-    ClaimsConfig,
-    Config,
-    DuplicatesConfig,
-    EasyOcrConfig,
-    EndpointConfig,
-    FetchConfig,
-    ImagesConfig,
-    InstructionsConfig,
-    OcrConfig,
-    PairsConfig,
-    ResponsesConfig,
-    ScenesConfig,
-    SetConfig,
-    SourceConfig,
-    UserError,
-    VerdictsConfig,
-)
+from schemas.config import NAMED, SOURCES, TABLES, Config, ScenesConfig, SourceConfig, UserError
 
 INSTEAD = {  # what to write, by the end of pydantic's name for what is wrong
     "tuple_type": 'write a list: ["…"]',
@@ -42,8 +22,7 @@ INSTEAD = {  # what to write, by the end of pydantic's name for what is wrong
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
 }
-TABLES = ("dict_type", "model_type", "model_attributes_type")
-NAMED = ("sets", "endpoints")  # tables of tables
+NO_TABLE = ("dict_type", "model_type", "model_attributes_type")
 
 
 def read_config(path: str | Path) -> Config:
@@ -150,7 +129,7 @@ def _one_line(error: ValidationError) -> str:
     if loc[-1] == "[key]":
         return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
     said = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
-    if first["type"] in TABLES:
+    if first["type"] in NO_TABLE:
         said = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
     if first["type"] in ("env", "url", "door"):  # what was typed there may be a key
         return said
@@ -159,9 +138,6 @@ def _one_line(error: ValidationError) -> str:
 
 def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:
     """The fields that are known at a place in the file."""
-    tables = {"": Config, "images": ImagesConfig, "fetch": FetchConfig, "duplicates": DuplicatesConfig,
-              "ocr": OcrConfig, "ocr.easyocr": EasyOcrConfig, "sets": SetConfig, "beam": BeamConfig,
-              "instructions": InstructionsConfig, "pairs": PairsConfig, "captions": CaptionsConfig,
-              "endpoints": EndpointConfig, "responses": ResponsesConfig, "claims": ClaimsConfig,
-              "verdicts": VerdictsConfig}
-    return sorted((SOURCES[kind] if kind else tables.get(".".join(map(str, loc))) or tables[loc[0]]).model_fields)
+    if kind:
+        return sorted(SOURCES[kind].model_fields)
+    return sorted((TABLES.get(".".join(map(str, loc))) or TABLES[loc[0]] if loc else Config).model_fields)

@@ -1,6 +1,8 @@
 """Whatever a user can get wrong is answered in one line that says where and what to do, and nothing is written."""
 
 import json
+import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from pipelines.corpus import open_corpus
 from pipelines.job import run_work
 from pipelines.plan import plan
 from pipelines.root import Root
-from schemas.config import BeamConfig, UserError
+from schemas.config import SOURCES, TABLES, BeamConfig, Table, UserError
 from schemas.config_file import read_config
 from schemas.templates import TEMPLATE_SOURCES
 
@@ -329,6 +331,33 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     planned = {stage.stage: len(stage.todo) for stage in plan(open_corpus(config)).stages}
     assert planned["rows"] == planned["ocr"] == (4 if kind == "scenes" else 1)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_keys_are_the_defaults_as_toml(name):
+    said = say("keys", name)
+    text = said.out.split("\n\n")[0].replace(".NAME", "")
+    found, one = tomllib.loads(text), TABLES[name]
+    for part in name.split("."):
+        found = found[part]
+    needed = {key for key, field in one.model_fields.items() if field.is_required()}
+    assert found.keys() >= needed and found.keys() <= one.model_fields.keys()
+    defaults = {key: field.default for key, field in one.model_fields.items() if key in found.keys() - needed}
+    assert json.loads(json.dumps(defaults)) == {key: found[key] for key in defaults}
+    for key, field in one.model_fields.items():
+        assert re.search(rf"^(# )?{key} =", text, re.M) or isinstance(field.default, Table), key
+
+
+def test_keys_shows_every_table_and_names_those_there_are():
+    text = say("keys").out
+    for head in [*(f"[{name}" for name in (*TABLES, "gates")), *(f'kind = "{kind}"' for kind in SOURCES)]:
+        assert f"\n{head}" in text
+    assert text.startswith('root = "…"')
+    assert (
+        "prompt =" in text and "if it asks for no `Question:` and `Answer:`, the whole answer is the caption\n" in text
+    )
+    assert say("keys", "source").out.count("[source]") == len(SOURCES)
+    assert one_line(say("keys", "orc")).startswith("keys: no table 'orc'; there are source, images, fetch, ")
 
 
 def test_init_refuses_to_overwrite(tmp_path):

@@ -31,7 +31,18 @@ def init(
         raise UserError(f"{config.parent}: no such folder; make it first") from None
     except OSError as error:
         raise UserError(f"{config}: cannot be written: {error.strerror}") from None
-    print(f"wrote {config}; look it through, then: shardmill plan {quote(str(config))}")
+    print(
+        f"wrote {config}; look it through (all it may say: shardmill keys), then: shardmill plan {quote(str(config))}"
+    )
+
+
+def keys(
+    table: Annotated[str | None, typer.Argument(help="A table, as `fetch`; all of them if not given.")] = None,
+) -> None:
+    """Show every table and key of a configuration, with its default and its meaning."""
+    from schemas.reference import reference
+
+    print(reference(table), end="")
 
 
 def plan(
@@ -164,7 +175,7 @@ def _print_reports(corpus, until: str | None = None) -> None:
 
 def _tell_unfetched(corpus) -> None:
     """Says so where rows have URLs that nobody asks for."""
-    if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.images):
+    if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.image_column):
         tell('no URL is asked for: all rows are `not_fetched`; to fetch them add: \\[fetch] with contact = "…"')
 
 
