@@ -117,7 +117,7 @@ def test_plan_and_run_say_that_no_url_is_asked_for(tmp_path):
     pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
     config = tmp_path / "my.toml"
     config.write_text('root = "corpus"\n[source]\nkind = "laion"\npath = "laion"\n')
-    said = "no URL is asked for: all rows are `not_fetched`; to fetch them add: [fetch] with contact = "
+    said = "no URL is asked for: what is not fetched yet is left out; to fetch it add [fetch] with contact = "
     assert said in say("plan", config).out
     build(config)
     assert said in say("run", config).out

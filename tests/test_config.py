@@ -15,7 +15,7 @@ from pipelines.corpus import open_corpus
 from pipelines.job import run_work
 from pipelines.plan import plan
 from pipelines.root import Root
-from schemas.config import SOURCES, TABLES, BeamConfig, Table, UserError
+from schemas.config import SOURCES, TABLES, BeamConfig, Config, Table, UserError
 from schemas.config_file import read_config
 from schemas.templates import TEMPLATE_SOURCES
 
@@ -331,6 +331,22 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     planned = {stage.stage: len(stage.todo) for stage in plan(open_corpus(config)).stages}
     assert planned["rows"] == planned["ocr"] == (4 if kind == "scenes" else 1)
     assert tree(tmp_path) == before
+
+
+def test_the_configurations_of_the_readme_are_taken(here):
+    """Each block that is TOML of this configuration's tables; what it leaves out is as anywhere."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    tables = set()
+    for block in re.findall(r"(?:^ {4}.*\n)+", readme, re.M):
+        try:
+            found = tomllib.loads(block)
+        except tomllib.TOMLDecodeError:
+            continue
+        if found.keys() <= Config.model_fields.keys():
+            (here / "my.toml").write_text(block if "root" in found else GOOD + "[ocr]\n" + block)
+            read_config(here / "my.toml")
+            tables |= found.keys()
+    assert tables >= {"root", "source", "fetch", "sets", "endpoints", "instructions", "responses", "verdicts", "gates"}
 
 
 @pytest.mark.parametrize("name", TABLES)

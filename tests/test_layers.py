@@ -96,3 +96,24 @@ def test_imports_are_seen_wherever_they_stand(tmp_path):
     path = tmp_path / "a.py"
     path.write_text("import a.b as c\nfrom d.e import f\ndef g():\n    from . import h\n    import torch\n")
     assert imports(path) == {"a", "d", ".", "torch"}
+
+
+def tree_of_the_readme() -> set[str]:
+    """The modules that the README's tree names. A folder holds for all that follows on its line."""
+    text = (PROJECT / "README.md").read_text()
+    found, room = set(), ""
+    for line in text[text.index("## The tree") : text.index("## Measured")].splitlines():
+        names = line.strip().split("  ")[0].split()
+        if line.startswith("    ") and line[4:5].strip():
+            room = names[0]
+        elif line.startswith("      ") and line[6:7].strip():
+            folder = ""
+            for name in names:
+                folder = f"{name.rpartition('/')[0]}/" if "/" in name else folder
+                found.add(f"{room}{folder}{name.rpartition('/')[2]}")
+    return {name for name in found if name.endswith(".py")}
+
+
+def test_each_module_has_its_line_in_the_readme_and_no_other():
+    there = {str(path.relative_to(PROJECT)) for room in ROOMS for path in modules(room)}
+    assert tree_of_the_readme() == {name for name in there if not name.endswith("__init__.py")}

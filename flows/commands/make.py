@@ -176,7 +176,7 @@ def _print_reports(corpus, until: str | None = None) -> None:
 def _tell_unfetched(corpus) -> None:
     """Says so where rows have URLs that nobody asks for."""
     if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.image_column):
-        tell('no URL is asked for: all rows are `not_fetched`; to fetch them add: \\[fetch] with contact = "…"')
+        tell('no URL is asked for: what is not fetched yet is left out; to fetch it add \\[fetch] with contact = "…"')
 
 
 def try_stage(
