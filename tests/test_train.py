@@ -21,7 +21,7 @@ from schemas.config import UserError
 from schemas.scene_lessons import conversation
 from schemas.scenes import imagine
 from schemas.training import TRAINING
-from training.checkpoint import latest
+from training.checkpoint import latest, save_run
 from training.dpo import dpo_loss
 from training.layout import IGNORED
 from training.probe import QUERIES
@@ -168,6 +168,39 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe, tmp_path, stop):
     middle = files(parts)
     train(recipe(*TWO), parts, World())
     assert files(parts) == files(whole) != middle
+
+
+def test_a_checkpoint_removes_what_a_killed_one_left(recipe, tmp_path):
+    """Half a checkpoint of another step, and one of which half is removed; nothing of anybody else's."""
+    for name in ("0000001.new", "0000000", "notes", "20261121"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    train(recipe({"steps": 2}), tmp_path, World())
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0000002", "notes", "20261121"}
+
+
+def test_the_log_has_every_step_of_a_checkpoint(recipe, tmp_path, monkeypatch):
+    """Killed as it was about to stand: the log holds what led there, and no step twice when it goes on."""
+    train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World(), stop=1)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(run, name, *more):
+        save_run(run, name, *more)
+        raise Killed
+
+    monkeypatch.setattr("training.train.save_run", killed)
+    with pytest.raises(Killed):
+        train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World())
+    monkeypatch.undo()
+    train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World())
+    assert pq.read_table(tmp_path / "log.parquet")["total"].to_pylist() == [1, 2, 4]
+
+
+def test_who_may_read_the_folder_may_read_the_weights(recipe, tmp_path):
+    train(recipe({"steps": 1}), tmp_path, World())
+    assert len({path.stat().st_mode for path in latest(tmp_path).iterdir()}) == 1
 
 
 def test_a_run_that_is_done_does_nothing_more(recipe, tmp_path):

@@ -3,8 +3,9 @@
     <folder>/model.safetensors  shape.json  tokenizer.json  tokenizer_config.json       a model
     <run>/latest.json  <run>/000400/  with that, optimizer.safetensors and state.json    a run, after 400 steps
 
-A folder is written whole under another name and then renamed; `latest.json` is replaced last, so that a run that was
-killed at any moment goes on from a whole one.
+A folder is written whole under another name, put on the disk, and then renamed; `latest.json` is replaced last, so
+that a run that was killed at any moment, or lost its power, goes on from a whole one. What it left half done the next
+checkpoint removes.
 
 `python -m training.checkpoint RUN OUT` writes the model of a run's last checkpoint in float16, and the run's log.
 """
@@ -43,12 +44,18 @@ def save_model(
         for name, one in model.state_dict().items()
         if name not in tied
     }
-    save_file(weights, folder / MODEL, {"format": "pt"})
     (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
+    save_tensors(folder / MODEL, weights)
     (folder / "tokenizer.json").write_text(tokenizer.json, "utf-8")
     config = tokenizer.path.with_name("tokenizer_config.json")
     if config.exists() and config.resolve() != (folder / config.name).resolve():
         shutil.copyfile(config, folder / config.name)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Writes a safetensors file that others may read as they may its folder's: the library's own are the owner's."""
+    save_file(tensors, path, {"format": "pt"})
+    shutil.copymode(path.with_name(SHAPE), path)
 
 
 def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
@@ -90,9 +97,8 @@ def save_run(
     more: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
-    keep: Sequence[str] = (),
 ) -> None:
-    """Writes a run's checkpoint and makes it the latest; older ones are removed, those to keep aside."""
+    """Writes a run's checkpoint and makes it the latest; older ones are removed."""
     new, folder = run / f"{name}.new", run / name
     shutil.rmtree(new, ignore_errors=True)
     save_model(new, model, tokenizer)
@@ -104,16 +110,30 @@ def save_run(
         for key, value in values.items()
     }
     tensors |= {f"{name}/{key}": value for name, module in more.items() for key, value in module.state_dict().items()}
-    save_file(tensors, new / OPTIMIZER)
+    save_tensors(new / OPTIMIZER, tensors)
     (new / STATE).write_text(json.dumps(state, indent=1))
+    for path in (*new.iterdir(), new):
+        _to_disk(path)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     latest = run / f"{LATEST}.new"
     latest.write_text(json.dumps({"checkpoint": name}))
+    _to_disk(latest)
+    _to_disk(run)
     os.replace(latest, run / LATEST)
-    for other in run.iterdir():
-        if other.is_dir() and (other / STATE).exists() and other.name not in {name, *keep}:
+    _to_disk(run)
+    steps = "[0-9]" * len(name)
+    for other in (*run.glob(steps), *run.glob(f"{steps}.new")):
+        if other.is_dir() and other != folder:
             shutil.rmtree(other)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def latest(run: Path) -> Path | None:

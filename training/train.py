@@ -144,9 +144,9 @@ def train(
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
                     state["releases"] = sorted(releases)
-                    save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
-                    write_log(run, log)
+                    write_log(run, log)  # first: rows of steps that no checkpoint holds are left out when it goes on
                     draw(run, log)
+                    save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
             if done == stop:
                 return
 
