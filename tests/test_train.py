@@ -210,6 +210,20 @@ def test_a_run_that_is_done_does_nothing_more(recipe, tmp_path):
     assert files(tmp_path) == before
 
 
+def test_a_run_stops_where_it_is_told_however_often(recipe, tmp_path):
+    for _ in range(2):
+        train(recipe({"steps": 4}), tmp_path, World(), stop=2)
+    assert latest(tmp_path).name == "0000002"
+
+
+def test_a_stage_that_was_done_may_be_lengthened(recipe, tmp_path):
+    """What was done before it still counts, and the log goes on behind it."""
+    train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World(), stop=3)
+    train(recipe({"steps": 5}, {"steps": 2}), tmp_path, World())
+    assert latest(tmp_path).name == "0000004"
+    assert pq.read_table(tmp_path / "log.parquet")["total"].to_pylist() == [2, 3, 4]
+
+
 def test_only_what_a_stage_trains_moves(recipe, tmp_path):
     one = recipe({"trains": ["resampler"]})
     train(one, tmp_path, World())

@@ -81,15 +81,16 @@ def train(
         state = json.loads((folder / STATE).read_text())
         load_weights(model, read_tensors(folder / MODEL), str(folder))
     else:
-        state = {"stage": stages[0].name, "step": 0, "releases": begin(recipe, model, tokenizer)}
+        state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
     if state["stage"] not in (names := [stage.name for stage in stages]):
         raise UserError(f"{run}: stands in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
-    first = names.index(state["stage"])
-    done = sum(stage.steps for stage in stages[:first]) + state["step"]
+    done = state["total"]
+    if stop is not None and done >= stop:
+        return
     log = [row for row in read_log(run) if row["total"] <= done]
     releases = {*state.get("releases", ())}  # of shard sets, that all of it was trained on
 
-    for stage in stages[first:]:
+    for stage in stages[names.index(state["stage"]) :]:
         step = state["step"] if stage.name == state["stage"] else 0
         samples = samples_of(recipe, stage, tokenizer, model, world)
         if 0 < step < stage.steps and state["mixture"] != samples.identity:
