@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 import torch
-from releases import encoded, publish, small_tokenizer
+from releases import encoded, flip, publish, small_tokenizer
 from safetensors.torch import load_file
 from small_models import TINY
 
@@ -25,7 +26,7 @@ from training.checkpoint import latest, save_run
 from training.dpo import dpo_loss
 from training.layout import IGNORED
 from training.probe import QUERIES
-from training.stages import Recipe, read_recipe
+from training.stages import Data, Recipe, read_recipe
 from training.train import World, make_optimizers, samples_of, start, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -232,6 +233,12 @@ def test_only_what_a_stage_trains_moves(recipe, tmp_path):
     assert moved == {"resampler"}
 
 
+def test_what_is_not_trained_is_said(recipe, tmp_path, capsys):
+    """Whoever sees no more than the log must know that half of the samples were too long."""
+    train(recipe({"length": 180, "steps": 1}), tmp_path, World())
+    assert re.search(r"^stage0  left out: \d+ too_long$", capsys.readouterr().out, re.M)
+
+
 def test_it_learns(recipe, tmp_path):
     """Twelve conversations over and over: both losses fall."""
     train(
@@ -371,6 +378,13 @@ def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
     assert [release.partition("@")[0] for release in state["releases"]] == ["lessons", "pairs"]
 
 
+@pytest.mark.parametrize("first, then", [("muon", "adamw"), ("adamw", "muon")])
+def test_a_stage_ends_with_the_optimizer_that_it_began_with(recipe, tmp_path, first, then):
+    train(recipe({"optimizer": first}), tmp_path, World(), stop=1)
+    with pytest.raises(UserError, match="was trained in another way; end the stage as it began"):
+        train(recipe({"optimizer": then}), tmp_path, World())
+
+
 def test_a_checkpoint_of_another_tokenizer_or_shape_is_refused(recipe, tmp_path):
     train(recipe({"steps": 1}), tmp_path, World())
     checkpoint = latest(tmp_path)
@@ -438,6 +452,89 @@ def test_references_are_computed_once_and_of_the_start_of_the_stage(recipe, tmp_
     assert json.loads(file.read_text()) == before
 
 
+def test_references_that_are_gone_are_not_made_of_a_model_that_has_moved(recipe, tmp_path):
+    train(recipe(PREFERENCE), tmp_path, World(), stop=2)
+    (file,) = tmp_path.glob("references-dpo-*.json")
+    file.unlink()
+    with pytest.raises(UserError, match="is gone, and cannot be made again"):
+        train(recipe(PREFERENCE), tmp_path, World())
+
+
+def test_references_of_a_stage_that_begins_anew_are_those_of_its_start(recipe, tmp_path):
+    """They were made, then the stage before was lengthened: what stands in the file is of another model."""
+    for name, first in (("short", 1), ("long", 2)):
+        (tmp_path / name).mkdir()
+        train(recipe({"steps": first}, {**PREFERENCE, "steps": 1}), tmp_path / name, World())
+    (stale,), (right,) = ((tmp_path / name).glob("references-dpo-*.json") for name in ("short", "long"))
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / stale.name).write_text(stale.read_text())
+    train(recipe({"steps": 2}, {**PREFERENCE, "steps": 1}), again, World())
+    assert (again / stale.name).read_text() == right.read_text() != stale.read_text()
+    assert files(again) == files(tmp_path / "long")
+
+
+def published_pairs(folder: Path, name: str, *pairs: tuple[str, str, bytes]) -> None:
+    publish(folder, name, (
+        (f"{number:016x}-pair", {"png": picture, "json": json.dumps({"pair": {
+            "question": "What is there?", "chosen": chosen, "rejected": rejected}}).encode()})
+        for number, (chosen, rejected, picture) in enumerate(pairs)
+    ), each=2)  # fmt: skip
+
+
+def pairs_of(recipe: Recipe):
+    from training.tokenizer import Tokenizer
+
+    model, _ = start(recipe, tokenizer := Tokenizer(recipe.tokenizer), World().device)
+    return samples_of(recipe, recipe.stages[0], tokenizer, model, World())
+
+
+def with_pairs(recipe, folder: Path, *sets: str, **stage) -> Recipe:
+    made = recipe({**PREFERENCE, "sets": dict.fromkeys(sets, 1.0), **stage})
+    return made.model_copy(update={"data": {name: Data(root=str(folder), set=name) for name in sets}})
+
+
+def test_what_an_answer_calls_an_image_is_text(recipe, tmp_path):
+    """A response may say `<image>`; the picture stands in the question all the same, once."""
+    picture = encoded(draw(imagine(Random(0)), Random(0), 56), "PNG")
+    published_pairs(tmp_path, "said", ("A star.", "An <image> and an <image>.", picture))
+    pairs = pairs_of(with_pairs(recipe, tmp_path, "said"))
+    batch = pairs.batch([(0, 0)])
+    chosen, rejected = (batch.ids == pairs.recipe.tokenizer.marks.query).sum(1).tolist()
+    assert chosen == rejected == QUERIES
+    learned = batch.ids[1][batch.labels[1] != IGNORED].tolist()
+    assert pairs.recipe.tokenizer.decode(learned) == "An <image> and an <image>."
+
+
+def test_pairs_that_cannot_be_read_are_left_out(recipe, tmp_path, capsys):
+    """One is damaged, of one half the picture is missing: the others train as if these did not count."""
+    picture = [encoded(draw(imagine(Random(number)), Random(number), 56), "PNG") for number in range(4)]
+    good = [(f"A star {number}.", "Two circles.", picture[number]) for number in range(4)]
+    published_pairs(tmp_path, "hurt", good[0], good[1], ("A moon.", "No.", picture[2][:-900]), good[3])
+    (tar, _) = sorted((tmp_path / "shards").glob("hurt-*.tar"))
+    flip(tar, tar.read_bytes().index(b"A star 1."))
+    still = with_pairs(recipe, tmp_path, "hurt", steps=3, batch=2, micro=1, rate=1e-9)
+    train(still, tmp_path / "run", World())
+    (file,) = (tmp_path / "run").glob("references-dpo-*.json")
+    assert [name.partition("/")[2][15] for name in json.loads(file.read_text())] == ["0", "3"]
+    (row,) = pq.read_table(tmp_path / "run/log.parquet").to_pylist()
+    assert row["loss"] == pytest.approx(0.6931, abs=1e-3)  # the mean of those that were read
+    said = capsys.readouterr().out
+    assert "dpo  left out: 1 damaged\n" in said
+    assert f"dpo  {2:016x}-pair of hurt-000001-" in said and "unreadable_image: png: " in said
+
+
+def test_equal_names_of_two_sets_are_two_pairs(recipe, tmp_path):
+    """Drawn anew, a response has its old key and another text, and so has the pair."""
+    picture = encoded(draw(imagine(Random(0)), Random(0), 56), "PNG")
+    published_pairs(tmp_path, "first", ("A star.", "Two circles.", picture))
+    published_pairs(tmp_path, "second", ("A moon at the top.", "No.", picture))
+    train(with_pairs(recipe, tmp_path, "first", "second", steps=1), tmp_path / "run", World())
+    (file,) = (tmp_path / "run").glob("references-dpo-*.json")
+    found = json.loads(file.read_text())
+    assert len(found) == len(set(map(tuple, found.values()))) == 2
+
+
 def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_path):
     """By transformers' own loss, an answer at a time, without padding."""
     one = recipe({**PREFERENCE, "steps": 1})
@@ -453,10 +550,10 @@ def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_pat
     pairs = samples_of(one, one.stages[0], tokenizer, model, World())
     from training.train import levels
 
-    for sample in pairs.shards[0]:
-        batch = pairs.batch([sample])
+    for number, sample in enumerate(pairs.shards[0]):
+        batch = pairs.batch([(0, number)])
         seen = model.see(levels(batch.patches), batch.grids)
-        for which, expected in enumerate(found[sample["__key__"]]):
+        for which, expected in enumerate(found[batch.samples[0][0]]):
             tokens = pairs._tokens(sample)[which]
             ids, labels = (torch.from_numpy(one).long()[None] for one in (tokens.ids, tokens.labels))
             with torch.no_grad():

@@ -150,19 +150,22 @@ def load_run(
     more: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    """Puts weights and the optimizers' states where they were."""
+    """Puts the modules' weights and the optimizers' states where they were; none is for a stage that is done.
+
+    Raises `UserError` for the states of other optimizers.
+    """
     tensors = read_tensors(folder / OPTIMIZER)
     for name, module in more.items():
-        module.load_state_dict({key: tensors[f"{name}/{key}"] for key in module.state_dict()})
+        module.load_state_dict({key: tensors.pop(f"{name}/{key}") for key in module.state_dict()})
     if not optimizers:
         return
-    parameters = {name: one for one, name in _names(model, more).items()}
+    named = {name: one for one, name in _names(model, more).items()}
+    held = [{one for group in optimizer.param_groups for one in group["params"]} for optimizer in optimizers]
     for place, value in tensors.items():
-        number, key, name = place.split("/", 2) if place.count("/") > 1 else (None, None, None)
-        if number is not None:
-            optimizers[int(number)].state[parameters[name]][key] = (
-                value if key == "step" else value.to(parameters[name].device)
-            )
+        number, key, name = place.split("/", 2)
+        if int(number) >= len(held) or (one := named[name]) not in held[int(number)]:
+            raise UserError(f"{folder}: {name} was trained in another way; end the stage as it began, by its recipe")
+        optimizers[int(number)].state[one][key] = value if key == "step" else value.to(one.device)
 
 
 def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[nn.Parameter, str]:

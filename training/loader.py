@@ -50,6 +50,11 @@ class Lost(NamedTuple):
     reason: str  # a word of `training.samples.REASONS`
     detail: str
 
+    @classmethod
+    def of(cls, sample: str, tar: str, error: Damaged | Rejected) -> "Lost":
+        known = (error.reason, error.detail) if isinstance(error, Rejected) else ("damaged", str(error))
+        return cls(sample, tar, *known)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -168,8 +173,7 @@ class Mixture(Dataset):
             try:
                 found, pixels = self._read(part, row)
             except (Damaged, Rejected) as error:
-                known = (error.reason, error.detail) if isinstance(error, Rejected) else ("damaged", str(error))
-                lost.append(Lost(row["sample"], row["tar"], *known))
+                lost.append(Lost.of(row["sample"], row["tar"], error))
             else:
                 tokens.append(found)
                 views += pixels

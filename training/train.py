@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def train(
     stages together.
     """
     device = world.device
+    run.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(recipe.tokenizer)
     torch.manual_seed(recipe.seed)
     model, probe = start(recipe, tokenizer, device)
@@ -92,17 +94,21 @@ def train(
 
     for stage in stages[names.index(state["stage"]) :]:
         step = state["step"] if stage.name == state["stage"] else 0
+        optimizers = make_optimizers(stage, model, probe)
+        if step:
+            load_run(folder, model, {"probe": probe}, optimizers if step < stage.steps else [])
+        if step >= stage.steps:
+            continue
         samples = samples_of(recipe, stage, tokenizer, model, world)
-        if 0 < step < stage.steps and state["mixture"] != samples.identity:
+        if step and state["mixture"] != samples.identity:
             raise UserError(
                 f"{run}: stands at step {step} of {stage.name}, of other samples than those of the recipe now; "
                 f"name the release it began with in [data], or begin another run"
             )
         releases |= {shards.release for shards in samples.shards}
-        optimizers = make_optimizers(stage, model, probe)
-        if folder and (step or stage.name == state["stage"]):
-            load_run(folder, model, {"probe": probe}, optimizers if step else [])
-        learner = Learner(stage, model, probe, tokenizer.marks.query, samples, run, world)
+        if world.rank == 0 and (left := Counter(one.reason for one in samples.lost())):
+            print(f"{stage.name}  left out: {', '.join(f'{n} {reason}' for reason, n in left.items())}", flush=True)
+        learner = Learner(stage, model, probe, tokenizer.marks.query, samples, run, world, begins=step == 0)
         learned = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
         batches = load(
             samples, stage.batch, micro=stage.micro, rank=world.rank, ranks=world.ranks, start=step, stop=stage.steps,
@@ -115,6 +121,8 @@ def train(
             # What is learned in the whole step, on all ranks, decides what each micro-batch counts for.
             of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
             for batch in micros:
+                for one in batch.lost:
+                    print(f"{stage.name}  {one.sample} of {one.tar}: {one.reason}: {one.detail}", flush=True)
                 sums = learner.losses(batch.to(device, non_blocking=True))
                 (sums / of_step).sum().backward()
                 real = (batch.documents != PADDING).sum()
@@ -199,22 +207,24 @@ class Learner:
 
     def __init__(
         self, stage: Stage, model: VisionLanguageModel, probe: Probe, query: int, samples: Mixture | Pairs, run: Path,
-        world: World,
+        world: World, begins: bool,
     ):  # fmt: skip
         self.stage, self.model, self.probe, self.query = stage, model, probe, query
         self.truths = Truths(samples.shards) if stage.truth else None
         self.references = {}
         if stage.beta:
             file = run / f"references-{stage.name}-{samples.identity[:12]}.json"
-            turn = (world.rank, world.ranks)
-            self.references = references(file, samples, lambda b: self.tokens(b.to(world.device)), stage.micro, turn)
+            self.references = references(
+                file, samples, lambda batch: self.tokens(batch.to(world.device)), stage.micro,
+                (world.rank, world.ranks), begins,
+            )  # fmt: skip
 
     def precision(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, self.stage.precision == "bfloat16")
 
     def counts(self, batch: Batch) -> Tensor:
         """What is learned in a batch: answers' tokens, or pairs; and views."""
-        learned = len(batch.samples) if self.stage.beta else int((batch.labels != IGNORED).sum())
+        learned = sum(map(len, batch.samples)) if self.stage.beta else int((batch.labels != IGNORED).sum())
         return torch.tensor([learned if self.stage.answers else 0, len(batch.grids) if self.stage.truth else 0])
 
     def losses(self, batch: Batch) -> Tensor:
@@ -234,8 +244,10 @@ class Learner:
                 return sums
             losses = self.tokens(batch, seen if self.truths is not None else None)
         if self.stage.beta:
-            start = torch.tensor([self.references[name] for (name,) in batch.samples], device=losses.device).T
-            losses = dpo_loss(log_probabilities(losses), start, self.stage.beta)
+            read = [number for number, names in enumerate(batch.samples) if names]
+            start = torch.tensor([self.references[name] for names in batch.samples for name in names])
+            start = start.reshape(-1, 2).T.to(losses.device)
+            losses = dpo_loss(log_probabilities(losses)[:, read], start, self.stage.beta)
         answers = losses.sum() * self.stage.answers
         return sums + torch.stack([answers, torch.zeros_like(answers)])
 
@@ -325,7 +337,6 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     try:
         recipe = read_recipe(options.recipe)
-        options.run.mkdir(parents=True, exist_ok=True)
         train(recipe, options.run, World(), options.workers, options.every, options.stop)
     except (UserError, FileNotFoundError, Damaged) as error:
         print(error, file=sys.stderr)
