@@ -13,7 +13,7 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 import torch
-from releases import encoded, flip, publish, small_tokenizer
+from releases import captions, encoded, flip, publish, small_tokenizer
 from safetensors.torch import load_file
 from small_models import TINY
 
@@ -239,6 +239,44 @@ def test_what_is_not_trained_is_said(recipe, tmp_path, capsys):
     assert re.search(r"^stage0  left out: \d+ too_long$", capsys.readouterr().out, re.M)
 
 
+def test_what_a_recipe_cannot_have_is_said_before_it_begins(recipe, tmp_path):
+    world = World()
+    world.ranks = 3
+    with pytest.raises(UserError, match=r"stages.stage1.batch: 2 packs a step for 3 processes; give each one at least"):
+        train(recipe({"batch": 3}, {"batch": 2}), tmp_path, world)
+    with pytest.raises(UserError, match="side: 60 pixels are no whole patches; choose a multiple of 14"):
+        train(recipe({"side": 60}), tmp_path, World())
+
+
+def test_samples_without_truth_are_named_where_it_is_to_be_learned(recipe, tmp_path):
+    with pytest.raises(UserError, match="-caption: its json has no extra"):
+        publish(tmp_path, "captions", captions(4), 4)
+        made = recipe({"sets": {"captions": 1.0}, "truth": 1.0})
+        data = {"captions": Data(root=str(tmp_path), set="captions")}
+        train(made.model_copy(update={"data": data}), tmp_path / "run", World())
+
+
+@pytest.mark.parametrize("stage", [{"truth": 1.0, "answers": 0}, {"truth": 1.0}, {}])
+def test_a_pack_of_which_nothing_can_be_read_is_passed_over(recipe, tmp_path, capsys, stage):
+    """Two scenes, one with half of its picture: alone in its micro-batch it has neither tokens nor views."""
+
+    def scenes():
+        for number in range(2):
+            scene = imagine(Random(number))
+            picture = encoded(draw(scene, Random(number), 56), "PNG")
+            said = {"turns": conversation(scene, Random(number), 2), "images": ["<image>"]}
+            document = {"conversation": said, "extra": {"scene": scene}}
+            cut = picture[: -900 * number] if number else picture
+            yield f"{number:016x}-conversation", {"png": cut, "json": json.dumps(document).encode()}
+
+    publish(tmp_path, "lessons", scenes(), 2)
+    made = recipe({"batch": 2, "micro": 1, "length": 256, **stage})
+    data = {"lessons": Data(root=str(tmp_path), set="lessons")}
+    train(made.model_copy(update={"data": data}), tmp_path / "run", World())
+    assert capsys.readouterr().out.count("unreadable_image: ") == 2
+    assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path / "run").values())
+
+
 def test_it_learns(recipe, tmp_path):
     """Twelve conversations over and over: both losses fall."""
     train(
@@ -322,6 +360,12 @@ rate = 1e-3
         ("rate = 1e-3", "rate = 1e-3\npatience = 3", "stages.0.patience: extra inputs"),
         ("{ lessons = 1.0 }", "{ captions = 1.0 }", "stages.sft.sets: no data captions; add [data.captions]"),
         ("rate = 1e-3", "rate = 1e-3\nanswers = 0", "stages.sft: learns nothing"),
+        ("rate = 1e-3", "rate = 1e-3\nbeta = 0.1\ntruth = 0.5", "stages.sft: beta is for answers alone"),
+        ("rate = 1e-3", "rate = 1e-3\ntrains = []", "stages.0.trains: tuple should have at least 1 item"),
+        ("rate = 1e-3", "rate = 1e-3\nbetas = [0.9, 1.0]", "stages.0.betas.1: input should be less than 1"),
+        ("{ lessons = 1.0 }", "{}", "stages.0.sets: dictionary should have at least 1 item"),
+        ("{ lessons = 1.0 }", "{ lessons = 0.0 }", "stages.0.sets.lessons: input should be greater than 0"),
+        ("{ lessons = 1.0 }", "{ lessons = inf }", "stages.0.sets.lessons: input should be a finite number"),
         ("[[stages]]", "[[stages]", "not valid TOML"),
         ('set = "lessons"', "", "data.lessons.set: field required"),
         ("[[stages]]", '[start]\ncheckpoint = "a"\nvision = "b"\n[[stages]]', "start: checkpoint and vision: either"),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from schemas.config import UserError
 from schemas.scenes import COLOURS, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, WORDS, Scene
 from training.layout import IGNORED
 from training.shards import Shards
@@ -88,10 +89,16 @@ class Truths:
         }
 
     def __getitem__(self, names: Iterable[str]) -> Truth:
-        """Of these samples. Raises `KeyError` if one has none."""
-        found = [self.places[name] for name in names]
-        extras = [json.loads(shard.sample(number)["json"])["extra"] for shard, number in found]
-        return truth_of([extra["scene"] for extra in extras], [extra.get("letters") for extra in extras])
+        """Of these samples. Raises `UserError` if one has none."""
+        scenes, letters = [], []
+        for name in names:
+            shard, number = self.places[name]
+            extra = json.loads(shard.sample(number)["json"]).get("extra") or {}
+            if "scene" not in extra:
+                raise UserError(f"{name}: its json has no extra.scene; only generated scenes have a truth to learn")
+            scenes.append(extra["scene"])
+            letters.append(extra.get("letters"))
+        return truth_of(scenes, letters)
 
 
 class Probe(nn.Module):

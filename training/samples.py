@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from schemas.config import UserError
 from schemas.slices import PLANS, Plan
 from training.layout import REASONS as OF_LAYOUT
 from training.layout import Layout, Picture, Rejected, Tokens, Turn, read_turns
@@ -34,7 +35,7 @@ REASONS = OF_LAYOUT | {
 
 @dataclass(frozen=True)
 class Slicing:
-    """How images are cut into views, see `schemas.slices`."""
+    """How images are cut into views, see `schemas.slices`. Raises `UserError` for a side of no whole patches."""
 
     plan: str = "llama.cpp"  # or "openbmb"
     side: int = 448  # pixels
@@ -44,6 +45,8 @@ class Slicing:
     def __post_init__(self):
         if self.plan == "llama.cpp" and self.cells != 9:
             raise ValueError("llama.cpp cuts an image into at most 9 cells; only `openbmb` has a choice")
+        if self.side % self.patch:
+            raise UserError(f"side: {self.side} pixels are no whole patches; choose a multiple of {self.patch}")
 
     @lru_cache(maxsize=10_000)  # noqa: B019 (a value, which lives as long as the process)
     def of(self, width: int, height: int) -> Plan:

@@ -30,6 +30,8 @@ from training.shapes import SHAPES, Shape, read_shape
 Part = Literal["vision", "resampler", "language"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Data(Table):
@@ -50,9 +52,9 @@ class Stage(Table):
     """What is learned from what, how fast, and how long."""
 
     name: Name
-    sets: dict[str, float]  # of [data] -> passes through it an epoch
+    sets: dict[str, Weight] = Field(min_length=1)  # of [data] -> passes through it an epoch
     steps: int = Field(gt=0)
-    trains: tuple[Part, ...] = ("vision", "resampler", "language")
+    trains: tuple[Part, ...] = Field(("vision", "resampler", "language"), min_length=1)
     answers: float = Field(1.0, ge=0)  # weight of the loss of answers; at 0 no language model is run
     truth: float = Field(0.0, ge=0)  # weight of the probe's loss, see `training.probe`
     beta: float | None = Field(None, gt=0)  # of DPO; its sets hold pairs
@@ -69,7 +71,7 @@ class Stage(Table):
     warm_up: Share = 0.01  # of the steps
     decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
     weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)  # norm of the gradient
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
 
@@ -115,8 +117,10 @@ def read_recipe(path: str | Path) -> Recipe:
     for stage in recipe.stages:
         if unknown := sorted(stage.sets.keys() - recipe.data):
             raise UserError(f"{path}: stages.{stage.name}.sets: no data {unknown[0]}; add [data.{unknown[0]}]")
-        if not stage.sets or not (stage.answers or stage.truth):
-            raise UserError(f"{path}: stages.{stage.name}: learns nothing; give it sets, and a weight above 0")
+        if not (stage.answers or stage.truth):
+            raise UserError(f"{path}: stages.{stage.name}: learns nothing; give answers or truth a weight above 0")
+        if stage.beta and (stage.truth or not stage.answers):
+            raise UserError(f"{path}: stages.{stage.name}: beta is for answers alone; give truth a stage of its own")
     named = recipe.start.model_dump(exclude_none=True)
     if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
         raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")

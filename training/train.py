@@ -79,6 +79,10 @@ def train(
     torch.manual_seed(recipe.seed)
     model, probe = start(recipe, tokenizer, device)
     stages, folder = list(recipe.stages), latest(run)
+    for stage in stages:
+        if stage.batch < world.ranks:
+            raise UserError(f"stages.{stage.name}.batch: {stage.batch} packs a step for {world.ranks} processes; "
+                            f"give each one at least")  # fmt: skip
     if folder:
         state = json.loads((folder / STATE).read_text())
         load_weights(model, read_tensors(folder / MODEL), str(folder))
@@ -123,6 +127,8 @@ def train(
             for batch in micros:
                 for one in batch.lost:
                     print(f"{stage.name}  {one.sample} of {one.tar}: {one.reason}: {one.detail}", flush=True)
+                if not any(batch.samples):
+                    continue
                 sums = learner.losses(batch.to(device, non_blocking=True))
                 (sums / of_step).sum().backward()
                 real = (batch.documents != PADDING).sum()
