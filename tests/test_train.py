@@ -277,6 +277,14 @@ def test_a_pack_of_which_nothing_can_be_read_is_passed_over(recipe, tmp_path, ca
     assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path / "run").values())
 
 
+def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
+    train(recipe({"steps": 3}), tmp_path, World(), stop=1)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"stages.stage0.rate: 1e\+30 leads to no number by step 3; choose a lower one"):
+        train(recipe({"steps": 3, "rate": 1e30}), tmp_path, World())
+    assert files(tmp_path) == before
+
+
 def test_it_learns(recipe, tmp_path):
     """Twelve conversations over and over: both losses fall."""
     train(
@@ -297,13 +305,19 @@ def test_it_learns(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(folder, tmp_path):
-    """With torchrun: the same packs, the same mean over all that is learned."""
+    """With torchrun: the same packs, the same mean over all that is learned; in steps without an image, too."""
+    words = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "A star."}]
+    said = json.dumps({"conversation": {"turns": words, "images": []}}).encode()
+    publish(tmp_path, "words", ((f"{number:016x}-conversation", {"json": said}) for number in range(9)), 9)
     (folder / "ranks.toml").write_text(f"""
 shape = "shape.json"
 tokenizer = "tokenizer"
 [data.lessons]
 root = "{folder}/corpus"
 set = "lessons"
+[data.words]
+root = "{tmp_path}"
+set = "words"
 [[stages]]
 name = "sft"
 sets = {{ lessons = 1.0 }}
@@ -314,6 +328,15 @@ micro = 2
 length = 768
 rate = 1e-3
 precision = "float32"
+[[stages]]
+name = "mixed"
+sets = {{ lessons = 0.5, words = 6.0 }}
+steps = 6
+batch = 2
+length = 768
+rate = 1e-3
+weight_decay = 0.1
+precision = "float32"
 """)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -323,7 +346,7 @@ precision = "float32"
         assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=2e-4, msg=name)
 
 
 # Schedules and recipes

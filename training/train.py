@@ -46,6 +46,8 @@ class World:
         self.rank, self.ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         cuda = torch.cuda.is_available()
         self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)  # where NCCL and pinned memory look
         if self.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if cuda else "gloo")
 
@@ -55,14 +57,19 @@ class World:
         return tensor
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """In one message, since a small model has a hundred small ones."""
+        """In one message, since a small model has a hundred small ones.
+
+        A rank may have seen no image, and has no gradients of what sees. Where no rank has one it stays None, as it
+        does in one process: an optimizer then leaves the weight alone, its momentum and decay included.
+        """
         if self.ranks == 1:
             return
-        for one in parameters:
-            one.grad = torch.zeros_like(one) if one.grad is None else one.grad  # a rank may have seen no image
-        summed = self.sum(torch.cat([one.grad.flatten() for one in parameters])).split([p.numel() for p in parameters])
-        for one, gradient in zip(parameters, summed):
-            one.grad.copy_(gradient.view_as(one))
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
+        parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        summed = self.sum(torch.cat([*(one.flatten() for one in parts), there]))
+        *gradients, there = summed.split([*(one.numel() for one in parameters), len(parameters)])
+        for one, gradient, anywhere in zip(parameters, gradients, there.tolist()):
+            one.grad = gradient.view_as(one) if anywhere else None
 
 
 def train(
@@ -119,6 +126,7 @@ def train(
             workers=workers, pin=device.type == "cuda",
         )  # fmt: skip
         saved = shown = time.monotonic()
+        norms = torch.zeros((), device=device)  # their sum, which is a number as long as all of them are
         meter = torch.zeros(6, dtype=torch.float64, device=device)  # losses, and how much was learned; tokens, places
 
         for micros in in_steps(batches):
@@ -136,6 +144,7 @@ def train(
                 meter += torch.cat([sums.detach(), learner.counts(batch).to(device), more]).double()
             world.sum_gradients(learned)
             norm = nn.utils.clip_grad_norm_(learned, stage.clip)
+            norms += norm
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = stage.rate_at(step)
@@ -156,6 +165,9 @@ def train(
                     show(stage, log[-1])
             if last or now - saved > every:
                 saved = now
+                if not norms.isfinite():
+                    raise UserError(f"stages.{stage.name}.rate: {stage.rate:g} leads to no number by step {step}; "
+                                    f"choose a lower one, and run again from the last checkpoint")  # fmt: skip
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
                     state["releases"] = sorted(releases)
