@@ -177,6 +177,9 @@ def test_alone_an_answer_is_the_same_to_the_last_bit_whatever_is_asked_meanwhile
         ({"messages": [{"role": "user", "content": "word " * 600}]}, 400, "too_long"),
         ({"messages": question(noise(1)), "top_logprobs": 3}, 400, "logprobs"),
         ({"messages": question(noise(1)), "stop": "."}, 400, "stop"),
+        ({"messages": question(noise(1)), "extra_body": {"top_k": 5}}, 400, "top_k"),
+        ({"messages": question(noise(1)), "extra_body": {"guided_choice": ["yes", "no"]}}, 400, "guided_choice"),
+        ({"messages": question(noise(1)), "extra_body": {"stream": False, "stop": None}, "user": "me"}, 200, None),
         ({"messages": question(noise(1)), "temperature": -1}, 400, "temperature"),
         ({"messages": question(noise(1)), "response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"messages": [{"role": "user", "content": [{"type": "video", "video": "x"}]}]}, 400, "messages.0.content.0"),
@@ -184,7 +187,7 @@ def test_alone_an_answer_is_the_same_to_the_last_bit_whatever_is_asked_meanwhile
     ],
 )
 def test_what_a_client_does_wrong_is_said_in_one_line(client, how, status, named):
-    if named is None:  # a shape that is sliced, not refused
+    if named is None:  # a shape that is sliced, or what asks for nothing: not refused
         assert ask(client, **how).choices
         return
     with pytest.raises(openai.APIStatusError) as error:
@@ -200,6 +203,13 @@ def test_an_image_that_is_none_is_refused(client, url):
     with pytest.raises(openai.BadRequestError, match=r"messages\.0\.content\.0"):
         ask(client, [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
     assert ask(client, question(noise(1))).choices  # and the server lives on
+
+
+def test_the_coldest_answer_is_the_greedy_one_and_stops_no_other(client):
+    """Logits over a temperature next to 0 are no numbers, and were those of every request in the batch."""
+    greedy = ask(client, question(noise(1)), temperature=0).choices[0].message.content
+    for temperature in (1e-310, 1e-30):
+        assert ask(client, question(noise(1)), temperature=temperature).choices[0].message.content == greedy
 
 
 def test_marks_in_a_users_sentence_are_text(client, speaker):

@@ -108,9 +108,10 @@ class Speaker:
             log_probabilities = model.language.lm_head(hidden).float().log_softmax(-1).cpu()
             chosen = []
             for row, ask in enumerate(asked):
-                chosen.append(token := self._choose(log_probabilities[row], ask, draws[row]))
                 if row not in going:
+                    chosen.append(0)  # is not looked at
                     continue
+                chosen.append(token := self._choose(log_probabilities[row], ask, draws[row]))
                 answer = answers[row]
                 if ask.top:
                     best = log_probabilities[row].topk(ask.top)
@@ -147,7 +148,8 @@ class Speaker:
     def _choose(log_probabilities: Tensor, ask: Ask, draws: torch.Generator) -> int:
         if not ask.temperature:
             return int(log_probabilities.argmax())
-        probabilities = (log_probabilities.double() / ask.temperature).softmax(-1)
+        behind = log_probabilities.double() - log_probabilities.max()  # of 0 at the best, however cold it is
+        probabilities = (behind / ask.temperature).softmax(-1)
         if ask.top_p < 1:
             ordered, places = probabilities.sort(descending=True)
             kept = ordered.cumsum(0) - ordered < ask.top_p

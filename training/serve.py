@@ -39,7 +39,7 @@ from training.pixels import decode
 from training.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
-UNSUPPORTED = ("stream", "stop", "tools", "functions", "logit_bias", "presence_penalty", "frequency_penalty", "audio")
+HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}  # change no answer
 
 
 class Talks(Protocol):
@@ -56,7 +56,7 @@ class Message(BaseModel):
 
 
 class Asked(BaseModel):
-    """A request. What has another meaning than its default and is not listed here is refused, never ignored."""
+    """A request. What is not listed here and could change an answer is refused, never ignored."""
 
     model_config = ConfigDict(extra="allow")
     model: str
@@ -172,8 +172,8 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
 
 def check(asked: Asked) -> None:
     """Raises `Refused` for what this server does not do."""
-    for name in UNSUPPORTED:
-        if (asked.model_extra or {}).get(name):
+    for name, value in (asked.model_extra or {}).items():
+        if value and name not in HARMLESS:  # null, false, 0 and nothing ask for nothing
             raise Refused(f"{name}: this server does not do that", name)
     if asked.top_logprobs and not asked.logprobs:
         raise Refused("top_logprobs: set logprobs too", "top_logprobs")
