@@ -1,20 +1,25 @@
 """An export against its checkpoint in real llama.cpp: what is right passes, and each way to be wrong is found."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from corpora import say
-from phones import save_tiny
+from phones import save_shape, save_tiny
 from releases import captions, publish
+from small_models import TINY
 
 pytest.importorskip("llama_cpp", reason="the extra gguf is not installed")
+
+from gguf import GGUFReader
 
 from training.gguf import checks as gguf_checks
 from training.gguf import export as exporter
 from training.gguf import names as gguf_names
-from training.gguf.checks import Pair, run
+from training.gguf.checks import keys_and_shapes, run
 from training.gguf.export import export
+from training.gguf.pair import Pair
 from training.gguf.verify import bars, judge, kinds_of, speed, verify
 
 
@@ -50,6 +55,16 @@ def test_a_float16_export_is_nearly(checkpoint, tmp_path):
     checks, _ = checked(tmp_path, checkpoint, samples=8)
     assert checks["text_logits"]["bars"]["largest"] == {"bar": "≤ 0.01", "holds": True}
     assert 1e-5 < checks["image_embeddings"]["largest"] < 1e-2
+
+
+def test_rows_that_are_no_whole_blocks_stay_float16_and_are_right(tmp_path):
+    """As the 4,304 channels of SigLIP's perceptrons."""
+    checkpoint = save_shape(tmp_path / "checkpoint", replace(TINY, vision=replace(TINY.vision, feed_forward=144)))
+    export(checkpoint, tmp_path / "phone", "Q4_K_M", "Q8_0")
+    found = keys_and_shapes(Pair(tmp_path / "phone", checkpoint, None, None, 1))
+    assert found == {"wrong": 0, "detail": []}
+    kinds = {one.name: one.tensor_type.name for one in GGUFReader(tmp_path / "phone/mmproj-model-Q8_0.gguf").tensors}
+    assert kinds["v.blk.0.ffn_down.weight"] == "F16" and kinds["v.blk.0.ffn_up.weight"] == "Q8_0"
 
 
 def test_a_quantised_export_is_held_against_float16_on_held_out_samples(checkpoint, tmp_path):

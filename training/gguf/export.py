@@ -165,10 +165,10 @@ def sha256(path: Path) -> str:
 
 
 def _kind(tensor: Tensor, kind: Type) -> Type:
-    """A convolution stays in float16 where matrices are quantised: its rows are no whole blocks."""
+    """What has no whole blocks stays in float16 where matrices are quantised: a convolution, for one."""
     if tensor.exact:
         return Type.F32
-    return kind if kind in (Type.F32, Type.F16) or (len(tensor.shape) == 2 and tensor.shape[1] % 32 == 0) else Type.F16
+    return kind if kind in (Type.F32, Type.F16) or tensor.blocks else Type.F16
 
 
 def _file_type(kind: Type) -> int:

@@ -57,6 +57,11 @@ class Tensor(NamedTuple):
     made: Made = as_it_is
     exact: bool = False  # stays float32 whatever the others become
 
+    @property
+    def blocks(self) -> bool:
+        """Whether its rows are whole blocks of 32, and can be quantised; SigLIP's 4,304 channels are not."""
+        return not self.exact and len(self.shape) == 2 and self.shape[1] % 32 == 0
+
 
 def language_keys(shape: Shape, tokenizer: Tokenizer) -> Keys:
     """All keys of the language model's file but those that say how it is quantised."""

@@ -266,7 +266,8 @@ class _Tensor(ctypes.Structure):
     _fields_ = [("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4)]
 
 
-libggml_base = ctypes.CDLL(str(Path(libggml._name).with_name("libggml-base.so")))
+_ggml = Path(libggml._name)
+libggml_base = ctypes.CDLL(str(_ggml.with_name(_ggml.name.replace("ggml", "ggml-base"))))  # .so, .dylib or .dll
 libggml_base.ggml_op_desc.restype, libggml_base.ggml_op_desc.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
 libggml_base.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 
