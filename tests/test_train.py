@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -283,6 +284,19 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
     with pytest.raises(UserError, match=r"stages.stage0.rate: 1e\+30 leads to no number by step 3; choose a lower one"):
         train(recipe({"steps": 3, "rate": 1e30}), tmp_path, World())
     assert files(tmp_path) == before
+
+
+def test_shards_may_lie_in_an_object_store(recipe, folder, tmp_path):
+    """Their packs are then planned into the run's folder; what is learned is the same."""
+    there = fsspec.filesystem("memory")
+    there.put(str(folder / "corpus" / "shards"), "/store/shards", recursive=True)
+    one = recipe({"steps": 1})
+    data = {"lessons": Data(root="memory://store", set="lessons")}
+    for name, made in (("near", one), ("far", one.model_copy(update={"data": data}))):
+        train(made, tmp_path / name, World())
+    assert files(tmp_path / "near")["model.safetensors"] == files(tmp_path / "far")["model.safetensors"]
+    assert list((tmp_path / "far" / "packs").rglob("*.arrows"))
+    assert not (tmp_path / "near" / "packs").exists()
 
 
 def test_it_learns(recipe, tmp_path):

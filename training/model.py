@@ -160,7 +160,7 @@ class VisionLanguageModel(nn.Module):
         """The language model's last states [sequences, length, width], its norm applied.
 
         `ids`, `visual` and `positions` are [sequences, length]; `mask` is bool [sequences, 1, length, keys], true
-        where a place may look, and None where each looks at all before it; `seen` is what `see` returns.
+        where a place may look; None, by "sdpa" alone, where each looks at all before it. `seen` is what `see` returns.
         """
         out = self.language.model(
             inputs_embeds=self.embed(ids, seen, visual), attention_mask=mask, position_ids=positions,

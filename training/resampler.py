@@ -48,14 +48,18 @@ class Resampler(nn.Module):
         return channels.unflatten(2, (self.heads, HEAD)).transpose(1, 2)
 
 
-@lru_cache(maxsize=512)
 def sine_cosine(width: int, rows: int, columns: int) -> Tensor:
     """Where each patch of a grid stands: float32 [rows * columns, width], every element between -1 and 1.
 
     The first half of the channels is of x, the second of y; each sines, then cosines, of wave lengths up to 10,000.
-    Computed in float64 and rounded once.
     """
-    x, y = np.tile(np.arange(columns), rows), np.repeat(np.arange(rows), columns)
+    return torch.cat([_axis(width, columns).repeat(rows, 1), _axis(width, rows).repeat_interleave(columns, 0)], 1)
+
+
+@lru_cache(maxsize=512)
+def _axis(width: int, count: int) -> Tensor:
+    """One axis of it, float32 [count, width / 2]: grids come in hundreds of sizes, and share these. Computed in float64
+    and rounded once."""
     waves = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
-    turns = [axis[:, None] * waves for axis in (x, y)]
-    return torch.from_numpy(np.hstack([f(turn) for turn in turns for f in (np.sin, np.cos)]).astype(np.float32))
+    turns = np.arange(count)[:, None] * waves
+    return torch.from_numpy(np.hstack([np.sin(turns), np.cos(turns)]).astype(np.float32))

@@ -110,7 +110,7 @@ def train(
             load_run(folder, model, {"probe": probe}, optimizers if step < stage.steps else [])
         if step >= stage.steps:
             continue
-        samples = samples_of(recipe, stage, tokenizer, model, world)
+        samples = samples_of(recipe, stage, tokenizer, model, world, run / "packs")
         if step and state["mixture"] != samples.identity:
             raise UserError(
                 f"{run}: stands at step {step} of {stage.name}, of other samples than those of the recipe now; "
@@ -208,16 +208,18 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
 
 
 def samples_of(
-    recipe: Recipe, stage: Stage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
-) -> Mixture | Pairs:
-    """The stage's shard sets, planned."""
+    recipe: Recipe, stage: Stage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World,
+    packs: Path | None = None,
+) -> Mixture | Pairs:  # fmt: skip
+    """The stage's shard sets, planned; into the folder `packs` where one of them is in an object store."""
     vision = model.shape.vision
     slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
     reading = Reading(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
     parts = [Part(recipe.data[name].root, recipe.data[name].set, weight) for name, weight in stage.sets.items()]
     if stage.beta:
         return Pairs(parts, reading, recipe.seed)
-    return Mixture(parts, reading, recipe.seed, turn=(world.rank, world.ranks))
+    far = any("://" in part.root for part in parts)
+    return Mixture(parts, reading, recipe.seed, turn=(world.rank, world.ranks), cache=packs if far else None)
 
 
 class Learner:
