@@ -1,8 +1,15 @@
 """A published release read by index, as the trainer does: what is on disk is all that it knows."""
 
 import json
+import os
 import shutil
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -80,6 +87,45 @@ def test_a_root_elsewhere_reads_the_same(published):
         assert list(Shards("memory://published", "train")) == list(Shards(published, "train"))
     finally:
         elsewhere.rm("/published", recursive=True)
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Files over HTTP as an object store gives them, a range of bytes too."""
+
+    def send_head(self):
+        file = super().send_head() if not self.headers.get("Range") else open(self.translate_path(self.path), "rb")
+        if file and (asked := self.headers.get("Range")):
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            with file:
+                data = file.read()[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            return BytesIO(data)
+        return file
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_forked_worker_reads_from_an_object_store(published):
+    """As the loader's workers do: what its parent has opened is of no use to it."""
+    with served(published) as url:
+        shards = Shards(url, "train")
+        here = shards[7]
+        worker = get_context("fork").Process(target=lambda: os._exit(shards[7] != here), daemon=True)
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+        assert here == Shards(published, "train")[7]
 
 
 def test_a_release_is_read_by_its_name_when_the_set_has_moved_on(root):

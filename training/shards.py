@@ -36,11 +36,17 @@ class Shards:
     """
 
     def __init__(self, root: str, name: str, check: bool = True):
-        self.fs, path = fsspec.core.url_to_fs(str(root))
+        self.root = str(root)
+        path = fsspec.core.url_to_fs(self.root)[1]
         self.folder, self.check = f"{path.rstrip('/')}/shards", check
         self.card = self._card(name)
         self.shards = [Shard(self, entry) for entry in self.card["shards"]]
         self.ends = list(accumulate(len(shard) for shard in self.shards))
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        """This process's own: a worker cannot use the connections of an object store that it was forked with."""
+        return _file_system(self.root, os.getpid())
 
     @property
     def release(self) -> str:
@@ -121,6 +127,11 @@ class Shard:
             raise Damaged(f"{self.file}: is not the index that was published; remove it, `shardmill run` makes it anew")
         columns = ["sample", "byte_offset", "size", "members"]
         return [c.combine_chunks() for c in pq.ParquetFile(BytesIO(data)).read(columns, use_threads=False).columns]
+
+
+@lru_cache(maxsize=256)
+def _file_system(root: str, process: int) -> fsspec.AbstractFileSystem:
+    return fsspec.core.url_to_fs(root)[0]
 
 
 @lru_cache(maxsize=256)
