@@ -9,6 +9,7 @@ A tar and its index are made under names with their digest; the set's card, put 
 
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -113,42 +114,55 @@ def lay_out(root: Root, stage: Shards, card: Card | None, commits: Mapping[str, 
     """The groups and shards of a set. Groups whose inputs are those of the card are not looked into."""
     as_before = card and card["settings"] == stage.settings()
     as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
-    kept = {g["first"]: g for g in card["groups"]} if as_before else {}
+    kept = _groups_of(card) if as_before else {}
     stages = tuple(stage for stage in stage.reads if stage in commits)
     numbers = sorted(commits[stages[-1]])
     groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
         partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
         inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions)])
-        before = kept.get(first)
-        if before and before["inputs"] == inputs:
-            group = before
-            shards = tuple(
-                Shard(e["number"], e["number"] - number, e["fingerprint"], e["samples"])
-                for e in card["shards"]
-                if number <= e["number"] < number + group["shards"]
-            )
+        before, start, shards = kept.get(first, (None, 0, ()))
+        n = before["shards"] if before and before["settled"] else None
+        if before and before["inputs"] == inputs and start == number:
+            n = before["shards"]
         else:
-            settled = bool(before and before["settled"])
-            n = before["shards"] if settled else None
             with connect(root, stage_files(root, stages, partitions)) as connection:
                 n, shards = _shards_of(connection, stage, n, number)
-            group = Group(first=first, shards=n, settled=settled or numbers[-1] >= first + GROUP, inputs=inputs)
-        groups.append(group)
+        settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
+        groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
         parts.append(partitions)
         layout.append(shards)
-        number += group["shards"]
+        number += n
     return Layout(stages, tuple(groups), tuple(parts), tuple(layout))
+
+
+def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[Shard, ...]]]:
+    """A card's groups by their first partition, each with the number of its first shard, and its shards.
+
+    All but the last are settled: a group that was exactly full when its card was written does not say so itself.
+    """
+    found, start, entries = {}, 0, card["shards"]
+    numbers = [entry["number"] for entry in entries]
+    for group in card["groups"]:
+        end = start + group["shards"]
+        shards = tuple(
+            Shard(entry["number"], entry["number"] - start, entry["fingerprint"], entry["samples"])
+            for entry in entries[bisect_left(numbers, start) : bisect_left(numbers, end)]
+        )
+        settled = group["settled"] or group is not card["groups"][-1]
+        found[group["first"]] = group | {"settled": settled}, start, shards
+        start = end
+    return found
 
 
 def _shards_of(
     connection: duckdb.DuckDBPyConnection, stage: Shards, n: int | None, number: int
 ) -> tuple[int, tuple[Shard, ...]]:
-    """n of a group, if it is not settled yet, and its shards that have samples."""
+    """n of a group, if it is not settled yet or had no samples, and its shards that have samples."""
     connection.execute(
         f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({members(stage.set, stage.config)})"
     )
-    if n is None:
+    if not n:
         (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
         n = ceil(count / stage.config.samples_per_shard)
     found = connection.execute(
