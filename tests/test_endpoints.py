@@ -3,6 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from scripted_server import Scripted
@@ -72,6 +74,18 @@ def test_no_more_are_in_flight_than_is_said():
     with Scripted(latency=0.05) as server:
         ask(client(server.url, concurrency=7), 40)
         assert server.says()["most"] == 7
+
+
+def test_partitions_that_ask_at_the_same_moment_share_bounds_and_budget(scripted):
+    endpoint = open_endpoint("shared", EndpointConfig(model="scripted", url=scripted.url, **QUICK))
+    together = Barrier(4)
+
+    def one(_: int) -> Client:
+        together.wait()
+        return client_of(endpoint)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(map(id, threads.map(one, range(4))))) == 1
 
 
 def test_tokens_and_tries_are_measured(scripted):

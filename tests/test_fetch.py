@@ -6,9 +6,11 @@ import socket
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import md5, sha256
 from pathlib import Path
+from threading import Barrier
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +21,7 @@ from hostile_server import Hostile, image
 
 from pipelines.catalog import query
 from pipelines.fetching.consent import OptOuts
-from pipelines.fetching.fetch import BLOCK, MANY, Ask, Bodies, Fetcher, Offline
+from pipelines.fetching.fetch import BLOCK, MANY, Ask, Bodies, Fetcher, Offline, fetcher
 from pipelines.partition import read_payload
 from pipelines.verify import verify_root
 from schemas.config import FetchConfig
@@ -194,6 +196,17 @@ def test_requests_say_who_asks_and_carry_nothing_of_ours(server, monkeypatch, tm
     for said in seen:
         assert set(said) == {"Host", "User-Agent", "Accept", "Accept-Encoding"}
         assert "Shardmill/" in said["User-Agent"] and CONTACT in said["User-Agent"]
+
+
+def test_partitions_that_fetch_at_the_same_moment_share_one_fetcher():
+    config, together = FetchConfig(contact=CONTACT, in_flight=3), Barrier(16)
+
+    def one(_: int) -> Fetcher:
+        together.wait()
+        return fetcher(config)
+
+    with ThreadPoolExecutor(16) as threads:
+        assert len(set(map(id, threads.map(one, range(16))))) == 1
 
 
 def test_a_body_that_is_thrown_away_leaves_its_place_to_the_next(server):

@@ -95,9 +95,17 @@ class Bodies:
         return b"".join(os.pread(self.descriptor, size, offset) for offset, size in answer.pieces)
 
 
-@cache
+making = threading.Lock()
+
+
 def fetcher(config: FetchConfig) -> "Fetcher":
-    """The one of this process."""
+    """The one of this process, whose bounds hold for all partitions in hand: they come for it at the same moment."""
+    with making:
+        return _fetcher(config)
+
+
+@cache
+def _fetcher(config: FetchConfig) -> "Fetcher":
     return Fetcher(config)
 
 

@@ -45,9 +45,17 @@ class Server:
         return self.down is None and self.busy < concurrency and self.rests_until <= time.monotonic()
 
 
-@cache
+making = threading.RLock()  # partitions ask at the same moment, from threads: what they share is made once
+
+
 def loop() -> asyncio.AbstractEventLoop:
     """The event loop of this process."""
+    with making:
+        return _loop()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
     found = asyncio.new_event_loop()
     thread = threading.Thread(target=found.run_forever, name="endpoints", daemon=True)
     thread.start()
@@ -338,18 +346,17 @@ def plain(error: object) -> str:
     return text.encode("utf-8", "replace").decode()[:500]
 
 
-@cache
-def _clients() -> dict[str, Client]:
-    return {}
+clients: dict[str, Client] = {}  # what identifies an endpoint and its budgets -> the client of this process
 
 
 def client_of(endpoint: Endpoint) -> Client:
     """The client of an endpoint in this process: one, so that bounds and budgets hold for all partitions in hand."""
+
+    async def make() -> Client:
+        return Client(endpoint)
+
     name = repr((endpoint.name, endpoint.urls, endpoint.calls_left, endpoint.tokens_left, endpoint.config))
-    if name not in _clients():
-
-        async def make() -> Client:
-            return Client(endpoint)
-
-        _clients()[name] = asyncio.run_coroutine_threadsafe(make(), loop()).result()
-    return _clients()[name]
+    with making:
+        if name not in clients:
+            clients[name] = asyncio.run_coroutine_threadsafe(make(), loop()).result()
+        return clients[name]
