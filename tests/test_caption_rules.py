@@ -1,6 +1,7 @@
 """Which captions are weak, and which rewritten ones are taken."""
 
 import re
+import time
 
 import pytest
 
@@ -47,6 +48,16 @@ MANY_WORDS = " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in rang
 )
 def test_a_caption_has_one_verdict(text, verdict):
     assert weakness(text, CONFIG) == verdict
+
+
+@pytest.mark.parametrize("word", ["a.", "a-", "1x", "image ", "(", "漢"])
+def test_a_long_text_takes_as_long_as_it_is(word):
+    def seconds(letters: int) -> float:
+        began = time.process_time()
+        weakness((word * letters)[:letters], CONFIG)
+        return time.process_time() - began
+
+    assert seconds(40_000) < 10 * seconds(5_000) + 1, "64 times as long if each letter is held against all others"
 
 
 def test_every_verdict_and_every_answer_is_declared_and_documented():

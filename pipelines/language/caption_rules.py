@@ -17,8 +17,8 @@ CAMERA = re.compile(
     r"[\s_#(.-]*\d[\d\s_().-]*(copy|kopie|edit(ed)?|x\d+)?",
     re.I,
 )
-BOILERPLATE = re.compile(
-    r"(https?://|www\.)\S+|\b\S+\.(com|net|org|info|co\.uk|de|fr|ru)\b"
+BOILERPLATE = re.compile(  # no host is longer than 253: without a bound, a long word is gone through from each letter
+    r"(https?://|www\.)\S+|\b\S{1,253}\.(com|net|org|info|co\.uk|de|fr|ru)\b"
     r"|\b(click|tap) (here|to (enlarge|view|see|zoom|download|buy))\b"
     r"|\b(view|see) (full[- ]size|larger|more)( image)?\b|\bimage may contain:?"
     r"|\b(royalty[- ]free )?stock (photo|image|vector|illustration|footage)s?\b"
