@@ -39,7 +39,8 @@ def main(folder: Path) -> None:
         running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
         running[0].wait_until_finish()
     except Exception as error:
-        (folder / FAILED).write_text((STOPPED if isinstance(error, Stopped) else "") + _one_line(error))
+        why = (STOPPED if isinstance(error, Stopped) else "") + _one_line(error)
+        (folder / FAILED).write_text(why, "utf-8", "backslashreplace")
         logging.exception("%s failed", work.name)
         sys.exit(1)
 

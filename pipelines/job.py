@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,6 @@ from pipelines.root import Root
 from schemas.config import BeamConfig, UserError
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
-
-
 GRACE = 5.0  # seconds
 WORK, LOG, FAILED = "work", "log", "failed"  # files of a job's folder: what it does, what it says, why it failed
 STOPPED = "pipelines.job.Stopped: "  # as an error's last line has it
@@ -52,14 +51,16 @@ def run_work(
     """
     if not items:
         return
-    with tempfile.TemporaryDirectory(prefix="shardmill-") as name:
+    # What Beam and workers that are killed leave in their temporary folder goes with it.
+    with tempfile.TemporaryDirectory(prefix="shardmill-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / WORK).write_bytes(pickle.dumps((work, list(items), beam)))
         with (folder / LOG).open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.beam_main", name],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-                env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={**ONE_THREAD, **os.environ, "TMPDIR": name,
+                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )  # fmt: skip
         try:
             pause = 0.2
@@ -69,13 +70,13 @@ def run_work(
                 pause = max(0.2, 10 * (time.monotonic() - asked))
         finally:
             end_group(process)
-            said = (folder / LOG).read_bytes()
-            root.write(log, said[-1_000_000:])
+            said = end_of(folder / LOG)
+            root.write(log, said)
         if process.returncode == 2:
             raise UserError(f"beam: {said.decode(errors='replace').strip().splitlines()[-1]}")
         if process.returncode:
             failed = folder / FAILED
-            why = failed.read_text() if failed.exists() else f"a worker died (exit code {process.returncode})"
+            why = failed.read_text("utf-8") if failed.exists() else f"a worker died (exit code {process.returncode})"
             if why.startswith(STOPPED):  # twice, where the local runner keeps the error, and other runners its text
                 raise Stopped(why.replace(STOPPED, ""))
             raise StageFailed(f"{work.name}: {why}; the workers' log is {root.url_of(log)}")
@@ -94,8 +95,13 @@ def end_group(process: subprocess.Popen) -> None:
     """Ends a job and all its workers; one that runs elsewhere gets some seconds to be cancelled."""
     process.stdin.close()
     _ended(process, GRACE)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
+
+
+def end_of(log: Path, most: int = 1_000_000) -> bytes:
+    """The last bytes of a log, however long it is."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - most))
+        return file.read()

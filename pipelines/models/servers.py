@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from pipelines.job import Stopped
+from pipelines.job import Stopped, end_of
 from pipelines.models.endpoints import Endpoint
 from pipelines.models.keeper import GRACE
 from pipelines.root import Root
@@ -53,7 +53,7 @@ class Running:
         end_marked(self.mark)
         if self.kept:
             root, name = self.kept
-            root.write(name, self.log.read_bytes()[-1_000_000:])
+            root.write(name, end_of(self.log))
             self.log.unlink()
 
 
@@ -77,7 +77,9 @@ def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
         log, kept = Path(root.path(name)), None
         log.parent.mkdir(parents=True, exist_ok=True)
     else:
-        log, kept = Path(tempfile.mkstemp(prefix="shardmill-server-", suffix=".log")[1]), (root, name)
+        descriptor, path = tempfile.mkstemp(prefix="shardmill-server-", suffix=".log")
+        os.close(descriptor)
+        log, kept = Path(path), (root, name)
     running[place] = start(endpoint, mark_of(root.url, endpoint.name), log, kept)
     try:
         wait_for(running[place])
@@ -160,7 +162,7 @@ def status_of(url: str, key: str | None) -> int:
 
 
 def last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    lines = end_of(log).decode(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].strip()[:300] if lines else "it said nothing"
 
 
