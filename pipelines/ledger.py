@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -96,24 +96,26 @@ class Ledger:
 
     # What is left of it
 
-    def close_stage(self, stage: str, committed: Mapping[str, str]) -> None:
+    def close_stage(self, stage: str, committed: Mapping[str, str], taken: Collection[str] = ()) -> None:
         """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now: a note whose
-        commit never came (the worker was killed in between) is dropped."""
+        commit never came (the worker was killed in between) is dropped. Of keys that were `taken` down it says that
+        they changed, and not how."""
         folder = self._notes(stage)
         names = list(self.root.files(folder))
         if not names:
             return
         work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
-        known = {row["item"] for row in work}  # whose notes a run that was killed here did not come to remove
+        known = {(row["item"], row["started"]) for row in work}  # whose notes it was killed before it had removed them
         more: list[Row] = []
         for name in names:
             note = json.loads(self.root.read(f"{folder}/{name}"))
-            item = note["work"]["item"]
-            if item in known or note["fingerprint"] != committed.get(item):
+            item, started = note["work"]["item"], note["work"]["started"]
+            if (item, started) in known or note["fingerprint"] != committed.get(item):
                 continue
             work.append(note["work"])
             where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
             more += [{**where, **change} for change in note["changes"]]
+        untold(more, taken)
         if changed[len(changed) - len(more) :] != more:  # or it was killed between the two files
             changed += more
         self._write(f"changes-{stage}", changed, CHANGES)
@@ -141,6 +143,24 @@ class Ledger:
 def new_attempt() -> str:
     """A name for one try to make a partition, of which a run can see several."""
     return uuid.uuid4().hex[:6]
+
+
+def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
+    """Blanks what changes say of some keys, of samples and responses too, which begin with them. Whether any did."""
+    told = [row for row in changes if row["key"][:16] in keys and (row["before"] or row["after"])]
+    for row in told:
+        row["before"] = row["after"] = None
+    return bool(told)
+
+
+def forget(root: Root, keys: Collection[str]) -> None:
+    """Blanks what the changes of all runs say of some keys. That they changed stays."""
+    for ledger in runs(root):
+        for name in root.files(f"runs/{ledger.run}"):
+            if name.startswith("changes-") and name.endswith(".parquet"):
+                rows = ledger._read(name.removesuffix(".parquet"))
+                if untold(rows, keys):
+                    ledger._write(name.removesuffix(".parquet"), rows, CHANGES)
 
 
 def runs(root: Root) -> list[Ledger]:

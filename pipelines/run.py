@@ -17,7 +17,7 @@ from pipelines.commits import read_commits, remove_partitions
 from pipelines.corpus import Corpus, open_corpus
 from pipelines.gates import GateFailed, facts, hold_gates
 from pipelines.job import StageFailed, run_work
-from pipelines.ledger import Ledger, runs
+from pipelines.ledger import Ledger, forget, runs
 from pipelines.lock import Busy, hold
 from pipelines.models.asking import AskingStage
 from pipelines.models.servers import closing_servers
@@ -89,12 +89,14 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
     """Keeps of a run's notes those whose commit is there."""
-    for stage in ledger.open_stages():
+    stages = ledger.open_stages()
+    taken = read_taken(root).key if stages else ()
+    for stage in stages:
         if stage in STAGES:
             there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
         else:
             there = published(root)
-        ledger.close_stage(stage, there)
+        ledger.close_stage(stage, there, taken)
 
 
 def run_stage(
@@ -107,9 +109,10 @@ def run_stage(
         make = {"rows": _run_rows, "shards": _run_shards}.get(name)
         make = make or (_run_step if isinstance(corpus.made[name], CorpusStep) else _run_partitions)
         made = make(corpus, ledger, name, progress)
-    if name == "images":
-        made += _blank_again(corpus, ledger, progress)
     close_ledger(corpus.root, ledger)
+    if name == "images" and (blanked := _blank_again(corpus, ledger, progress)):
+        made += blanked
+        close_ledger(corpus.root, ledger)
     return report(corpus, name, made)
 
 
@@ -217,6 +220,7 @@ def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
     rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
     taken = read_taken(root) | Taken(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
     write_taken(root, taken)
+    forget(root, taken.key)
     blank_partitions(root, ledger, corpus.rows, partitions, taken)
     return _run_partitions(corpus, ledger, "images", progress)
 

@@ -22,14 +22,13 @@ from pipelines.catalog import connect, files
 from pipelines.corpus import Corpus
 from pipelines.fetching.addresses import is_below
 from pipelines.hamming import distances
-from pipelines.ledger import runs
-from pipelines.parquet import parquet_bytes, read_rows
+from pipelines.ledger import forget
+from pipelines.parquet import read_rows
 from pipelines.root import Root, point
 from pipelines.run import StageReport, begin, run_stage
 from pipelines.taken import PLAIN, Taken, blank_partitions, hashed, normal, read_taken, url_values, write_taken
 from pipelines.verify import garbage
 from schemas.config import UserError
-from schemas.ledger import CHANGES
 from schemas.taken import REASON
 
 NEAR = 3  # bits in which the perceptual hashes of near duplicates differ at most
@@ -282,23 +281,8 @@ def remove_left(root: Root, taken: Taken, withdrawn: set[str]) -> int:
     for name in gone:
         root.remove(name)
         point("takedown:removed")
-    for ledger in runs(root):
-        folder = f"runs/{ledger.run}"
-        for name in root.files(folder):
-            if name.startswith("changes-") and name.endswith(".parquet"):
-                _forget(root, f"{folder}/{name}", taken.key)
+    forget(root, taken.key)
     return len(gone)
-
-
-def _forget(root: Root, name: str, keys: frozenset[str]) -> None:
-    """Blanks what a file of changes says of some keys. That they changed stays."""
-    rows, told = read_rows(root, name), False
-    for row in rows:
-        if row["key"][:16] in keys and (row["before"] or row["after"]):
-            row["before"] = row["after"] = None
-            told = True
-    if told:
-        root.write(name, parquet_bytes(rows, CHANGES))
 
 
 # Models

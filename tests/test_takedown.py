@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import ONE_PROCESS, build, data_files, in_this_process, picture, say
+from hostile_server import Hostile, image
 from PIL import Image
 from releases import small_tokenizer
 
@@ -308,6 +309,28 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
         run_stage(corpus, ledger, "images")
     assert "told again" not in query(corpus.root, "select text from rows")["text"].to_pylist()
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
+
+
+def test_bytes_that_come_back_from_a_server_are_in_the_ledger_without_what_was_said_of_them(tmp_path):
+    (tmp_path / "laion").mkdir()
+    fetch = '[fetch]\ncontact = "us@example.org"\nallow_hosts = ["localhost"]\n'
+    config = tmp_path / "my.toml"
+    config.write_text(f'root = "corpus"\n[source]\nkind = "laion"\npath = "laion"\n{fetch}[sets.train]\n{ONE_PROCESS}')
+    with Hostile() as server:
+        for name, number, numbers in (("one", 0, [1]), ("two", 1, [1, 2, 3])):  # another host has the same bytes
+            table = {"url": [server.url(f"/good/{n}", name) for n in numbers], "text": [f"{name} {n}" for n in numbers]}
+            pq.write_table(pa.table(table), tmp_path / f"laion/{number}.parquet")
+            root = build(config)
+            if name == "one":
+                take(tmp_path, sha256(image("/good/1")).hexdigest())
+    assert verify_root(root).problems == []
+    assert told_anywhere(Path(root.url), "two 1") == []
+    last = "run = (select max(run) from runs)"
+    changes = query(root, f"select stage, change, count(*) n from changes where {last} group by all order by all")
+    assert [tuple(one.values()) for one in changes.to_pylist()] == [
+        ("images", "added", 3), ("images", "changed", 1), ("rows", "added", 3), ("rows", "changed", 1),
+        ("selection", "added", 3), ("shards", "added", 2),
+    ]  # fmt: skip
 
 
 def test_verify_says_what_is_left(here):
