@@ -68,7 +68,7 @@ class Ask(CorpusStep):
         for number, one in enumerate(asked):
             question = str(one["question"] or "").strip()
             row = one | {"key": key_of(key, question), "image": key, "question": question or None}
-            row |= {"extra": json_of(row["extra"]) if row.get("extra") else None}
+            row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
             place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
             if not question:
                 row |= {"key": key_of(key, question, place), "reason": "no_question"}
@@ -76,6 +76,11 @@ class Ask(CorpusStep):
                 row |= {"key": key_of(key, question, place), "reason": "equal_keys", "detail": row["key"]}
             seen.add(row["key"])
             yield row
+
+
+def _text(name: Any) -> str | None:
+    """What a source calls a question, which may be any value of JSON."""
+    return name if name is None or isinstance(name, str) else json_of(name)
 
 
 def draw(config: InstructionsConfig, image: str) -> list[str]:

@@ -99,6 +99,15 @@ def test_a_bad_line_has_a_reason_and_stops_no_other(pictures, tmp_path, configur
     assert verify_root(root).problems == []
 
 
+def test_what_a_caption_table_asks_may_be_called_anything(pictures, tmp_path, configure):
+    names = ["a", 7, True, ["b"], {"c": 1}, None]
+    asked = [{"question": f"What is it, {number}?", "name": name} for number, name in enumerate(names)]
+    (pictures / "asked.jsonl").write_text(json.dumps({"image": "0.png", "text": "a picture", "instructions": asked}))
+    found = facts(instructions(build(configure(FOLDER + ASKING), "instructions")), "question", "name", "reason")
+    expected = ["a", "7", "true", '["b"]', '{"c": 1}', None]
+    assert found == [(f"What is it, {number}?", name, None) for number, name in enumerate(expected)]
+
+
 def test_one_image_in_two_files_is_asked_each_question_once(pictures, tmp_path, configure):
     (tmp_path / "all").mkdir()
     for name, questions in (("a", ("What?", "Who?")), ("b", ("What?", "Why?"))):
