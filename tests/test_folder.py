@@ -40,6 +40,14 @@ def test_a_folder_has_a_row_an_image_with_the_text_beside_it(pictures):
     assert rows[5]["sha256"] == sha256(PICTURES[5]).hexdigest() and rows[5]["size"] == len(PICTURES[5])
 
 
+@pytest.mark.parametrize("name", ["photos [2024]", "what?", "a*b"])
+def test_what_is_there_is_no_pattern(name, pictures):
+    here = pictures.rename(pictures.parent / name)
+    assert facts(rows_of("folder", here), "file") == [(f"{number}.png",) for number in range(4)]
+    write_captions(here / "captions.csv", [("0.png", "one")])
+    assert facts(rows_of("folder", here / "captions.csv"), "file", "text") == [("0.png", "one")]
+
+
 def test_a_name_that_is_not_utf_8_is_a_reason(pictures):
     os.rename(pictures / "0.png", os.fsencode(pictures) + b"/\xff.png")
     rows = rows_of("folder", pictures)

@@ -1,6 +1,7 @@
 """What every source can do: list its files, read their rows, load a row's bytes."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from pipelines.root import stamp
 from schemas.arrow import Row
 from schemas.config import SourceConfig, UserError
 
+WILD = re.compile(r"[*?\[]")
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
@@ -81,24 +83,31 @@ class Source:
         return fs, path.rstrip("/")
 
     @cached_property
+    def _path(self) -> str:
+        return self._opened[1].rstrip("/")
+
+    @cached_property
+    def _is_pattern(self) -> bool:
+        """Whether the path has wildcards, and is not the name of a file or folder that is there: `photos [2024]`."""
+        return bool(WILD.search(self._path)) and not self.fs.exists(self._path)
+
+    @cached_property
     def base(self) -> str:
         """The folder that paths are relative to: the part before any wildcard, or a lone file's folder."""
-        path = self._opened[1].rstrip("/")
-        fixed = path.split("*")[0].split("?")[0].split("[")[0]
-        if fixed != path:
-            return fixed.rsplit("/", 1)[0]
-        return path.rsplit("/", 1)[0] if self.fs.isfile(path) else path
+        if self._is_pattern:
+            return WILD.split(self._path)[0].rpartition("/")[0]
+        return self._path.rpartition("/")[0] if self.fs.isfile(self._path) else self._path
 
     def find(self, suffixes: tuple[str, ...]) -> list[SourceFile]:
         """Files with one of these suffixes that the path names: itself, those under it, or those it matches."""
-        path = self._opened[1].rstrip("/")
+        path = self._path
         try:
-            if self.base != path and "*" not in path and "?" not in path and "[" not in path:
-                found = {path: self.fs.info(path)}
+            if self._is_pattern:
+                found = self.fs.glob(path, detail=True)
             elif self.base == path:
                 found = self.fs.find(path, detail=True)
             else:
-                found = self.fs.glob(path, detail=True)
+                found = {path: self.fs.info(path)}
         except FileNotFoundError:
             raise UserError(f"source.path: {self.config.path} does not exist") from None
         if not found and not self.fs.exists(self.base):
