@@ -1,11 +1,12 @@
 """What `shardmill init` writes: a short, commented configuration for each kind of source."""
 
+import json
 from pathlib import Path
 
 TEMPLATE = """\
 # Shardmill: one file for everything. `shardmill plan {name}` says what a run would do.
 
-root = "{stem}-corpus"                  # where all goes: a folder, or s3://…, gs://…
+root = {root}                  # where all goes: a folder, or s3://…, gs://…
 
 [source]
 kind = "{kind}"
@@ -128,4 +129,5 @@ def template(path: Path, kind: str) -> str:
     task = TEMPLATE_TASKS.get(kind, TEMPLATE_TASKS[""])
     asking = {"instructions": ASKING, "conversations": ""}.get(kind, REWRITING)
     source = TEMPLATE_SOURCES[kind]
-    return TEMPLATE.format(name=path.name, stem=path.stem, kind=kind, source=source, task=task, asking=asking)
+    root = json.dumps(f"{path.stem}-corpus", ensure_ascii=False)  # as TOML writes a string, too
+    return TEMPLATE.format(name=path.name, root=root, kind=kind, source=source, task=task, asking=asking)

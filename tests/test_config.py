@@ -376,6 +376,13 @@ def test_keys_shows_every_table_and_names_those_there_are():
     assert one_line(say("keys", "orc")).startswith("keys: no table 'orc'; there are source, images, fetch, ")
 
 
+def test_init_writes_toml_whatever_the_name_and_the_locale(tmp_path):
+    config = tmp_path / 'my "new" corpus \\.toml'
+    old = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}  # no UTF-8 there
+    assert shardmill("init", config, "--source", "scenes", **old).returncode == 0
+    assert read_config(config).root == str(tmp_path / 'my "new" corpus \\-corpus')
+
+
 def test_init_refuses_to_overwrite(tmp_path):
     config = tmp_path / "my.toml"
     config.write_text("precious")

@@ -23,7 +23,7 @@ def init(
     if source not in TEMPLATE_SOURCES:
         raise UserError(f"--source: no source {source!r}; there are {', '.join(TEMPLATE_SOURCES)}")
     try:
-        with config.open("x") as file:
+        with config.open("x", encoding="utf-8") as file:
             file.write(template(config, source))
     except FileExistsError:
         raise UserError(f"{config}: is there already; choose another name or remove it") from None
