@@ -27,9 +27,9 @@ class WebDataset(Source):
                 yield cut | {"detail": f"{file}: {error}"}
                 return
             found = list(_samples(_members(tar)))
-            places: dict[str, list[set[str]]] = {}
+            places: dict[str, set[frozenset[str]]] = {}  # the suffixes that a stem has where it stands, once each
             for stem, members in found:
-                places.setdefault(stem, []).append(members.keys())
+                places.setdefault(stem, set()).add(frozenset(members))
             for stem, members in found:
                 row = self._row(file, stem, members, raw)
                 if any(members.keys().isdisjoint(other) for other in places[stem]):
