@@ -75,8 +75,12 @@ def build_catalog(root: Root) -> None:
     if not root.is_local:
         return
     temporary = root.temporary("")
-    with duckdb.connect(temporary) as connection:
-        create(connection, files(root))
+    try:
+        with duckdb.connect(temporary) as connection:
+            create(connection, files(root))
+    except Corrupt:
+        temporary.unlink()
+        raise
     root.remove(f"{CATALOG}.wal")  # of a shell that writes to the catalog as it was; it would not fit this one
     root.put(temporary, CATALOG)
 

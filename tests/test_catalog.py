@@ -17,6 +17,7 @@ from pipelines.catalog import build_catalog, connect, create, files, query, refr
 from pipelines.commit import key_of
 from pipelines.corpus import open_corpus
 from pipelines.gates import GateFailed
+from pipelines.parquet import Corrupt
 from pipelines.root import Root
 from pipelines.verify import verify_root
 from schemas.config import UserError
@@ -139,6 +140,13 @@ def test_it_is_built_again_when_it_is_not_there_or_damaged(damage, corpus):
         catalog.write_bytes(b"no database" * 1000 if damage == "garbage" else b"")
     refresh_catalog(corpus)
     assert plain_duckdb(catalog) == ALL_THREE
+
+
+def test_one_that_cannot_be_built_leaves_nothing_behind(corpus):
+    Path(corpus.path("images/00000.parquet")).write_bytes(b"damaged")
+    with pytest.raises(Corrupt):
+        build_catalog(corpus)
+    assert [name for name in corpus.files("", hidden=True) if name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("name", ["it's [a] corpus", "100%_{}*", "a'; drop view rows --", "übergrößenträger 中"])
