@@ -21,7 +21,7 @@ from hostile_server import Hostile, image
 
 from pipelines.catalog import query
 from pipelines.fetching.consent import OptOuts
-from pipelines.fetching.fetch import BLOCK, MANY, Ask, Bodies, Fetcher, Offline, fetcher
+from pipelines.fetching.fetch import BLOCK, MANY, Answer, Ask, Bodies, Fetcher, Offline, fetcher
 from pipelines.partition import read_payload
 from pipelines.verify import verify_root
 from schemas.config import FetchConfig
@@ -219,6 +219,21 @@ def test_a_body_that_is_thrown_away_leaves_its_place_to_the_next(server):
         assert [bodies.read(answers[n]) for n in range(1, 20, 2)] == [image(f"/good/{n}") for n in range(10)]
         assert bodies.end <= 500_000 + 11 * BLOCK
     fetcher.close()
+
+
+def test_a_body_in_one_piece_takes_as_long_as_it_is():
+    with open(os.memfd_create("bodies"), "r+b") as file:
+        bodies = Bodies(file.fileno(), 10**9)
+
+        def seconds(size: int) -> float:
+            answer, data, began = Answer(), os.urandom(1000) * (size // 1000), time.process_time()
+            bodies.write(answer, data)
+            took = time.process_time() - began
+            assert bodies.read(answer) == data
+            bodies.drop(answer)
+            return took
+
+        assert seconds(48_000_000) < 20 * seconds(6_000_000) + 0.5, "64 times as long if what is left is copied"
 
 
 def test_a_full_disk_stops_the_run_and_is_nobody_elses_fault(server):

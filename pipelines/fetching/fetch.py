@@ -75,9 +75,10 @@ class Bodies:
 
     def write(self, answer: Answer, data: bytes) -> None:
         """Puts down more of an answer's body."""
-        while data:
+        left = memoryview(data)  # a piece that was packed tightly may be as large as a body may be: it is not copied
+        while left:
             offset, size = answer.pieces.pop() if answer.pieces and answer.pieces[-1][1] < BLOCK else (self._block(), 0)
-            part, data = data[: BLOCK - size], data[BLOCK - size :]
+            part, left = left[: BLOCK - size], left[BLOCK - size :]
             os.pwrite(self.descriptor, part, offset + size)
             answer.pieces.append((offset, size + len(part)))
 
