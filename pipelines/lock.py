@@ -75,18 +75,21 @@ def _take_lease(root: Root):
     mine, ended = _holder(), threading.Event()
     _write_lease(root, mine)
     time.sleep(0.5)  # of two that write at once, the last one has it
-    if (_read_lease(root) or {}).get("lease") != mine["lease"]:
+    if not _has_it(root, mine):
         raise _busy(root, b"{}")
 
     def renew():
         while not ended.wait(LEASE / 4):
             with suppress(Exception):  # the next one may get through
-                _write_lease(root, mine)
+                now = _read_lease(root) or mine
+                if now["lease"] == mine["lease"]:  # else it was void for a while, and another run took it
+                    _write_lease(root, mine)
 
     def release():
         ended.set()
         renewing.join()
-        root.remove(LOCK)
+        if _has_it(root, mine):
+            root.remove(LOCK)
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -102,6 +105,10 @@ def _read_lease(root: Root) -> dict | None:
         return json.loads(root.read(LOCK))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _has_it(root: Root, holder: dict) -> bool:
+    return (_read_lease(root) or {}).get("lease") == holder["lease"]
 
 
 def _busy(root: Root, holder: bytes) -> Busy:

@@ -299,6 +299,18 @@ def test_a_lease_that_is_not_renewed_is_void(root):
     assert not root.exists(LOCK)
 
 
+@pytest.mark.parametrize("root", ["memory"], indirect=True)
+def test_who_lost_a_lease_leaves_it_to_who_has_it(root, monkeypatch):
+    """As a machine does that slept: its lease was void, and another run took it."""
+    monkeypatch.setattr("pipelines.lock.LEASE", 0.4)
+    other = json.dumps({"host": "other", "pid": 1, "lease": "x", "until": time.time() + 100}).encode()
+    with hold(root):
+        root.write(LOCK, other)
+        time.sleep(0.3)  # it would have been renewed twice
+        assert root.read(LOCK) == other
+    assert root.read(LOCK) == other
+
+
 def test_a_broken_lock_file_holds_nobody_up(root):
     root.write(LOCK, b"not json")
     with hold(root):
