@@ -86,20 +86,21 @@ class Images:
     """The images of a root, as messages have them. The last few stay at hand: requests about one stand together."""
 
     def __init__(self, root: Root):
-        self.root, self.parts = root, OrderedDict()
+        self.root = root
+        self.parts: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
 
     async def part(self, row: Row) -> dict[str, Any]:
-        """The image of a row of `images`."""
-        if row["sha256"] not in self.parts:
-            if self.root.is_local:
-                part = self._read(row)
-            else:
-                part = await asyncio.to_thread(self._read, row)
-            self.parts[row["sha256"]] = part
+        """The image of a row of `images`. Read once, though all that ask about it come at the same moment."""
+        name = row["sha256"]
+        if name not in self.parts:
+            self.parts[name] = asyncio.ensure_future(self._part(row))
             if len(self.parts) > SEEN:
                 self.parts.popitem(last=False)
-        self.parts.move_to_end(row["sha256"])
-        return self.parts[row["sha256"]]
+        self.parts.move_to_end(name)
+        return await asyncio.shield(self.parts[name])
+
+    async def _part(self, row: Row) -> dict[str, Any]:
+        return self._read(row) if self.root.is_local else await asyncio.to_thread(self._read, row)
 
     def _read(self, row: Row) -> dict[str, Any]:
         data, format = read_payload(self.root, "images", row), row["format"]
