@@ -2,10 +2,33 @@
 
 import asyncio
 import random
+import time
+from email.utils import formatdate
 
 import pytest
 
-from pipelines.fetching.hosts import FAILURES, REMEMBERED, Failed, Host, Hosts, Turns
+from pipelines.fetching.hosts import FAILURES, REMEMBERED, Failed, Host, Hosts, Turns, retry_after
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7),
+        (" 1.5 ", 1.5),
+        ("", 0),
+        ("-3", 0),
+        ("soon", 0),
+        ("nan", 0),
+        ("inf", 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
+    ],
+)
+def test_what_a_server_asks_for_is_understood_or_nothing(said, seconds):
+    assert retry_after({"Retry-After": said}) == seconds
+
+
+def test_a_moment_until_which_a_server_wants_to_be_left_alone_may_be_said_as_a_date():
+    assert 28 < retry_after({"Retry-After": formatdate(time.time() + 30, usegmt=True)}) <= 30
 
 
 def test_who_waits_longest_is_next_whoever_came_first():

@@ -4,12 +4,10 @@ import errno
 import resource
 import socket
 import ssl
-import time
 import zlib
 from asyncio import timeout
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 
 import aiohttp
@@ -98,15 +96,6 @@ def unpacker(headers: Headers):
     if encoding in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(zlib.MAX_WBITS | 32)
     raise Failed("bad_answer", f"Content-Encoding: {encoding}, which was not asked for")
-
-
-def retry_after(headers: Headers) -> float:
-    """Seconds that a server wants to be left alone, which may be said as a date; 0 if it says nothing of the kind."""
-    said = headers.get("Retry-After", "").strip()
-    try:
-        return float(said) if said.isdecimal() else max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from yarl import URL
 
-from pipelines.fetching.client import Client, Headers, retry_after, url_of
+from pipelines.fetching.client import Client, Headers, url_of
 from pipelines.fetching.consent import OptOuts, Rule, may_ask, refusal, robots_rules
-from pipelines.fetching.hosts import REST, Failed, Host, Hosts, Turns
+from pipelines.fetching.hosts import REST, Failed, Host, Hosts, Turns, retry_after
 from schemas.config import FetchConfig
 
 REDIRECTS = 5

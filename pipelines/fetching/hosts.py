@@ -3,10 +3,12 @@
 import asyncio
 import heapq
 import itertools
+import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 REMEMBERED = 20_000  # hosts
@@ -23,6 +25,19 @@ class Failed(Exception):
         self.again = again  # it can pass
         self.after = after  # seconds that the server wants to be left alone
         self.offline = offline  # a machine without network would see the same
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server wants to be left alone, which may be said as a date; 0 if it says nothing of the kind."""
+    said = headers.get("Retry-After", "")
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 class Turns:

@@ -13,12 +13,12 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from json import JSONDecodeError
 from typing import Any
 
+from pipelines.fetching.hosts import retry_after
 from pipelines.job import Stopped
 from pipelines.models.endpoints import Answer, Endpoint, Failed
 
@@ -323,21 +323,6 @@ def first_token(logprobs: Any) -> list[tuple[str, float]]:
         if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
             raise Failed("bad_answer", f"{logprob!r} is no log-probability of a token {token!r}")
     return top
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server wants to be left alone; 0 if it does not say."""
-    from email.utils import parsedate_to_datetime
-
-    said = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def plain(error: object) -> str:
