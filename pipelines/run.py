@@ -29,7 +29,7 @@ from pipelines.reports.report import write_report
 from pipelines.retry import check_retry, failed_partitions, retryable
 from pipelines.root import Root, point
 from pipelines.rows import Settlement, SplitSource, settle
-from pipelines.settled import read_settled, write_settled
+from pipelines.settled import SPLITTING, read_settled, write_settled
 from pipelines.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.step import CorpusStep
 from pipelines.taken import Taken, blank_partitions, read_taken, write_taken
@@ -171,15 +171,16 @@ def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
     settled = read_settled(root)
     settlement = settle(stage, settled, read_commits(root, name))
     _take_out(root, ledger, settlement)
-    known = {file.path: file for file in settled}
-    files = [known.get(file.path) or replace(file, split=None) for file in settlement.files]
-    write_settled(root, files, [*corpus.makes, *corpus.preferences])
+    makes, sets = [*corpus.makes, *corpus.preferences], [shards.set for shards in corpus.shards]
+    known, waiting = {file.path: file for file in settled}, {*settlement.new, *settlement.changed}
+    files = [replace(file, split=SPLITTING) if file in waiting else known[file.path] for file in settlement.files]
+    write_settled(root, files, makes, sets)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
     gone = {file.path for file in settlement.vanished}
     files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
-    write_settled(root, files, [*corpus.makes, *corpus.preferences])
+    write_settled(root, files, makes, sets)
     return of
 
 

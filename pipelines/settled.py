@@ -1,4 +1,4 @@
-"""What `root.json` says: the files of the source, each with its partitions, and the stages that a corpus has."""
+"""What `root.json` says: the files of the source, each with its partitions, and the stages and sets of a corpus."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +11,7 @@ from schemas.views import STAGES
 SETTLED = "root.json"
 BEFORE_SETTLED = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
 NOTES = "rows/split"  # one small file a range that was split, until root.json says so
+SPLITTING = "splitting"  # what no file ever is: one whose run was killed is split again, even if it is as it was
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Settled:
     path: str
     first: int  # number of its first partition
     buckets: int  # how many it has
-    split: str | None  # what the file and the stage were when it was split; None if it is not (yet, or any more)
+    split: str | None  # what the file and the stage were when it was split, or SPLITTING; None if it is gone
 
     @cached_property
     def partitions(self) -> range:
@@ -51,9 +52,9 @@ def read_settled(root: Root) -> list[Settled]:
     return files
 
 
-def write_settled(root: Root, files: list[Settled], makes: list[str]) -> None:
+def write_settled(root: Root, files: list[Settled], makes: list[str], sets: list[str]) -> None:
     """Writes root.json, after which the workers' notes are not needed any more. `makes`: the partition stages."""
-    data = json.dumps({"makes": makes, "files": [asdict(file) for file in files]}, indent=1).encode()
+    data = json.dumps({"makes": makes, "sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
     if not root.exists(SETTLED) or root.read(SETTLED) != data:
         root.write(SETTLED, data)
         point("rows:settled")
@@ -73,3 +74,11 @@ def stages_of(root: Root) -> list[str]:
     if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
         raise UserError(f"{root.url}/{SETTLED}: is damaged, or of a newer Shardmill")
     return ["rows", *(stage for stage in STAGES if stage in {*makes, "selection"})]
+
+
+def sets_of(root: Root) -> list[str] | None:
+    """The shard sets that a corpus has, though others may be published still; None if an older Shardmill wrote it."""
+    try:
+        return json.loads(root.read(SETTLED)).get("sets")
+    except FileNotFoundError:
+        return None

@@ -39,7 +39,9 @@ class CorpusStep(Stage):
         return own.keys() == upstream["rows"].keys() and noted == self.fingerprint(upstream)
 
     def run(self, root: Root, ledger: Ledger, upstream: Upstream) -> None:
-        """Replaces the partition files whose rows change, then notes that the step is done."""
+        """Replaces the partition files whose rows change, then notes that the step is done. Until then no note stands,
+        as it would hold again if a run were killed here and what had changed were changed back."""
+        root.remove(f"{self.name}/{NOTE}")
         answered = set()
         for partition, rows in self.make(root, upstream):
             replace_rows(root, ledger, self, partition, rows)

@@ -16,7 +16,7 @@ from pipelines.members import chosen
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.partition import UPSTREAM, read_payload
 from pipelines.root import Root
-from pipelines.settled import NOTES, SETTLED, read_settled, stages_of
+from pipelines.settled import NOTES, SETTLED, read_settled, sets_of, stages_of
 from pipelines.step import NOTE
 from pipelines.taken_left import left_of
 from pipelines.tar import BLOCK, header
@@ -56,7 +56,7 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
     """Reads everything: every digest, every index entry, every row from stage to stage."""
     found = Found()
     settled = {p for file in read_settled(root) if file.split for p in file.partitions}
-    stages = stages_of(root)
+    stages, sets = stages_of(root), sets_of(root)
     commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
     for stage in stages:
         files = [name for name in root.files(stage) if name.endswith(".parquet") and name[0].isdigit()]
@@ -86,7 +86,12 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
     say("shards")
     checked: set[str] = set()
     names = card_names(root, releases=True)
-    for gone in {name.split("@")[0] for name in names} - {*names}:
+
+    def is_made(name: str) -> bool:
+        """Whether a run makes this card, and not a run of long ago, of another configuration."""
+        return "@" not in name and (sets is None or name in sets)
+
+    for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
         found.problems.append(f"shards/{gone}.json: is gone; run again")
     for name in names:
         card = read_card(root, name)
@@ -96,11 +101,12 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> F
         found.problems += check_card(root, name, card)
         if "@" not in name:
             found.samples += card["samples"]
+        if is_made(name):
             found.problems += check_selected(root, card, commits["selection"])
         for entry in card["shards"]:
             if entry["tar"] not in checked:
                 checked.add(entry["tar"])
-                found.problems += check_shard(root, entry, name)
+                found.problems += check_shard(root, entry, name, is_made(name))
     with suppress(Corrupt):  # which was said above
         found.garbage = list(garbage(root))
         found.problems += left_of(root, found.garbage)
@@ -188,13 +194,15 @@ def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
             yield f"shards/{name}.json: is not the same as {release}; remove it, run again"
 
 
-def check_shard(root: Root, entry: ShardEntry, card: str) -> Iterator[str]:
-    """A shard's tar and index against the card, and every member against the index."""
+def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iterator[str]:
+    """A shard's tar and index against the card, and every member against the index. A release of before, or a set that
+    the configuration has no more, no run makes again."""
     tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
     for name, committed in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
         if (now := sha256_of(root, name)) != committed:
-            wrong = "is gone" if now is None else f"its SHA-256 is not the one in card {card}; remove it"
-            yield f"{name}: {wrong}, run again"
+            wrong = "is gone" if now is None else f"its SHA-256 is not the one in card {card}"
+            mend = ", run again" if now is None else "; remove it, run again"
+            yield f"{name}: {wrong}" + (mend if is_made else f"; remove shards/{card}.json, which no run makes again")
             if now is None or name == index:
                 return
     samples = read_rows(root, index)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from corpora import ONE_PROCESS, data_files, picture, write_tar
+from corpora import ONE_PROCESS, build, data_files, picture, write_tar
 
 from pipelines.catalog import query
 from pipelines.corpus import open_corpus
@@ -355,6 +357,73 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(tiny, tmp_
         kill_at(point, config)
     finish(config)
     assert not any((faults := tiny.faults(config)).values()), faults
+
+
+TWO_TARS = f"""
+root = "corpus"
+[source]
+kind = "webdataset"
+path = "source"
+[duplicates]
+near = -1
+{{exclude}}
+[sets.train]
+samples_per_shard = 3
+{{where}}
+{ONE_PROCESS}"""
+
+
+@pytest.fixture
+def two_tars(tmp_path) -> Path:
+    """The configuration of a corpus of two tars that was made; two pictures are in both."""
+    for n in range(2):
+        write_tar(tmp_path / f"source/{n}.tar", range(2 * n, 2 * n + 4))
+    (tmp_path / "excluded.txt").write_text("\n".join(sha256(picture(n)[0]).hexdigest() for n in (1, 4)))
+    (tmp_path / "my.toml").write_text(TWO_TARS.format(exclude="", where=""))
+    build(tmp_path / "my.toml")
+    return tmp_path / "my.toml"
+
+
+class Died(BaseException):
+    """A run that ends at a point of a commit, without a process that could be killed."""
+
+
+def die_at(point: str, config: Path) -> None:
+    def die(name: str) -> None:
+        if name == point:
+            raise Died(name)
+
+    with patch("pipelines.commit.point", die), pytest.raises(Died):
+        build(config)
+
+
+@pytest.mark.parametrize("stage", ["rows", "duplicates", "selection"])
+def test_what_a_killed_run_began_and_was_then_taken_back_leaves_no_trace(stage, two_tars, tmp_path):
+    """Nothing that is left by then says any more that there was a change."""
+    before, source = data_files(tmp_path / "corpus"), tmp_path / "source"
+    if stage == "rows":
+        (source / "0.tar").rename(tmp_path / "0.tar")
+        write_tar(source / "0.tar", range(1, 3))
+    exclude = 'exclude = ["excluded.txt"]' if stage == "duplicates" else ""
+    where = "where = \"text NOT IN ('picture 1', 'picture 4')\"" if stage == "selection" else ""
+    two_tars.write_text(TWO_TARS.format(exclude=exclude, where=where))
+    die_at(f"{stage}:committed", two_tars)
+    assert data_files(tmp_path / "corpus") != before
+    if stage == "rows":
+        (tmp_path / "0.tar").rename(source / "0.tar")  # the very file, of the same time
+    two_tars.write_text(TWO_TARS.format(exclude="", where=""))
+    build(two_tars)
+    assert data_files(tmp_path / "corpus") == before
+
+
+def test_a_new_file_that_is_gone_again_after_a_kill_leaves_no_rows(two_tars, tmp_path):
+    before, new = data_files(tmp_path / "corpus"), write_tar(tmp_path / "source/2.tar", range(4))
+    die_at("rows:committed", two_tars)
+    new.unlink()
+    build(two_tars)
+    after = data_files(tmp_path / "corpus")
+    assert {name for name, _ in before.items() ^ after.items()} == {"root.json"}, "its number is never given again"
+    assert verify_root(Root(str(tmp_path / "corpus"))).problems == []
 
 
 def test_what_was_being_written_when_a_run_was_killed_is_garbage(tiny, tmp_path):

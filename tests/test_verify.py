@@ -223,19 +223,37 @@ def test_another_run_mends_shards_as_they_were(kind, root):
     assert data_files(Path(root.url)) == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_doing_what_verify_says_mends_it(kind, root):
+def do_what_verify_says(root: Root) -> None:
     """Every problem says what to remove before the next run."""
-    before, name = data_files(Path(root.url)), find(root, kind)
-    path = Path(root.path(name))
-    path.write_bytes(path.read_bytes()[:200])
     for problem in verify_root(root).problems:
         if "; remove " in problem:
             fix = problem.split("; remove ")[1].split(",")[0]
             Path(root.path(problem.split(":")[0] if fix == "it" else fix)).unlink(missing_ok=True)
     build(Path(root.url).parent / "my.toml")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_doing_what_verify_says_mends_it(kind, root):
+    before, name = data_files(Path(root.url)), find(root, kind)
+    path = Path(root.path(name))
+    path.write_bytes(path.read_bytes()[:200])
+    do_what_verify_says(root)
     assert data_files(Path(root.url)) == before
     assert verify_root(root).problems == []
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("ext", ["tar", "parquet"])
+def test_a_damaged_shard_of_an_older_release_takes_that_release_along(ext, harm, root, tmp_path):
+    before = json.loads(root.read("shards/train.json"))
+    (tmp_path / "my.toml").write_text(TOML.replace("[sets.train]", "[sets.train]\nwhere = \"text != 'picture 1'\""))
+    build(tmp_path / "my.toml")
+    now, what = json.loads(root.read("shards/train.json")), {"tar": "tar", "parquet": "index"}[ext]
+    old = {entry[what] for entry in before["shards"]} - {entry[what] for entry in now["shards"]}
+    HARM[harm](Path(root.path(f"shards/{min(old)}")))
+    do_what_verify_says(root)
+    assert verify_root(root).problems == []
+    assert releases(root) == {now["release"]}
 
 
 # Strangers
@@ -287,6 +305,21 @@ def test_a_row_that_is_lost_between_stages_is_named(root, tmp_path):
     problems = verify_root(root).problems
     assert "images/00000.parquet: its keys are not those of rows/00000.parquet: a row is not accounted for" in problems
     assert "images/00000.parquet: was made from another rows/00000.parquet; run again" in problems
+
+
+def test_a_set_that_the_configuration_has_no_more_stays_as_it_was(root, tmp_path):
+    (tmp_path / "my.toml").write_text(TOML + "[sets.more]\n")
+    build(tmp_path / "my.toml")
+    (tmp_path / "my.toml").write_text(TOML)
+    build(tmp_path / "my.toml")
+    assert verify_root(root).problems == []
+    flip(root, find(root, "shards/more-000000-*.tar"), 600)
+    for name in ("more", "more@*"):
+        assert (
+            f"; remove {find(root, f'shards/{name}.json')}, which no run makes again" in verify_root(root).problems[0]
+        )
+        do_what_verify_says(root)
+    assert verify_root(root).problems == []
 
 
 def test_a_set_that_is_not_the_selection_is_named(root, tmp_path):

@@ -116,7 +116,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     corpus = open_corpus(config)
     root = corpus.root
     settlement = settle(corpus.rows, (), ())
-    write_settled(root, list(settlement.files), list(corpus.makes))
+    write_settled(root, list(settlement.files), list(corpus.makes), list(corpus.config.sets))
     for stage in STAGES:
         Path(root.path(stage)).mkdir(parents=True)
     numbers = settlement.partitions()
