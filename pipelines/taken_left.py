@@ -1,6 +1,7 @@
 """What is left of what was taken down: nothing, as `shardmill verify` proves."""
 
 import hashlib
+import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from pipelines.catalog import connect, files, one_line
 from pipelines.parquet import Corrupt, read_rows
 from pipelines.root import Root
 from pipelines.taken import Taken, read_taken
+from schemas.arrow import Row
 from schemas.taken import REASON
 from schemas.views import STAGES
 
@@ -29,6 +31,7 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
         lists = {"taken_keys": taken.key, "taken_images": taken.image}
         for name, values in lists.items():
             connection.register(name, pa.table({"value": pa.array(sorted(values), pa.string())}))
+        connection.create_function("tells", lambda text: tells(json.loads(text)), [str], bool)
         for where, condition in _conditions():
             try:
                 ((count, first),) = connection.sql(
@@ -68,7 +71,14 @@ def _conditions() -> Iterator[tuple[str, str]]:
         for column in {"sha256", "checksum"} & {*schema.names}:
             digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
             yield stage, f"sha256({digest}) IN (FROM taken_images)"
-    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (before IS NOT NULL OR after IS NOT NULL)"
+    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(before) OR tells(after))"
+
+
+def tells(row: Row) -> bool:
+    """Whether a row, or what changed in one, says more than names and that they were taken down."""
+    detail = row.get("detail")
+    named = detail is None or detail in STAGES or detail.endswith(REASON)
+    return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in NAMES)
 
 
 def _of_index(root: Root, name: str, taken: Taken) -> Iterator[str]:
@@ -88,7 +98,8 @@ def _of_garbage(root: Root, name: str, taken: Taken) -> Iterator[str]:
             rows = read_rows(root, name)
         except Corrupt:
             rows = []
-        if any(str(row.get("key"))[:16] in taken.key for row in rows):
+        of_it = [row for row in rows if str(row.get("key"))[:16] in taken.key]
+        if any(tells(row) or row.get("reason") is None for row in of_it):
             yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
         return
     if name.endswith(".arrows"):  # packs that training planned: a stream, and its SHA-256

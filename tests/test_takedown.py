@@ -28,7 +28,7 @@ from pipelines.corpus import open_corpus
 from pipelines.fetching.client import url_of
 from pipelines.fetching.hosts import Failed
 from pipelines.ledger import Ledger
-from pipelines.parquet import read_rows
+from pipelines.parquet import parquet_bytes, read_rows
 from pipelines.partition import make_partition
 from pipelines.root import Root
 from pipelines.run import run_stage
@@ -36,6 +36,7 @@ from pipelines.takedown import Line, Takedown, read_list, releases_with, take_do
 from pipelines.taken import PLAIN, Taken, normal
 from pipelines.verify import verify_root
 from schemas.config import UserError
+from schemas.duplicates import DUPLICATES
 from training.plans import plan_set
 from training.samples import Recipe, Slicing
 from training.shards import Shards
@@ -140,6 +141,34 @@ def told_anywhere(root: Path, *texts: str, data: bytes = b"") -> list[str]:
         if any(text in cell for text in texts for cell in every) or (data and data in raw):
             found.append(str(path.relative_to(root)))
     return found
+
+
+def test_a_source_that_lets_go_of_what_was_taken_down_is_no_alarm(tmp_path):
+    samples = {"a00": (NOISE, "what is gone"), "a01": (picture(1)[0], "what stays")}
+    write(tmp_path / "tars/0.tar", samples)
+    (tmp_path / "my.toml").write_text(TOML.replace("[ocr]\n", "").replace('task = "ocr"', ""))
+    root = build(tmp_path / "my.toml")
+    take(tmp_path, "https://a.example/a00.png")
+    del samples["a00"]
+    write(tmp_path / "tars/0.tar", samples)
+    build(tmp_path / "my.toml")
+    assert verify_root(root).problems == []
+    assert query(root, "select count(*) as n from changes where change = 'removed' and before is not null")["n"][0]
+
+
+def test_the_names_that_a_stage_keeps_are_no_alarm_when_it_leaves_the_configuration(tmp_path):
+    write(tmp_path / "tars/0.tar", {"a00": (NOISE, "what is gone"), "a01": (picture(1)[0], "what stays")})
+    toml = TOML.replace("[ocr]\n", "").replace('task = "ocr"', "")
+    (tmp_path / "my.toml").write_text(toml)
+    root = build(tmp_path / "my.toml")
+    take(tmp_path, "https://a.example/a00.png")
+    (tmp_path / "my.toml").write_text(toml.replace("[duplicates]\n", ""))
+    build(tmp_path / "my.toml")
+    found = verify_root(root)
+    assert found.problems == [] and "duplicates/00000.parquet" in found.garbage
+    rows = read_rows(root, "duplicates/00000.parquet")
+    root.write("duplicates/00000.parquet", parquet_bytes([row | {"of": "0" * 16} for row in rows], DUPLICATES))
+    assert "duplicates/00000.parquet: has something" in verify_root(root).problems[0]
 
 
 def key(root: Root, name: str) -> str:
