@@ -34,9 +34,11 @@ from pipelines.root import Root
 from pipelines.run import run_stage
 from pipelines.takedown import Line, Takedown, read_list, releases_with, take_down
 from pipelines.taken import PLAIN, Taken, normal
+from pipelines.taken_left import tells
 from pipelines.verify import verify_root
 from schemas.config import UserError
 from schemas.duplicates import DUPLICATES
+from schemas.taken import REASON
 from training.plans import plan_set
 from training.samples import Recipe, Slicing
 from training.shards import Shards
@@ -141,6 +143,22 @@ def told_anywhere(root: Path, *texts: str, data: bytes = b"") -> list[str]:
         if any(text in cell for text in texts for cell in every) or (data and data in raw):
             found.append(str(path.relative_to(root)))
     return found
+
+
+@pytest.mark.parametrize(
+    "row, told",
+    [
+        ({"key": "0" * 16, "extra": "{}", "host": "a.example", "text": None, "reason": REASON}, False),
+        ({"lines": [], "reason": "upstream", "detail": f"rows: {REASON}"}, False),
+        ({"reason": "upstream", "detail": "images"}, False),
+        ({"text": "what is gone", "reason": REASON}, True),
+        ({"extra": '{"secret": 1}'}, True),
+        ({"reason": "not_fetched", "detail": "https://a.example/a00.png"}, True),
+        ({"samples": [{"set": "train", "task": "caption"}]}, True),
+    ],
+)
+def test_a_row_tells_if_it_says_more_than_names_and_that_it_is_gone(row, told):
+    assert tells(row) == told
 
 
 def test_a_source_that_lets_go_of_what_was_taken_down_is_no_alarm(tmp_path):
