@@ -763,6 +763,6 @@ def test_the_command_line_says_so_too(lists):
     for tables, answer in (
         ("[duplicates]\nneer = 3", "duplicates.neer: unknown; did you mean `near`?"),
         ("[duplicates]\nnear = 9", "duplicates.near: input should be less than or equal to 8, not '9'"),
-        ("[duplicates]\nexclude = 'a.txt'", "duplicates.exclude: input should be a valid tuple, not 'a.txt'"),
+        ("[duplicates]\nexclude = 'a.txt'", "duplicates.exclude: write a list: [\"…\"], not 'a.txt'"),
     ):
         assert answer in say("plan", lists.write(tables)).err

@@ -98,7 +98,7 @@ def test_a_corpus_is_read_and_is_current_until_the_weights_change(models, pictur
             (moved / name).unlink()
         write_weights(moved, monkeypatch, tall="H", half="o")
         (made,) = (stage for stage in plan(open_corpus(config)).stages if stage.stage == "ocr")
-        assert list(made.todo) == [0] and made.todo[0].startswith("model ")
+        assert list(made.todo) == [0] and made.todo[0].startswith("model.english_g2.pth ")
         assert open_engine(engine_of(str(moved))) is not before
         assert texts_of(build(config)) == {"one": ["HHoH"], "two": ["HHooH", "oHHHo"], "none": []}
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -92,6 +93,7 @@ def started(
     out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
     process = subprocess.Popen(
         command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env, **dict([mark.split("=")])},
     )  # fmt: skip
     try:
