@@ -188,6 +188,7 @@ class History:
             stage = self.draws.choice([name for name in stages if name != "responses"])
             self.say(f"until {stage}")
             self.forgiving(made, stage)
+            self.forget_vanished()
             return None
         while how == KILLED:
             self.kill(made)
@@ -208,7 +209,14 @@ class History:
         killed = self.forgiving(work, *args, moment=moment) == KILLED
         self.say(f"killed at {moment}" if killed else f"not killed at {moment}")
         self.current = False
+        self.forget_vanished()
         return killed
+
+    def forget_vanished(self) -> None:
+        """What was kept of a file that vanished counts no more, even if the file comes back before the next whole run:
+        its rows are new again."""
+        there = {int(path.stem) for path in (self.place.corpus / "duplicates").glob("[0-9]*.parquet")}
+        self.kept = {name: look for name, look in self.kept.items() if name[0] in there}
 
     def forgiving(self, work: Callable, *args: Any, moment: int = 0) -> Any:
         """What something gives; None if it stops because of damage that was done."""
