@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from corpora import ONE_PROCESS, build, data_files, picture
 from scripted_server import Scripted
 
+from pipelines.ledger import runs
 from pipelines.models.asking import AskingStage
-from pipelines.parquet import read_rows
 from pipelines.root import Root
 from pipelines.verify import verify_root
 
@@ -85,13 +85,7 @@ def check(root: Root) -> None:
 
 def counted(root: Root) -> int:
     """The requests of all runs that the ledger knows."""
-    return sum(
-        row["tries"]
-        for run in root.folders("runs")
-        for name in root.files(f"runs/{run}")
-        if name.startswith("calls-")
-        for row in read_rows(root, f"runs/{run}/{name}")
-    )
+    return sum(ledger.spent("m")[0] for ledger in runs(root))
 
 
 def main(kills: int, seed: int) -> None:
