@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo pico test test-slow test-gguf lint setup requirements clean
+.PHONY: demo pico test test-slow test-gguf lint setup requirements docs clean
 
 demo: setup
 	@mkdir -p demo
@@ -21,7 +21,7 @@ pico: setup
 	@mkdir -p demo/pico
 	cp training/recipes/pico.toml training/recipes/corpora/*.toml demo/pico
 	for corpus in easy crowded lessons quiz held-out; do \
-		$(BIN)/python -m pipelines.shards demo/pico/$$corpus.toml || exit; done
+		$(BIN)/python -m pipelines.build demo/pico/$$corpus.toml || exit; done
 	$(BIN)/python -m training.tokenizer demo/pico/lessons lessons demo/pico/tokenizer --vocab 640
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m training.train demo/pico/pico.toml \
 		demo/pico/run --threads 1
@@ -37,7 +37,7 @@ test-slow: setup
 
 # Exports in real llama.cpp, which is built once: about six minutes, with cmake and a C++ compiler.
 test-gguf: .venv/gguf
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/test_gguf_*.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/training/gguf
 
 lint: setup
 	$(BIN)/ruff check .
@@ -63,6 +63,9 @@ requirements:
 		--no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra gguf --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --quiet -c requirements.txt -o requirements-gguf.txt
+
+docs: setup
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

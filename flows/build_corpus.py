@@ -7,15 +7,15 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, State
 
 import flows.progress  # by its whole name: what a module's own names reach is cleared at exit, DuckDB included
-from pipelines.corpus import open_corpus
-from pipelines.gates import GateFailed
-from pipelines.job import Stopped
-from pipelines.ledger import Ledger
-from pipelines.lock import Busy
-from pipelines.parquet import Corrupt
-from pipelines.run import begin, run_stage
-from pipelines.stats import corpus_stats
-from schemas.config import UserError
+from pipelines.build.corpus import open_corpus
+from pipelines.build.run import begin, run_stage
+from pipelines.catalog.gates import GateFailed
+from pipelines.catalog.stats import corpus_stats
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.lock import Busy
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.worker import Stopped
+from schemas.errors import UserError
 
 
 def can_pass(task, run, state: State) -> bool:

@@ -7,9 +7,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import State
 
 from flows.build_corpus import build_corpus
-from pipelines.catalog import query
-from pipelines.corpus import open_corpus
-from schemas.config import UserError
+from pipelines.build.corpus import open_corpus
+from pipelines.catalog.catalog import query
+from schemas.errors import UserError
 
 
 @task

@@ -6,33 +6,33 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import gguf, keep, look, make
+from flows.commands import build, inspect, maintain, phone
 from flows.commands.terminal import say
-from schemas.config import UserError
+from schemas.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}  # packages whose errors are an object store's
 
 COMMANDS = {  # in the order in which `--help` lists them
-    "init": make.init,
-    "keys": make.keys,
-    "plan": make.plan,
-    "run": make.run,
-    "retry": make.retry,
-    "try": make.try_stage,
-    "check-endpoint": make.check_endpoint,
-    "stats": look.stats,
-    "sql": look.sql,
-    "urls": look.urls,
-    "export-set": look.export_set,
-    "report": look.report,
-    "verify": keep.verify,
-    "clean": keep.clean,
-    "takedown": keep.takedown,
-    "export": gguf.export,
-    "verify-gguf": gguf.verify_gguf,
-    "tune-gguf": gguf.tune_gguf,
-    "schedule": make.schedule,
+    "init": build.init,
+    "keys": build.keys,
+    "plan": build.plan,
+    "run": build.run,
+    "retry": build.retry,
+    "try": build.try_stage,
+    "check-endpoint": build.check_endpoint,
+    "stats": inspect.stats,
+    "sql": inspect.sql,
+    "urls": inspect.urls,
+    "export-set": inspect.export_set,
+    "report": inspect.report,
+    "verify": maintain.verify,
+    "clean": maintain.clean,
+    "takedown": maintain.takedown,
+    "export": phone.export,
+    "verify-gguf": phone.verify_gguf,
+    "tune-gguf": phone.tune_gguf,
+    "schedule": build.schedule,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
@@ -54,10 +54,10 @@ def shardmill(
 
 
 def main() -> None:
-    from pipelines.gates import GateFailed
-    from pipelines.job import StageFailed
-    from pipelines.lock import Busy
-    from pipelines.parquet import Corrupt
+    from pipelines.catalog.gates import GateFailed
+    from pipelines.engine.lock import Busy
+    from pipelines.engine.parquet import Corrupt
+    from pipelines.engine.worker import StageFailed
     from schemas.shards import Damaged
 
     try:

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.build_corpus import build_corpus
 from flows.server import check_server
-from schemas.config import UserError
+from schemas.errors import UserError
 
 
 def schedule(config: Path, cron: str, pool: str) -> str:

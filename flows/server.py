@@ -20,7 +20,7 @@ import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from schemas.config import UserError
+from schemas.errors import UserError
 
 PATIENCE = 120.0  # seconds; the first start makes a database
 GRACE = 2.0  # seconds

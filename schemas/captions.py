@@ -21,7 +21,7 @@ class CaptionRow(TypedDict):
 
 CAPTIONS = arrow_schema(CaptionRow)
 
-VERDICTS = {                # the first that holds
+CAPTION_VERDICTS = {                # the first that holds
     "no_text": "there is none, or it has no letter",
     "file_name": "a file's name, or a camera's number for it",
     "boilerplate": "most of it is what pages say of any picture: `click to enlarge`, `stock photo`, addresses",
@@ -45,6 +45,6 @@ ANSWERS = {                 # the first that holds; all but the last leave the c
     "wrong_script": "most of its letters are of another script than most of the original's",
     "taken": "it is the caption now",
 }
-TAKEN = "taken"
+ACCEPTED = "taken"
 
 REASONS = {word: meaning for word, meaning in OF_ENDPOINTS.items() if word in RETRYABLE}

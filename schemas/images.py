@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from schemas import taken
+from schemas import takedown
 from schemas.arrow import arrow_schema
 
 
@@ -59,5 +59,5 @@ OF_SOURCES = {
     "changed_in_source": "the bytes are not those that were seen when the source was split",
     "missing_in_source": "the source no longer has the bytes",
 }
-REASONS = OF_BYTES | OF_SETTINGS | OF_SERVERS | OF_SOURCES | {taken.REASON: taken.MEANING}
+REASONS = OF_BYTES | OF_SETTINGS | OF_SERVERS | OF_SOURCES | {takedown.REASON: takedown.MEANING}
 RETRYABLE = {*OF_SOURCES, "not_fetched", "http_429", "http_5xx", "timeout", "connection", "dns", "tls"}

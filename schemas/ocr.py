@@ -22,7 +22,7 @@ class OcrRow(TypedDict):
 
 OCR = arrow_schema(OcrRow)
 
-VERDICTS = {                # the first that holds
+OCR_VERDICTS = {                # the first that holds
     "no_text": "no letter and no digit was read",
     "too_short": "fewer letters and digits than `good_length`",
     "low_confidence": "less sure than `good_confidence`, or all of it less than `min_confidence`",

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from schemas import taken
+from schemas import takedown
 from schemas.arrow import arrow_schema
 
 
@@ -35,5 +35,5 @@ REASONS = {
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
     "interleaved": "members of this sample do not stand together in the archive",
     "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",
-    taken.REASON: taken.MEANING,
+    takedown.REASON: takedown.MEANING,
 }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from schemas import captions, claims, duplicates, images, instructions, ocr, pairs, responses, rows, selection, verdicts
 from schemas.captions import CAPTIONS
 from schemas.claims import CLAIMS
 from schemas.duplicates import DUPLICATES
@@ -24,6 +25,19 @@ CORPUS = {"rows": ROWS, "images": IMAGES, "duplicates": DUPLICATES, "ocr": OCR, 
 STAGES = CORPUS | {
     "instructions": INSTRUCTIONS, "responses": RESPONSES, "claims": CLAIMS, "verdicts": VERDICTS, "pairs": PAIRS,
 }
+REASONS = {
+    "rows": rows.REASONS, "images": images.REASONS, "duplicates": duplicates.REASONS, "ocr": ocr.REASONS,
+    "captions": captions.REASONS, "selection": selection.REASONS, "instructions": instructions.REASONS,
+    "responses": responses.REASONS, "claims": claims.REASONS, "verdicts": verdicts.REASONS, "pairs": pairs.REASONS,
+}  # fmt: skip
+# Of a stage of which a row can become several: the stage before, and the columns that name its rows.
+MADE_OF = {
+    "instructions": ("rows", ("image",)), "responses": ("instructions", ("instruction",)),
+    "claims": ("responses", ("key",)), "verdicts": ("claims", ("response",)),
+    "pairs": ("responses", ("chosen", "rejected")),
+}  # fmt: skip
+PAID = {"captions", "responses", "claims", "verdicts"}  # whose chunks stay until their partition is made
+
 LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES, "calls": CALLS}
 
 # task -> what it teaches to say, a column of `candidates`

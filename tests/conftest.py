@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from corpora import ONE_PROCESS, picture
+
+pytest.register_assert_rewrite("support")  # before its modules are imported
+from support.corpora import ONE_PROCESS, picture  # noqa: E402
+from support.paths import SHARED  # noqa: E402
 
 os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the terminal
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -45,6 +46,6 @@ def pictures(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     """A small checkpoint, to be read by many tests and written by none."""
-    from phones import save_tiny  # needs torch
+    from support.phones import save_tiny  # needs torch
 
     return save_tiny(tmp_path_factory.mktemp("model") / "tiny")

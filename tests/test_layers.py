@@ -1,14 +1,15 @@
 """Four rooms, one direction: flows -> pipelines -> schemas, and flows -> training -> schemas."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support.paths import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 ROOMS = ("schemas", "pipelines", "training", "flows")
 
 MAY_IMPORT = {  # a room may import itself and these
@@ -55,33 +56,79 @@ def test_a_room_keeps_to_its_own_tools(room):
         assert not wrong, f"{path.relative_to(PROJECT)} imports {', '.join(sorted(wrong))}"
 
 
+def imported_modules(path: Path) -> set[Path]:
+    """The modules of the project that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            place = PROJECT / name.replace(".", "/")
+            found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()}
+    return found - {path}
+
+
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_modules_and_packages_of_a_room_import_each_other_in_no_circle(room):
-    """Imports at the top of a module: what it imports when it is started or called comes later."""
-    imported: dict[str, set[str]] = {}
-    for path in modules(room):
-        own = path.relative_to(PROJECT / room).parts[0].removesuffix(".py")
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == room:
-                below = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-                imported.setdefault(own, set()).update({*below} - {own})
-    TopologicalSorter(imported).prepare()  # raises CycleError, which names the circle
+def test_no_module_imports_another_in_a_circle(room):
+    graph = {path: imported_modules(path) & {*modules(room)} for path in modules(room)}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+BELOW = {  # the rooms of `pipelines`, each with those that it may import
+    "engine": set(),
+    "text_rules": set(),
+    "sources": {"engine"},
+    "fetching": {"engine"},
+    "ocr": {"engine", "text_rules"},
+    "dedup": {"engine", "sources"},
+    "models": {"engine", "fetching"},
+    "catalog": {"engine"},
+    "stages": {"engine", "text_rules", "sources", "fetching", "ocr", "dedup", "models", "catalog"},
+    "reports": {"engine", "catalog"},
+    "build": {"engine", "sources", "ocr", "fetching", "dedup", "models", "catalog", "stages", "reports"},
+    "maintain": {"engine", "sources", "fetching", "dedup", "catalog", "stages", "build"},
+}
+
+
+def test_the_rooms_of_pipelines_import_only_those_below_them():
+    """The engine knows no stage, a stage knows no run, and `build` knows all."""
+    for path in modules("pipelines"):
+        room = path.relative_to(PROJECT / "pipelines").parts[0]
+        if room.endswith(".py"):
+            continue
+        for other in imported_modules(path):
+            if other.is_relative_to(PROJECT / "pipelines") and other.parent != PROJECT / "pipelines":
+                below = other.relative_to(PROJECT / "pipelines").parts[0]
+                assert below in {*BELOW[room], room}, f"{path.relative_to(PROJECT)} imports {below}"
+
+
+def test_the_rooms_are_few_and_the_modules_short():
+    rooms = {path.relative_to(PROJECT / "pipelines").parts[0] for path in modules("pipelines")} - {"__init__.py"}
+    lengths = sorted(
+        len(path.read_text().splitlines()) for room in ROOMS for path in modules(room) if path.name != "__init__.py"
+    )
+    assert len(rooms) <= 13
+    assert lengths[len(lengths) // 2] <= 150
+    assert lengths[-1] <= 400
 
 
 def test_only_one_module_imports_beam():
     users = {
         str(path.relative_to(PROJECT)) for room in ROOMS for path in modules(room) if "apache_beam" in imports(path)
     }
-    assert users == {"pipelines/transform.py"}
+    assert users == {"pipelines/engine/beam.py"}
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("schemas.config_file", {"apache_beam", "torch", "pipelines", "prefect", "pyarrow", "duckdb"}),
+        ("schemas.config.file", {"apache_beam", "torch", "pipelines", "prefect", "pyarrow", "duckdb"}),
         ("schemas.views", {"apache_beam", "torch", "pipelines", "prefect"}),
         ("flows.cli", {"apache_beam", "torch", "prefect", "pyarrow", "duckdb"}),
-        ("pipelines.run", {"apache_beam", "torch", "training", "prefect", "rapidocr"}),
+        ("pipelines.build.run", {"apache_beam", "torch", "training", "prefect", "rapidocr"}),
     ],
 )
 def test_what_is_imported_in_the_end_is_light_too(module, heavy):
@@ -98,22 +145,15 @@ def test_imports_are_seen_wherever_they_stand(tmp_path):
     assert imports(path) == {"a", "d", ".", "torch"}
 
 
-def tree_of_the_readme() -> set[str]:
-    """The modules that the README's tree names. A folder holds for all that follows on its line."""
-    text = (PROJECT / "README.md").read_text()
-    found, room = set(), ""
-    for line in text[text.index("## The tree") : text.index("## Measured")].splitlines():
-        names = line.strip().split("  ")[0].split()
-        if line.startswith("    ") and line[4:5].strip():
-            room = names[0]
-        elif line.startswith("      ") and line[6:7].strip():
-            folder = ""
-            for name in names:
-                folder = f"{name.rpartition('/')[0]}/" if "/" in name else folder
-                found.add(f"{room}{folder}{name.rpartition('/')[2]}")
-    return {name for name in found if name.endswith(".py")}
+def test_the_pages_that_are_made_from_the_code_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("generate", PROJECT / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for name, text in generate.pages().items():
+        assert (PROJECT / "docs" / name).read_text() == text, f"docs/{name}: run `make docs`"
 
 
-def test_each_module_has_its_line_in_the_readme_and_no_other():
-    there = {str(path.relative_to(PROJECT)) for room in ROOMS for path in modules(room)}
-    assert tree_of_the_readme() == {name for name in there if not name.endswith("__init__.py")}
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_module_says_what_it_is_for(room):
+    for path in modules(room):
+        assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 PACKAGES = ("flows", "pipelines", "schemas", "training")
 
 pytestmark = pytest.mark.slow
@@ -61,6 +61,7 @@ sys.path += {dependencies!r}
 for name in {names!r}:
     module = importlib.import_module(name)
     assert module.__file__.startswith({str(site)!r}), module.__file__
+from support.paths import PROJECT
 from pipelines.models.prompts import packaged
 assert all(packaged(name) for name in ("caption", "caption_image", "facts", "questions", "verdict"))
 print(len({names!r}))

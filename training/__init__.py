@@ -1,0 +1,1 @@
+"""A compact trainer that learns from shards, its evaluation, and its models as GGUF. Never imports `pipelines`."""

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.curve import CURVE, LOG
 from training.model import VisionLanguageModel
 from training.shapes import SHAPE, read_checkpoint_shape

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Damaged
-from training.layout import IGNORED, Picture, Rejected, Tokens, Turn, read_turns
+from training.layout import IGNORED, Picture, SampleRejected, Tokens, Turn, read_turns
 from training.loader import Batch, Lost, Part
-from training.order import Cut, Order
 from training.packs import PADDING
 from training.pixels import raw_patches, size_of
-from training.samples import Recipe, images
+from training.samples import SampleEncoder, images
 from training.shards import Sample, Shards
+from training.shuffle import Cut, Order
 
 ANSWERS = ("chosen", "rejected")
 NOTHING = Tokens(np.empty(0, np.int32), np.empty(0, np.int32), ())
@@ -50,7 +50,7 @@ class Pairs(Dataset):
 
     strict = False
 
-    def __init__(self, parts: Sequence[Part], recipe: Recipe, seed: int = 0):
+    def __init__(self, parts: Sequence[Part], recipe: SampleEncoder, seed: int = 0):
         self.recipe, self.lost_pairs = recipe, []
         self.shards = [Shards(part.root, part.set) for part in parts]
         self.found = [self._measure(shards) for shards in self.shards]
@@ -93,7 +93,7 @@ class Pairs(Dataset):
                 sample = shards[at]
                 tokens = self._tokens(sample)
                 views += recipe.views(sample, tokens[0])
-            except (Damaged, Rejected) as error:
+            except (Damaged, SampleRejected) as error:
                 lost.append(Lost.of(name, tar, error))
                 laid_out.append((NOTHING, NOTHING))
                 names.append(())
@@ -129,7 +129,7 @@ class Pairs(Dataset):
                 if isinstance(sample, Damaged):
                     raise sample
                 self._tokens(sample)
-            except (Damaged, Rejected) as error:
+            except (Damaged, SampleRejected) as error:
                 self.lost_pairs.append(Lost.of(name, tar, error))
             else:
                 found.append((number, name, tar))
@@ -142,11 +142,11 @@ class Pairs(Dataset):
             if not all(isinstance(said, str) for said in (question, *answers)):
                 raise TypeError("question, chosen or rejected is no text")
         except (KeyError, ValueError, TypeError) as error:
-            raise Rejected("unreadable_text", f"json: no pair: {error!r}") from error
+            raise SampleRejected("unreadable_text", f"json: no pair: {error!r}") from error
         try:
             pictures = [Picture(name, self.recipe.slicing.of(*size_of(sample[name]))) for name in images(sample)]
         except Exception as error:  # decoders raise whatever they like
-            raise Rejected("unreadable_image", str(error)) from error
+            raise SampleRejected("unreadable_image", str(error)) from error
         marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
         asked = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
         return tuple(self.recipe.layout.conversation([*asked, Turn("assistant", [said])]) for said in answers)

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from schemas.config import UserError
-from schemas.scene_claims import Checked, check, hallucination
-from schemas.scene_lessons import DESCRIBE, NOT_WRITTEN, READ
-from schemas.scenes import Scene, questions
+from schemas.errors import UserError
+from schemas.scenes.claims import Checked, check, hallucination
+from schemas.scenes.lessons import DESCRIBE, NOT_WRITTEN, READ
+from schemas.scenes.scene import Scene, questions
 from schemas.shards import Damaged
 from training.checkpoint import load_model
-from training.generate import Ask, Speaker
+from training.generate import GenerationRequest, Generator
 from training.pixels import decode
 from training.samples import images
 from training.shards import Shards
@@ -40,13 +40,16 @@ OBJECT = ("shape", "colour", "size")
 
 
 def evaluate(
-    speaker: Speaker, shown: Sequence[tuple[Image.Image, Scene]], temperature: float = 0.7, asked: int = 6
+    speaker: Generator, shown: Sequence[tuple[Image.Image, Scene]], temperature: float = 0.7, asked: int = 6
 ) -> dict[str, Any]:
     """The figures above, of pictures and their scenes; with so many yes/no questions a picture."""
     pictures, scenes = [image for image, _ in shown], [scene for _, scene in shown]
 
     def say(prompts: Sequence[tuple[Image.Image, str]], **how: Any) -> list[str]:
-        asks = [Ask(speaker.about(image, said), seed=number, **how) for number, (image, said) in enumerate(prompts)]
+        asks = [
+            GenerationRequest(speaker.about(image, said), seed=number, **how)
+            for number, (image, said) in enumerate(prompts)
+        ]
         return [answer.text.strip() for answer in speaker.answer(asks)]
 
     captions = say([(image, DESCRIBE[0]) for image in pictures], limit=128)
@@ -125,11 +128,11 @@ def _some(among: Sequence[Any], count: int, number: int) -> list[Any]:
     return Random(number).sample(list(among), min(count, len(among)))
 
 
-def _seconds(speaker: Speaker, pictures: Sequence[Image.Image]) -> float:
+def _seconds(speaker: Generator, pictures: Sequence[Image.Image]) -> float:
     times = []
     for image in pictures:
         start = time.perf_counter()
-        speaker.answer([Ask(speaker.about(image, DESCRIBE[0]), limit=128)])
+        speaker.answer([GenerationRequest(speaker.about(image, DESCRIBE[0]), limit=128)])
         times.append(time.perf_counter() - start)
     return median(times) if times else 0.0
 
@@ -146,7 +149,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        speaker = Speaker(*load_model(options.checkpoint))
+        speaker = Generator(*load_model(options.checkpoint))
         shown = list(scenes_of(Shards(options.root, options.set), options.scenes))
         figures = evaluate(speaker, shown, options.temperature)
     except (UserError, FileNotFoundError, Damaged) as error:

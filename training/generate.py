@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from training.layout import Layout, Picture, Rejected, Turn
+from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
 from training.pixels import cut, patches
 from training.samples import Slicing
@@ -31,7 +31,7 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ask:
+class GenerationRequest:
     prompt: Prompt
     limit: int = 256  # tokens of the answer
     temperature: float = 0.0  # 0 is greedy
@@ -41,7 +41,7 @@ class Ask:
 
 
 @dataclass
-class Answer:
+class Generated:
     ids: list[int] = field(default_factory=list)  # the end mark is none of them
     log_probabilities: list[float] = field(default_factory=list)  # of each id, at temperature 1
     top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest ids at each step; the end's included
@@ -49,7 +49,7 @@ class Answer:
     text: str = ""
 
 
-class Speaker:
+class Generator:
     """A model that answers. What it is asked together it computes together, `at_once` at most."""
 
     def __init__(
@@ -62,12 +62,12 @@ class Speaker:
         self.ends = {marks.end, marks.turn[1]}
 
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Prompt:
-        """Turns, and the pictures in them by name. Raises `Rejected` if the prompt leaves no room for an answer."""
+        """Turns, and the pictures in them by name. Raises `SampleRejected` if no room is left for an answer."""
         answer = "."
         ids = self.layout.conversation([*turns, Turn("assistant", [answer])]).ids
         ids = ids[: len(ids) - len(self.tokenizer.encode(answer)) - 1]
         if len(ids) >= (limit := self.model.shape.language.context):
-            raise Rejected("too_long", f"{len(ids)} tokens of {limit}")
+            raise SampleRejected("too_long", f"{len(ids)} tokens of {limit}")
         pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
         return Prompt(ids, [view for one in pictures for view in cut(images[one.name], one.plan)])
 
@@ -78,7 +78,7 @@ class Speaker:
         """A question about one image."""
         return self.prompt([Turn("user", [self.picture("image", image), question])], {"image": image})
 
-    def answer(self, asked: Sequence[Ask]) -> list[Answer]:
+    def answer(self, asked: Sequence[GenerationRequest]) -> list[Generated]:
         """An answer to each."""
         return [
             one
@@ -87,9 +87,9 @@ class Speaker:
         ]
 
     @torch.inference_mode()
-    def _together(self, asked: Sequence[Ask]) -> list[Answer]:
+    def _together(self, asked: Sequence[GenerationRequest]) -> list[Generated]:
         model, device, context = self.model, self.model.device, self.model.shape.language.context
-        answers = [Answer() for _ in asked]
+        answers = [Generated() for _ in asked]
         draws = [torch.Generator().manual_seed(ask.seed) for ask in asked]
         lengths = torch.tensor([len(ask.prompt.ids) for ask in asked])
         longest = int(lengths.max())
@@ -131,7 +131,7 @@ class Speaker:
             answer.text = self.tokenizer.decode(answer.ids)
         return answers
 
-    def _see(self, asked: Sequence[Ask]) -> Tensor:
+    def _see(self, asked: Sequence[GenerationRequest]) -> Tensor:
         """The embeddings of all views; a prompt's image that another prompt shows too is looked at once."""
         patch, device = self.model.shape.vision.patch, self.model.device
         views = [view for ask in asked for view in ask.prompt.views]
@@ -145,7 +145,7 @@ class Speaker:
         return self.model.see(torch.from_numpy(pixels).to(device), grids)[order]
 
     @staticmethod
-    def _choose(log_probabilities: Tensor, ask: Ask, draws: torch.Generator) -> int:
+    def _choose(log_probabilities: Tensor, ask: GenerationRequest, draws: torch.Generator) -> int:
         if not ask.temperature:
             return int(log_probabilities.argmax())
         behind = log_probabilities.double() - log_probabilities.max()  # of 0 at the best, however cold it is

@@ -30,7 +30,7 @@ REASONS = {
 }
 
 
-class Rejected(ValueError):
+class SampleRejected(ValueError):
     """A sample that cannot be trained on, with a word of `REASONS` and what exactly is wrong."""
 
     def __init__(self, reason: str, detail: str):
@@ -78,7 +78,7 @@ class Layout:
 
     `encode` makes ids of plain text, adds nothing around it, and reads no marks in it: `<image>` in a caption is a word
     like others. Text between two marks is encoded in one go, as llama.cpp does; an answer stands by itself, as it does
-    when it is generated. Raises `Rejected`; and `RuntimeError` if `encode` does make a mark of plain text.
+    when it is generated. Raises `SampleRejected`; and `RuntimeError` if `encode` does make a mark of plain text.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -112,7 +112,7 @@ class Layout:
 
     def _tokens(self, pieces: Sequence[Piece]) -> Tokens:
         if not any(learn and isinstance(piece, str) and piece.strip() for piece, learn in pieces):
-            raise Rejected("no_answer", "there is no text to learn")
+            raise SampleRejected("no_answer", "there is no text to learn")
         pictures = tuple(piece for piece, _ in pieces if isinstance(piece, Picture))
         visual = sum(image_tokens(picture.plan, self.queries) for picture in pictures)
         ids: list[int] = [] if self.marks.begin is None else [self.marks.begin]
@@ -127,7 +127,7 @@ class Layout:
                 ids += some
             learned += [learn and kind is not Picture] * (len(ids) - len(learned))
         if self.limit is not None and len(ids) > self.limit:
-            raise Rejected("too_long", f"{len(ids)} tokens, {visual} of them of images, of {self.limit}")
+            raise SampleRejected("too_long", f"{len(ids)} tokens, {visual} of them of images, of {self.limit}")
         learned[0] = False  # nothing stands before it that could foretell it
         array = np.array(ids, np.int32)
         return Tokens(array, np.where(learned, array, np.int32(IGNORED)), pictures)
@@ -160,5 +160,5 @@ def _parts(content: str, pictures: Mapping[str, Picture]) -> list[Part]:
         return [content]
     pieces = re.split(r"(<image(?:_\d+)?>)", content)
     if unknown := [mark for mark in pieces[1::2] if mark not in pictures]:
-        raise Rejected("unknown_image", f"{unknown[0]}; there is {', '.join(pictures)}")
+        raise SampleRejected("unknown_image", f"{unknown[0]}; there is {', '.join(pictures)}")
     return [pictures[piece] if number % 2 else piece for number, piece in enumerate(pieces) if piece]

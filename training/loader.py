@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Damaged
-from training.layout import IGNORED, Rejected, Tokens
-from training.order import Cut, Cuts, Order
+from training.layout import IGNORED, SampleRejected, Tokens
+from training.pack_files import Counts, PlannedSample
+from training.pack_plan import PlannedSet, plan_set
 from training.packs import places
 from training.pixels import raw_patches
-from training.plans import PlannedSet, plan_set
-from training.samples import Recipe
+from training.samples import SampleEncoder
 from training.shards import Shards
-from training.side_files import Counts, PlannedSample
+from training.shuffle import Cut, Cuts, Order
 
 
 class Part(NamedTuple):
@@ -51,8 +51,8 @@ class Lost(NamedTuple):
     detail: str
 
     @classmethod
-    def of(cls, sample: str, tar: str, error: Damaged | Rejected) -> "Lost":
-        known = (error.reason, error.detail) if isinstance(error, Rejected) else ("damaged", str(error))
+    def of(cls, sample: str, tar: str, error: Damaged | SampleRejected) -> "Lost":
+        known = (error.reason, error.detail) if isinstance(error, SampleRejected) else ("damaged", str(error))
         return cls(sample, tar, *known)
 
 
@@ -104,14 +104,14 @@ class Mixture(Dataset):
     """Shard sets mixed by weight, planned when that has not been done. An item is the batch of a `Cut`.
 
     `check` holds all that is read against its digest. With `strict` a damaged sample ends all instead of being named.
-    `planning` goes to `training.plans.plan_set`: `cache`, `workers`, `turn` of the ranks, `progress`.
+    `planning` goes to `training.pack_plan.plan_set`: `cache`, `workers`, `turn` of the ranks, `progress`.
     Raises `UserError` if there is nothing to train on.
     """
 
     def __init__(
         self,
         parts: Sequence[Part],
-        recipe: Recipe,
+        recipe: SampleEncoder,
         seed: int = 0,
         *,
         check: bool = True,
@@ -172,7 +172,7 @@ class Mixture(Dataset):
         for row in self.planned[part][number]:
             try:
                 found, pixels = self._read(part, row)
-            except (Damaged, Rejected) as error:
+            except (Damaged, SampleRejected) as error:
                 lost.append(Lost.of(row["sample"], row["tar"], error))
             else:
                 tokens.append(found)
@@ -191,7 +191,7 @@ class Mixture(Dataset):
         sample = self.shards[part].read(row["tar"], row["sample"], row["byte_offset"], row["size"], row["members"])
         tokens = self.recipe.tokens(sample)
         if len(tokens.ids) != row["tokens"]:
-            raise Rejected("not_as_planned", f"{row['tokens']} tokens were planned, it has {len(tokens.ids)}")
+            raise SampleRejected("not_as_planned", f"{row['tokens']} tokens were planned, it has {len(tokens.ids)}")
         return tokens, self.recipe.views(sample, tokens)
 
 

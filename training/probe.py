@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from schemas.config import UserError
-from schemas.scenes import COLOURS, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, WORDS, Scene
+from schemas.errors import UserError
+from schemas.scenes.scene import COLOURS, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, WORDS, Scene
 from training.layout import IGNORED
 from training.shards import Shards
 

@@ -1,23 +1,23 @@
 """What a sample of a shard teaches, as tokens and pixels: a function for each task.
 
-recipe = Recipe(Tokenizer("my-tokenizer"), queries=64, length=2048)
-tokens = recipe.tokens(sample)              # a sample of `training.shards`, or of plain webdataset
-views = recipe.views(sample, tokens)        # of its images, in the order of their places in `tokens`
+encoder = SampleEncoder(Tokenizer("my-tokenizer"), queries=64, length=2048)
+tokens = encoder.tokens(sample)             # a sample of `training.shards`, or of plain webdataset
+views = encoder.views(sample, tokens)       # of its images, in the order of their places in `tokens`
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.slices import PLANS, Plan
 from training.layout import REASONS as OF_LAYOUT
-from training.layout import Layout, Picture, Rejected, Tokens, Turn, read_turns
+from training.layout import Layout, Picture, SampleRejected, Tokens, Turn, read_turns
 from training.pixels import cut, decode, size_of
+from training.sample_text import conversation_of, task_of, text_of
 from training.shards import Sample
 from training.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class Slicing:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SampleEncoder:
     """All that decides which tokens and pixels a sample becomes.
 
     `instructions` is what the user says in a sample of a task, `{"ocr": "What is written there?"}`. Without one the
@@ -81,20 +81,20 @@ class Recipe:
         return Layout(self.tokenizer.encode, self.tokenizer.marks, self.queries, self.length)
 
     def tokens(self, sample: Sample) -> Tokens:
-        """A sample laid out, from its texts and the headers of its images. Raises `Rejected`, see `REASONS`."""
+        """A sample laid out, from its texts and the headers of its images. Raises `SampleRejected`, see `REASONS`."""
         task = task_of(sample)
         if task not in TASKS:
-            raise Rejected("unknown_task", f"{task!r}; there are {', '.join(TASKS)}")
+            raise SampleRejected("unknown_task", f"{task!r}; there are {', '.join(TASKS)}")
         return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
 
     def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:
-        """The views of all images, as `training.pixels.cut` makes them. Raises `Rejected`."""
+        """The views of all images, as `training.pixels.cut` makes them. Raises `SampleRejected`."""
         views = []
         for picture in tokens.pictures:
             try:
                 views += cut(decode(sample[picture.name]), picture.plan)
             except Exception as error:  # decoders raise whatever they like
-                raise Rejected("unreadable_image", f"{picture.name}: {error}") from error
+                raise SampleRejected("unreadable_image", f"{picture.name}: {error}") from error
         return views
 
     def _pictures(self, sample: Sample) -> list[Picture]:
@@ -103,17 +103,12 @@ class Recipe:
             try:
                 size = size_of(sample[name])
             except Exception as error:
-                raise Rejected("unreadable_image", f"{name} starts with {sample[name][:16]!r}") from error
+                raise SampleRejected("unreadable_image", f"{name} starts with {sample[name][:16]!r}") from error
             try:
                 pictures.append(Picture(name, self.slicing.of(*size)))
             except ValueError as error:
-                raise Rejected("not_sliceable", f"{name}: {error}") from error
+                raise SampleRejected("not_sliceable", f"{name}: {error}") from error
         return pictures
-
-
-def task_of(sample: Sample) -> str:
-    """A sample's name is `<key>-<task>`."""
-    return sample["__key__"].partition("-")[2]
 
 
 def images(sample: Sample) -> list[str]:
@@ -122,20 +117,12 @@ def images(sample: Sample) -> list[str]:
     return sorted(found, key=lambda name: [int(part) for part in name.split(".")[:-1] if part.isdigit()])
 
 
-def texts(sample: Sample) -> Iterator[str]:
-    """What is said in a sample, for a tokenizer to learn from."""
-    if task_of(sample) == "conversation":
-        yield from (message["content"] for message in _conversation(sample)["turns"])
-    elif "txt" in sample:
-        yield _text(sample, "txt")
-
-
 # A function for each task
 
 
 def answer(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
     """An image, and what is to be said of it: its caption, or the text in it."""
-    said = _text(sample, "txt")
+    said = text_of(sample, "txt")
     if instruction is None:
         return layout.sample(pictures, said)
     return layout.conversation([Turn("user", [*pictures, instruction]), Turn("assistant", [said])])
@@ -143,10 +130,10 @@ def answer(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruct
 
 def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
     """Turns with any number of images, none included; `json` has both: {"turns": [...], "images": [their marks]}."""
-    said = _conversation(sample)
+    said = conversation_of(sample)
     marks = said["images"]
     if len(marks) != len(pictures):
-        raise Rejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
+        raise SampleRejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
     return layout.conversation(read_turns(said["turns"], dict(zip(marks, pictures))))
 
 
@@ -155,20 +142,3 @@ TASKS: dict[str, Callable[[Layout, Sample, Sequence[Picture], str | None], Token
     "ocr": answer,
     "conversation": conversation,
 }
-
-
-def _text(sample: Sample, name: str) -> str:
-    try:
-        return sample[name].decode()
-    except (KeyError, UnicodeDecodeError) as error:
-        raise Rejected("unreadable_text", f"{name}: {error!r}") from error
-
-
-def _conversation(sample: Sample) -> dict[str, Any]:
-    try:
-        said = json.loads(_text(sample, "json"))["conversation"]
-        if not all(isinstance(turn[name], str) for turn in said["turns"] for name in ("role", "content")):
-            raise TypeError("a role or a content is no text")
-        return {"turns": said["turns"], "images": list(said["images"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise Rejected("unreadable_text", f"json: no conversation: {error!r}") from error

@@ -32,9 +32,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from tokenizers.pre_tokenizers import ByteLevel
 
-from schemas.config import UserError
-from training.generate import Answer, Ask, Speaker
-from training.layout import Rejected, Turn
+from schemas.errors import UserError
+from training.generate import Generated, GenerationRequest, Generator
+from training.layout import SampleRejected, Turn
 from training.pixels import decode
 from training.tokenizer import Tokenizer
 
@@ -43,11 +43,11 @@ HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "p
 
 
 class Talks(Protocol):
-    """What is served: `training.generate.Speaker`, or `training.gguf.speaker.GgufSpeaker`."""
+    """What is served: `training.generate.Generator`, or `training.gguf.generator.GgufGenerator`."""
 
     def picture(self, name: str, image: Any) -> Any: ...
     def prompt(self, turns: Sequence[Turn], images: Any) -> Any: ...
-    def answer(self, asked: Sequence[Ask]) -> list[Answer]: ...
+    def answer(self, asked: Sequence[GenerationRequest]) -> list[Generated]: ...
 
 
 class Message(BaseModel):
@@ -88,7 +88,7 @@ class Worker:
         self.batches: list[int] = []  # how many were answered together, of the last thousand
         Thread(target=self._work, daemon=True).start()
 
-    def ask(self, ask: Ask) -> Future:
+    def ask(self, ask: GenerationRequest) -> Future:
         future: Future = Future()
         self.waiting.put((ask, future))
         return future
@@ -137,7 +137,7 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
         top = asked.top_logprobs if asked.logprobs else 0
         limit = asked.max_completion_tokens or asked.max_tokens or 1 << 30
         futures = [
-            worker.ask(Ask(prompt, limit, asked.temperature, asked.top_p, seed, top))
+            worker.ask(GenerationRequest(prompt, limit, asked.temperature, asked.top_p, seed, top))
             for seed in seeds(asked.seed, asked.n)
         ]
         try:
@@ -202,7 +202,7 @@ def read(speaker: Talks, messages: Sequence[Message]) -> Any:
         turns.append(Turn(message.role, parts))
     try:
         return speaker.prompt(turns, images)
-    except Rejected as error:
+    except SampleRejected as error:
         code = "context_length_exceeded" if error.reason == "too_long" else error.reason
         raise Refused(str(error), "messages", code=code) from None
     except ValueError as error:
@@ -237,7 +237,7 @@ def prompt_length(prompt: Any) -> int:
     return prompt.length if hasattr(prompt, "length") else len(prompt.ids)
 
 
-def choice(number: int, answer: Answer, piece: Callable[[int], bytes], asked: Asked) -> dict[str, Any]:
+def choice(number: int, answer: Generated, piece: Callable[[int], bytes], asked: Asked) -> dict[str, Any]:
     """One of the answers of a completion."""
 
     def told(token: int, log_probability: float) -> dict[str, Any]:
@@ -288,14 +288,14 @@ def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], 
     """What to serve, the bytes of its tokens, and its revision. Raises `UserError`."""
     if any(path.glob("*.gguf")):
         from training.gguf.files import files
-        from training.gguf.speaker import GgufSpeaker
+        from training.gguf.generator import GgufGenerator
 
-        speaker = GgufSpeaker(path)
+        speaker = GgufGenerator(path)
         return speaker, speaker.language.piece, _digest(files(path))
     from training.checkpoint import MODEL, load_model
 
     model, tokenizer = load_model(path, device)
-    return Speaker(model, tokenizer), pieces(tokenizer), _digest([path / MODEL])
+    return Generator(model, tokenizer), pieces(tokenizer), _digest([path / MODEL])
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from schemas.config import UserError
+from schemas.errors import UserError
 
 HEAD = 128  # channels of a head of the resampler: fixed in llama.cpp
 BUCKETS = 70  # positions a side that llama.cpp sorts patches into

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Card, Damaged, ShardEntry
 
 Sample = dict[str, str | bytes]

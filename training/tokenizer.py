@@ -18,9 +18,10 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Damaged
-from training.layout import Marks, Rejected
+from training.layout import Marks, SampleRejected
+from training.sample_text import texts
 from training.shards import Shards
 
 
@@ -131,8 +132,6 @@ def save(tokenizer: tokenizers.Tokenizer, folder: str | Path, names: Names = Nam
 
 
 def main() -> None:
-    from training.samples import texts  # which needs this module
-
     parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=train.__doc__.split("\n")[0])
     parser.add_argument("root", help="folder or URL of a corpus")
     parser.add_argument("set", help="a published shard set")
@@ -143,7 +142,7 @@ def main() -> None:
         shards = Shards(options.root, options.set)
         save(train((text for sample in shards for text in texts(sample)), options.vocab), options.out)
         tokenizer = Tokenizer(options.out)
-    except (UserError, FileNotFoundError, Damaged, Rejected) as error:
+    except (UserError, FileNotFoundError, Damaged, SampleRejected) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     print(f"{options.out}: {len(tokenizer)} tokens, of {len(shards)} samples; {tokenizer.identity[:12]}")

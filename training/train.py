@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Damaged
 from schemas.training import TrainingRow
 from training.checkpoint import MODEL, SHAPE, STATE, latest, load_run, load_weights, read_tensors, save_run
@@ -28,12 +28,11 @@ from training.loader import Batch, Mixture, Part, load
 from training.model import VisionLanguageModel, blocks_of, document_mask
 from training.packs import PADDING
 from training.pixels import LEVELS
+from training.pretrained import load_public
 from training.probe import Probe, Truths
-from training.public import load_public
-from training.samples import Recipe as Reading
-from training.samples import Slicing
+from training.recipe import Recipe, TrainingStage, read_recipe
+from training.samples import SampleEncoder, Slicing
 from training.shapes import read_shape
-from training.stages import Recipe, Stage, read_recipe
 from training.tokenizer import Tokenizer
 
 SHOWN = 10.0  # seconds between lines
@@ -208,26 +207,26 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
 
 
 def samples_of(
-    recipe: Recipe, stage: Stage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World,
+    recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World,
     packs: Path | None = None,
 ) -> Mixture | Pairs:  # fmt: skip
     """The stage's shard sets, planned; into the folder `packs` where one of them is in an object store."""
     vision = model.shape.vision
     slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
-    reading = Reading(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
+    encoder = SampleEncoder(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
     parts = [Part(recipe.data[name].root, recipe.data[name].set, weight) for name, weight in stage.sets.items()]
     if stage.beta:
-        return Pairs(parts, reading, recipe.seed)
+        return Pairs(parts, encoder, recipe.seed)
     far = any("://" in part.root for part in parts)
-    return Mixture(parts, reading, recipe.seed, turn=(world.rank, world.ranks), cache=packs if far else None)
+    return Mixture(parts, encoder, recipe.seed, turn=(world.rank, world.ranks), cache=packs if far else None)
 
 
 class Learner:
     """The losses of a stage."""
 
     def __init__(
-        self, stage: Stage, model: VisionLanguageModel, probe: Probe, query: int, samples: Mixture | Pairs, run: Path,
-        world: World, begins: bool,
+        self, stage: TrainingStage, model: VisionLanguageModel, probe: Probe, query: int, samples: Mixture | Pairs,
+        run: Path, world: World, begins: bool,
     ):  # fmt: skip
         self.stage, self.model, self.probe, self.query = stage, model, probe, query
         self.truths = Truths(samples.shards) if stage.truth else None
@@ -296,7 +295,7 @@ def levels(patches: Tensor) -> Tensor:
     return torch.from_numpy(LEVELS).to(patches.device)[patches.int()]
 
 
-def make_optimizers(stage: Stage, model: VisionLanguageModel, probe: nn.Module) -> list[torch.optim.Optimizer]:
+def make_optimizers(stage: TrainingStage, model: VisionLanguageModel, probe: nn.Module) -> list[torch.optim.Optimizer]:
     """AdamW; or Muon for the matrices of hidden layers (Jordan et al. 2024), at AdamW's rates (arXiv 2502.16982).
 
     Parts that the stage does not train are frozen. Only matrices of hidden layers decay.
@@ -327,7 +326,9 @@ def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
             micros = []
 
 
-def measured(stage: Stage, step: int, done: int, meter: list[float], norm: float, seconds: float) -> TrainingRow:
+def measured(
+    stage: TrainingStage, step: int, done: int, meter: list[float], norm: float, seconds: float
+) -> TrainingRow:
     answers, truth, learned, views, tokens, places = meter
     return TrainingRow(
         stage=stage.name, step=step, total=done, rate=stage.rate_at(step - 1), norm=norm, tokens=int(tokens),
@@ -337,7 +338,7 @@ def measured(stage: Stage, step: int, done: int, meter: list[float], norm: float
     )  # fmt: skip
 
 
-def show(stage: Stage, row: TrainingRow) -> None:
+def show(stage: TrainingStage, row: TrainingRow) -> None:
     losses = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "truth_loss") if row[name] is not None)
     speed = row["tokens"] / row["seconds"]
     line = f"{stage.name} {row['step']}/{stage.steps}  {losses}  rate {row['rate']:.2e}  norm {row['norm']:.2f}"
@@ -346,7 +347,7 @@ def show(stage: Stage, row: TrainingRow) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split(":")[0] + ".")
-    parser.add_argument("recipe", help="a TOML file, see training.stages")
+    parser.add_argument("recipe", help="a TOML file, see training.recipe")
     parser.add_argument("run", type=Path, help="the folder to write, or to go on with")
     parser.add_argument("--threads", type=int, default=0, help="of torch; all cores if 0")
     parser.add_argument("--workers", type=int, default=1, help="processes that read samples")

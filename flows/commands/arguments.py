@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.config import UserError
+from schemas.errors import UserError
 
 Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", show_default=False)]
 Engine = Annotated[
@@ -18,13 +18,13 @@ RootUrl = Annotated[
 
 def open_root(url: str):
     """A root that is there, named by itself or by its configuration. Raises `UserError` for a folder that is none."""
-    from pipelines.root import Root
-    from pipelines.settled import SETTLED
-    from schemas.config_file import read_config
+    from pipelines.engine.manifest import MANIFEST
+    from pipelines.engine.root import Root
+    from schemas.config.file import read_config
 
     if url.endswith(".toml"):
         url = read_config(url).root
     root = Root(str(Path(url).resolve()) if "://" not in url else url)
-    if not root.exists(SETTLED):
-        raise UserError(f"{url}: no corpus there (no {SETTLED}); name the `root` of a configuration that was run")
+    if not root.exists(MANIFEST):
+        raise UserError(f"{url}: no corpus there (no {MANIFEST}); name the `root` of a configuration that was run")
     return root

@@ -16,8 +16,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from pipelines.fetching.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
-from pipelines.fetching.hosts import Failed
-from schemas.config import FetchConfig
+from pipelines.fetching.hosts import FetchFailed
+from schemas.config.model import FetchConfig
 
 KEPT_OPEN = 2.0  # seconds that a connection waits for the next URL of its host
 FILES = 10_000  # that a worker may have open, connections included
@@ -30,7 +30,7 @@ OFFLINE = {errno.ENETUNREACH, errno.ENETDOWN}
 Headers = CIMultiDictProxy[str]
 
 
-class Client:
+class HttpClient:
     """An HTTP client that keeps no cookies, knows no credentials, asks no proxy, and reaches public addresses alone."""
 
     def __init__(self, config: FetchConfig):
@@ -52,7 +52,7 @@ class Client:
         self, url: URL, seconds: float, limit: int, wanted: Callable[[int, Headers], bool],
         write: Callable[[bytes], object],
     ) -> tuple[int, Headers]:  # fmt: skip
-        """Status and headers; the body is written piece by piece if it is `wanted`. Raises `Failed`."""
+        """Status and headers; the body is written piece by piece if it is `wanted`. Raises `FetchFailed`."""
         exempt.set(is_below(url.raw_host.rstrip("."), self.allowed) is not None)
         with failures():
             async with timeout(seconds), self.session.get(url, allow_redirects=False) as response:
@@ -73,19 +73,19 @@ class Client:
 
 
 def url_of(text: str, base: URL | None = None) -> URL:
-    """A URL as it is asked for: no user, no password, no fragment. Raises `Failed` if it is none of http or https."""
+    """A URL as it is asked for: no user, no password, no fragment. Raises `FetchFailed` if it is not http(s)."""
     try:
         url = URL(text.strip())
         url = base.join(url) if base else url
         if url.scheme in ("http", "https") and url.raw_host:
             return url.with_user(None).with_fragment(None)
     except ValueError as error:
-        raise Failed("bad_url", f"{text!r}: {error}") from None
-    raise Failed("bad_url", f"{text!r} is no address of the web")
+        raise FetchFailed("bad_url", f"{text!r}: {error}") from None
+    raise FetchFailed("bad_url", f"{text!r} is no address of the web")
 
 
-def too_large(limit: int) -> Failed:
-    return Failed("too_large", f"more than {limit} bytes")
+def too_large(limit: int) -> FetchFailed:
+    return FetchFailed("too_large", f"more than {limit} bytes")
 
 
 def unpacker(headers: Headers):
@@ -95,7 +95,7 @@ def unpacker(headers: Headers):
         return None
     if encoding in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(zlib.MAX_WBITS | 32)
-    raise Failed("bad_answer", f"Content-Encoding: {encoding}, which was not asked for")
+    raise FetchFailed("bad_answer", f"Content-Encoding: {encoding}, which was not asked for")
 
 
 @contextmanager
@@ -103,35 +103,35 @@ def failures() -> Iterator[None]:
     """Says in one of the stage's words what went wrong. What is this machine's own fault stays as it is."""
     try:
         yield
-    except Failed:
+    except FetchFailed:
         raise
     except TimeoutError as error:
-        raise Failed("timeout", str(error) or "the whole of it took too long", again=True) from None
+        raise FetchFailed("timeout", str(error) or "the whole of it took too long", again=True) from None
     except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-        raise Failed("tls", str(error)) from None
+        raise FetchFailed("tls", str(error)) from None
     except aiohttp.ClientConnectorError as error:
         if error.os_error.errno in OURS and not isinstance(error.os_error, socket.gaierror):
             raise
         raise unreachable(error.os_error) from None
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
-        raise Failed("connection", str(error) or "closed", again=True) from None
+        raise FetchFailed("connection", str(error) or "closed", again=True) from None
     except OSError as error:
         if error.errno in OURS:
             raise
-        raise Failed("connection", str(error), again=True) from None
+        raise FetchFailed("connection", str(error), again=True) from None
     except aiohttp.InvalidURL as error:
-        raise Failed("bad_url", str(error)) from None
+        raise FetchFailed("bad_url", str(error)) from None
     except (aiohttp.ClientError, HttpProcessingError, ValueError, zlib.error) as error:
-        raise Failed("bad_answer", f"{type(error).__name__}: {error}") from None
+        raise FetchFailed("bad_answer", f"{type(error).__name__}: {error}") from None
 
 
-def unreachable(error: OSError) -> Failed:
+def unreachable(error: OSError) -> FetchFailed:
     """Why no connection came about."""
     if isinstance(error, Blocked):
-        return Failed("blocked_address", error.strerror)
+        return FetchFailed("blocked_address", error.strerror)
     if isinstance(error, socket.gaierror):
-        return Failed("dns", error.strerror, again=can_pass(error), offline=can_pass(error))
-    return Failed("connection", str(error), again=True, offline=error.errno in OFFLINE)
+        return FetchFailed("dns", error.strerror, again=can_pass(error), offline=can_pass(error))
+    return FetchFailed("connection", str(error), again=True, offline=error.errno in OFFLINE)
 
 
 def allow_many_files() -> None:

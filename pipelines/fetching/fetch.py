@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 from yarl import URL
 
-from pipelines.fetching.client import Client, Headers, url_of
-from pipelines.fetching.consent import OptOuts, Rule, may_ask, refusal, robots_rules
-from pipelines.fetching.hosts import REST, Failed, Host, Hosts, Turns, retry_after
-from schemas.config import FetchConfig
+from pipelines.fetching.client import Headers, HttpClient, url_of
+from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
+from pipelines.fetching.opt_out import OptOuts, Rule, may_ask, refusal, robots_rules
+from schemas.config.model import FetchConfig
 
 REDIRECTS = 5
 GOOD = {200, 203}
@@ -43,13 +43,13 @@ class Offline(Exception):
     """Not one of many hosts could be reached."""
 
 
-class Ask(NamedTuple):
+class FetchRequest(NamedTuple):
     url: str
     at_hand: bool = False  # its bytes are here; the question is only whether they may be used
 
 
 @dataclass
-class Answer:
+class FetchResult:
     """What became of one URL."""
 
     reason: str | None = None  # none if there are bytes to look at
@@ -73,7 +73,7 @@ class Bodies:
         self.descriptor, self.limit, self.end = descriptor, limit, 0  # bytes a body may have, bytes in all
         self.free: list[int] = []  # offsets of blocks
 
-    def write(self, answer: Answer, data: bytes) -> None:
+    def write(self, answer: FetchResult, data: bytes) -> None:
         """Puts down more of an answer's body."""
         left = memoryview(data)  # a piece that was packed tightly may be as large as a body may be: it is not copied
         while left:
@@ -88,11 +88,11 @@ class Bodies:
             self.end += BLOCK
         return self.free.pop()
 
-    def drop(self, answer: Answer) -> None:
+    def drop(self, answer: FetchResult) -> None:
         self.free += [offset for offset, _ in answer.pieces]
         answer.pieces = []
 
-    def read(self, answer: Answer) -> bytes:
+    def read(self, answer: FetchResult) -> bytes:
         return b"".join(os.pread(self.descriptor, size, offset) for offset, size in answer.pieces)
 
 
@@ -114,12 +114,16 @@ class Fetcher:
     def __init__(self, config: FetchConfig):
         gc.set_threshold(50_000, 20, 100)  # thousands of requests in flight are looked at for nothing: 40 % slower
         self.config = config
-        self.numbers, self.turns, self.hosts = itertools.count(), Turns(config.in_flight), Hosts(config.per_host)
+        self.numbers, self.turns, self.hosts = (
+            itertools.count(),
+            PrioritySemaphore(config.in_flight),
+            Hosts(config.per_host),
+        )
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="fetch", daemon=True).start()
 
-        async def open_client() -> Client:
-            return Client(config)
+        async def open_client() -> HttpClient:
+            return HttpClient(config)
 
         self.client = self._run(open_client())
         atexit.register(self.close)
@@ -131,9 +135,11 @@ class Fetcher:
     def close(self) -> None:
         self._run(self.client.session.close())
 
-    def fetch(self, asks: Sequence[Ask], bodies: Bodies, opt_outs: OptOuts) -> Iterator[list[tuple[int, Answer]]]:
+    def fetch(
+        self, asks: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts
+    ) -> Iterator[list[tuple[int, FetchResult]]]:
         """(which URL, what became of it) of all that are done by now, until all are. Raises `Offline`."""
-        done: SimpleQueue[tuple[int, Answer] | Exception] = SimpleQueue()
+        done: SimpleQueue[tuple[int, FetchResult] | Exception] = SimpleQueue()
 
         async def one(number: int, index: int) -> None:
             try:
@@ -167,31 +173,31 @@ class Fetcher:
         if not reached and len(unreached) >= MANY:
             raise Offline(f"not one of {len(unreached)} hosts could be reached: is this machine online?")
 
-    async def _answer(self, number: int, ask: Ask, bodies: Bodies, opt_outs: OptOuts) -> Answer:
+    async def _answer(self, number: int, ask: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
         """Tries a URL, and tries again what can pass."""
-        answer = Answer()
+        answer = FetchResult()
         for tried in itertools.count(1):
             try:
                 await self._try(number, ask, tried, answer, bodies, opt_outs)
                 answer.reason, answer.detail, answer.offline = None, None, False
                 return answer
-            except Failed as failed:
+            except FetchFailed as failed:
                 bodies.drop(answer)
                 answer.reason, answer.detail, answer.offline = failed.reason, plain(failed.detail), failed.offline
                 if not (pause := self._pause(failed, tried)):
                     return answer
             await asyncio.sleep(pause)
 
-    def _pause(self, failed: Failed, tried: int) -> float | None:
+    def _pause(self, failed: FetchFailed, tried: int) -> float | None:
         """Seconds after which to try again, none of them the same; none if there is no use in it."""
         jitter = random.random()
         seconds = max(failed.after * (1 + jitter / 4), 2.0 ** (tried - 2) * (1 + jitter))
         return seconds if failed.again and tried < self.config.tries and seconds <= self.config.deadline else None
 
     async def _try(
-        self, number: int, ask: Ask, tried: int, answer: Answer, bodies: Bodies, opt_outs: OptOuts
+        self, number: int, ask: FetchRequest, tried: int, answer: FetchResult, bodies: Bodies, opt_outs: OptOuts
     ) -> None:  # fmt: skip
-        """One try, redirects included. Raises `Failed`."""
+        """One try, redirects included. Raises `FetchFailed`."""
         url, seen, write = url_of(ask.url), set(), partial(bodies.write, answer)
         answer.milliseconds = 0.0
 
@@ -199,15 +205,15 @@ class Fetcher:
             tags = headers.getall("X-Robots-Tag", ())
             answer.status, answer.robots_tag = status, plain("\n".join(tags)) or None
             if status < 400 and self.config.honour_robots_tag and (word := refusal(tags)):
-                raise Failed("opt_out", f"X-Robots-Tag: {word}")
+                raise FetchFailed("opt_out", f"X-Robots-Tag: {word}")
             return status in GOOD
 
         while url not in seen and len(seen) <= REDIRECTS:
             seen.add(url)
             if line := opt_outs.covers(url):
-                raise Failed("opt_out", f"{line} in a list of fetch.opt_out")
+                raise FetchFailed("opt_out", f"{line} in a list of fetch.opt_out")
             if self.config.robots_txt and not may_ask(await self._robots(number, url), url):
-                raise Failed("opt_out", f"{url.origin()}/robots.txt")
+                raise FetchFailed("opt_out", f"{url.origin()}/robots.txt")
             if ask.at_hand:
                 return
             async with self._turn(number, url) as host:
@@ -216,7 +222,7 @@ class Fetcher:
             if status in GOOD:
                 return
             url = moved(url, status, headers)
-        raise Failed("redirect_loop", f"to {url}, after {len(seen)} redirects")
+        raise FetchFailed("redirect_loop", f"to {url}, after {len(seen)} redirects")
 
     @asynccontextmanager
     async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
@@ -231,15 +237,15 @@ class Fetcher:
                         return
 
     async def _ask(
-        self, host: Host, url: URL, answer: Answer, limit: int, wanted: Callable[[int, Headers], bool],
+        self, host: Host, url: URL, answer: FetchResult, limit: int, wanted: Callable[[int, Headers], bool],
         write: Callable[[bytes], None],
     ) -> tuple[int, Headers]:  # fmt: skip
-        """Asks once, for no longer than is left of the try's time. Raises `Failed`."""
+        """Asks once, for no longer than is left of the try's time. Raises `FetchFailed`."""
         began = time.monotonic()
         left = self.config.deadline - answer.milliseconds / 1000
         try:
             status, headers = await self.client.get(url, left, limit, wanted, write)
-        except Failed as failed:
+        except FetchFailed as failed:
             host.silent(failed) if failed.reason in SILENT else host.answered()
             raise
         finally:
@@ -250,7 +256,7 @@ class Fetcher:
     # robots.txt
 
     async def _robots(self, number: int, url: URL) -> list[Rule]:
-        """The rules of a URL's host, read once while the host is remembered. Raises `Failed` if they cannot be read."""
+        """The rules of a URL's host, read once while it is remembered. Raises `FetchFailed` if they cannot be read."""
         host, origin = self.hosts[url.raw_host], url.origin()
         await host.rested(patience=self.config.deadline)
         if origin not in host.robots:
@@ -262,8 +268,10 @@ class Fetcher:
         for tried in itertools.count(1):
             try:
                 return robots_rules(await self._robots_text(number, origin / "robots.txt"))
-            except Failed as error:
-                failed = Failed(error.reason, f"robots.txt: {error.detail}", again=error.again, offline=error.offline)
+            except FetchFailed as error:
+                failed = FetchFailed(
+                    error.reason, f"robots.txt: {error.detail}", again=error.again, offline=error.offline
+                )
                 if not (pause := self._pause(error, tried)):
                     host.leave(REST, failed)
                     del host.robots[origin]
@@ -271,19 +279,19 @@ class Fetcher:
             await asyncio.sleep(pause)
 
     async def _robots_text(self, number: int, url: URL) -> str:
-        """What stands there, in the end. Raises `Failed`."""
+        """What stands there, in the end. Raises `FetchFailed`."""
         pieces: list[bytes] = []
 
         def write(piece: bytes) -> None:
             pieces.append(piece)
             if sum(map(len, pieces)) > ROBOTS:
-                raise Failed("too_large", "so far and no further")
+                raise FetchFailed("too_large", "so far and no further")
 
         for _ in range(REDIRECTS + 1):
             async with self._turn(number, url) as host:
                 try:
-                    status, headers = await self._ask(host, url, Answer(), sys.maxsize - 1, is_good, write)
-                except Failed as failed:
+                    status, headers = await self._ask(host, url, FetchResult(), sys.maxsize - 1, is_good, write)
+                except FetchFailed as failed:
                     if failed.reason != "too_large":
                         raise
                     break
@@ -298,20 +306,20 @@ def is_good(status: int, headers: Headers) -> bool:
 
 
 def moved(url: URL, status: int, headers: Headers) -> URL:
-    """Where a URL is sent on to. Raises `Failed` if it is not."""
+    """Where a URL is sent on to. Raises `FetchFailed` if it is not."""
     if status in MOVED and "Location" in headers:
         return url_of(headers["Location"], url)
     raise failed_by(status, headers)
 
 
-def failed_by(status: int, headers: Headers) -> Failed:
+def failed_by(status: int, headers: Headers) -> FetchFailed:
     """What a status without a body says."""
     general = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "bad_answer")
     reason = f"http_{status}" if status in NAMED else general
-    return Failed(reason, f"status {status}", again=status in CAN_PASS, after=retry_after(headers))
+    return FetchFailed(reason, f"status {status}", again=status in CAN_PASS, after=retry_after(headers))
 
 
-def waiting(done: SimpleQueue) -> Iterator[tuple[int, Answer]]:
+def waiting(done: SimpleQueue) -> Iterator[tuple[int, FetchResult]]:
     """What is in a queue, and at least one. Raises what was put there to be raised."""
     try:
         one = done.get()

@@ -16,7 +16,7 @@ FAILURES = 5  # tries in a row that a host does not answer; then it is left alon
 REST = 60.0  # seconds
 
 
-class Failed(Exception):
+class FetchFailed(Exception):
     """Why a URL gave no image: `reason` is a word of the stage's list, `detail` is for a person."""
 
     def __init__(self, reason: str, detail: str, *, again: bool = False, after: float = 0.0, offline: bool = False):
@@ -40,7 +40,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return seconds if 0 < seconds < math.inf else 0.0
 
 
-class Turns:
+class PrioritySemaphore:
     """Lets so many in at once; of those who wait, the one with the lowest number next."""
 
     def __init__(self, count: int):
@@ -79,7 +79,7 @@ class Host:
     """One host: whose turn it is to ask it, and until when it is left alone, and why."""
 
     def __init__(self, at_once: int):
-        self.turns = Turns(at_once)
+        self.turns = PrioritySemaphore(at_once)
         self.failures = 0  # to answer, in a row
         self.refusals = 0  # in a row, those at a time counted once
         self.closed, self.why = 0.0, None
@@ -94,24 +94,26 @@ class Host:
         return self.turns.free == self.turns.count and not self.rests()
 
     async def rested(self, patience: float) -> None:
-        """Waits while it is left alone. Raises `Failed` at once if that takes longer than `patience` seconds."""
+        """Waits while it is left alone. Raises `FetchFailed` at once if that takes longer than `patience` seconds."""
         while seconds := self.rests():
             if seconds > patience:
-                raise Failed(self.why.reason, f"not asked, after this: {self.why.detail}", offline=self.why.offline)
+                raise FetchFailed(
+                    self.why.reason, f"not asked, after this: {self.why.detail}", offline=self.why.offline
+                )
             await asyncio.sleep(seconds)
 
-    def leave(self, seconds: float, why: Failed) -> None:
+    def leave(self, seconds: float, why: FetchFailed) -> None:
         """Leaves it alone for so long."""
         if seconds > self.rests():
             self.closed, self.why = time.monotonic() + seconds, why
 
-    def silent(self, why: Failed) -> None:
+    def silent(self, why: FetchFailed) -> None:
         """Notes that it did not answer."""
         self.failures += 1
         if self.failures >= FAILURES:
             self.leave(REST, why)
 
-    def busy(self, seconds: float, why: Failed) -> None:
+    def busy(self, seconds: float, why: FetchFailed) -> None:
         """Leaves it alone for as long as it wants, or twice as long as the last time."""
         self.failures = 0
         self.refusals += not self.rests()

@@ -18,9 +18,9 @@ from functools import cache
 from json import JSONDecodeError
 from typing import Any
 
+from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
-from pipelines.job import Stopped
-from pipelines.models.endpoints import Answer, Endpoint, Failed
+from pipelines.models.endpoints import Answer, CallFailed, Endpoint
 
 SLOWEST = 60.0  # seconds between two tries; a server's own Retry-After may be longer
 LONGEST_REST = 600.0  # seconds that a server may ask to be left alone
@@ -69,7 +69,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 @dataclass
-class Client:
+class ChatClient:
     """What this process asks of an endpoint. Used in `loop()` alone."""
 
     endpoint: Endpoint
@@ -104,7 +104,7 @@ class Client:
     async def ask(self, messages: list[dict[str, Any]], about: str = "", **options: Any) -> Answer:
         """Asks until there is an answer. `about`, hex digits, is what requests to one server should have in common.
 
-        Raises `Failed` when this request has no answer, and `Stopped` when none would have.
+        Raises `CallFailed` when this request has no answer, and `Stopped` when none would have.
         """
         config, tries, unheard, began = self.endpoint.config, 0, 0, time.monotonic()
         tokens = Counter()
@@ -120,7 +120,7 @@ class Client:
                 answer.measured.update(self._measured(tries, tokens, began, started))
                 self.succeeded, self.failed = True, 0
                 return answer
-            except Failed as failed:
+            except CallFailed as failed:
                 failed.detail = self.without_key(failed.detail)
                 failed.measured = self._measured(tries, tokens, began, started)
                 silent = failed.reason in ("connection", "timeout") and not await self._alive(server)
@@ -134,7 +134,7 @@ class Client:
                 self._match()
             await asyncio.sleep(pause)
 
-    def _count(self, failed: Failed, last: bool) -> None:
+    def _count(self, failed: CallFailed, last: bool) -> None:
         """Raises a failure if trying again does not help; `Stopped` if it is one of many in a row."""
         if failed.can_pass and not last:
             return
@@ -145,7 +145,7 @@ class Client:
         raise failed
 
     async def _try(self, server: Server, body: dict[str, Any]) -> Any:
-        """One request: the completion, as the package has it. Raises `Failed` and `Stopped`."""
+        """One request: the completion, as the package has it. Raises `CallFailed` and `Stopped`."""
         import openai
 
         config = self.endpoint.config
@@ -153,13 +153,13 @@ class Client:
             async with asyncio.timeout(config.timeout):
                 said = await server.client.chat.completions.create(**body)
         except (TimeoutError, openai.APITimeoutError):
-            raise Failed("timeout", f"no answer in {config.timeout:g} s") from None
+            raise CallFailed("timeout", f"no answer in {config.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise Failed("connection", plain(error.__cause__ or error)) from None
+            raise CallFailed("connection", plain(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
             raise self._refused(server, error) from None
         except (openai.APIResponseValidationError, JSONDecodeError, UnicodeDecodeError) as error:
-            raise Failed("bad_answer", f"no JSON: {plain(error)}") from None
+            raise CallFailed("bad_answer", f"no JSON: {plain(error)}") from None
         self.heard = time.monotonic()
         return said
 
@@ -180,11 +180,11 @@ class Client:
             if after:
                 server.rests_until = max(server.rests_until, time.monotonic() + min(after, LONGEST_REST))
                 asyncio.get_running_loop().call_later(min(after, LONGEST_REST) + 0.01, self._match)
-            return Failed("http_429" if status == 429 else "http_5xx", said, after=after)
+            return CallFailed("http_429" if status == 429 else "http_5xx", said, after=after)
         if status >= 500 or status == 409:
-            return Failed("http_5xx", said)
+            return CallFailed("http_5xx", said)
         long = error.code == "context_length_exceeded" or "context length" in said or "context window" in said
-        return Failed("too_long" if long else "http_4xx", said)
+        return CallFailed("too_long" if long else "http_4xx", said)
 
     def _answer(self, said: Any, logprobs: bool, tokens: Counter[str]) -> Answer:
         """The answer in a completion, which may hold anything: the package checks no types. Counts its tokens."""
@@ -196,15 +196,15 @@ class Client:
                 tokens.update(spent)
                 self.tokens += sum(spent.values())
             if finish == "content_filter":
-                raise Failed("filtered", "finish_reason content_filter")
+                raise CallFailed("filtered", "finish_reason content_filter")
             top = first_token(choice.logprobs) if logprobs else None
             text = text or "" if logprobs else text  # what is asked for is the token, and that may be a blank
             if not isinstance(text, str):
-                raise Failed("bad_answer", "no text in it")
+                raise CallFailed("bad_answer", "no text in it")
             if not (text.strip() or logprobs):
-                raise Failed("empty_answer", repr(text[:50]))
+                raise CallFailed("empty_answer", repr(text[:50]))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise Failed("bad_answer", plain(error)) from None
+            raise CallFailed("bad_answer", plain(error)) from None
         return Answer(text.encode("utf-8", "replace").decode(), finish == "length", top, {})
 
     def _measured(self, tries: int, tokens: Counter[str], began: float, started: float) -> dict[str, Any]:
@@ -313,15 +313,15 @@ class Client:
 
 
 def first_token(logprobs: Any) -> list[tuple[str, float]]:
-    """The candidates of the first token. Raises `Failed` if they are none, or no log-probabilities."""
+    """The candidates of the first token. Raises `CallFailed` if they are none, or no log-probabilities."""
     if not (logprobs and logprobs.content):
-        raise Failed("bad_answer", "no log-probabilities")
+        raise CallFailed("bad_answer", "no log-probabilities")
     top = [(one.token, one.logprob) for one in logprobs.content[0].top_logprobs or ()]
     if not top:
-        raise Failed("bad_answer", "no candidates for the first token")
+        raise CallFailed("bad_answer", "no candidates for the first token")
     for token, logprob in top:
         if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
-            raise Failed("bad_answer", f"{logprob!r} is no log-probability of a token {token!r}")
+            raise CallFailed("bad_answer", f"{logprob!r} is no log-probability of a token {token!r}")
     return top
 
 
@@ -331,14 +331,14 @@ def plain(error: object) -> str:
     return text.encode("utf-8", "replace").decode()[:500]
 
 
-clients: dict[str, Client] = {}  # what identifies an endpoint and its budgets -> the client of this process
+clients: dict[str, ChatClient] = {}  # what identifies an endpoint and its budgets -> the client of this process
 
 
-def client_of(endpoint: Endpoint) -> Client:
+def client_of(endpoint: Endpoint) -> ChatClient:
     """The client of an endpoint in this process: one, so that bounds and budgets hold for all partitions in hand."""
 
-    async def make() -> Client:
-        return Client(endpoint)
+    async def make() -> ChatClient:
+        return ChatClient(endpoint)
 
     name = repr((endpoint.name, endpoint.urls, endpoint.calls_left, endpoint.tokens_left, endpoint.config))
     with making:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.answers import RETRYABLE
-from schemas.config import Config, EndpointConfig, UserError
+from schemas.config.model import Config, EndpointConfig
+from schemas.errors import UserError
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.json", "*.model")
 LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
@@ -103,7 +104,7 @@ class Answer:
     measured: dict[str, Any]  # for the ledger
 
 
-class Failed(Exception):
+class CallFailed(Exception):
     """Why a request gave no answer: `reason` is a word of `schemas.answers`, `detail` is for a person."""
 
     def __init__(self, reason: str, detail: str, *, after: float = 0.0):

@@ -1,6 +1,6 @@
 """Servers that a configuration starts by a `command`: once, waited for, logged, and always stopped.
 
-Each runs under a keeper, `pipelines.models.keeper`, which ends it when its own standard input closes: when the run
+Each runs under a keeper, `pipelines.models.supervisor`, which ends it when its own standard input closes: when the run
 ends, by will or by death. All processes of a server carry a mark in their environment, a hash of the root and of the
 endpoint's name. Whatever carries it when that server is to be started again is an orphan, and is ended first.
 """
@@ -23,10 +23,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from pipelines.job import Stopped, end_of
+from pipelines.engine.root import Root
+from pipelines.engine.worker import Stopped, end_of
 from pipelines.models.endpoints import Endpoint
-from pipelines.models.keeper import GRACE
-from pipelines.root import Root
+from pipelines.models.supervisor import GRACE
 
 MARK = "SHARDMILL_SERVER"
 ANSWER = build_opener(ProxyHandler({}))  # on this machine: no proxy
@@ -115,7 +115,7 @@ def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | Non
     command = config.command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
     told = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
     keeper = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.models.keeper"], stdin=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-m", "pipelines.models.supervisor"], stdin=subprocess.PIPE, start_new_session=True,
         env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )  # fmt: skip
     keeper.stdin.write(json.dumps(told).encode() + b"\n")

@@ -13,10 +13,10 @@ from typing import Any
 import duckdb
 from PIL import ExifTags
 
-from pipelines.commit import Commit
-from pipelines.parquet import Corrupt
-from pipelines.partition import UPSTREAM, read_payload
-from pipelines.root import Root
+from pipelines.engine.commit import Commit
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.partition_stage import UPSTREAM, read_payload
+from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.pictures import open_image, upright
 from schemas.views import literal

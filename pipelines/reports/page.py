@@ -11,9 +11,10 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipelines.catalog.stats import share
 from pipelines.reports.preferences import SECTION
-from pipelines.reports.template import PAGE, STYLE
-from pipelines.stats import share
+from pipelines.reports.style import STYLE
+from pipelines.reports.template import PAGE
 
 BRIEF, LINES = 180, 6  # characters and lines of a text before it is folded
 WHOLE = 3500  # characters of HTML that a folded text may take

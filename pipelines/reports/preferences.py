@@ -5,11 +5,11 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog import Files, connect, files, stage_files
-from pipelines.commit import Commit
+from pipelines.catalog.catalog import Files, connect, files, stage_files
+from pipelines.engine.commit import Commit
+from pipelines.engine.root import Root
 from pipelines.reports.contact_sheet import TEXT, cards, rows_of
 from pipelines.reports.histograms import RATIO, WHOLE, histogram
-from pipelines.root import Root
 from schemas.arrow import Row
 from schemas.pairs import OF_PAIRS
 from schemas.views import literal

@@ -15,22 +15,21 @@ from typing import Any
 
 import duckdb
 
-from pipelines.cards import read_cards
-from pipelines.catalog import Files, connect, one_line, stage_files
-from pipelines.commit import Commit
-from pipelines.commits import read_commits
-from pipelines.ledger import Ledger, runs
-from pipelines.parquet import Corrupt
-from pipelines.partition import UPSTREAM
+from pipelines.catalog.catalog import Files, connect, one_line, stage_files
+from pipelines.engine.commit import Commit
+from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.ledger import Ledger, runs
+from pipelines.engine.manifest import read_manifest, stages_of
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.releases import read_cards
+from pipelines.engine.root import Root
 from pipelines.reports import preferences
 from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_samples, rows_of
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
-from pipelines.root import Root
-from pipelines.settled import read_settled, stages_of
-from pipelines.verify import REASONS
 from schemas.arrow import Row
-from schemas.views import CORPUS, STAGES
+from schemas.views import CORPUS, REASONS, STAGES
 
 REPORT = "report.html"
 LOOK_AT = 500_000  # rows; of a larger corpus, so many are looked at for all that is not counted in commits
@@ -53,7 +52,7 @@ def write_report(root: Root, seed: int = 0) -> str:
 def gather(root: Root, seed: int = 0) -> dict[str, Any]:
     """All that the page says."""
     commits = {stage: read_commits(root, stage) for stage in stages_of(root) if stage in CORPUS}
-    settled = {p for file in read_settled(root) if file.split for p in file.partitions}
+    settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
     done, every, sets = [stage for stage in commits if commits[stage]], runs(root), read_cards(root)
     run = every[-1].row() if every else None
     looked = look_at(commits)

@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.sources.source import Source, SourceFile, object_of, suffix
+from pipelines.sources.source import FileStamp, Source, object_of, suffix
 from pipelines.sources.tables import is_inside
 from schemas.arrow import Row
-from schemas.config import UserError
+from schemas.errors import UserError
 
 ROLES = {"system", "user", "assistant"}
 MARK = re.compile(r"<image(?:_\d+)?>")
 
 
 class Conversations(Source):
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         files = self.find(("json", "jsonl"))
         if not files:
             raise UserError(f"source.path: no .json and no .jsonl under {self.config.path}")

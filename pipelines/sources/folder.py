@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator
 
-from pipelines.commit import digest
-from pipelines.sources.source import IMAGE_SUFFIXES, SourceFile, suffix
+from pipelines.engine.commit import digest
+from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp, suffix
 from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, is_inside, text_of
 from schemas.arrow import Row
-from schemas.config import UserError
+from schemas.errors import UserError
 
 ALL = "."  # the name of a folder of images as a source file
 USUAL = {"image_column": IMAGE_COLUMNS, "text_column": TEXT_COLUMNS}
 
 
 class Folder(Tables):
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         tables = self.find(TABLES)
         if tables:
             return tables
         images = self.find((*IMAGE_SUFFIXES, "txt"))
         if not any(suffix(file.path) in IMAGE_SUFFIXES for file in images):
             raise UserError(f"source.path: no images and no caption tables under {self.config.path}")
-        return [SourceFile(ALL, digest(images))]
+        return [FileStamp(ALL, digest(images))]
 
     def count(self, file: str) -> int:
         return len(self.find(IMAGE_SUFFIXES)) if file == ALL else super().count(file)

@@ -6,10 +6,10 @@ A row an image, with all that is asked of it, in the order of the file: `extra` 
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.sources.source import SourceFile
+from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import Tables, is_inside, text_of
 from schemas.arrow import Row
-from schemas.config import UserError
+from schemas.errors import UserError
 
 USUAL = {
     "image_column": ("image_path", "image", "img_path", "file_name", "path"),
@@ -19,7 +19,7 @@ NAMES = ("ds_question_id", "question_id", "id", "idx")  # columns that name a qu
 
 
 class Instructions(Tables):
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         files = self.find(("jsonl", "parquet"))
         if not files:
             raise UserError(f"source.path: no .jsonl and no .parquet under {self.config.path}")

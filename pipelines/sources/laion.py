@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.sources.source import SourceFile
+from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, is_inside, text_of
 from schemas.arrow import Row
-from schemas.config import UserError
+from schemas.errors import UserError
 
 USUAL = {"url_column": URL_COLUMNS, "text_column": TEXT_COLUMNS}
 LOCAL = {"image_column": IMAGE_COLUMNS}
@@ -20,7 +20,7 @@ CHECKSUMS = {64: "sha256", 32: "md5"}  # by their hex digits
 
 
 class Laion(Tables):
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         files = self.find(("parquet",))
         if not files:
             raise UserError(f"source.path: no .parquet under {self.config.path}")

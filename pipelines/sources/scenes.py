@@ -3,10 +3,11 @@
 Any picture can be drawn alone: all that it is follows from (seed, number). What is said of it is its alt text, noisy as
 the web's are; its truth stands in `extra`, beside what was done to both:
 
-    {"scene": <schemas.scenes.Scene>, "noise": "shouting", "planted": "duplicate", "of": 17}
+    {"scene": <schemas.scenes.scene.Scene>, "noise": "shouting", "planted": "duplicate", "of": 17}
 
-With `questions` a row has a conversation too, see `schemas.scene_lessons`. With `letters`, `extra` has the left and the
-right end of each printed character of each text, as shares of the picture's width: `"letters": [[[0.31, 0.36], …]]`.
+With `questions` a row has a conversation too, see `schemas.scenes.lessons`. With `letters`, `extra` has the left
+and the right end of each printed character of each text, as shares of the picture's width:
+`"letters": [[[0.31, 0.36], …]]`.
 
 `planted` is the share of pictures that are not simply drawn: of these, as PLANTED says, three in ten each are an exact
 duplicate and a near one (scaled by up to 10 %, encoded anew) of an earlier picture, and one in ten each is truncated,
@@ -23,12 +24,13 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.commit import canonical, digest
-from pipelines.sources.source import Source, SourceFile
+from pipelines.engine.commit import canonical, digest
+from pipelines.sources.source import FileStamp, Source
 from schemas.arrow import Row
-from schemas.config import ScenesConfig, UserError
-from schemas.scene_lessons import IMAGE, conversation
-from schemas.scenes import USUAL, WORDS, Printed, Scene, Thing, alt_text, cell, imagine
+from schemas.config.model import ScenesConfig
+from schemas.errors import UserError
+from schemas.scenes.lessons import IMAGE, conversation
+from schemas.scenes.scene import USUAL, WORDS, Printed, Scene, Thing, alt_text, cell, imagine
 
 Ends = list[tuple[float, float]]  # left and right end of each character of a text, as shares of the width
 HEIGHT = (0.12, 0.2)  # least and most of a text's type, as shares of the side
@@ -50,13 +52,13 @@ RGB = {
 class Scenes(Source):
     config: ScenesConfig
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         config = self.config
         said = (config.noise, config.questions)
         said += tuple(name for name in ("letters", "quiz") if getattr(config, name))
         made_of = digest([VERSION, config.seed, config.side, *said, config.planted, self.fonts, *self._kinds])
         starts = range(0, self.config.count, FILE)
-        return [SourceFile(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
+        return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
     def buckets(self, file: str) -> int:
         return -(-(self._end(int(file)) - int(file)) // self.config.rows_per_partition)
@@ -279,7 +281,7 @@ NO_GLYPH = "\U000f0001"  # a font draws what it lacks as it draws this
 
 @lru_cache
 def words(fonts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The words of `schemas.scenes.WORDS` that can be printed, with their scripts."""
+    """The words of `schemas.scenes.scene.WORDS` that can be printed, with their scripts."""
     return tuple(
         (word, script)
         for script, those in WORDS.items()

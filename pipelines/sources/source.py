@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from pipelines.root import stamp
+from pipelines.engine.root import stamp
 from schemas.arrow import Row
-from schemas.config import SourceConfig, UserError
+from schemas.config.model import SourceConfig
+from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
-class SourceFile(NamedTuple):
+class FileStamp(NamedTuple):
     path: str  # relative to the source
     stamp: str  # changes when the file does
 
@@ -28,7 +29,7 @@ class Source:
 
     config: SourceConfig
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         """The source's files, in order of their paths. Raises `UserError` when there are none."""
         raise NotImplementedError
 
@@ -98,7 +99,7 @@ class Source:
             return WILD.split(self._path)[0].rpartition("/")[0]
         return self._path.rpartition("/")[0] if self.fs.isfile(self._path) else self._path
 
-    def find(self, suffixes: tuple[str, ...]) -> list[SourceFile]:
+    def find(self, suffixes: tuple[str, ...]) -> list[FileStamp]:
         """Files with one of these suffixes that the path names: itself, those under it, or those it matches."""
         path = self._path
         try:
@@ -114,7 +115,7 @@ class Source:
             hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
             raise UserError(f"source.path: {self.config.path} does not exist{hint}")
         names = {name: info for name, info in found.items() if info["type"] == "file" and suffix(name) in suffixes}
-        return [SourceFile(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
+        return [FileStamp(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
 
     def __getstate__(self) -> dict:
         return {"config": self.config}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.source import Source, object_of, suffix
-from schemas.config import UserError
+from schemas.errors import UserError
 
 TABLES = ("parquet", "csv", "jsonl")
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "path")

@@ -3,13 +3,13 @@
 import tarfile
 from collections.abc import Iterable, Iterator
 
-from pipelines.sources.source import IMAGE_SUFFIXES, Source, SourceFile, object_of
+from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp, Source, object_of
 from schemas.arrow import Row
-from schemas.config import UserError
+from schemas.errors import UserError
 
 
 class WebDataset(Source):
-    def files(self) -> list[SourceFile]:
+    def files(self) -> list[FileStamp]:
         files = self.find(("tar",))
         if not files:
             raise UserError(f"source.path: no .tar under {self.config.path}")

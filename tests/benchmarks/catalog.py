@@ -22,15 +22,15 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.catalog import connect, files
-from pipelines.commit import Commit, canonical, fingerprint_of
-from pipelines.commits import CACHE, CACHED
-from pipelines.corpus import Corpus, open_corpus
-from pipelines.parquet import parquet_bytes, table_bytes
-from pipelines.plan import plan
-from pipelines.root import Root
-from pipelines.rows import settle
-from pipelines.settled import write_settled
+from pipelines.build.corpus import Corpus, open_corpus
+from pipelines.build.plan import plan
+from pipelines.catalog.catalog import connect, files
+from pipelines.engine.commit import Commit, canonical, fingerprint_of
+from pipelines.engine.commit_cache import CACHE, CACHED
+from pipelines.engine.manifest import write_manifest
+from pipelines.engine.parquet import parquet_bytes, table_bytes
+from pipelines.engine.root import Root
+from pipelines.stages.rows import settle
 from schemas.views import CORPUS as STAGES
 
 BARS = {"stage": 2.0, "accounting": 2.0, "yield_by_host": 2.0, "samples": 15.0, "plan": 10.0}
@@ -116,7 +116,7 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     corpus = open_corpus(config)
     root = corpus.root
     settlement = settle(corpus.rows, (), ())
-    write_settled(root, list(settlement.files), list(corpus.makes), list(corpus.config.sets))
+    write_manifest(root, list(settlement.files), list(corpus.makes), list(corpus.config.sets))
     for stage in STAGES:
         Path(root.path(stage)).mkdir(parents=True)
     numbers = settlement.partitions()

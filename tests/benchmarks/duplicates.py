@@ -27,18 +27,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.commit import Commit, canonical, completed, digest
-from pipelines.commits import read_commits
-from pipelines.duplicates import KEPT, Images, MarkDuplicates, judge
-from pipelines.excluded import Excluded, Hashes
-from pipelines.hamming import distances, near_pairs
-from pipelines.images import inspect
-from pipelines.ledger import Ledger
-from pipelines.parquet import parquet_bytes
-from pipelines.partition import Rejected
-from pipelines.root import Root
+from pipelines.dedup.decontamination import Excluded, Hashes
+from pipelines.dedup.hamming import distances, near_pairs
+from pipelines.engine.commit import Commit, canonical, completed, digest
+from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import parquet_bytes
+from pipelines.engine.partition_stage import Rejected
+from pipelines.engine.root import Root
 from pipelines.sources.scenes import Scenes
-from schemas.config import DuplicatesConfig, ImagesConfig, ScenesConfig
+from pipelines.stages.duplicates import KEPT, ImageHashes, MarkDuplicates, judge
+from pipelines.stages.images import inspect
+from schemas.config.model import DuplicatesConfig, ImagesConfig, ScenesConfig
 from schemas.views import STAGES
 
 NEAR, EQUAL, EACH = 3, 200_000, 50_000
@@ -52,11 +52,11 @@ def peak() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
-def images_of(phash: np.ndarray, contents: np.ndarray | None = None) -> Images:
+def images_of(phash: np.ndarray, contents: np.ndarray | None = None) -> ImageHashes:
     """Rows with these hashes, a thousand a partition, whose bytes all differ if not said otherwise."""
     numbers, none = np.arange(len(phash)), np.zeros(len(phash), bool)
     high = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) if contents is None else contents
-    return Images(
+    return ImageHashes(
         (numbers // 1000).astype(np.int32), numbers.astype(np.uint64), np.stack([high, high], axis=1), phash, ~none,
         none, none, none.astype(np.int8),
     )  # fmt: skip

@@ -21,15 +21,15 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripted_server import Scripted
+from support.scripted_server import Scripted
 
-from pipelines.chunks import write_chunk
+from pipelines.engine.checkpoints import write_chunk
+from pipelines.engine.partition_stage import Unit, finished
+from pipelines.engine.root import Root
 from pipelines.models.endpoints import open_endpoint
 from pipelines.models.prompts import packaged
-from pipelines.partition import Unit, finished
-from pipelines.root import Root
-from pipelines.verdicts import Judge
-from schemas.config import EndpointConfig
+from pipelines.stages.verdicts import Judge
+from schemas.config.model import EndpointConfig
 
 SIZE = 100_000  # bytes of an image; servers are sent any bytes, and this one looks at none
 TOGETHER = 8  # questions about an image

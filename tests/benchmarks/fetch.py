@@ -2,7 +2,8 @@
 
     python tests/benchmarks/fetch.py [--parts hostile,peer,near,memory] [--img2dataset PYTHON]
 
-The server is `tests/hostile_server.py`, on the same cores. Times are of `python -m pipelines.images`, an empty root.
+The server is `tests/support/hostile_server.py`, on the same cores. Times are of `python -m pipelines.build --until
+images`, an empty root.
 
 hostile: 20,000 URLs of 2,500 hosts, one in ten hostile in one of 20 ways, deadline 5 s, 2 tries, against the good ones
     alone: every row has its bytes or the reason of its kind, and it takes no more than 15 s longer.
@@ -31,8 +32,8 @@ import pyarrow.parquet as pq
 HERE = Path(__file__).parents[2]
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests/benchmarks")]
 
-from hostile_server import Hostile  # noqa: E402
 from memory import peak  # noqa: E402
+from support.hostile_server import Hostile  # noqa: E402
 
 HOSTILE = {  # path -> reasons it may end with; none is an image in the end
     "drip": ["timeout"], "silent": ["timeout"], "slow-head": ["timeout"], "slow/60": ["timeout"],
@@ -78,7 +79,7 @@ def write_source(folder: Path, name: str, urls: list[str]) -> list[str]:
     table = pa.table({"URL": urls, "TEXT": [f"picture {number}" for number in range(len(urls))]})
     pq.write_table(table, folder / f"{name}.parquet")
     (folder / f"{name}.toml").write_text(TOML.format(name=name))
-    return ["-m", "pipelines.images", str(folder / f"{name}.toml")]
+    return ["-m", "pipelines.build", str(folder / f"{name}.toml"), "--until", "images"]
 
 
 def timed(command: list[str], folder: Path, **env: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_fuzz import fuzz
+from support.fuzzing import fuzz
 
 
 def main(images: int, tars: int, seed: int) -> None:

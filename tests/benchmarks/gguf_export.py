@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from releases import LINES, small_tokenizer
+from support.releases import LINES, small_tokenizer
 
 from training.gguf.verify import speed
 from training.model import VisionLanguageModel

@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from schemas.scene_claims import check, hallucination
-from schemas.scene_lessons import DESCRIBE
+from schemas.scenes.claims import check, hallucination
+from schemas.scenes.lessons import DESCRIBE
 from training.checkpoint import load_model
 from training.evaluate import scenes_of
-from training.generate import Ask, Speaker
+from training.generate import GenerationRequest, Generator
 from training.gguf.export import export
+from training.gguf.generator import GgufGenerator
 from training.gguf.imatrix import calibrate
-from training.gguf.speaker import GgufSpeaker
 from training.shards import Shards
 
 
@@ -37,18 +37,18 @@ def main() -> None:
     options = parser.parse_args()
     shown = list(scenes_of(Shards(options.root, options.set), options.scenes))
     matter, described = calibrate(options.checkpoint, *options.calibrate, options.samples)
-    figures = {"torch": claims(Speaker(*load_model(options.checkpoint)), shown)}
+    figures = {"torch": claims(Generator(*load_model(options.checkpoint)), shown)}
     trials = [("F16", None), *((quant, how) for quant in options.quants for how in (None, matter))]
     for quant, importance in trials:
         with tempfile.TemporaryDirectory() as folder:
             export(options.checkpoint, Path(folder), quant, "f16", importance)
-            with GgufSpeaker(folder) as speaker:
+            with GgufGenerator(folder) as speaker:
                 figures[quant + ("" if importance is None else " with importance")] = claims(speaker, shown)
     print(json.dumps({"benchmark": "gguf_quality", "scenes": len(shown), "calibration": described, **figures}))
 
 
 def claims(speaker, shown) -> dict[str, float]:
-    asks = [Ask(speaker.about(image, DESCRIBE[0]), limit=128) for image, _ in shown]
+    asks = [GenerationRequest(speaker.about(image, DESCRIBE[0]), limit=128) for image, _ in shown]
     answers = speaker.answer(asks)
     found = hallucination(check(answer.text.strip(), scene) for answer, (_, scene) in zip(answers, shown))
     return {"true_claims": round(1 - found["per_mention"], 4), "claims": found["claims"]}

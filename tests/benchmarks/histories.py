@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from histories import history_of
-from scripted_server import Scripted
+from support.histories import history_of
+from support.scripted_server import Scripted
 
 
 def main(histories: int, first: int, minutes: float, keep: str | None) -> None:

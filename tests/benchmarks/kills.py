@@ -21,7 +21,7 @@ from subprocess import TimeoutExpired
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_kills import LEFT, ORDER, STAGES, VANISHED, finish, kill_at, kill_at_random, pictures, points, stage_of
+from support.kills import LEFT, ORDER, STAGES, VANISHED, finish, kill_at, kill_at_random, pictures, points, stage_of
 
 VICTIMS = ("worker", "run", "job", "all")
 

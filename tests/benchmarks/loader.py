@@ -44,19 +44,19 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from releases import publish
+from support.releases import publish
 
-import training.plans
-from schemas.scenes import alt_text, imagine
+import training.pack_plan
+from schemas.scenes.scene import alt_text, imagine
 from schemas.shards import ShardEntry
 from schemas.slices import image_tokens
 from training.layout import Tokens
 from training.loader import Mixture, Part, load
+from training.pack_files import NO_PACK, PLANNED
 from training.packs import fill, plan_packs
 from training.pixels import raw_patches
-from training.samples import Recipe, Slicing
+from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
-from training.side_files import NO_PACK, PLANNED
 from training.tokenizer import Tokenizer, save, train
 
 WORKERS, LENGTH, QUERIES, SHARD = 2, 2048, 64, 1000
@@ -95,7 +95,7 @@ def ours(mixture: Mixture) -> int:
     return sum(len(batch.samples[0]) for batch in load(mixture, packs, stop=1, workers=WORKERS))
 
 
-def webdataset(tars: list[str], recipe: Recipe, together: int) -> int:
+def webdataset(tars: list[str], recipe: SampleEncoder, together: int) -> int:
     """The same samples, so many at a time."""
 
     def make(sample: dict) -> tuple[Tokens, list[np.ndarray]]:
@@ -115,7 +115,7 @@ def webdataset(tars: list[str], recipe: Recipe, together: int) -> int:
     return sum(batch[0].shape[1] for batch in DataLoader(dataset, batch_size=None, num_workers=WORKERS))
 
 
-def compare(folder: Path, recipe: Recipe, sizes: list[tuple[int, int]], repeats: int) -> dict:
+def compare(folder: Path, recipe: SampleEncoder, sizes: list[tuple[int, int]], repeats: int) -> dict:
     count, texts = len(sizes), alt_texts(len(sizes))
     samples = (
         (f"{n:016x}-caption", {"jpg": jpeg(sizes[n], n), "json": b"{}", "txt": texts[n].encode()}) for n in range(count)
@@ -148,7 +148,7 @@ def compare(folder: Path, recipe: Recipe, sizes: list[tuple[int, int]], repeats:
 # Fill
 
 
-def fills(recipe: Recipe, count: int, data: Path) -> dict:
+def fills(recipe: SampleEncoder, count: int, data: Path) -> dict:
     scenes = alt_texts(count)
     table = data / "laion/laion400m-url-text-10000.parquet"
     web = (pq.read_table(table)["TEXT"].to_pylist() if table.exists() else scenes) * (count // 10_000 + 1)
@@ -173,7 +173,7 @@ def fills(recipe: Recipe, count: int, data: Path) -> dict:
 # Memory and start
 
 
-def memory(folder: Path, recipe: Recipe, count: int) -> dict:
+def memory(folder: Path, recipe: SampleEncoder, count: int) -> dict:
     """An epoch of small pictures with their texts; a hundred different ones."""
     pictures, texts = [jpeg((112, 112), seed) for seed in range(100)], alt_texts(count)
     samples = (
@@ -192,11 +192,11 @@ def memory(folder: Path, recipe: Recipe, count: int) -> dict:
     }  # fmt: skip
 
 
-def start(folder: Path, recipe: Recipe, shards: int) -> dict:
+def start(folder: Path, recipe: SampleEncoder, shards: int) -> dict:
     """Cards and side files of a large set; there are no tars, since none is opened to begin."""
     draws = np.random.default_rng(0)
 
-    def measured(shard: training.plans.Shard, recipe: Recipe) -> pa.Table:
+    def measured(shard: training.pack_plan.Shard, recipe: SampleEncoder) -> pa.Table:
         rows = [
             {"pack": NO_PACK, "tokens": int(tokens), "sample": f"{n:016x}-caption", "tar": shard.entry["tar"],
              "byte_offset": 40_000 * n, "size": 40_000, "reason": None, "detail": None,
@@ -215,16 +215,16 @@ def start(folder: Path, recipe: Recipe, shards: int) -> dict:
     card = {"set": "train", "samples": shards * SHARD, "samples_per_shard": SHARD, "shards": entries}
     (folder / "many/shards/train.json").write_text(json.dumps(card))
     part = [Part(str(folder / "many"), "train")]
-    training.plans.measure, real = measured, training.plans.measure
+    training.pack_plan.measure, real = measured, training.pack_plan.measure
     Mixture(part, recipe)
-    training.plans.measure = real
+    training.pack_plan.measure = real
     with get_context("spawn").Pool(1) as pool:
         found = pool.apply(opened, (part, recipe))
     sides = sum(file.stat().st_size for file in (folder / "many").rglob("*.arrows"))
     return {"samples": shards * SHARD, **found, "side_files_MB": round(sides / 1e6)}
 
 
-def opened(parts: list[Part], recipe: Recipe) -> dict:
+def opened(parts: list[Part], recipe: SampleEncoder) -> dict:
     """In a process that has not seen them: packs looked up at random."""
     before, started = resident(), time.perf_counter()
     mixture = Mixture(parts, recipe)
@@ -258,8 +258,8 @@ def main(samples: int, repeats: int, epoch: int, shards: int, data: Path, only: 
         folder = Path(temporary)
         save(train(texts_to_learn(data), 8192), folder / "tokenizer")
         tokenizer = Tokenizer(folder / "tokenizer")
-        recipe = Recipe(tokenizer, QUERIES, LENGTH)
-        small = Recipe(tokenizer, queries=16, length=LENGTH, slicing=Slicing(side=112))
+        recipe = SampleEncoder(tokenizer, QUERIES, LENGTH)
+        small = SampleEncoder(tokenizer, queries=16, length=LENGTH, slicing=Slicing(side=112))
         parts = {
             "webdataset": lambda: compare(folder / "web", recipe, web_sizes(samples), repeats),
             "webdataset, small": lambda: compare(folder / "small", small, [(112, 112)] * 5 * samples, repeats),

@@ -5,7 +5,7 @@
 A source of WebDataset tars with 1,000 JPEGs each; no OCR; Beam as it is by default, a process a core. Memory is the
 proportional set size (`Pss` in /proc/<pid>/smaps_rollup) summed over all processes of the run, every 0.15 s: pages that
 forked workers share count once. `shardmill` is the command with all that Prefect starts; `pipelines` is the same work
-by `python -m pipelines.shards`, where that does not hide what grows.
+by `python -m pipelines.build`, where that does not hide what grows.
 """
 
 import argparse
@@ -35,7 +35,7 @@ path = "{name}"
 """
 COMMANDS = {
     "shardmill": ["-c", "from flows.cli import main; main()", "run"],
-    "pipelines": ["-m", "pipelines.shards"],
+    "pipelines": ["-m", "pipelines.build"],
 }
 
 

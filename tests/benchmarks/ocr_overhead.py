@@ -33,13 +33,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from memory import descendants
 
-from pipelines.corpus import open_corpus
-from pipelines.job import ONE_THREAD, Work, run_work
-from pipelines.ocr import pixels
-from pipelines.parquet import read_rows
-from pipelines.partition import MakePartitions, read_payload
-from pipelines.reading.engines import load_engine
-from pipelines.run import begin, run_stage
+from pipelines.build.corpus import open_corpus
+from pipelines.build.run import begin, run_stage
+from pipelines.engine.parquet import read_rows
+from pipelines.engine.partition_stage import MakePartitions, read_payload
+from pipelines.engine.worker import ONE_THREAD, Work, run_work
+from pipelines.ocr.engines import load_engine
+from pipelines.stages.ocr import pixels
 
 WORKERS = 2
 TURN = 2.0  # seconds

@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import ImageFont
 
-from pipelines.job import ONE_THREAD
-from pipelines.ocr import ReadText, pixels
-from pipelines.reading.engines import open_engine
+from pipelines.engine.worker import ONE_THREAD
+from pipelines.ocr.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
-from schemas.config import OcrConfig, ScenesConfig
+from pipelines.stages.ocr import ReadText, pixels
+from schemas.config.model import OcrConfig, ScenesConfig
 from schemas.ocr import GOOD
-from schemas.scenes import Scene, imagine
+from schemas.scenes.scene import Scene, imagine
 
 MORE_WORDS = {
     "chinese": ("营业中", "出口", "面包", "出租车", "酒店", "市场", "图书馆", "禁止停车"),
@@ -43,7 +43,7 @@ MORE_WORDS = {
 
 
 class Wide(Scenes):
-    """Scenes with words in scripts beyond those of `schemas.scenes` too."""
+    """Scenes with words in scripts beyond those of `schemas.scenes.scene` too."""
 
     def scene(self, number: int) -> Scene:
         fonts = self.config.fonts

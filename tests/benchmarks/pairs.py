@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.catalog import connect, stage_files
-from pipelines.commit import Commit
-from pipelines.ledger import Ledger
-from pipelines.pairs import Pairs, candidates, draw, length_balance, read_scores
-from pipelines.root import Root
-from schemas.config import PairsConfig
+from pipelines.catalog.catalog import connect, stage_files
+from pipelines.engine.commit import Commit
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.root import Root
+from pipelines.stages.pairs import DrawPairs, candidates, draw, length_balance, read_scores
+from schemas.config.model import PairsConfig
 from schemas.views import STAGES
 
 DRAWS, CLAIMS, INSTRUCTIONS = 10, 6, 1000  # of an instruction; of a response, on average; of a partition
@@ -64,10 +64,10 @@ def write(root: Root, stage: str, partition: int, **columns) -> None:
 
 def main(responses: int) -> None:
     partitions = max(1, responses // (INSTRUCTIONS * DRAWS))
-    with tempfile.TemporaryDirectory() as folder, patch("pipelines.root.FSYNC", False):
+    with tempfile.TemporaryDirectory() as folder, patch("pipelines.engine.root.FSYNC", False):
         root = Root(folder)
         write_answers(root, partitions)
-        step, seconds = Pairs(PairsConfig()), {}
+        step, seconds = DrawPairs(PairsConfig()), {}
         commits = {
             stage: {p: Commit(stage, p, 1, {}, {}, "", dict.fromkeys(STAGES[stage].names, ""), rows=1)
                     for p in range(partitions)} for stage in ("responses", "claims", "verdicts")

@@ -25,13 +25,13 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from corpora import ONE_PROCESS, build, data_files, picture
-from scripted_server import Scripted
+from support.corpora import ONE_PROCESS, build, data_files, picture
+from support.scripted_server import Scripted
 
-from pipelines.ledger import runs
-from pipelines.models.asking import AskingStage
-from pipelines.root import Root
-from pipelines.verify import verify_root
+from pipelines.engine.ledger import runs
+from pipelines.engine.root import Root
+from pipelines.maintain.verify import verify_root
+from pipelines.models.model_stage import ModelStage
 
 PICTURES, DRAWS, SLOTS = 15, 10, 8
 REQUESTS_A_ROW = 2  # of claims, at most
@@ -125,7 +125,7 @@ def main(kills: int, seed: int) -> None:
                 flush=True,
             )
             shutil.rmtree(folder)
-    bound = REQUESTS_A_ROW * (AskingStage.__dataclass_fields__["chunk_rows"].default + SLOTS)
+    bound = REQUESTS_A_ROW * (ModelStage.__dataclass_fields__["chunk_rows"].default + SLOTS)
     print(json.dumps({
         "benchmark": "preference_kills", "kills": kills, "requests": requests, "files": len(files),
         "files_unequal": unequal, "asked_again_mean": round(sum(costs) / max(1, kills), 1),

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from catalog import write_corpus
-from corpora import picture
+from support.corpora import picture
 
-from pipelines.commit import Commit, canonical
-from pipelines.ledger import Ledger
-from pipelines.parquet import FOOTER
-from pipelines.root import Root
-from pipelines.tar import TarWriter
+from pipelines.engine.commit import Commit, canonical
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import FOOTER
+from pipelines.engine.root import Root
+from pipelines.engine.tar import TarWriter
 from schemas.ledger import CHANGES
 from schemas.views import CORPUS as STAGES
 

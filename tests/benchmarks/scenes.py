@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.sources.scenes import Scenes
-from schemas.config import ScenesConfig
-from schemas.scene_claims import check
+from schemas.config.model import ScenesConfig
+from schemas.scenes.claims import check
 
 
 def per_second(work: Callable[[], object], count: int, repeats: int, clock: Callable[[], float]) -> float:

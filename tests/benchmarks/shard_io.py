@@ -36,14 +36,14 @@ import webdataset as wds
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import pipelines.root
-import pipelines.shards as packing
-from pipelines.commit import Corrupt
-from pipelines.partition import read_payload
-from pipelines.root import Root
-from pipelines.tar import TarWriter
+import pipelines.engine.root
+import pipelines.stages.shards as packing
+from pipelines.engine.commit import Corrupt
+from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.root import Root
+from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
-from schemas.config import SetConfig
+from schemas.config.model import SetConfig
 from training.shards import Shards
 
 IMAGE, SHARD = 30_000, 1000  # bytes, samples
@@ -73,10 +73,10 @@ def make_samples(root: Root, count: int) -> tuple[list[Row], dict[str, bytes]]:
 def write_ours(root: Root, samples: list[Row], read: Callable[[Root, str, Row], bytes]) -> None:
     """Packs the samples into shards, and publishes a card for the reader."""
     packing.read_payload = read
-    stage, entries = packing.Shards("train", SetConfig(samples_per_shard=SHARD)), []
+    stage, entries = packing.ShardSet("train", SetConfig(samples_per_shard=SHARD)), []
     for number, start in enumerate(range(0, len(samples), SHARD)):
         some = samples[start : start + SHARD]
-        packing.pack_shard(root, stage, packing.Shard(number, number, f"{number}", len(some)), iter(some))
+        packing.pack_shard(root, stage, packing.WantedShard(number, number, f"{number}", len(some)), iter(some))
     entries = sorted(packing.shards_there(root, stage, None).values(), key=lambda entry: entry["number"])
     Path(root.path("shards/train.json")).write_text(json.dumps({"samples": len(samples), "shards": entries}))
 
@@ -112,7 +112,7 @@ def clocked(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def main(repeats: int, count: int) -> None:
-    pipelines.root.FSYNC = False
+    pipelines.engine.root.FSYNC = False
     times: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root, theirs = Root(f"{temporary}/ours"), Path(temporary) / "webdataset"

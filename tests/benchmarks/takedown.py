@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.catalog import query
-from pipelines.corpus import open_corpus
-from pipelines.run import run
-from pipelines.takedown import read_list, take_down
-from pipelines.verify import verify_root
+from pipelines.build.corpus import open_corpus
+from pipelines.build.run import run
+from pipelines.catalog.catalog import query
+from pipelines.maintain.takedown import read_list, take_down
+from pipelines.maintain.verify import verify_root
 
 TOML = """
 root = "corpus"

@@ -18,10 +18,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from releases import captions, publish, small_tokenizer
+from support.releases import captions, publish, small_tokenizer
 
 from training.curve import read_log
-from training.stages import read_recipe
+from training.recipe import read_recipe
 from training.train import World, train
 
 RECIPE = """

@@ -19,14 +19,14 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader
 from PIL import Image
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from schemas.shards import Damaged
+from training.gguf.comparison import Pair
 from training.gguf.export import WHOLE
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
-from training.gguf.pair import Pair
 from training.gguf.parity import Figures, against_f16, greedy, image_and_text_logits, image_embeddings, text_logits
-from training.gguf.runtime import EXACT, Language, Sight
-from training.gguf.subjects import drawn, sizes, texts
+from training.gguf.probes import drawn, sizes, texts
+from training.gguf.runtime import EXACT, LanguageModel, VisionEncoder
 from training.layout import Turn
 from training.pixels import raw_patches
 
@@ -70,7 +70,7 @@ def _wrong(reader: GGUFReader, keys: Keys, tensors: Sequence[Tensor]) -> Iterato
 
 def loads(pair: Pair) -> Figures:
     """Whether both files load, and what llama.cpp warns of."""
-    with Language(pair.language_file, EXACT) as language, Sight(pair.mmproj, language, EXACT) as sight:
+    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as sight:
         said = language.warnings + sight.warnings
     return {"warnings": len(said), "detail": said[:5]}
 
@@ -81,7 +81,7 @@ def tokenizer(pair: Pair) -> Figures:
     if pair.shards:
         corpus += [pair.tokenizer.decode(laid.ids) for laid, _ in pair.samples()]
     image_marks = {*pair.tokenizer.marks.image, *pair.tokenizer.marks.slice}
-    with Language(pair.language_file, EXACT) as language:
+    with LanguageModel(pair.language_file, EXACT) as language:
         wrong = [text for text in corpus if language.tokenize(text) != pair.tokenizer.encode(text)]
         read = [text for text in corpus if image_marks.intersection(language.tokenize(text, marks=True))]
     return {"texts": len(corpus), "unequal": len(wrong), "marks_read": len(read), "detail": (wrong + read)[:3]}
@@ -90,7 +90,10 @@ def tokenizer(pair: Pair) -> Figures:
 def preprocessing(pair: Pair) -> Figures:
     """Views, grids and pixels of images of odd, tiny, tall and wide sizes."""
     plans, wrong, unequal, pixels = pair.speaker.slicing, [], 0, 0
-    with Language(pair.language_file, EXACT) as language, Sight(pair.mmproj, language, EXACT, watch=True) as sight:
+    with (
+        LanguageModel(pair.language_file, EXACT) as language,
+        VisionEncoder(pair.mmproj, language, EXACT, watch=True) as sight,
+    ):
         for number, size in enumerate(sizes(plans.side)):
             image = _noise(number, *size)
             expected = [raw_patches(view, plans.patch) for view in pair.speaker.about(image, "").views]

@@ -20,12 +20,12 @@ from gguf import GGML_QUANT_SIZES, GGUFWriter, LlamaFileType, quants
 from gguf import GGMLQuantizationType as Type
 from safetensors import SafetensorError, safe_open
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
 from training.shapes import read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
-WEIGHTS, STATE, CARD = "model.safetensors", "state.json", "card.json"
+WEIGHTS, STATE, MODEL_CARD = "model.safetensors", "state.json", "card.json"
 WHOLE = {"F32": Type.F32, "F16": Type.F16}  # what is written as it is, without llama.cpp's quantiser
 VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
 
@@ -81,7 +81,7 @@ def export(
         "seconds": round(time.perf_counter() - begun, 1),
         "parity": None,
     }  # fmt: skip
-    write_card(out, card)
+    write_model_card(out, card)
     return card
 
 
@@ -153,10 +153,10 @@ def stored_bytes(size: int, kind: Type) -> int:
     return size // block * stored
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    new = folder / f"{CARD}.new"
+def write_model_card(folder: Path, card: Mapping[str, Any]) -> None:
+    new = folder / f"{MODEL_CARD}.new"
     new.write_text(json.dumps(card, indent=1) + "\n")
-    new.replace(folder / CARD)
+    new.replace(folder / MODEL_CARD)
 
 
 def sha256(path: Path) -> str:

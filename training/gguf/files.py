@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.config import UserError
+from schemas.errors import UserError
 
 
 def files(folder: Path) -> tuple[Path, Path]:

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.checkpoint import load_model
 from training.gguf.names import language_tensors
-from training.layout import Rejected, Tokens
+from training.layout import SampleRejected, Tokens
 from training.model import VisionLanguageModel
 from training.pixels import cut, decode, patches
-from training.samples import Recipe, Slicing
+from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 from training.tokenizer import Tokenizer
 
@@ -56,13 +56,15 @@ def some(
 ) -> Iterator[tuple[Tokens, list[Image.Image]]]:
     """About so many samples spread over a set, laid out, with their images; those that cannot be read are left out."""
     vision, language = model.shape.vision, model.shape.language
-    recipe = Recipe(tokenizer, model.shape.queries, language.context, Slicing(side=vision.side, patch=vision.patch))
+    recipe = SampleEncoder(
+        tokenizer, model.shape.queries, language.context, Slicing(side=vision.side, patch=vision.patch)
+    )
     for number in sorted({int(number) for number in np.linspace(0, len(shards) - 1, min(count, len(shards)))}):
         sample = shards[number]
         try:
             laid = recipe.tokens(sample)
             recipe.views(sample, laid)
-        except Rejected:
+        except SampleRejected:
             continue
         yield laid, [decode(sample[picture.name]) for picture in laid.pictures]
 

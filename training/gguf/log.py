@@ -11,14 +11,14 @@ WARN, ERROR, GOES_ON = 3, 4, 5  # ggml's levels
 
 
 @dataclass
-class Said:
+class LogText:
     """Whole lines, by how grave they are."""
 
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
-_ears: list[Said] = []
+_ears: list[LogText] = []
 _level = [0]
 
 
@@ -32,9 +32,9 @@ def _hear(level: int, text: bytes, _: object) -> None:
 
 
 @contextmanager
-def listening() -> Iterator[Said]:
+def listening() -> Iterator[LogText]:
     """Everything that llama.cpp and its image part say meanwhile."""
-    said = Said()
+    said = LogText()
     _ears.append(said)
     try:
         yield said

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gguf import TokenType
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.shapes import BUCKETS, Shape
 from training.tokenizer import Tokenizer
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.generate import Ask
+from training.generate import GenerationRequest
+from training.gguf.comparison import Pair, Sample
 from training.gguf.export import export
 from training.gguf.files import files
 from training.gguf.imatrix import seen
-from training.gguf.pair import Pair, Sample
-from training.gguf.runtime import EXACT, Language, Sight
-from training.gguf.subjects import QUESTIONS, texts
+from training.gguf.probes import QUESTIONS, texts
+from training.gguf.runtime import EXACT, LanguageModel, VisionEncoder
 from training.layout import Tokens
 from training.model import VisionLanguageModel
 
@@ -33,7 +33,7 @@ def image_embeddings(pair: Pair) -> Figures:
     from torch as it is, `relative` its root mean square.
     """
     rounded, plain, square, whole, views, values = 0.0, 0.0, 0.0, 0.0, 0, 0
-    with Language(pair.language_file, EXACT) as language, Sight(pair.mmproj, language, EXACT) as sight:
+    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as sight:
         for image in pair.pictures()[-24:]:
             cut = pair.speaker.about(image, "").views
             theirs, ours = np.array(sight.views(image, language.width)), seen(pair.model, cut).numpy()
@@ -74,7 +74,7 @@ def rounding(model: VisionLanguageModel) -> Iterator[None]:
 def text_logits(pair: Pair) -> Figures:
     """Logits of every token of texts without an image."""
     lines = [ids[:64] for text in texts()[:20] if (ids := pair.tokenizer.encode(text))]
-    with Language(pair.language_file, EXACT) as language:
+    with LanguageModel(pair.language_file, EXACT) as language:
         found = []
         for ids in lines:
             array = np.array(ids, np.int32)
@@ -86,7 +86,7 @@ def text_logits(pair: Pair) -> Figures:
 def image_and_text_logits(pair: Pair) -> Figures:
     """Logits of every text token of samples with their images, which llama.cpp encodes itself."""
     found = []
-    with Language(pair.language_file, EXACT) as language, Sight(pair.mmproj, language, EXACT) as sight:
+    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as sight:
         for sample in list(pair.samples())[:16]:
             theirs, at = read(language, sight, pair.query, sample)
             found.append(abs(theirs - pair.logits(sample)[at]).max())
@@ -99,9 +99,9 @@ def greedy(pair: Pair, at_once: int = 10) -> Figures:
     with pair.phone() as speaker:
         for start in range(0, len(pictures), at_once):
             some = pictures[start : start + at_once]
-            asks = [Ask(pair.speaker.about(image, QUESTIONS[0]), limit=96, top=2) for image in some]
+            asks = [GenerationRequest(pair.speaker.about(image, QUESTIONS[0]), limit=96, top=2) for image in some]
             for image, ours in zip(some, pair.speaker.answer(asks)):
-                (theirs,) = speaker.answer([Ask(speaker.about(image, QUESTIONS[0]), limit=96)])
+                (theirs,) = speaker.answer([GenerationRequest(speaker.about(image, QUESTIONS[0]), limit=96)])
                 if ours.ids == theirs.ids:
                     continue
                 first = next((n for n, (a, b) in enumerate(zip(ours.ids, theirs.ids)) if a != b), None)
@@ -121,8 +121,8 @@ def against_f16(pair: Pair) -> Figures:
         export(pair.checkpoint, Path(folder), "F16", "f16")
         whole, sees = files(Path(folder))
         with (
-            Language(pair.language_file, EXACT) as ours, Sight(pair.mmproj, ours, EXACT) as our_sight,
-            Language(whole, EXACT) as theirs, Sight(sees, theirs, EXACT) as their_sight,
+            LanguageModel(pair.language_file, EXACT) as ours, VisionEncoder(pair.mmproj, ours, EXACT) as our_sight,
+            LanguageModel(whole, EXACT) as theirs, VisionEncoder(sees, theirs, EXACT) as their_sight,
         ):  # fmt: skip
             for sample in pair.samples():
                 quantised, at = read(ours, our_sight, pair.query, sample)
@@ -137,7 +137,7 @@ def against_f16(pair: Pair) -> Figures:
     }  # fmt: skip
 
 
-def read(language: Language, sight: Sight, query: int, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+def read(language: LanguageModel, sight: VisionEncoder, query: int, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """llama.cpp's logits for a sample's text tokens, [text tokens, vocabulary], and where these stand."""
     (laid, images), found, at = sample, [], []
     seen = iter([view for image in images for view in sight.views(image, language.width)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.gguf.log import listening
 
 PREFIX = "LLAMA_FTYPE_MOSTLY_"

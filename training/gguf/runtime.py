@@ -24,7 +24,7 @@ from llama_cpp import mtmd_cpp
 from llama_cpp._ggml import libggml
 from PIL import Image
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.gguf.log import listening
 from training.tokenizer import Names
 
@@ -61,7 +61,7 @@ Part = Text | Image.Image
 ImageChunk = int  # llama.cpp's address of one view, ready to be encoded
 
 
-class Language:
+class LanguageModel:
     """The language model, with one sequence. `place` is how many tokens it has seen."""
 
     def __init__(self, file: str | Path, settings: Settings = DEFAULT, context: int = 0):
@@ -163,11 +163,11 @@ class Language:
         return np.ctypeslib.as_array(pointer, (outputs, self.tokens)).copy()
 
 
-class Sight:
+class VisionEncoder:
     """The mmproj file: encoder and resampler. Without a language model it encodes images, and reads no text."""
 
     def __init__(
-        self, file: str | Path, language: Language | None = None, settings: Settings = DEFAULT, watch: bool = False
+        self, file: str | Path, language: LanguageModel | None = None, settings: Settings = DEFAULT, watch: bool = False
     ):
         """With `watch` it only looks, see `look`. Raises `UserError` if llama.cpp refuses the file."""
         self.settings, self.watched = settings, np.empty(0)

@@ -20,10 +20,10 @@ import numpy as np
 from gguf import GGUFReader
 from PIL import Image
 
-from schemas.config import UserError
+from schemas.errors import UserError
 from training.gguf.files import files
-from training.gguf.runtime import KV, Language, Settings, Sight
-from training.gguf.subjects import drawn
+from training.gguf.probes import drawn
+from training.gguf.runtime import KV, LanguageModel, Settings, VisionEncoder
 
 QUESTION = "Describe the image."
 
@@ -38,16 +38,16 @@ def measure(folder: Path, settings: Settings, apart: bool = False, tokens: int =
     before, image = peak(), picture(mmproj)
     begun = time.perf_counter()
     if apart:
-        with Sight(mmproj, None, settings) as sight:
+        with VisionEncoder(mmproj, None, settings) as sight:
             loaded = time.perf_counter() - begun
             width = _value(mmproj, "clip.vision.projection_dim")
             views, looked = _look(sight, image, width, times)
         begun = time.perf_counter()
-        with Language(language_file, settings) as language:
+        with LanguageModel(language_file, settings) as language:
             loaded += time.perf_counter() - begun
             read, said = _speak(language, views, tokens, times)
     else:
-        with Language(language_file, settings) as language, Sight(mmproj, language, settings) as sight:
+        with LanguageModel(language_file, settings) as language, VisionEncoder(mmproj, language, settings) as sight:
             loaded = time.perf_counter() - begun
             views, looked = _look(sight, image, language.width, times)
             read, said = _speak(language, views, tokens, times)
@@ -75,7 +75,7 @@ def peak() -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
-def _look(sight: Sight, image: Image.Image, width: int, times: int) -> tuple[list[np.ndarray], float]:
+def _look(sight: VisionEncoder, image: Image.Image, width: int, times: int) -> tuple[list[np.ndarray], float]:
     seconds = []
     for _ in range(times):
         begun = time.perf_counter()
@@ -84,7 +84,7 @@ def _look(sight: Sight, image: Image.Image, width: int, times: int) -> tuple[lis
     return views, median(seconds)
 
 
-def _speak(language: Language, views: Sequence[np.ndarray], tokens: int, times: int) -> tuple[float, float]:
+def _speak(language: LanguageModel, views: Sequence[np.ndarray], tokens: int, times: int) -> tuple[float, float]:
     read, said = [], []
     for _ in range(times):
         language.rewind()

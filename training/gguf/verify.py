@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.config import UserError
-from training.gguf.export import CARD, WEIGHTS, WHOLE, sha256, write_card
+from schemas.errors import UserError
+from training.gguf.export import MODEL_CARD, WEIGHTS, WHOLE, sha256, write_model_card
 from training.gguf.files import files
 
 ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # the second: threads that wait let others work
@@ -172,11 +172,13 @@ def _ended(code: int, said: str) -> str:
 def _note(folder: Path, found: Mapping[str, Any]) -> None:
     """Puts the figures on the card of the export."""
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / MODEL_CARD).read_text())
     except FileNotFoundError:
         return
     if card["checkpoint"]["sha256"] == found["checkpoint"]:
-        write_card(folder, {**card, "parity": {key: found[key] for key in ("passed", "missed", "checks", "speed")}})
+        write_model_card(
+            folder, {**card, "parity": {key: found[key] for key in ("passed", "missed", "checks", "speed")}}
+        )
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import fsspec
 
-from schemas.config import UserError
+from schemas.errors import UserError
 
 
 @cache

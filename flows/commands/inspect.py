@@ -1,0 +1,118 @@
+"""Commands that look at a corpus, or hand its shards on; they change nothing in it but the catalog and the report."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.arguments import RootUrl, open_root
+from flows.commands.terminal import cell, console, fits, table, tell
+from schemas.errors import UserError
+
+
+def stats(root: RootUrl) -> None:
+    """Show what a corpus holds: rows in, kept, and each reason, stage by stage; shard sets; last runs."""
+    from pipelines.catalog.stats import corpus_stats
+
+    for title, columns, lines in corpus_stats(open_root(root)):
+        shown = table(*columns, title=title, title_justify="left")
+        for line in lines:
+            shown.add_row(*(f"{value:,}" if isinstance(value, int) else cell(value) for value in line))
+        console.print(shown)
+
+
+def sql(
+    root: RootUrl,
+    question: Annotated[str, typer.Argument(help="SQL over the catalog's views.", show_default=False)],
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whole, instead of a table.")] = False,
+) -> None:
+    """Ask the catalog. Its views: rows, images, ocr, selection, samples, shards, accounting, changes, runs, …"""
+    from pipelines.catalog.catalog import query, refresh_catalog
+
+    here = open_root(root)
+    refresh_catalog(here)
+    answer = query(here, question)
+    if csv:
+        import pyarrow.csv
+
+        columns = [_flat(column) for column in answer.columns]
+        pyarrow.csv.write_csv(pyarrow.Table.from_arrays(columns, answer.column_names), sys.stdout.buffer)
+    else:
+        _print_answer(answer)
+
+
+def _flat(column):
+    """A column as CSV can hold it: lists and structures as JSON."""
+    import json
+
+    from pyarrow import array, string, types
+
+    kind = column.type
+    if not (types.is_nested(kind) or types.is_binary(kind) or types.is_interval(kind)):
+        return column
+    values = column.to_pylist()
+    texts = (None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values)
+    return array(texts, string())
+
+
+def _print_answer(answer, most: int = 100) -> None:
+    """As a table, or a row after the other where the terminal is too narrow for one."""
+    names = [cell(name) for name in answer.column_names]
+    rows = [*zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True)]
+    shown = table(*names)
+    for row in rows:
+        shown.add_row(*map(cell, row))
+    if fits(shown):
+        console.print(shown)
+    else:
+        for number, row in enumerate(rows, 1):
+            shown = table("column", "value", title=f"row {number}", title_justify="left", show_header=False)
+            for name, value in zip(names, row, strict=True):
+                shown.add_row(name, cell(value))
+            console.print(shown)
+        if not rows:
+            tell(f"no rows; the columns: {', '.join(names)}")
+    if answer.num_rows > most:
+        tell(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
+
+
+def urls(
+    root: RootUrl,
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
+) -> None:
+    """List a set's tars in order, for any WebDataset reader."""
+    from pipelines.engine.releases import card_names, read_card
+
+    here = open_root(root)
+    card = read_card(here, set_name)
+    if card is None:
+        raise UserError(f"urls: no shard set {set_name!r}; there are {', '.join(card_names(here)) or 'none yet'}")
+    for entry in card["shards"]:
+        print(here.url_of(f"shards/{entry['tar']}"))
+
+
+def export_set(
+    root: RootUrl,
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="Where the files go: a folder or URL.", show_default=False)],
+    form: Annotated[
+        str, typer.Option(help="Pairs as `trl` or `rlaif-v`; conversations, or chosen answers, as `minicpm-v`.")
+    ] = "trl",
+) -> None:
+    """Write a shard set in the files that another trainer reads. The same release gives the same bytes."""
+    from pipelines.engine.root import Root
+    from pipelines.maintain.export import export as write
+
+    names = write(open_root(root), set_name, form, Root(folder if "://" in folder else str(Path(folder).resolve())))
+    tell(f"wrote {len(names):,} files to {folder}")
+
+
+def report(
+    root: RootUrl,
+    seed: Annotated[int, typer.Option(help="Another number shows other samples.")] = 0,
+) -> None:
+    """Write report.html anew: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
+    from pipelines.reports.report import write_report
+
+    tell(f"wrote {write_report(open_root(root), seed)}")

@@ -1,0 +1,110 @@
+"""Commands that bring a checkpoint to a phone: GGUF files, held against it, and tuned for a device."""
+
+from contextlib import contextmanager
+from json import dumps
+from pathlib import Path
+from shlex import join
+from typing import Annotated
+
+import typer
+
+from flows.commands.terminal import cell, console, say, table, tell
+from schemas.errors import UserError
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of the trainer's.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
+    quant: Annotated[str, typer.Option(help="Of the language model: F32, F16, Q8_0, Q4_K_M, IQ4_XS, …")] = "Q4_K_M",
+    mmproj: Annotated[str, typer.Option(help="Of what sees: f32, f16 or Q8_0.")] = "f16",
+    calibrate: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="ROOT SET: samples that say which weights matter.", metavar="ROOT SET"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many of them.")] = 128,
+) -> None:
+    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
+    with _extra("gguf"):
+        from training.gguf.export import export as write
+        from training.gguf.export import names_in
+        from training.gguf.imatrix import calibrate as look
+
+    names_in(out, quant, mmproj)  # or say at once that it cannot be written
+    matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
+    card = write(checkpoint, out, quant, mmproj, matter, described)
+    for name, file in card["files"].items():
+        tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
+    tell(f"is it right? {join(['shardmill', 'verify-gguf', str(out), '--checkpoint', str(checkpoint)])}")
+
+
+def verify_gguf(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Option(help="What it was made from.", show_default=False)],
+    held_out: Annotated[
+        tuple[str, str] | None, typer.Option(help="ROOT SET: samples to look at.", metavar="ROOT SET")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many of them.")] = 50,
+    kl: Annotated[float, typer.Option(help="Most divergence from f16 of a quantised model, nats a token.")] = 0.05,
+    same_top: Annotated[float, typer.Option(help="Least share of tokens that f16 holds likeliest too.")] = 0.9,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of a table.")] = False,
+) -> None:
+    """Hold GGUF files against their checkpoint, in real llama.cpp. Exit code 1 if a bar is missed."""
+    with _extra("gguf"):
+        from training.gguf.verify import lines, verify
+
+    root, name = held_out or (None, None)
+    found = verify(folder, checkpoint, root, name, samples, kl, same_top, _quietly if json else _step)
+    if json:
+        print(dumps(found))
+    else:
+        shown = table("check", "measured", "bar", "")
+        for line in lines(found):
+            shown.add_row(*map(cell, line))
+        console.print(shown)
+    if not found["passed"]:
+        raise typer.Exit(say(None, 1, f"{folder}: missed: {', '.join(found['missed'])}"))
+
+
+def tune_gguf(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
+    tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of lines.")] = False,
+) -> None:
+    """Search how llama.cpp answers fastest on this device, and say what each step gained."""
+    with _extra("gguf"):
+        from dataclasses import asdict
+
+        from training.gguf.tune import tune
+
+    steps = []
+    for step in tune(folder, tokens):
+        steps.append(step)
+        if not json:
+            tried = ", ".join(f"{value} {seconds:.3f} s" for value, seconds in step.tried.items())
+            tell(f"{step.name:<12} {step.chosen:<6} {step.gain:.2f} times as fast   ({tried})")
+    if json:
+        print(dumps([asdict(step) for step in steps]))
+    else:
+        last = steps[-1]
+        before = steps[0].tried[next(iter(steps[0].tried))]
+        after = last.tried[last.chosen]
+        tell(f"an answer in {after:.3f} s instead of {before:.3f} s: llama-server {last.settings}")
+
+
+@contextmanager
+def _extra(name: str):
+    """Around imports that an extra brings. Raises `UserError` where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; it comes with an extra: pip install shardmill[{name}]"
+        ) from None
+
+
+def _step(line: str) -> None:
+    tell(line, style="dim")
+
+
+def _quietly(line: str) -> None:
+    pass

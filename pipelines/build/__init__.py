@@ -1,0 +1,1 @@
+"""A corpus as a whole: its configuration opened, what a run would do, and runs."""

@@ -1,0 +1,36 @@
+"""`python -m pipelines.build my.toml --until ocr`: makes what is not current, without Prefect."""
+
+import argparse
+import sys
+from dataclasses import asdict
+
+from pipelines.build.run import run
+from pipelines.catalog.gates import GateFailed
+from pipelines.engine.lock import Busy
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.worker import StageFailed
+from schemas.errors import UserError
+
+
+def main() -> None:
+    """Exit code 2 for a mistake of the user's, 1 for a run that failed; both are said in one line."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.build", description=__doc__)
+    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("--until", metavar="STAGE", help="the last stage")
+    args = parser.parse_args()
+    try:
+        for report in run(args.config, args.until):
+            print(asdict(report))
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except (Busy, Corrupt, GateFailed, StageFailed) as error:
+        sys.exit(_say(error, 1))
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"shardmill: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""A run: the stages of a corpus made one after another, while it holds the root; what flows and commands call."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pipelines.build.corpus import Corpus, open_corpus
+from pipelines.build.plan import todo
+from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
+from pipelines.catalog.catalog import build_catalog
+from pipelines.catalog.gates import facts, hold_gates
+from pipelines.engine.commit import file_of, old_rows
+from pipelines.engine.commit_cache import read_commits, remove_partitions
+from pipelines.engine.corpus_stage import CorpusStage
+from pipelines.engine.ledger import Ledger, forget, runs
+from pipelines.engine.lock import hold
+from pipelines.engine.manifest import SPLITTING, read_manifest, write_manifest
+from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.partition_stage import MakePartitions, PartitionStage
+from pipelines.engine.releases import read_card
+from pipelines.engine.root import Root, point
+from pipelines.engine.worker import run_work
+from pipelines.models.model_stage import ModelStage
+from pipelines.models.servers import closing_servers
+from pipelines.ocr.engines import prepare_engine
+from pipelines.reports.report import write_report
+from pipelines.stages.rows import Settlement, SplitSource, settle
+from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
+from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
+from schemas.errors import UserError
+from schemas.takedown import REASON
+from schemas.views import STAGES
+
+Progress = Callable[[int, int], None]  # partitions done, of how many
+
+
+def quiet(done: int, of: int) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage has, after a run."""
+
+    stage: str
+    made: int  # partitions or shards made in this run
+    rows: int
+    kept: int
+    reasons: dict[str, int]
+
+
+@contextmanager
+def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
+    """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
+    corpus.rows.source.files()  # a source that is not there is found before anything is written
+    if duplicates := corpus.makes.get("duplicates"):
+        duplicates.check()
+    if corpus.config.ocr:
+        prepare_engine(corpus.config.ocr)
+    read_manifest(corpus.root)
+    with hold(corpus.root, wait):
+        for before in runs(corpus.root):
+            if (before.row() or {}).get("status") == "running":
+                close_ledger(corpus.root, before)
+                before.end("died")
+        ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
+        try:
+            with closing_servers(corpus.root):
+                yield ledger
+        except BaseException as error:
+            close_ledger(corpus.root, ledger)
+            ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
+            with suppress(Corrupt):
+                build_catalog(corpus.root)
+            with suppress(Corrupt, OSError, UserError):
+                if isinstance(error, Exception) and read_manifest(corpus.root):
+                    write_report(corpus.root)
+            raise
+        ledger.end("completed")
+        build_catalog(corpus.root)
+        write_report(corpus.root)
+
+
+def close_ledger(root: Root, ledger: Ledger) -> None:
+    """Keeps of a run's notes those whose commit is there."""
+    stages = ledger.open_stages()
+    taken = read_takedowns(root).key if stages else ()
+    for stage in stages:
+        if stage in STAGES:
+            there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
+        else:
+            there = published(root)
+        ledger.close_stage(stage, there, taken)
+
+
+def run_stage(
+    corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet, again: str | None = None
+) -> StageReport:
+    """Makes what is not current in one stage; and its rows that did not work out where the condition `again` holds."""
+    if again:
+        made = _run_partitions(corpus, ledger, name, progress, again)
+    else:
+        make = {"rows": _run_rows, "shards": _run_shards}.get(name)
+        make = make or (_run_step if isinstance(corpus.made[name], CorpusStage) else _run_partitions)
+        made = make(corpus, ledger, name, progress)
+    close_ledger(corpus.root, ledger)
+    if name == "images" and (blanked := _blank_again(corpus, ledger, progress)):
+        made += blanked
+        close_ledger(corpus.root, ledger)
+    return report(corpus, name, made)
+
+
+def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
+    """stage -> the condition on its rows that are to be made anew, whether it has any or not. Raises `UserError`.
+
+    Without a condition: those that failed for a reason that can pass.
+    """
+    stages = {name: one for name, one in corpus.made.items() if isinstance(one, PartitionStage)}
+    if stage is not None and stage not in stages:
+        raise UserError(f"--stage: no stage {stage!r} whose rows can be made anew; there are {', '.join(stages)}")
+    found = {}
+    for name in [stage] if stage else stages:
+        condition = where if where is not None else retryable(stages[name].retryable)
+        check_retry(name, condition)
+        found[name] = condition
+    return found
+
+
+def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
+    """What a stage has: rows in, kept, and under each reason."""
+    if name == "shards":
+        cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
+        samples = sum(card["samples"] for card in cards)
+        return StageReport(name, made, samples, samples, {})
+    commits = read_commits(corpus.root, name, write=True).values()
+    reasons: dict[str, int] = {}
+    for commit in commits:
+        for reason, count in commit.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    return StageReport(name, made, sum(c.rows for c in commits), sum(c.kept for c in commits), reasons)
+
+
+def run(
+    path: str | Path, until: str | None = None, retry: Mapping[str, str] = MappingProxyType({})
+) -> list[StageReport]:
+    """A whole run without Prefect. `retry`: stage -> a condition on its rows that did not work out: made anew."""
+    corpus = open_corpus(path)
+    names = corpus.stages(until)
+    with begin(corpus) as ledger:
+        return [run_stage(corpus, ledger, name, again=retry.get(name)) for name in names]
+
+
+def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
+    """Has workers make the items, and says how far they are."""
+    done_before = ledger.done(work.name)
+    progress(0, of)
+    log = f"runs/{ledger.run}/{log or work.name}.log"
+    run_work(work, items, corpus.config.beam, corpus.root, log,
+             lambda: progress(min(of, ledger.done(work.name) - done_before), of))  # fmt: skip
+    progress(of, of)
+
+
+def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    root, stage = corpus.root, corpus.rows
+    settled = read_manifest(root)
+    settlement = settle(stage, settled, read_commits(root, name))
+    _take_out(root, ledger, settlement)
+    makes, sets = [*corpus.makes, *corpus.preferences], [shards.set for shards in corpus.shards]
+    known, waiting = {file.path: file for file in settled}, {*settlement.new, *settlement.changed}
+    files = [replace(file, split=SPLITTING) if file in waiting else known[file.path] for file in settlement.files]
+    write_manifest(root, files, makes, sets)
+    splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
+    of = sum(split.end - split.first for split in splits)
+    _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
+    gone = {file.path for file in settlement.vanished}
+    files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
+    write_manifest(root, files, makes, sets)
+    return of
+
+
+def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
+    """Removes the partitions of source files that are gone from every stage, the last stage first."""
+    for stage in reversed(STAGES):
+        for file in settlement.vanished:
+            for partition in file.partitions:
+                name = f"{stage}/{partition:05d}.parquet"
+                if not root.exists(name):
+                    continue
+                rows = old_rows(root, name)
+                gone = [{"key": r["key"], "change": "removed", "before": None, "after": None} for r in rows]
+                ledger.record(stage, f"{partition:05d}", None, gone, partition=partition, rows=0, kept=0, made=0,
+                              started=time.time())  # fmt: skip
+            remove_partitions(root, stage, file.partitions)
+            point("rows:removed")
+
+
+def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress, again: str | None = None) -> int:
+    stage = corpus.made[name]
+    commits = corpus.commits(*stage.reads, name, write=True)
+    waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
+    first = next(iter(stage.reads))
+    items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
+    if isinstance(stage, ModelStage) and items:
+        stage = stage.ready(corpus.root, ledger)
+    work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
+    _follow(corpus, ledger, work, items, len(items), progress)
+    return len(items)
+
+
+def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
+    """Blanks rows under another name whose bytes turned out to be an image that was taken down."""
+    root = corpus.root
+    partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
+    if not partitions:
+        return 0
+    rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
+    taken = read_takedowns(root) | TakedownList(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
+    write_takedowns(root, taken)
+    forget(root, taken.key)
+    blank_partitions(root, ledger, corpus.rows, partitions, taken)
+    return _run_partitions(corpus, ledger, "images", progress)
+
+
+def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    step, upstream = corpus.made[name], corpus.commits(*corpus.before(name), write=True)
+    if step.is_current(corpus.root, upstream, read_commits(corpus.root, name)):
+        return 0
+    step.run(corpus.root, ledger, upstream)
+    return ledger.done(name)
+
+
+def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+    started, root = time.time(), corpus.root
+    commits = corpus.commits("rows", *corpus.made, write=True)
+    payloads = {p: commit.payload for p, commit in commits["images"].items()}
+    befores: list[Card] = []
+    cards: list[tuple[Card, list]] = []
+    made = 0
+    for stage in corpus.shards:
+        before = read_card(root, stage.set)
+        layout = lay_out(root, stage, before, commits)
+        packs = layout.packs(shards_there(root, stage, before))
+        of = sum(len(pack.wanted) for pack in packs)
+        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
+        card = card_of(stage, layout, shards_there(root, stage, before))
+        cards.append((card, card_changes(root, before, card)))
+        befores += [before] if before else []
+        made += of
+    chosen = "selection" if corpus.selection.sets or not corpus.preferences else "instructions"
+    rows, kept = (sum(getattr(c, what) for c in commits[chosen].values()) for what in ("rows", "kept"))
+    changed = [change for _, changes in cards for change in changes]
+    hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
+    for card, changes in cards:
+        publish(root, ledger, card, changes, started)
+    return made

@@ -1,0 +1,60 @@
+"""What a corpus holds, from commits, cards and the ledger; of rows it reads only what became of captions."""
+
+from collections import Counter
+
+from pipelines.catalog.catalog import connect, stage_files
+from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.ledger import runs
+from pipelines.engine.manifest import stages_of
+from pipelines.engine.releases import read_cards
+from pipelines.engine.root import Root
+from schemas.captions import ACCEPTED
+
+Table = tuple[str, tuple[str, ...], list[tuple]]
+
+
+def corpus_stats(root: Root, last: int = 5) -> list[Table]:
+    """(title, columns, lines) of: rows in, kept and each reason a stage; captions; shard sets; the last runs."""
+    stages = []
+    for stage in stages_of(root):
+        commits = read_commits(root, stage).values()
+        if not commits:
+            continue
+        reasons: Counter[str] = Counter()
+        for commit in commits:
+            reasons.update(commit.reasons)
+        rows, kept = sum(c.rows for c in commits), sum(c.kept for c in commits)
+        stages.append((stage, len(commits), rows, "kept", kept, share(kept, rows)))
+        stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
+    captions = rewritten(root)
+    of = sum(count for _, count in captions)
+    sets = []
+    for card in read_cards(root):
+        sets.append((card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"]))
+    done = [row for ledger in runs(root)[-last:] if (row := ledger.row())]
+    return [
+        ("stages", ("stage", "partitions", "rows in", "reason", "rows", "share"), stages),
+        *([("captions", ("what became of them", "rows", "share"),
+            [(what, count, share(count, of)) for what, count in captions])] if captions else []),
+        ("shard sets", ("set", "task", "release", "samples", "shards", "bytes"), sets),
+        ("last runs", ("run", "status", "ended", "detail"),
+         [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),
+    ]  # fmt: skip
+
+
+def rewritten(root: Root) -> list[tuple[str, int]]:
+    """What became of captions: rewritten, left as they came because of their answers, or not asked for."""
+    there = stage_files(root, ["captions"])
+    if not there:
+        return []
+    with connect(root, there) as connection:
+        counts = connection.sql(
+            f"""SELECT answer, count(*) FROM captions WHERE reason IS NULL GROUP BY answer
+                ORDER BY answer IS NULL, answer != '{ACCEPTED}', count(*) DESC, answer"""
+        ).fetchall()
+    words = {None: "not asked for", ACCEPTED: "rewritten"}
+    return [(words.get(answer, f"stay as they came: {answer}"), count) for answer, count in counts]
+
+
+def share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"

@@ -1,0 +1,168 @@
+"""Images to keep out of a corpus: a benchmark's test set, a list to take down. Folders of images, or lists of hashes.
+
+A list is a text, a hash at the beginning of each line (64 hex digits: the SHA-256 of a file, 16: a perceptual hash, see
+`pipelines.stages.images`), or Parquet with columns `sha256` and `phash`, as every corpus has under `images/`.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import fsspec
+import imagehash
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.engine.commit import digest
+from pipelines.engine.root import stamp
+from pipelines.sources.source import IMAGE_SUFFIXES, suffix
+from schemas.errors import UserError
+from schemas.pictures import open_image, upright
+
+HASH = re.compile(r"(?:([0-9a-f]{64})|([0-9a-f]{16}))(?![^\s,;])", re.IGNORECASE)
+WHAT = "SHA-256 (64 hex digits) and no perceptual hash (16)"
+
+Entry = tuple[str | None, str | None]  # SHA-256 and perceptual hash of an image, or the one that is known
+
+
+class Listed(NamedTuple):
+    """A file of images to keep out, or of their hashes."""
+
+    name: str  # from the folder on that the configuration names
+    stamp: str
+    fs: fsspec.AbstractFileSystem
+    path: str
+
+    def read(self) -> bytes:
+        try:
+            return self.fs.cat_file(self.path)
+        except OSError as error:
+            raise self.error(f"cannot be read: {error}") from None
+
+    def error(self, what: object) -> UserError:
+        return UserError(f"duplicates.exclude: {self.name}: {' '.join(str(what).split())[:200]}")
+
+
+class Hashes(NamedTuple):
+    """What is known of n images to keep out. Arrays of shape (n,) but for `sha256`; 0 where nothing is known."""
+
+    name: np.ndarray  # int64, position in `Excluded.files`
+    sha256: np.ndarray  # uint64 of shape (n, 2): its first half
+    has_sha256: np.ndarray  # bool
+    phash: np.ndarray  # uint64
+    has_phash: np.ndarray  # bool
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """All that is to be kept out. Raises `UserError` for a file that cannot be read."""
+
+    files: tuple[Listed, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of names and contents, wherever they lie."""
+        return digest(sorted([one.name, hashlib.sha256(one.read()).hexdigest()] for one in self.files))
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        found = [(n, *entry) for n, one in enumerate(self.files) for entry in _entries(one)]
+        names, sha256s, phashes = zip(*found) if found else ((), (), ())
+        high, low = (
+            np.array([int((sha256 or "0" * 64)[part], 16) for sha256 in sha256s], np.uint64)
+            for part in (slice(16), slice(16, 32))
+        )
+        return Hashes(
+            name=np.array(names, np.int64),
+            sha256=np.stack([high, low], axis=1),
+            has_sha256=np.array([sha256 is not None for sha256 in sha256s], bool),
+            phash=np.array([int(phash or "0", 16) for phash in phashes], np.uint64),
+            has_phash=np.array([phash is not None for phash in phashes], bool),
+        )
+
+
+def find_excluded(places: Iterable[str]) -> tuple[Listed, ...]:
+    """The files that are named, in order of their names. Raises `UserError` for a place that names none."""
+    found = {one.path: one for place in places for one in _files(place)}
+    return tuple(sorted(found.values(), key=lambda one: (one.name, one.path)))
+
+
+def _files(place: str) -> Iterator[Listed]:
+    """The images in a folder, or the files of any kind that a path or pattern names."""
+    try:
+        fs, path = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"duplicates.exclude: {place}: {error}") from None
+    path = path.rstrip("/")
+    fixed = re.split(r"[*?\[]", path)[0]
+    if fs.isdir(path):
+        above = path.rsplit("/", 1)[0]
+        found = {n: info for n, info in fs.find(path, detail=True).items() if suffix(n) in IMAGE_SUFFIXES}
+        if not found:
+            raise UserError(f"duplicates.exclude: {place}: has no images; name lists of hashes by their files")
+    elif fs.isfile(path):
+        above, found = path.rsplit("/", 1)[0], {path: fs.info(path)}
+    else:
+        above = fixed.rsplit("/", 2)[0]
+        found = fs.glob(path, detail=True) if fixed != path else {}
+        found = {name: info for name, info in found.items() if info["type"] == "file"}
+    found = {name: info for name, info in found.items() if name.rsplit("/", 1)[-1][0] not in "._"}
+    if not found:
+        raise UserError(f"duplicates.exclude: {place}: no such file or folder")
+    yield from (Listed(name[len(above) :].lstrip("/"), stamp(info), fs, name) for name, info in found.items())
+
+
+def _entries(file: Listed) -> Iterator[Entry]:
+    kind = suffix(file.path)
+    if kind in IMAGE_SUFFIXES:
+        yield _image(file)
+    else:
+        yield from _table(file) if kind == "parquet" else _lines(file)
+
+
+@lru_cache(maxsize=1_000_000)  # a run opens its configuration more than once, and to decode images takes time
+def _image(file: Listed) -> Entry:
+    data = file.read()
+    try:
+        return hashlib.sha256(data).hexdigest(), str(imagehash.phash(upright(open_image(data))))
+    except Exception as error:  # decoders raise whatever they like
+        raise file.error(f"is no image that can be decoded ({error}); take it away, or list its SHA-256") from None
+
+
+def _lines(file: Listed) -> Iterator[Entry]:
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise file.error("is no image, no Parquet and no text") from None
+    if all(not line.strip() or line.startswith("#") for line in text.splitlines()):
+        raise file.error("has no line with a SHA-256 (64 hex digits) or perceptual hash (16)")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not (line := line.strip()) or line.startswith("#"):
+            continue
+        if not (found := HASH.match(line)):
+            raise file.error(f"line {number}: {line[:70]!r} is no {WHAT}")
+        yield found[1], found[2]
+
+
+def _table(file: Listed) -> Iterator[Entry]:
+    try:
+        with pq.ParquetFile(io.BytesIO(file.read())) as table:
+            names = [name for name in ("sha256", "phash") if name in table.schema_arrow.names]
+            rows = table.read(columns=names, use_threads=False)
+            columns = {name: rows[name].cast(pa.string()).to_pylist() for name in names}
+    except pa.ArrowException as error:
+        raise file.error(f"is no Parquet of hashes: {error}") from None
+    if not columns:
+        raise file.error("has neither a column sha256 nor a column phash")
+    nothing = [None] * rows.num_rows
+    for number, entry in enumerate(zip(columns.get("sha256", nothing), columns.get("phash", nothing)), 1):
+        for digits, value in zip((64, 16), entry):
+            if value is not None and (len(value) != digits or not HASH.fullmatch(value)):
+                raise file.error(f"row {number}: {value[:70]!r} is no {WHAT}")
+        if entry != (None, None):
+            yield entry

@@ -1,0 +1,69 @@
+"""The one Beam transform: every stage's work runs through it, on any runner."""
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+from pipelines.engine.worker import Work
+from schemas.config.model import BeamConfig
+
+
+class Make(beam.DoFn):
+    """Makes items one by one, or as many at a time, in threads, as their work says it pays."""
+
+    def __init__(self, work: Work):
+        self.work = work
+
+    def start_bundle(self):
+        self.at_once = getattr(self.work, "at_once", 1)
+        self.threads, self.making = ThreadPoolExecutor(self.at_once), set()
+
+    def process(self, item: Any):
+        if self.at_once == 1:
+            self.work.make(item)
+        else:
+            self.making.add(self.threads.submit(self.work.make, item))
+            self._wait(until=self.at_once - 1)
+        return ()
+
+    def finish_bundle(self):
+        self._wait(until=0)
+        self.threads.shutdown()
+
+    def _wait(self, until: int) -> None:
+        """Waits until no more than so many are being made. Raises what any of them raised."""
+        while len(self.making) > until:
+            done, self.making = wait(self.making, return_when=FIRST_COMPLETED)
+            for one in done:
+                one.result()
+
+
+@dataclass
+class MakeAll(beam.PTransform):
+    """Has each item made by one worker. Elements are names of what to make: no image ever passes a shuffle."""
+
+    work: Work
+    items: Sequence[Any]  # the largest first
+
+    def expand(self, pipeline):
+        return (
+            pipeline
+            | beam.Create(self.items, reshuffle=False)
+            | beam.Reshuffle()
+            | f"Make {self.work.name}" >> beam.ParDo(Make(self.work))
+        )
+
+
+def open_pipeline(config: BeamConfig, one_process: bool) -> beam.Pipeline:
+    """An empty pipeline on the configured runner; of a local one in a single process, if that will do.
+
+    Raises whatever Beam raises if it does not take the runner or its options, `SystemExit` included.
+    """
+    options = PipelineOptions(config.options)
+    if one_process:
+        options.view_as(DirectOptions).direct_running_mode = "in_memory"
+    return beam.Pipeline(runner=config.runner, options=options)

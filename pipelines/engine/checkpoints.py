@@ -1,0 +1,38 @@
+"""Costly rows of a partition that is not finished yet: put down in chunks beside it, for a run that is killed.
+
+Chunks and the partition as it was are one cache; both are asked by `made_from`. They go once the partition is there.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from pipelines.engine.commit import Stage, old_rows
+from pipelines.engine.parquet import parquet_bytes
+from pipelines.engine.root import Root, point
+from schemas.arrow import Row
+
+
+def chunks_folder(stage: Stage, partition: int) -> str:
+    return f"{stage.name}/chunks/{partition:05d}"
+
+
+def write_chunk(root: Root, stage: Stage, partition: int, rows: Sequence[Row]) -> None:
+    data = parquet_bytes(rows, stage.schema)
+    root.write(f"{chunks_folder(stage, partition)}/{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
+    point(f"{stage.name}:chunk")
+
+
+def read_chunks(root: Root, stage: Stage, partition: int) -> list[Row]:
+    if not stage.chunk_rows:
+        return []
+    folder = chunks_folder(stage, partition)
+    return [row for name in root.files(folder) for row in old_rows(root, f"{folder}/{name}")]
+
+
+def drop_chunks(root: Root, stage: Stage, partition: int) -> None:
+    if not stage.chunk_rows:
+        return
+    folder = chunks_folder(stage, partition)
+    for name in root.files(folder):
+        root.remove(f"{folder}/{name}")
+    root.remove_folder(folder)

@@ -1,0 +1,211 @@
+"""A partition is one Parquet file whose footer says what it was made from: its `Commit`.
+
+The footer is the only commit point: payload first, then this one small file, put in place at once.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
+from pipelines.engine.root import Root, point
+from schemas.arrow import Row
+
+
+def canonical(value: Any) -> bytes:
+    """One text for one value, the same on any machine and for any order of a mapping's keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """32 hex digits of the SHA-256 of a value."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:32]
+
+
+def key_of(*names: str) -> str:
+    """A sample's key: 16 hex digits of the SHA-256 of what names it in its source."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def bucket_of(key: str, buckets: int) -> int:
+    """Which of a source file's partitions a key belongs to. Uses the key's first half; shards use the second."""
+    return int(key[:8], 16) % buckets
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a partition's footer says."""
+
+    stage: str
+    partition: int
+    version: int  # of the stage
+    settings: dict[str, Any]  # configuration, model and prompt identity
+    inputs: dict[str, dict[str, str]]  # what was read: stage -> column -> digest
+    fingerprint: str
+    digests: dict[str, str] = field(default_factory=dict)  # column -> digest
+    rows: int = 0
+    kept: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    payload: str | None = None  # name of the tar beside it
+    payload_sha256: str | None = None
+
+
+class Stage:
+    """A named step from partitions to partitions. Subclasses are frozen dataclasses of what they are set to."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same inputs would give other rows
+    schema: ClassVar[pa.Schema]
+    reasons: ClassVar[Mapping[str, str]]  # word -> what it means
+    retryable: ClassVar[frozenset[str]] = frozenset()
+    places: ClassVar[frozenset[str]] = frozenset()  # columns that say where bytes lie, not what they are
+
+    def settings(self) -> dict[str, Any]:
+        """All of the configuration that changes rows, JSON values only."""
+        return {}
+
+    def identity(self) -> str:
+        return digest([self.name, self.version, self.settings()])
+
+    def file(self, partition: int) -> str:
+        return file_of(self.name, partition)
+
+
+def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
+    """What a partition's commit records: the stage's identity, and the digests of the columns it was made of."""
+    return digest([identity, made_of])
+
+
+def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) -> str:
+    """One digest for what many partitions say in some columns; if not told which, in all but `made_from`."""
+    sha256 = hashlib.sha256()
+    for commit in commits:
+        names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
+        said = "".join([commit.digests[name] for name in names])
+        sha256.update(f"{commit.stage}/{commit.partition}{said}".encode())
+    return sha256.hexdigest()[:32]
+
+
+# Reading
+
+
+def file_of(stage: str, partition: int) -> str:
+    return f"{stage}/{partition:05d}.parquet"
+
+
+def commit_in(metadata: pq.FileMetaData) -> Commit | None:
+    """The commit that a Parquet footer holds."""
+    text = (metadata.metadata or {}).get(FOOTER)
+    return Commit(**json.loads(text)) if text else None
+
+
+def read_commit(root: Root, name: str) -> Commit | None:
+    """The commit of a partition's file, or None if it is absent, damaged, or the file of another partition."""
+    try:
+        with opened(root, name) as file:
+            commit = commit_in(file.metadata)
+    except (FileNotFoundError, Corrupt, ValueError, TypeError):
+        return None
+    ours = commit and (commit.stage == "shards" or name == file_of(commit.stage, commit.partition))
+    return commit if ours else None
+
+
+def old_rows(root: Root, name: str) -> list[Row]:
+    """The rows of a file that is about to be replaced; none if it is absent or damaged."""
+    try:
+        return read_rows(root, name)
+    except Corrupt:
+        return []
+
+
+# Writing
+
+
+def column_digests(rows: Sequence[Row], schema: pa.Schema) -> dict[str, str]:
+    return {name: digest([row[name] for row in rows]) for name in schema.names}
+
+
+def completed(commit: Commit, rows: Sequence[Row], schema: pa.Schema) -> Commit:
+    """The commit with what can be counted in its rows. Raises `ValueError` when they are not in strict key order."""
+    keys = [row["key"] for row in rows]
+    if any(a >= b for a, b in pairwise(keys)):
+        raise ValueError(f"{commit.stage} {commit.partition}: keys are not unique and in order")
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    counted = {"rows": len(rows), "kept": len(rows) - reasons.total(), "reasons": dict(sorted(reasons.items()))}
+    return replace(commit, **counted, digests=column_digests(rows, schema))
+
+
+def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> list[Row]:
+    """What differs, key by key: {key, change, before, after}; the latter two as JSON, see `schemas.ledger`."""
+    ignored = {"made_from", *ignored}
+    before, after = ({row["key"]: row for row in rows} for rows in (old, new))
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before:
+            found.append({"key": key, "change": "added", "before": None, "after": None})
+        elif key not in after:
+            gone = {name: value for name, value in before[key].items() if name not in ignored}
+            found.append({"key": key, "change": "removed", "before": canonical(gone).decode(), "after": None})
+        else:
+            names = [n for n in after[key] if n not in ignored and before[key].get(n) != after[key][n]]
+            if names:
+                was, now = (canonical({n: row.get(n) for n in names}).decode() for row in (before[key], after[key]))
+                found.append({"key": key, "change": "changed", "before": was, "after": now})
+    return found
+
+
+def commit_rows(
+    root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row],
+    now: Commit | None, **measured: Any,
+) -> Commit:  # fmt: skip
+    """Puts a partition's rows in place of the old ones, on record. Its payload must be there already.
+
+    `now` is the commit of the old ones. Of two makers of one partition (a worker that was given up, a speculative one)
+    the first to commit wins.
+    """
+    commit = completed(commit, rows, stage.schema)
+    data = parquet_bytes(rows, stage.schema, canonical(asdict(commit)).decode())
+    ledger.record(
+        stage.name,
+        f"{commit.partition:05d}",
+        commit.fingerprint,
+        changes(old, rows, stage.places),
+        partition=commit.partition,
+        rows=commit.rows,
+        kept=commit.kept,
+        **measured,
+    )
+    point(f"{stage.name}:recorded")
+    name = stage.file(commit.partition)
+    first = read_commit(root, name)
+    if first and first.fingerprint == commit.fingerprint and first != now:
+        return first
+    root.write(name, data)
+    point(f"{stage.name}:committed")
+    return commit
+
+
+def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows: list[Row]) -> bool:
+    """Commits rows that were not made partition by partition (a source's, a corpus step's), if they differ.
+
+    The fingerprint is that of the rows themselves, so that the file's bytes are a function of its content alone.
+    """
+    started = time.time()
+    rows.sort(key=lambda row: row["key"])
+    fingerprint = fingerprint_of(stage.identity(), column_digests(rows, stage.schema))
+    now = read_commit(root, stage.file(partition))
+    if now and now.fingerprint == fingerprint:
+        return False
+    commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
+    old = old_rows(root, stage.file(partition))
+    commit_rows(root, ledger, stage, commit, rows, old, now, made=len(rows), started=started)
+    return True

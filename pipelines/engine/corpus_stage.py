@@ -1,0 +1,55 @@
+"""Corpus steps: stages that see the whole corpus at once, and replace only partition files whose rows changed.
+
+A step has one fingerprint for all of its partitions, which it notes when it is done; killed before, it runs again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from pipelines.engine.commit import Commit, Stage, contents, digest, replace_rows
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.root import Root, point
+from schemas.arrow import Row
+
+NOTE = "step.json"
+
+Upstream = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit, of the stages before
+
+
+class CorpusStage(Stage):
+    reads: ClassVar[Mapping[str, tuple[str, ...]] | None] = None  # stage -> columns that decide; None: all there are
+
+    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+        """(partition, its rows), for every partition that has any."""
+        raise NotImplementedError
+
+    def fingerprint(self, upstream: Upstream) -> str:
+        """Of the whole step: all that it reads, of every partition."""
+        read = self.reads or dict.fromkeys(upstream)
+        commits = (contents(upstream[stage].values(), columns) for stage, columns in read.items())
+        return digest([self.identity(), *commits])
+
+    def is_current(self, root: Root, upstream: Upstream, own: Mapping[int, Commit]) -> bool:
+        """Whether this is the step of the corpus as it is, and all of its files are there."""
+        try:
+            noted = json.loads(root.read(f"{self.name}/{NOTE}"))["fingerprint"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return own.keys() == upstream["rows"].keys() and noted == self.fingerprint(upstream)
+
+    def run(self, root: Root, ledger: Ledger, upstream: Upstream) -> None:
+        """Replaces the partition files whose rows change, then notes that the step is done. Until then no note stands,
+        as it would hold again if a run were killed here and what had changed were changed back."""
+        root.remove(f"{self.name}/{NOTE}")
+        answered = set()
+        for partition, rows in self.make(root, upstream):
+            replace_rows(root, ledger, self, partition, rows)
+            answered.add(partition)
+        for partition in upstream["rows"].keys() - answered:  # a partition that a source left empty
+            replace_rows(root, ledger, self, partition, [])
+        self.note(root, upstream)
+        point(f"{self.name}:step")
+
+    def note(self, root: Root, upstream: Upstream) -> None:
+        root.write(f"{self.name}/{NOTE}", json.dumps({"fingerprint": self.fingerprint(upstream)}).encode())

@@ -1,0 +1,168 @@
+"""The ledger under `runs/<run>/`: what a run did and changed, and all that is measured.
+
+Workers leave a small file a partition, just before they commit it; at the end of a stage those become two Parquet
+files, `work-<stage>` and `changes-<stage>`. What they measure of single rows stays one file a partition. Nothing here
+is ever part of a data file, a fingerprint or a comparison.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
+from pipelines.engine.root import Root, point
+from schemas.arrow import Row
+from schemas.ledger import CHANGES, MEASURED, RUNS, WORK
+
+
+def utc(seconds: float | None = None) -> str:
+    """A moment as ISO 8601 in UTC; now if none is given."""
+    return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    root: Root
+    run: str
+
+    # What a run is
+
+    @classmethod
+    def start(cls, root: Root, config: str, version: str) -> "Ledger":
+        """Opens a run's ledger."""
+        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        ledger = cls(root, run)
+        ledger._write("run", [
+            {"run": run, "config": config, "version": version, "started": utc(), "ended": None,
+             "status": "running", "detail": None}
+        ], RUNS)  # fmt: skip
+        return ledger
+
+    def end(self, status: str, detail: str | None = None) -> None:
+        (row,) = self._read("run")
+        self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
+
+    def row(self) -> Row | None:
+        """How the run went; None if it left nothing that can be read."""
+        try:
+            rows = self._read("run")
+        except Corrupt:
+            return None
+        return rows[0] if rows else None
+
+    # What a worker puts down
+
+    def record(
+        self, stage: str, item: str, fingerprint: str, changes: Sequence[Row], *, partition: int | None, rows: int,
+        kept: int, made: int, started: float,
+    ) -> None:  # fmt: skip
+        """Notes one partition that is about to be committed with this fingerprint."""
+        work = {
+            "run": self.run, "stage": stage, "item": item, "partition": partition, "rows": rows, "kept": kept,
+            "made": made, "seconds": round(time.time() - started, 3), "started": utc(started),
+            "host": socket.gethostname(), "pid": os.getpid(),
+        }  # fmt: skip
+        note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
+        self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
+
+    def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
+        """Notes what was measured of a partition's rows, whether it comes to be committed or not. Of one attempt (a
+        `new_attempt`) the last note stands."""
+        schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{attempt}"
+        where = {"run": self.run, "stage": stage, "partition": partition}
+        self._write(name, [{n: where.get(n, row.get(n)) for n in schema.names} for row in rows], schema)
+
+    def spent(self, endpoint: str) -> tuple[int, int]:
+        """(calls, tokens) that this run has spent on an endpoint."""
+        calls = tokens = 0
+        for name in self.root.files(f"runs/{self.run}"):
+            if name.startswith("calls-"):
+                for row in self._read(name.removesuffix(".parquet")):
+                    if row["endpoint"] == endpoint:
+                        calls += row["tries"]
+                        tokens += row["tokens_in"] + row["tokens_out"]
+        return calls, tokens
+
+    def done(self, stage: str) -> int:
+        """How many partitions of a stage this run has put down so far."""
+        return len(self.root.files(self._notes(stage)))
+
+    # What is left of it
+
+    def close_stage(self, stage: str, committed: Mapping[str, str], taken: Collection[str] = ()) -> None:
+        """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now: a note whose
+        commit never came (the worker was killed in between) is dropped. Of keys that were `taken` down it says that
+        they changed, and not how."""
+        folder = self._notes(stage)
+        names = list(self.root.files(folder))
+        if not names:
+            return
+        work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
+        known = {(row["item"], row["started"]) for row in work}  # whose notes it was killed before it had removed them
+        more: list[Row] = []
+        for name in names:
+            note = json.loads(self.root.read(f"{folder}/{name}"))
+            item, started = note["work"]["item"], note["work"]["started"]
+            if (item, started) in known or note["fingerprint"] != committed.get(item):
+                continue
+            work.append(note["work"])
+            where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
+            more += [{**where, **change} for change in note["changes"]]
+        untold(more, taken)
+        if changed[len(changed) - len(more) :] != more:  # or it was killed between the two files
+            changed += more
+        self._write(f"changes-{stage}", changed, CHANGES)
+        point(f"{stage}:changes")
+        self._write(f"work-{stage}", work, WORK)
+        point(f"{stage}:work")
+        for name in names:
+            self.root.remove(f"{folder}/{name}")
+        self.root.remove_folder(folder)
+
+    def open_stages(self) -> list[str]:
+        """Stages with notes that are not yet Parquet."""
+        return self.root.folders(f"runs/{self.run}")
+
+    def _notes(self, stage: str) -> str:
+        return f"runs/{self.run}/{stage}"
+
+    def _read(self, name: str) -> list[Row]:
+        return read_rows(self.root, f"runs/{self.run}/{name}.parquet")
+
+    def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
+        self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
+
+
+def new_attempt() -> str:
+    """A name for one try to make a partition, of which a run can see several."""
+    return uuid.uuid4().hex[:6]
+
+
+def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
+    """Blanks what changes say of some keys, of samples and responses too, which begin with them. Whether any did."""
+    told = [row for row in changes if row["key"][:16] in keys and (row["before"] or row["after"])]
+    for row in told:
+        row["before"] = row["after"] = None
+    return bool(told)
+
+
+def forget(root: Root, keys: Collection[str]) -> None:
+    """Blanks what the changes of all runs say of some keys. That they changed stays."""
+    for ledger in runs(root):
+        for name in root.files(f"runs/{ledger.run}"):
+            if name.startswith("changes-") and name.endswith(".parquet"):
+                rows = ledger._read(name.removesuffix(".parquet"))
+                if untold(rows, keys):
+                    ledger._write(name.removesuffix(".parquet"), rows, CHANGES)
+
+
+def runs(root: Root) -> list[Ledger]:
+    """All runs of a root, oldest first."""
+    return [Ledger(root, name) for name in root.folders("runs")]

@@ -1,0 +1,84 @@
+"""What `root.json` says: the files of the source, each with its partitions, and the stages and sets of a corpus."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from pipelines.engine.root import Root, point
+from schemas.errors import UserError
+from schemas.views import STAGES
+
+MANIFEST = "root.json"
+BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
+NOTES = "rows/split"  # one small file a range that was split, until root.json says so
+SPLITTING = "splitting"  # what no file ever is: one whose run was killed is split again, even if it is as it was
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source file and its partitions."""
+
+    path: str
+    first: int  # number of its first partition
+    buckets: int  # how many it has
+    split: str | None  # what the file and the stage were when it was split, or SPLITTING; None if it is gone
+
+    @cached_property
+    def partitions(self) -> range:
+        return range(self.first, self.first + self.buckets)
+
+
+def read_manifest(root: Root) -> list[SourceFile]:
+    """The source files that root.json knows, with what workers have noted since it was written."""
+    try:
+        files = [SourceFile(**file) for file in json.loads(root.read(MANIFEST))["files"]]
+    except FileNotFoundError:
+        strangers = {*root.files(""), *root.folders("")} - BEFORE_MANIFEST
+        if strangers:
+            raise UserError(
+                f"{root.url}: holds {min(strangers)} but no {MANIFEST}: not a Shardmill root; choose another folder"
+            ) from None
+        return []
+    except NotADirectoryError:
+        raise UserError(f"{root.url}: is no folder; choose another") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root.url}/{MANIFEST}: not a Shardmill root; choose another folder") from None
+    notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
+    for number, file in enumerate(files):
+        for split in {note["split"] for note in notes if note["first"] == file.first}:
+            done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
+            if done == file.buckets:
+                files[number] = replace(file, split=split)
+    return files
+
+
+def write_manifest(root: Root, files: list[SourceFile], makes: list[str], sets: list[str]) -> None:
+    """Writes root.json, after which the workers' notes are not needed any more. `makes`: the partition stages."""
+    data = json.dumps({"makes": makes, "sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
+    if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
+        root.write(MANIFEST, data)
+        point("rows:settled")
+    for name in root.files(NOTES):
+        root.remove(f"{NOTES}/{name}")
+    root.remove_folder(NOTES)
+
+
+def stages_of(root: Root) -> list[str]:
+    """The stages that a corpus has. One that was taken out of its configuration is none of them any more."""
+    try:
+        makes = json.loads(root.read(MANIFEST))["makes"]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        makes = None
+    if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill")
+    return ["rows", *(stage for stage in STAGES if stage in {*makes, "selection"})]
+
+
+def sets_of(root: Root) -> list[str] | None:
+    """The shard sets that a corpus has, though others may be published still; None if an older Shardmill wrote it."""
+    try:
+        return json.loads(root.read(MANIFEST)).get("sets")
+    except FileNotFoundError:
+        return None

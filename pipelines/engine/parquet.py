@@ -1,0 +1,92 @@
+"""Rows as Parquet files with fixed settings: equal rows give equal bytes."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.engine.root import Root
+from schemas.arrow import Row, to_table
+
+FOOTER = b"shardmill"  # the footer's key under which a file says what it was made from
+ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
+
+
+class Corrupt(Exception):
+    """Bytes under the root are not what was committed."""
+
+
+def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, footer: str | None = None) -> bytes:
+    """A whole Parquet file. Raises `TypeError` for a row that does not fit the schema."""
+    return table_bytes(to_table(rows, schema), footer)
+
+
+def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
+    """A whole Parquet file of a table whose columns have no nulls where its schema allows none."""
+    encodings = {field.name: ONE_BY_ONE for field in table.schema if _seldom_repeats(table[field.name])}
+    repeating = [path for field in table.schema if field.name not in encodings for path in _leaves(field)]
+    settings = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer, table.schema, use_dictionary=repeating, column_encoding=encodings or None, **settings
+    ) as writer:
+        writer.write_table(table, row_group_size=100_000)
+        if footer is not None:
+            writer.add_key_value_metadata({FOOTER: footer})
+    return buffer.getvalue()
+
+
+def _seldom_repeats(column: pa.ChunkedArray) -> bool:
+    """Whether a dictionary of these strings would be another copy of them: of keys and digests it is the larger part
+    of a file, and of the time to read it."""
+    return pa.types.is_string(column.type) and 2 * pc.count_distinct(column).as_py() > len(column)
+
+
+def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:
+    """The paths of a field's columns in a Parquet file."""
+    path = f"{within}{field.name}"
+    if pa.types.is_struct(field.type):
+        for inner in field.type:
+            yield from _leaves(inner, f"{path}.")
+    elif pa.types.is_list(field.type):
+        yield from _leaves(field.type.value_field, f"{path}.list.")
+    else:
+        yield path
+
+
+@contextmanager
+def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file under a root; of a remote one only what is asked for is fetched.
+
+    Raises `FileNotFoundError`, and `Corrupt` for what Arrow cannot make sense of, here or while it is read.
+    """
+    try:
+        if root.is_local:
+            with pq.ParquetFile(root.path(name), page_checksum_verification=True) as file:
+                yield file
+        else:
+            with (
+                root.fs.open(root.path(name), "rb") as raw,
+                pq.ParquetFile(raw, page_checksum_verification=True) as file,
+            ):
+                yield file
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # the system's; Arrow's own are plain and have no number
+        raise Corrupt(f"{name}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a file; none if it is absent. Raises `Corrupt`."""
+    try:
+        with opened(root, name) as file:
+            # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
+            table = file.read(columns=list(columns) if columns else None, use_threads=False)
+            if missing := set(columns or ()) - set(table.column_names):
+                raise Corrupt(f"{name}: has no column {', '.join(sorted(missing))}")
+            return table.to_pylist()
+    except FileNotFoundError:
+        return []

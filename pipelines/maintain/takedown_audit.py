@@ -1,0 +1,117 @@
+"""What is left of what was taken down: nothing, as `shardmill verify` proves."""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.catalog.catalog import connect, files, one_line
+from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.releases import card_names, read_card
+from pipelines.engine.root import Root
+from pipelines.stages.takedown_list import TakedownList, read_takedowns
+from schemas.arrow import Row
+from schemas.takedown import REASON
+from schemas.views import STAGES
+
+NAMES = {"key", "host", "part_of", "part", "reason", "detail", "made_from", "image", "instruction", "response", "draw",
+         "number", "labeler", "chosen", "rejected"}  # fmt: skip
+
+
+def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
+    """A line for each file under a root that has something of what was taken down. Reads what is `garbage`, too."""
+    taken = read_takedowns(root)
+    if not any(taken):
+        return
+    with connect(root, files(root)) as connection:
+        lists = {"taken_keys": taken.key, "taken_images": taken.image}
+        for name, values in lists.items():
+            connection.register(name, pa.table({"value": pa.array(sorted(values), pa.string())}))
+        connection.create_function("tells", lambda text: tells(json.loads(text)), [str], bool)
+        for where, condition in _conditions():
+            try:
+                ((count, first),) = connection.sql(
+                    f"SELECT count(*), min(key) FROM {where} WHERE {condition}"
+                ).fetchall()
+            except duckdb.Error as error:
+                yield f"{where}: cannot be held against what was taken down: {one_line(error)}"
+                continue
+            if count:
+                yield f"{where}: {count} rows have something of what was taken down, {first} first; {TAKE_DOWN}"
+    seen: set[str] = set()
+    for card in (read_card(root, name) for name in card_names(root, releases=True)):
+        for entry in card["shards"] if card else ():
+            if entry["index"] not in seen:
+                seen.add(entry["index"])
+                yield from _of_index(root, f"shards/{entry['index']}", taken)
+    for name in garbage:
+        if name.endswith((".tar", ".parquet", ".arrows")) or "/." in f"/{name}":
+            yield from _of_garbage(root, name, taken)
+
+
+TAKE_DOWN = "run `shardmill takedown` once more"
+
+
+def _conditions() -> Iterator[tuple[str, str]]:
+    """(view, what must hold for no row of it)."""
+    for stage, schema in STAGES.items():
+        told = [
+            f"len({field.name}) > 0" if pa.types.is_list(field.type)
+            else f"{field.name} != '{{}}'" if (stage, field.name) == ("rows", "extra")
+            else f"{field.name} IS NOT NULL"
+            for field in schema
+            if field.name not in NAMES
+        ]  # fmt: skip
+        kept = f" OR reason IS DISTINCT FROM '{REASON}'" if stage == "rows" else " OR reason IS NULL"
+        yield stage, f"left(key, 16) IN (FROM taken_keys) AND ({' OR '.join(told) or 'false'}{kept})"
+        for column in {"sha256", "checksum"} & {*schema.names}:
+            digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
+            yield stage, f"sha256({digest}) IN (FROM taken_images)"
+    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(before) OR tells(after))"
+
+
+def tells(row: Row) -> bool:
+    """Whether a row, or what changed in one, says more than names and that they were taken down."""
+    detail = row.get("detail")
+    named = detail is None or detail in STAGES or detail.endswith(REASON)
+    return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in NAMES)
+
+
+def _of_index(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
+    try:
+        rows = read_rows(root, name, ["sample", "members"])
+    except Corrupt:  # as is said of the file itself
+        return
+    for row in rows:
+        if taken.covers_sample(row):
+            yield f"{name}: sample {row['sample']} was taken down; {TAKE_DOWN}"
+
+
+def _of_garbage(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
+    """Files that no commit names may be whole or cut off anywhere."""
+    if name.endswith(".parquet"):
+        try:
+            rows = read_rows(root, name)
+        except Corrupt:
+            rows = []
+        of_it = [row for row in rows if str(row.get("key"))[:16] in taken.key]
+        if any(tells(row) or row.get("reason") is None for row in of_it):
+            yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
+        return
+    if name.endswith(".arrows"):  # packs that training planned: a stream, and its SHA-256
+        with suppress(pa.ArrowException, OSError), pa.ipc.open_stream(root.read(name)) as stream:
+            if any(map(taken.covers_sample, stream.read_all().select(["sample", "members"]).to_pylist())):
+                yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
+        return
+    try:
+        with root.fs.open(root.path(name), "rb") as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
+            for member in tar:
+                data = tar.extractfile(member)
+                if data and taken.has_image(hashlib.sha256(data.read()).hexdigest()):
+                    yield f"{name}: {member.name} was taken down; {TAKE_DOWN}"
+    except (tarfile.TarError, EOFError):
+        pass

@@ -1,0 +1,159 @@
+"""Stages whose rows are answers of models: many questions at once, and each answer kept as soon as it is there."""
+
+import asyncio
+import io
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, ClassVar, TypeVar
+
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.partition_stage import PartitionStage, Rejected, Unit, made_from, read_payload
+from pipelines.engine.root import Root
+from pipelines.engine.worker import Stopped
+from pipelines.models.chat import ChatClient, client_of, loop
+from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part
+from pipelines.models.servers import serve, stop_servers
+from schemas.arrow import Row
+from schemas.pictures import open_image
+
+SEEN = 64  # images that stay at hand, ready to be sent
+SENT = {"JPEG", "PNG", "WEBP", "GIF"}  # formats that servers read; others are sent as PNG
+IMAGE = ("byte_offset", "size", "format")  # columns by which an image is found
+
+One = TypeVar("One")
+
+
+def each(
+    items: Iterable[One], work: Callable[[One], Awaitable[Any]], at_once: int
+) -> Iterator[tuple[One, Any | CallFailed]]:
+    """(item, what `work` makes of it or why it failed), so many at once, in the order in which they are done.
+
+    `work` runs in the event loop of this process. When it raises `Stopped`, no more is begun; what is in flight comes
+    out before `Stopped` is raised here, but for failures since the last answer: they may be of what stopped it all.
+    """
+    done: SimpleQueue[tuple[One | None, Any]] = SimpleQueue()
+    left, stopped = iter(items), []
+
+    async def runner() -> None:
+        for item in left:
+            try:
+                done.put((item, await work(item)))
+            except CallFailed as failed:
+                done.put((item, failed))
+            except Stopped as why:
+                stopped.append(why)
+            if stopped:
+                return
+
+    async def run() -> None:
+        error = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(at_once):
+                    tasks.create_task(runner())
+        except BaseExceptionGroup as errors:  # a bug: the first of it
+            error = errors.exceptions[0]
+        finally:
+            done.put((None, error))
+
+    running, held = asyncio.run_coroutine_threadsafe(run(), loop()), []
+    answered = False
+    try:
+        while True:
+            item, made = done.get()
+            if item is None:
+                break
+            if isinstance(made, CallFailed) and (made.can_pass or not answered):
+                held.append((item, made))
+                continue
+            answered = answered or not isinstance(made, CallFailed)
+            if answered:
+                yield from held
+                held.clear()
+            yield item, made
+        if made:
+            raise made
+        if stopped:
+            raise stopped[0]
+        yield from held
+    finally:
+        running.cancel()
+
+
+class MessageImages:
+    """The images of a root, as messages have them. The last few stay at hand: requests about one stand together."""
+
+    def __init__(self, root: Root):
+        self.root = root
+        self.parts: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
+
+    async def part(self, row: Row) -> dict[str, Any]:
+        """The image of a row of `images`. Read once, though all that ask about it come at the same moment."""
+        name = row["sha256"]
+        if name not in self.parts:
+            self.parts[name] = asyncio.ensure_future(self._part(row))
+            if len(self.parts) > SEEN:
+                self.parts.popitem(last=False)
+        self.parts.move_to_end(name)
+        return await asyncio.shield(self.parts[name])
+
+    async def _part(self, row: Row) -> dict[str, Any]:
+        return self._read(row) if self.root.is_local else await asyncio.to_thread(self._read, row)
+
+    def _read(self, row: Row) -> dict[str, Any]:
+        data, format = read_payload(self.root, "images", row), row["format"]
+        if format not in SENT:
+            buffer = io.BytesIO()
+            with open_image(data) as image:
+                (image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")).save(buffer, "PNG")
+            data, format = buffer.getvalue(), "PNG"
+        return image_part(data, format)
+
+
+@dataclass(frozen=True)
+class ModelStage(PartitionStage):
+    """A stage that asks endpoints. On one machine one worker asks, so that bounds and budgets hold for all of it."""
+
+    endpoints: tuple[Endpoint, ...]
+    chunk_rows: int | None = 100
+    at_once: int = 4  # partitions, so that none waits for the last answers of another
+
+    one_process: ClassVar[bool] = True
+    measures: ClassVar[str] = "calls"
+
+    async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
+        """What is made of a unit. Raises `CallFailed` for what an endpoint did not answer."""
+        raise NotImplementedError
+
+    def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
+        return [Unit(key, {**row, "unit": key}, made_from(self, row, identity))]
+
+    def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
+        """Requests about one image stand together, so that a server has it at hand."""
+        clients, images = {endpoint.name: client_of(endpoint) for endpoint in self.endpoints}, MessageImages(root)
+        rows = sorted(rows, key=lambda row: row["images"].get("sha256") or "" if "images" in row else "")
+        slots = sum(client.slots() for client in clients.values())
+        for row, made in each(rows, lambda row: self.answer(row, images, clients), max(1, slots)):
+            if isinstance(made, CallFailed):
+                made = Rejected(made.reason, made.detail, [*made.before, measured(made)])
+            yield row["unit"], made
+
+    def ready(self, root: Root, ledger: Ledger) -> "ModelStage":
+        """The stage with its servers running, and what is left of its budgets. Raises `UserError` for a missing key."""
+        stop_servers(root, keep=[endpoint.name for endpoint in self.endpoints])
+        endpoints = []
+        for endpoint in self.endpoints:
+            endpoint.key()
+            calls, tokens = ledger.spent(endpoint.name)
+            most = endpoint.config.max_calls, endpoint.config.max_tokens
+            calls_left, tokens_left = (limit and max(0, limit - spent) for limit, spent in zip(most, (calls, tokens)))
+            endpoint = replace(endpoint, calls_left=calls_left, tokens_left=tokens_left)
+            endpoints.append(serve(endpoint, root, ledger.run))
+        return replace(self, endpoints=tuple(endpoints))
+
+
+def measured(answered: Answer | CallFailed) -> Row:
+    """A row of `calls`, but for its names."""
+    return {**answered.measured, "reason": answered.reason if isinstance(answered, CallFailed) else None}

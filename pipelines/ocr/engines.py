@@ -1,0 +1,187 @@
+"""OCR engines behind one small face: pixels in, lines out. A new one is a class here and a word in `OcrConfig`.
+
+RapidOCR's models come in its package. EasyOCR's weights are files in a folder of the user's; they are held against the
+MD5 sums that EasyOCR itself has for them, and loaded as tensors alone: EasyOCR would unpickle whatever they hold.
+"""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from hashlib import file_digest
+from http.client import HTTPException
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.request import urlopen
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+
+from pipelines.engine.root import Root
+from schemas.config.model import EasyOcrConfig, OcrConfig
+from schemas.errors import UserError
+from schemas.ocr import OcrLine
+
+
+class Engine(Protocol):
+    def read(self, pixels: np.ndarray) -> list[OcrLine]:
+        """The lines of an RGB image, uint8 of shape (height, width, 3), in any order."""
+
+
+class RapidOcr:
+    """PP-OCR by onnxruntime. One thread: two in a process are slower than one."""
+
+    def __init__(self):
+        from rapidocr import RapidOCR
+
+        threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+        # Its own floor under confidences, 0.5, would hide what `min_confidence` is to decide.
+        self.engine = RapidOCR(params={**threads, "Global.log_level": "error", "Global.text_score": 0.0})
+
+    def read(self, pixels: np.ndarray) -> list[OcrLine]:
+        found = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
+        return [] if found.boxes is None else _lines(zip(found.boxes, found.txts, found.scores))
+
+
+class EasyOcr:
+    """CRAFT and a CRNN by torch, one thread a process."""
+
+    def __init__(self, config: EasyOcrConfig):
+        fetch_weights(config)
+        import easyocr.easyocr as package
+
+        if config.gpu and not package.torch.cuda.is_available():
+            raise UserError("ocr.easyocr.gpu: torch finds no GPU here; set gpu = false")
+        package.torch.set_num_threads(1)
+        self.reader = _reader(config, config.models)
+
+    def read(self, pixels: np.ndarray) -> list[OcrLine]:
+        return _lines(self.reader.readtext(pixels))
+
+
+def _lines(found: Iterable[tuple[Any, str, float]]) -> list[OcrLine]:
+    return [
+        {"text": text, "confidence": round(float(score), 5),
+         "box": [round(float(x), 1) for corner in box for x in corner]}
+        for box, text, score in found
+    ]  # fmt: skip
+
+
+def open_engine(config: OcrConfig) -> Engine:
+    """The engine of a configuration, loaded once a process. Raises `UserError` if it cannot be had here."""
+    if config.engine == "rapidocr":
+        return load_engine("rapidocr")
+    return load_engine("easyocr", config.easyocr, tuple(weights(config.easyocr).values()))
+
+
+@cache
+def load_engine(name: str, *made_of: Any) -> Engine:
+    return RapidOcr() if name == "rapidocr" else EasyOcr(made_of[0])
+
+
+def identity(config: OcrConfig) -> dict[str, Any]:
+    """What an engine is made of: packages, models, and how they are set. Part of the fingerprint of what it reads."""
+    packages = {"rapidocr": ("rapidocr", "onnxruntime"), "easyocr": ("easyocr", "torch")}[config.engine]
+    found: dict[str, Any] = {package: version(package) for package in packages}
+    if config.engine == "easyocr":
+        found |= weights(config.easyocr)
+        found |= {"languages": sorted(config.easyocr.languages), "gpu": config.easyocr.gpu}  # on a CPU it is quantized
+    return found
+
+
+def check_engine(config: OcrConfig) -> None:
+    """Raises `UserError`, naming the field, if an engine cannot work here. Writes nothing: `prepare_engine` does."""
+    if config.engine == "easyocr":
+        if find_spec("easyocr") is None:
+            raise UserError('ocr.engine: easyocr is not installed; install the extra "shardmill[easyocr]"')
+        check_weights(config.easyocr)
+
+
+def prepare_engine(config: OcrConfig) -> None:
+    """Gets what an engine may have to download. Raises `UserError` if that does not work."""
+    if config.engine == "easyocr":
+        fetch_weights(config.easyocr)
+
+
+# EasyOCR's weights
+
+
+def _reader(config: EasyOcrConfig, folder: str, **options: Any):
+    """EasyOCR's `Reader`, which loads nothing but tensors, downloads nothing and leaves no trace in its own home."""
+    from easyocr import Reader
+
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # stronger than `weights_only=False`, which EasyOCR says
+    with tempfile.TemporaryDirectory() as nowhere:
+        try:
+            return Reader(
+                list(config.languages), gpu=config.gpu, model_storage_directory=folder, user_network_directory=nowhere,
+                download_enabled=False, verbose=False, **options,
+            )  # fmt: skip
+        finally:
+            sys.path[:] = [path for path in sys.path if path != nowhere]
+
+
+@cache
+def _models(languages: tuple[str, ...]) -> list[dict[str, str]]:
+    """What EasyOCR says of the detector and the recogniser that it takes for languages: filename, url, md5sum."""
+    from easyocr.config import all_lang_list, detection_models, recognition_models
+
+    if unknown := sorted(set(languages) - set(all_lang_list)):
+        known = ", ".join(sorted(all_lang_list))
+        raise UserError(f"ocr.easyocr.languages: EasyOCR does not know {unknown[0]!r}; it knows {known}")
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            reader = _reader(EasyOcrConfig(languages=languages), empty, detector=False, recognizer=False)
+        except ValueError as error:  # some go together with English alone
+            raise UserError(f"ocr.easyocr.languages: {error}") from None
+        except FileNotFoundError:
+            raise UserError(f"ocr.easyocr.languages: EasyOCR has no model for {', '.join(languages)}") from None
+    recognisers = [model for generation in recognition_models.values() for model in generation.values()]
+    (recogniser,) = (model for model in recognisers if model["characters"] == reader.character)
+    return [detection_models["craft"], recogniser]
+
+
+def weights(config: EasyOcrConfig) -> dict[str, str]:
+    """The files of weights that EasyOCR takes for a configuration, with their MD5 sums: no others can be used."""
+    return {model["filename"]: model["md5sum"] for model in _models(config.languages)}
+
+
+def check_weights(config: EasyOcrConfig) -> None:
+    """Raises `UserError` if weights are missing and may not be downloaded, or are not what they should be."""
+    folder, models = Path(config.models), _models(config.languages)
+    if "://" in config.models:
+        raise UserError(f"ocr.easyocr.models: {config.models} is a URL; EasyOCR reads its weights from a local folder")
+    missing = [model for model in models if not (folder / model["filename"]).is_file()]
+    if missing and not config.download:
+        names, urls = (", ".join(model[what] for model in missing) for what in ("filename", "url"))
+        raise UserError(f"ocr.easyocr.models: {folder} has no {names}; unpack {urls} there, or set download = true")
+    for model in models:
+        path = folder / model["filename"]
+        if model not in missing and _md5(path, path.stat().st_size, path.stat().st_mtime_ns) != model["md5sum"]:
+            raise UserError(f"ocr.easyocr.models: {path} is not what EasyOCR {version('easyocr')} has by that name; "
+                            "remove it")  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _md5(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "md5").hexdigest()
+
+
+def fetch_weights(config: EasyOcrConfig) -> None:
+    """Downloads weights that are missing, if it may. Raises `UserError` if they are not all there in the end."""
+    folder = Path(config.models)
+    check_weights(config)
+    for model in _models(config.languages):
+        if (folder / model["filename"]).is_file():
+            continue
+        try:
+            with urlopen(model["url"], timeout=60) as answer, ZipFile(io.BytesIO(answer.read())) as archive:
+                Root(config.models).write(model["filename"], archive.read(model["filename"]))
+        except (OSError, HTTPException, BadZipFile, KeyError) as error:
+            raise UserError(f"ocr.easyocr.download: {model['url']}: {error}; unpack it in {folder} by hand") from None
+    check_weights(config)

@@ -1,0 +1,1 @@
+"""The stages, a module each, in the order of `schemas.stages`."""

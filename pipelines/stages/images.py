@@ -1,0 +1,221 @@
+"""Fetches or copies each image's bytes as they came, and measures them.
+
+A URL is asked once. What came of it stands, and is judged anew when limits or wishes change: only what was left out by
+them, and has no bytes here, is asked for again.
+"""
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagehash
+from PIL import ImageOps
+
+from pipelines.engine.partition_stage import PartitionStage, Rejected, read_payload
+from pipelines.engine.root import Root
+from pipelines.fetching.fetch import Bodies, FetchRequest, FetchResult, fetcher
+from pipelines.fetching.opt_out import OptOuts, refusal
+from pipelines.sources import Source
+from pipelines.stages.takedown_list import read_takedowns
+from schemas.arrow import Row
+from schemas.config.model import FetchConfig, ImagesConfig
+from schemas.images import IMAGES, OF_BYTES, OF_SERVERS, REASONS, RETRYABLE
+from schemas.pictures import MODES, open_image, upright
+from schemas.takedown import REASON
+
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how files of a format begin and end
+BEGINS = (*ENDS, b"RIFF", b"BM", b"II*\0", b"MM\0*")
+MEASURES = ("format", "width", "height", "phash", "sha256", "robots_tag")  # of bytes, whatever the limits are
+STANDS = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
+
+NOBODY = OptOuts()
+
+decoding = threading.Lock()  # partitions wait for servers together, but a worker has one core to decode with
+
+
+def inspect(data: bytes, config: ImagesConfig) -> Row:
+    """Format, width, height and perceptual hash of an image that decodes; else raises `Rejected`."""
+    check_size(len(data), config)
+    try:
+        image = open_image(data)
+    except Exception as error:  # decoders raise whatever they like on bytes from strangers
+        raise undecodable(data, f"starts with {data[:16]!r}") from error
+    (width, height), format = image.size, "JPEG" if image.format == "MPO" else image.format
+    check_sides(width, height, config)
+    if image.mode not in MODES:
+        raise Rejected("unsupported_mode", image.mode)
+    try:
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with previews behind it
+            raise Rejected("animated", f"{image.n_frames} frames")
+        if image.format == "JPEG" and image.mode == "RGB":
+            image.draft("L", image.size)  # all is read, but no colours are worked out: the hash does not see them
+            grey = ImageOps.exif_transpose(image)
+        else:
+            image.load()
+            grey = upright(image)
+        phash = str(imagehash.phash(grey))
+    except Rejected:
+        raise
+    except Exception as error:
+        raise undecodable(data, str(error)) from error
+    return {"format": format, "width": width, "height": height, "phash": phash}
+
+
+def check_size(size: int, config: ImagesConfig) -> None:
+    if size > config.max_bytes:
+        raise Rejected("too_large", f"{size} bytes")
+
+
+def check_sides(width: int, height: int, config: ImagesConfig) -> None:
+    if width * height > config.max_pixels:
+        raise Rejected("too_many_pixels", f"{width}x{height}")
+    if min(width, height) < config.min_side:
+        raise Rejected("too_small", f"{width}x{height}")
+    if max(width, height) > config.max_aspect_ratio * min(width, height):
+        raise Rejected("extreme_aspect_ratio", f"{width}x{height}")
+
+
+def check_hash(data: bytes, checksum: str | None) -> None:
+    """Raises `Rejected` if a checksum, such as `md5:…`, is of other bytes."""
+    kind, _, expected = (checksum or "").partition(":")
+    if kind and (found := hashlib.new(kind, data, usedforsecurity=False).hexdigest()) != expected:
+        raise Rejected("hash_mismatch", f"{kind} {found}, not {expected}")
+
+
+def undecodable(data: bytes, detail: str) -> Rejected:
+    """What is wrong with bytes that do not decode."""
+    if not data.startswith(BEGINS):
+        return Rejected("not_an_image", detail)
+    end = next((end for begin, end in ENDS.items() if data.startswith(begin)), b"")
+    short = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return Rejected("truncated" if short or end not in data[-32:] or "truncated" in detail else "unreadable", detail)
+
+
+@dataclass(frozen=True)
+class CopyImages(PartitionStage):
+    source: Source
+    config: ImagesConfig
+    fetch: FetchConfig | None = None
+    opt_outs: OptOuts = NOBODY
+
+    name = "images"
+    version = 3
+    schema = IMAGES
+    reasons = REASONS
+    retryable = frozenset(RETRYABLE)
+    reads = {"rows": ("key", "url", "sha256", "checksum", "reason")}
+    finds = {"rows": ("file", "member", "byte_offset", "size", "host")}
+    places = frozenset({"byte_offset"})
+    payload = True
+    measures = "fetches"
+
+    @property
+    def at_once(self) -> int:
+        """A slow server holds up the partitions that have a row of it, but no others."""
+        return 16 if self.fetch else 1
+
+    def settings(self) -> dict[str, Any]:
+        """Limits, and whose wishes count. How many, how long and how often servers are asked changes no image."""
+        if not self.fetch:
+            return self.config.model_dump()
+        wishes = self.fetch.model_dump(include={"honour_robots_tag", "robots_txt", "check_hash", "allow_hosts"})
+        return self.config.model_dump() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
+
+    def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
+        rows, taken = list(rows), read_takedowns(root)
+        with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
+            bodies = Bodies(file.fileno(), self.config.max_bytes)
+            fetched = dict(self._fetched(rows, bodies))
+            for row in rows:
+                key = row["rows"]["key"]
+                try:
+                    if key in fetched:
+                        answer, image = fetched[key]
+                        made = image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
+                    else:
+                        made = self._copied(row, root)
+                    if not isinstance(made, Rejected) and taken.has_image(made.get("sha256")):
+                        made = Rejected(REASON, measured=made.get("measured"))
+                    yield key, made
+                except Rejected as rejected:
+                    yield key, rejected
+
+    def _fetched(
+        self, rows: list[dict[str, Row]], bodies: Bodies
+    ) -> Iterator[tuple[str, tuple[FetchResult, Row | Rejected]]]:
+        """(key, what was answered and what is to be made of it) of rows whose URL was asked, or is not to be used."""
+        asked = [row for row in rows if self._is_asked(row)]
+        asks = [FetchRequest(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
+        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs) if asks else ():
+            with decoding:
+                for index, answer in answers:
+                    row = asked[index]["rows"]
+                    if not asks[index].at_hand:
+                        yield row["key"], (answer, self._judged(row, answer, bodies))
+                    elif answer.reason == "opt_out":
+                        yield row["key"], (answer, Rejected(answer.reason, answer.detail))
+
+    def _is_asked(self, row: dict[str, Row]) -> bool:
+        """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
+        said, before = row["rows"], row.get(self.name)
+        only_url = said["url"] and said["file"] is None and said["member"] is None
+        return bool(self.fetch and only_url) and not (before and before["reason"] in STANDS)
+
+    def _judged(self, row: Row, answer: FetchResult, bodies: Bodies) -> Row | Rejected:
+        """The image in an answer."""
+        measured = {"host": row["host"], "status": answer.status, "tries": answer.tries, "bytes": answer.size}
+        measured["milliseconds"] = round(answer.milliseconds)
+        try:
+            if answer.reason:
+                raise Rejected(answer.reason, answer.detail)
+            image = self._measured(row, bodies.read(answer))
+        except Rejected as rejected:
+            return Rejected(rejected.reason, rejected.detail, measured)
+        return image | {"robots_tag": answer.robots_tag, "measured": measured}
+
+    def _measured(self, row: Row, data: bytes) -> Row:
+        if self.fetch is None or self.fetch.check_hash:
+            check_hash(data, row["checksum"])
+        return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
+
+    def _copied(self, row: dict[str, Row], root: Root) -> Row:
+        """The image that is at hand: as it was kept before, or in the source."""
+        said, before = row["rows"], row.get(self.name)
+        if is_kept(row):
+            return self._kept(said, before, root)
+        if said["file"] is None and said["member"] is None:
+            if not said["url"]:
+                return {}  # a conversation without an image
+            if before and before["reason"] in STANDS:
+                raise Rejected(before["reason"], before["detail"])
+            raise Rejected("not_fetched", said["url"])
+        try:
+            data = self.source.load(said)
+        except (FileNotFoundError, EOFError) as error:
+            raise Rejected("missing_in_source", str(error)) from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        if said["sha256"] and sha256 != said["sha256"]:
+            raise Rejected("changed_in_source", f"its SHA-256 was {said['sha256'][:16]}…, is {sha256[:16]}…")
+        with decoding:
+            return self._measured(said, data) | {"bytes": data}
+
+    def _kept(self, said: Row, before: Row, root: Root) -> Row:
+        """An image that was kept before, if it would be today."""
+        check_size(before["size"], self.config)
+        check_sides(before["width"], before["height"], self.config)
+        tag = before["robots_tag"]
+        if tag and self.fetch and self.fetch.honour_robots_tag and (word := refusal(tag.splitlines())):
+            raise Rejected("opt_out", f"X-Robots-Tag: {word}")
+        data = read_payload(root, self.name, before)
+        if self.fetch is None or self.fetch.check_hash:
+            check_hash(data, said["checksum"])
+        return {name: before[name] for name in MEASURES} | {"bytes": data}
+
+
+def is_kept(row: dict[str, Row]) -> bool:
+    """Whether the bytes of a row were kept before, and are those that the source speaks of."""
+    before = row.get(CopyImages.name)
+    return bool(before and before["size"]) and before["sha256"] == (row["rows"]["sha256"] or before["sha256"])

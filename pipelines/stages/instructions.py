@@ -1,0 +1,112 @@
+"""Decides what the policy is asked about each image.
+
+A corpus step. A source of instructions brings its own questions; every other image for which the condition holds is
+asked some of the configured ones, drawn by hash(seed, image). Every image has at least one row, every question one.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog.catalog import check_condition, connect, create, one_line, stage_files
+from pipelines.engine.commit import digest, key_of
+from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.root import Root
+from pipelines.stages.rows import json_of
+from schemas.arrow import Row
+from schemas.config.model import InstructionsConfig
+from schemas.errors import UserError
+from schemas.instructions import INSTRUCTIONS, REASONS, SOURCE, TEMPLATE
+from schemas.views import drawn
+
+
+@dataclass(frozen=True)
+class DrawInstructions(CorpusStage):
+    config: InstructionsConfig
+
+    name = "instructions"
+    schema = INSTRUCTIONS
+    reasons = REASONS
+
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+        seen: set[str] = set()
+        with connect(root, stage_files(root, upstream)) as connection:
+            try:
+                answer = connection.sql(_question(self.config)).to_arrow_reader(10_000)
+                images = (row for batch in answer for row in batch.to_pylist())
+                for partition, some in groupby(images, key=lambda row: row["partition"]):
+                    yield partition, [_finished(self, row) for image in some for row in self._asked(image, seen)]
+            except duckdb.Error as error:
+                raise UserError(f"instructions.where: {one_line(error)}") from None
+
+    def _asked(self, image: Row, seen: set[str]) -> Iterator[Row]:
+        """The rows of one image; `seen` are the keys that earlier ones have."""
+        key = image["key"]
+        if image["left_out_by"]:
+            yield {"key": key, "image": key, "reason": UPSTREAM, "detail": f"{image['left_out_by']}: {image['reason']}"}
+            return
+        if image["size"] is None:
+            yield {"key": key, "image": key, "reason": "no_image"}
+            return
+        brought = json.loads(image["brought"] or "null")
+        brought = [one if isinstance(one, dict) else {} for one in brought] if isinstance(brought, list) else []
+        asked = [
+            {"origin": SOURCE} | {name: one.get(name) for name in ("question", "name", "extra")} for one in brought
+        ]
+        if not brought and image["holds"] and image["drawn"]:
+            asked = [{"origin": TEMPLATE, "question": question} for question in draw(self.config, key)]
+        if not asked:
+            yield {"key": key, "image": key, "reason": "not_asked"}
+        for number, one in enumerate(asked):
+            question = str(one["question"] or "").strip()
+            row = one | {"key": key_of(key, question), "image": key, "question": question or None}
+            row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
+            place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
+            if not question:
+                row |= {"key": key_of(key, question, place), "reason": "no_question"}
+            elif row["key"] in seen:
+                row |= {"key": key_of(key, question, place), "reason": "equal_keys", "detail": row["key"]}
+            seen.add(row["key"])
+            yield row
+
+
+def _text(name: Any) -> str | None:
+    """What a source calls a question, which may be any value of JSON."""
+    return name if name is None or isinstance(name, str) else json_of(name)
+
+
+def draw(config: InstructionsConfig, image: str) -> list[str]:
+    """The questions that an image is asked: those with the smallest hash(seed, image, question)."""
+    lots = {question: sha256(f"{config.seed}/{image}/{question}".encode()).digest() for question in config.questions}
+    return sorted(lots, key=lots.get)[: config.per_image]
+
+
+def check_instructions(config: InstructionsConfig) -> None:
+    """Raises `UserError` if its condition is none on `samples`."""
+    with duckdb.connect() as connection:
+        create(connection, {})
+        check_condition(connection, "instructions.where", config.where, "candidates AS samples")
+
+
+def _question(config: InstructionsConfig) -> str:
+    """For each image, in order: what left it out, what its source asks, and whether it is one to be asked."""
+    return f"""
+        SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
+               coalesce(({config.where}\n), false) AS holds,
+               {drawn(f"{DrawInstructions.name}/{config.seed}", config.weight)} AS drawn
+        FROM candidates AS samples ORDER BY partition, key"""
+
+
+def _finished(step: DrawInstructions, row: Row) -> Row:
+    """A row with all of its fields, and the hash of what it says."""
+    row = dict.fromkeys(INSTRUCTIONS.names) | row
+    return row | {"made_from": digest([step.name, step.version, *row.values()])}

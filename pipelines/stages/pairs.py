@@ -1,0 +1,238 @@
+"""Pairs of a better and a worse response to one instruction.
+
+A corpus step over the scores of all responses, as the view `scores` has them: minus the claims that the labelers
+reject. Of the pairs of an instruction whose scores differ a few are drawn. Of those, the ones go in which the rejected
+text is so much longer that length alone could tell (RLAIF-V, arXiv 2405.17220; rule and grid are its scripts').
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+
+from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.engine.commit import digest
+from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.root import Root
+from schemas.arrow import Row
+from schemas.config.model import PairsConfig
+from schemas.pairs import PAIRS, REASONS, pair_key
+
+AT_ONCE = 16  # partitions that are read in one question, which sorts their texts
+GRID = 50  # length ratios that are tried: 0, 1/50, …, 49/50
+
+
+class ScoredResponses(NamedTuple):
+    """What decides of n responses, in the order of (partition, key)."""
+
+    partition: np.ndarray  # int32 [n]
+    instruction: np.ndarray  # int64 [n], numbered in that order
+    score: np.ndarray  # int64 [n]
+    failed: np.ndarray  # bool [n]: there is no score
+    words: np.ndarray  # int64 [n], of the text
+    text: np.ndarray  # uint64 [n], a hash of the text without white space around it
+    by_labeler: np.ndarray  # int64 [n, labelers], the score by each alone
+    keys: list[str]
+    instructions: list[str]  # keys, one a response
+    why_not: list[str | None]  # why there is no score
+
+
+class PairIndices(NamedTuple):
+    """Pairs, by the numbers of their responses."""
+
+    chosen: np.ndarray  # int64 [pairs]
+    rejected: np.ndarray  # int64 [pairs]
+
+
+@dataclass(frozen=True)
+class DrawPairs(CorpusStage):
+    config: PairsConfig
+
+    name = "pairs"
+    schema = PAIRS
+    reasons = REASONS
+    reads = {
+        "responses": ("key", "instruction", "text", "reason"),
+        "claims": ("key", "claims", "reason"),
+        "verdicts": ("key", "response", "number", "labeler", "p_yes", "p_no", "reason"),
+    }
+
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump()
+
+    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+        if not any(commit.rows for commit in upstream["responses"].values()):
+            return
+        responses = read_scores(root, list(upstream["responses"]))
+        every = candidates(responses, self.config.min_margin)
+        drawn = draw(responses, every, self.config.per_instruction, self.config.seed)
+        lengths, kept = [responses.words[side] for side in drawn], np.ones(len(drawn.chosen), bool)
+        if self.config.length_balance:
+            _, kept = length_balance(*lengths)
+        agreement = agreements(responses, drawn)
+        comparable, paired = (np.zeros(len(responses.keys), bool) for _ in range(2))
+        comparable[np.concatenate(every)] = True
+        paired[np.concatenate(drawn)] = True
+        cuts = np.flatnonzero(np.diff(responses.partition, prepend=-1, append=-1)).tolist()
+        at = np.searchsorted(drawn.chosen, cuts).tolist()
+        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(at)):
+            rows = [self._alone(responses, n, bool(comparable[n])) for n in range(start, end) if not paired[n]]
+            for n in range(first, last):
+                rows.append(self._pair(responses, int(drawn.chosen[n]), int(drawn.rejected[n]), float(agreement[n])))
+                if not kept[n]:
+                    words = "{} words chosen, {} rejected".format(*(int(length[n]) for length in lengths))
+                    rows[-1] |= {"reason": "unbalanced", "detail": words}
+            yield int(responses.partition[start]), [_finished(self, row) for row in rows]
+
+    def _alone(self, responses: ScoredResponses, number: int, comparable: bool) -> Row:
+        """The row of a response that is in no pair."""
+        why, reason = responses.why_not[number], "not_drawn" if comparable else "no_candidate"
+        if why:
+            reason = UPSTREAM if why.startswith("responses: ") else "unscored"
+        return {
+            "key": responses.keys[number], "instruction": responses.instructions[number], "reason": reason,
+            "detail": why,
+        }  # fmt: skip
+
+    def _pair(self, responses: ScoredResponses, chosen: int, rejected: int, agreement: float) -> Row:
+        better, worse = (responses.keys[number] for number in (chosen, rejected))
+        scores = [int(responses.score[number]) for number in (chosen, rejected)]
+        return {
+            "key": pair_key(better, worse), "instruction": responses.instructions[chosen], "chosen": better,
+            "rejected": worse, "chosen_score": scores[0], "rejected_score": scores[1], "margin": scores[0] - scores[1],
+            "agreement": agreement,
+        }  # fmt: skip
+
+
+def _finished(step: DrawPairs, row: Row) -> Row:
+    """A row with all of its fields, and the hash of what it says."""
+    row = dict.fromkeys(PAIRS.names) | row
+    return row | {"made_from": digest([step.name, step.version, *row.values()])}
+
+
+# Reading
+
+SCORES = """
+SELECT partition, key, instruction, score, why_not, text, [one.score FOR one IN by_labeler] AS by_labeler
+FROM scores ORDER BY partition, key"""
+
+
+def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
+    """What decides of all responses.
+
+    Raises `Corrupt` for a file that DuckDB cannot read, or verdicts that are not all by the same labelers.
+    """
+    columns: dict[str, list] = {
+        name: [] for name in ("partition", "key", "instruction", "score", "why_not", "by_labeler")
+    }
+    words, text = [], []
+    for start in range(0, len(partitions), AT_ONCE):
+        some = stage_files(root, ("responses", "claims", "verdicts"), partitions[start : start + AT_ONCE])
+        with connect(root, some) as connection:
+            try:
+                for batch in connection.sql(SCORES).to_arrow_reader(10_000):
+                    for name, values in columns.items():
+                        values += batch[name].to_pylist()
+                    texts = [said or "" for said in batch["text"].to_pylist()]
+                    words += [len(said.split()) for said in texts]
+                    text += [text_hash(said) for said in texts]
+            except duckdb.Error as error:
+                raise Corrupt(f"pairs: {one_line(error)}") from None
+    labelers = {len(by) for by in columns["by_labeler"] if by is not None}
+    if len(labelers) > 1:
+        raise Corrupt("verdicts: not all partitions are by the same labelers; run again")
+    nobody = [0] * max(labelers, default=0)
+    keys = columns["instruction"]
+    return ScoredResponses(
+        partition=np.array(columns["partition"], np.int32),
+        instruction=np.cumsum([0, *(a != b for a, b in pairwise(keys))])[: len(keys)],
+        score=np.array([score or 0 for score in columns["score"]], np.int64),
+        failed=np.array([score is None for score in columns["score"]], bool),
+        words=np.array(words, np.int64),
+        text=np.array(text, np.uint64),
+        by_labeler=np.array([by or nobody for by in columns["by_labeler"]], np.int64).reshape(len(keys), len(nobody)),
+        keys=columns["key"],
+        instructions=keys,
+        why_not=columns["why_not"],
+    )
+
+
+def text_hash(text: str) -> int:
+    """64 bits, equal for texts that are equal without the white space around them."""
+    return int.from_bytes(blake2b(text.strip().encode(), digest_size=8).digest())
+
+
+# Choosing
+
+
+def candidates(responses: ScoredResponses, min_margin: int = 1) -> PairIndices:
+    """All pairs of scored responses to one instruction whose scores differ by so much, and whose texts differ."""
+    chosen, rejected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    scored = np.flatnonzero(~responses.failed)
+    instruction, score, text = (column[scored] for column in (responses.instruction, responses.score, responses.text))
+    for apart in range(1, len(scored)):
+        same = instruction[apart:] == instruction[:-apart]
+        if not same.any():  # no instruction has more responses
+            break
+        margin = score[:-apart] - score[apart:]
+        first = np.flatnonzero(same & (abs(margin) >= min_margin) & (text[:-apart] != text[apart:]))
+        better = margin[first] > 0
+        chosen.append(scored[np.where(better, first, first + apart)])
+        rejected.append(scored[np.where(better, first + apart, first)])
+    return _in_order(np.concatenate(chosen), np.concatenate(rejected))
+
+
+def draw(responses: ScoredResponses, pairs: PairIndices, per_instruction: int, seed: int) -> PairIndices:
+    """At most so many pairs of each instruction, or all if 0: those with the smallest hash(seed, pair).
+
+    So what is drawn of one instruction does not depend on any other.
+    """
+    if not per_instruction:
+        return pairs
+    keys = responses.keys
+    lots = np.array(
+        [lot(seed, pair_key(keys[c], keys[r])) for c, r in zip(pairs.chosen.tolist(), pairs.rejected.tolist())],
+        np.uint64,
+    )
+    instruction = responses.instruction[pairs.chosen]
+    order = np.lexsort((lots, instruction))
+    nth = np.arange(len(order)) - np.searchsorted(instruction[order], instruction[order])
+    drawn = order[nth < per_instruction]
+    return _in_order(pairs.chosen[drawn], pairs.rejected[drawn])
+
+
+def lot(seed: int, pair: str) -> int:
+    return int.from_bytes(sha256(f"{seed}/{pair}".encode()).digest()[:8])
+
+
+def length_balance(chosen: np.ndarray, rejected: np.ndarray) -> tuple[float, np.ndarray]:
+    """The length ratio r, and which pairs stay with it: those with (rejected - chosen) / rejected <= r, in words.
+
+    r is the first on the grid 0, 0.02, …, 0.98 with the smallest |mean chosen - mean rejected| / mean rejected of the
+    pairs that stay. In whole numbers throughout: nothing is rounded, and nothing divided by an empty text.
+    """
+    excess = np.maximum(rejected - chosen, 0)  # an empty rejected text is never longer
+    first = -(-excess * GRID // np.maximum(rejected, 1))  # position on the grid from which on a pair stays
+    sums = (np.cumsum(np.bincount(first, side, GRID + 1)[:GRID].astype(np.int64)) for side in (chosen, rejected))
+    best, least = GRID - 1, None
+    for position, (better, worse) in enumerate(zip(*(side.tolist() for side in sums))):
+        if worse and (least is None or abs(better - worse) * least[1] < least[0] * worse):
+            best, least = position, (abs(better - worse), worse)
+    return best / GRID, first <= best
+
+
+def agreements(responses: ScoredResponses, pairs: PairIndices) -> np.ndarray:
+    """float64 [pairs]: the share of labelers by whose verdicts alone the chosen response has the higher score."""
+    chosen, rejected = (responses.by_labeler[side] for side in pairs)
+    return (chosen > rejected).mean(axis=1) if len(chosen) else np.empty(0)
+
+
+def _in_order(chosen: np.ndarray, rejected: np.ndarray) -> PairIndices:
+    order = np.lexsort((rejected, chosen))
+    return PairIndices(chosen[order], rejected[order])

@@ -1,0 +1,63 @@
+"""What goes into each sample of a shard set, as SQL over the catalog's views: a row of it is a sample.
+
+`members` gives key, task, partition, target (of `.txt`), document (of `.json`), place, pictures, and made_from.
+"""
+
+from schemas.config.model import SetConfig
+from schemas.views import PREFERENCE, TARGETS, drawn, literal
+
+PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
+PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
+SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
+
+
+def members(set_name: str, config: SetConfig, only: str = "true") -> str:
+    """The samples of a set, of those whose key and place are as `only` says.
+
+    That must stand deep inside: DuckDB does not move a condition past unnest, and would write the documents of the
+    whole group for each of its shards.
+    """
+    return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, only)
+
+
+def chosen(config: SetConfig) -> str:
+    """The condition on `preferences` for a pair to be in a set: its own, and the draw by hash(seed, key) < weight.
+
+    The hash is another than that by which pairs were drawn: these have the smallest.
+    """
+    return f"coalesce(({config.where}\n), false) AND {drawn(f'{PREFERENCE}/{config.seed}', config.weight)}"
+
+
+def _selected(set_name: str, task: str, only: str) -> str:
+    return f"""
+SELECT c.key, p.task, c.partition, c.{TARGETS[task]} AS target, p.place,
+       to_json({{'key': c.key, 'task': p.task, 'url': c.url, {SAID[task]}, 'extra': c.extra, 'width': c.width,
+                'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
+                'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict}})::VARCHAR AS document,
+       (CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END) || coalesce(m.pictures, []) AS pictures,
+       array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
+       sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from
+FROM (SELECT partition, key, {PLACE} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p
+JOIN candidates c ON c.partition = p.partition AND c.key = p.key
+JOIN images i ON i.partition = p.partition AND i.key = p.key
+LEFT JOIN (
+    SELECT r.partition, r.part_of, list({PICTURE} ORDER BY r.part) AS pictures
+    FROM rows r JOIN images i ON i.partition = r.partition AND i.key = r.key
+    WHERE r.part_of IS NOT NULL GROUP BY r.partition, r.part_of) AS m ON m.partition = p.partition AND m.part_of = p.key
+WHERE p.set = {literal(set_name)}"""
+
+
+def _preferred(config: SetConfig, only: str) -> str:
+    """Of pairs, which have a place of their own; the image of an instruction stands in each of its pairs."""
+    return f"""
+SELECT p.key, '{PREFERENCE}' AS task, p.partition, NULL::VARCHAR AS target, p.place,
+       to_json({{'key': p.key, 'task': '{PREFERENCE}', 'url': p.url,
+                'pair': {{'question': p.question, 'chosen': p.chosen, 'rejected': p.rejected,
+                         'chosen_score': p.chosen_score, 'rejected_score': p.rejected_score, 'margin': p.margin,
+                         'agreement': p.agreement}},
+                'image': p.image, 'instruction': p.name, 'extra': p.extra, 'width': p.width, 'height': p.height,
+                'sha256': p.sha256, 'phash': p.phash}})::VARCHAR AS document,
+       [{PICTURE}] AS pictures, i.sha256 || lower(i.format) AS bytes,
+       sha256(concat_ws(chr(31), p.key, bytes, document)) AS made_from
+FROM (SELECT *, {PLACE} AS place FROM preferences WHERE {only} AND {chosen(config)}) AS p
+JOIN images i ON i.partition = p.partition AND i.key = p.image"""

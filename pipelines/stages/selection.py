@@ -1,0 +1,116 @@
+"""Decides which shard sets each sample goes to, and as which task.
+
+A corpus step: one SQL condition a set, over the whole corpus. Only partition files whose rows changed are replaced.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog.catalog import check_condition, connect, create, one_line, stage_files
+from pipelines.engine.commit import digest
+from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.root import Root
+from schemas.arrow import Row
+from schemas.config.model import SetConfig
+from schemas.errors import UserError
+from schemas.selection import REASONS, SELECTION
+from schemas.views import TARGETS, drawn
+
+
+@dataclass(frozen=True)
+class Select(CorpusStage):
+    sets: Mapping[str, SetConfig]
+
+    name = "selection"
+    version = 2
+    schema = SELECTION
+    reasons = REASONS
+
+    def settings(self) -> dict[str, Any]:
+        return {name: config.model_dump(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
+
+    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+        with connect(root, stage_files(root, upstream)) as connection:
+            try:
+                answer = connection.sql(_question(self.sets)).to_arrow_reader(50_000)
+                for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
+                    yield partition, _placed(self, list(rows))
+            except duckdb.Error as error:
+                raise UserError(f"sets: {one_line(error)}") from None
+
+
+def check_conditions(sets: Mapping[str, SetConfig]) -> None:
+    """Raises `UserError` if a set's condition is no condition on `samples`."""
+    with duckdb.connect() as connection:
+        create(connection, {})
+        for name, config in sets.items():
+            check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
+            try:
+                connection.sql(_question({name: config}))
+            except duckdb.Error as error:
+                raise UserError(f"sets.{name}.where: {one_line(error)}") from None
+
+
+def _rows(reader) -> Iterator[Row]:
+    for batch in reader:
+        yield from batch.to_pylist()
+
+
+def _question(sets: Mapping[str, SetConfig]) -> str:
+    """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
+    columns = ["row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth"]
+    for name, config in sets.items():
+        columns += [
+            f'coalesce(({config.where}\n), false) AS "{name}:holds"',
+            f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
+            f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
+        ]
+    return f"""
+        SELECT partition, key, part_of, reason, left_out_by, {", ".join(columns)}
+        FROM candidates AS samples ORDER BY partition, key"""
+
+
+def _placed(stage: Select, rows: Sequence[Row]) -> list[Row]:
+    """What becomes of a partition's rows. A conversation and its images stand and fall together."""
+    left_out = {row["part_of"]: row for row in rows if row["part_of"] and row["left_out_by"]}
+    placed = {row["key"]: _place(stage, row, left_out.get(row["key"])) for row in rows if not row["part_of"]}
+    for row in rows:
+        if row["part_of"]:
+            _, reason, detail = placed[row["part_of"]]
+            if row["left_out_by"]:
+                reason, detail = UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
+            elif reason == UPSTREAM:
+                reason, detail = "incomplete", f"{row['part_of']}: {detail}"
+            placed[row["key"]] = [], reason, detail
+    return [
+        {
+            "key": key, "samples": samples, "reason": reason, "detail": detail,
+            "made_from": digest([stage.name, stage.version, key, samples, reason, detail]),
+        }
+        for key, (samples, reason, detail) in placed.items()
+    ]  # fmt: skip
+
+
+def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str | None, str | None]:
+    """Samples, reason and detail of a row; `missing` is a row of its conversation that was left out."""
+    holds = [name for name in stage.sets if row[f"{name}:holds"]]
+    drawn = [name for name in holds if row[f"{name}:drawn"]]
+    taken = [name for name in drawn if row[f"{name}:target"]]
+    if row["left_out_by"]:
+        return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
+    if row["nth"] > 1:
+        return [], "equal_keys", None
+    if missing:
+        return [], "incomplete", f"{missing['key']}: {missing['left_out_by']}: {missing['reason']}"
+    if not holds:
+        return [], "not_selected", None
+    if not drawn:
+        return [], "sampled_out", None
+    if not taken:
+        return [], f"no_{stage.sets[drawn[0]].task}", None
+    return [{"set": name, "task": stage.sets[name].task} for name in taken], None, None

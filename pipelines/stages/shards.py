@@ -1,0 +1,350 @@
+"""Packs the selected samples into WebDataset shards with an index and a card.
+
+In a group of 64 partitions a sample belongs to shard hash(key) mod n and stands there in hash order; n is settled
+when the group is full. So a changed sample touches its own shard alone, and only the last, open group is laid out
+anew as data arrives. Image bytes are copied as they came.
+
+A tar and its index are made under names with their digest; the set's card, put in place last, is what publishes them.
+"""
+
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from math import ceil
+from typing import Any
+
+import duckdb
+
+from pipelines.catalog.catalog import check_condition, connect, create, stage_files
+from pipelines.engine.commit import Commit, Stage, canonical, changes, contents, digest, old_rows, read_commit
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import parquet_bytes, read_rows
+from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.releases import read_cards, release_of
+from pipelines.engine.root import Root, point
+from pipelines.engine.tar import TarWriter
+from pipelines.stages.sample_sql import PLACE, members
+from schemas.arrow import Row
+from schemas.config.model import SetConfig
+from schemas.shards import SAMPLES, Card, Group, ShardEntry
+from schemas.views import PREFERENCE
+
+GROUP = 64  # partitions
+AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
+READS = ("rows", "images", "ocr", "captions", "selection")
+READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
+
+
+@dataclass(frozen=True)
+class ShardSet(Stage):
+    """The stage of one shard set."""
+
+    set: str
+    config: SetConfig
+
+    name = "shards"
+    version = 3
+    schema = SAMPLES
+    reasons = {}
+
+    def settings(self) -> dict[str, Any]:
+        """What a shard's bytes depend on; `samples_per_shard` only decides how many there are."""
+        choice = self.config.model_dump(include={"where", "weight", "seed"}) if self.prefers else {}
+        return {"set": self.set, "task": self.config.task} | choice
+
+    @property
+    def prefers(self) -> bool:
+        """Whether its samples are pairs."""
+        return self.config.task == PREFERENCE
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Stages, the last of which says what goes into the set."""
+        return READS_OF_PAIRS if self.prefers else READS
+
+
+@dataclass(frozen=True)
+class WantedShard:
+    """A shard as it should be."""
+
+    number: int
+    index: int  # which of its group's n shards
+    fingerprint: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class PackItem:
+    """Shards of one group that are to be packed."""
+
+    stages: tuple[str, ...]  # that are read
+    partitions: tuple[int, ...]  # of the group
+    shards: int  # n of the group
+    wanted: tuple[WantedShard, ...]
+
+
+@dataclass(frozen=True)
+class SetLayout:
+    """A set as it should be: its groups, and the shards in each."""
+
+    stages: tuple[str, ...]  # that are read
+    groups: tuple[Group, ...]
+    partitions: tuple[tuple[int, ...], ...]  # a tuple a group
+    shards: tuple[tuple[WantedShard, ...], ...]  # a tuple a group
+
+    def packs(self, there: Collection[str]) -> list[PackItem]:
+        """What has to be packed: the shards whose fingerprint no shard that is there has."""
+        found = []
+        for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
+            wanted = [shard for shard in shards if shard.fingerprint not in there]
+            for start in range(0, len(wanted), AT_ONCE):
+                some = tuple(wanted[start : start + AT_ONCE])
+                found.append(PackItem(self.stages, partitions, group["shards"], some))
+        return found
+
+
+# Where each sample belongs
+
+
+def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> SetLayout:
+    """The groups and shards of a set. Groups whose inputs are those of the card are not looked into."""
+    as_before = card and card["settings"] == stage.settings()
+    as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
+    kept = _groups_of(card) if as_before else {}
+    stages = tuple(stage for stage in stage.reads if stage in commits)
+    numbers = sorted(commits[stages[-1]])
+    groups, parts, layout, number = [], [], [], 0
+    for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
+        partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
+        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions)])
+        before, start, shards = kept.get(first, (None, 0, ()))
+        n = before["shards"] if before and before["settled"] else None
+        if before and before["inputs"] == inputs and start == number:
+            n = before["shards"]
+        else:
+            with connect(root, stage_files(root, stages, partitions)) as connection:
+                n, shards = _shards_of(connection, stage, n, number)
+        settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
+        groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
+        parts.append(partitions)
+        layout.append(shards)
+        number += n
+    return SetLayout(stages, tuple(groups), tuple(parts), tuple(layout))
+
+
+def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...]]]:
+    """A card's groups by their first partition, each with the number of its first shard, and its shards.
+
+    All but the last are settled: a group that was exactly full when its card was written does not say so itself.
+    """
+    found, start, entries = {}, 0, card["shards"]
+    numbers = [entry["number"] for entry in entries]
+    for group in card["groups"]:
+        end = start + group["shards"]
+        shards = tuple(
+            WantedShard(entry["number"], entry["number"] - start, entry["fingerprint"], entry["samples"])
+            for entry in entries[bisect_left(numbers, start) : bisect_left(numbers, end)]
+        )
+        settled = group["settled"] or group is not card["groups"][-1]
+        found[group["first"]] = group | {"settled": settled}, start, shards
+        start = end
+    return found
+
+
+def _shards_of(
+    connection: duckdb.DuckDBPyConnection, stage: ShardSet, n: int | None, number: int
+) -> tuple[int, tuple[WantedShard, ...]]:
+    """n of a group, if it is not settled yet or had no samples, and its shards that have samples."""
+    connection.execute(
+        f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({members(stage.set, stage.config)})"
+    )
+    if not n:
+        (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
+        n = ceil(count / stage.config.samples_per_shard)
+    found = connection.execute(
+        "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
+        " FROM members GROUP BY index ORDER BY index",
+        {"n": max(n, 1)},
+    ).fetchall()
+    return n, tuple(
+        WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
+        for index, samples, made_from in found
+    )
+
+
+def check_preferences(sets: Mapping[str, SetConfig]) -> None:
+    """Raises `UserError` if the condition of a set of pairs is none on `preferences`."""
+    with duckdb.connect() as connection:
+        create(connection, {})
+        for name, config in sets.items():
+            check_condition(connection, f"sets.{name}.where", config.where, "preferences")
+
+
+# Packing
+
+
+@dataclass(frozen=True)
+class PackShards:
+    """The work of this stage, for Beam: an item is a `PackItem`."""
+
+    stage: ShardSet
+    root: Root
+    ledger: Ledger
+    payloads: Mapping[int, str]  # partition -> the tar of its images
+
+    name = "shards"
+
+    def make(self, pack: PackItem) -> None:
+        files = stage_files(self.root, pack.stages, pack.partitions)
+        with connect(self.root, files, threads="1", memory_limit="1GB") as connection:
+            for shard in pack.wanted:
+                self._pack(connection, pack, shard)
+
+    def _pack(self, connection: duckdb.DuckDBPyConnection, pack: PackItem, shard: WantedShard) -> None:
+        started = time.time()
+        some = members(self.stage.set, self.stage.config, f"{PLACE} % $n = $index")
+        batches = connection.sql(
+            f"SELECT * EXCLUDE (place, bytes) FROM ({some}) ORDER BY place, key",
+            params={"n": pack.shards, "index": shard.index},
+        ).to_arrow_reader(1_000)
+        samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
+        commit = pack_shard(self.root, self.stage, shard, samples)
+        self.ledger.record(
+            "shards", item_of(self.stage.set, shard.number), commit.fingerprint, [], partition=shard.number,
+            rows=commit.rows, kept=commit.kept, made=commit.rows, started=started,
+        )  # fmt: skip
+
+
+def pack_shard(root: Root, stage: ShardSet, shard: WantedShard, samples: Iterator[Row]) -> Commit:
+    """Writes one tar and its index; nothing names them until the card does."""
+    temporary, index = root.temporary("shards"), []
+    with open(temporary, "wb") as file:
+        tar = TarWriter(file)
+        for sample in samples:
+            images = [read_payload(root, "images", {**sample, **picture}) for picture in sample["pictures"]]
+            index.append(add_sample(tar, sample, images))
+        tar_sha256 = tar.close()
+    name = f"{item_of(stage.set, shard.number)}-{digest([shard.fingerprint, tar_sha256])[:16]}"
+    root.put(temporary, f"shards/{name}.tar")
+    point("shards:payload")
+    commit = Commit(
+        "shards", shard.number, stage.version, stage.settings(), {}, shard.fingerprint,
+        payload=f"{name}.tar", payload_sha256=tar_sha256,
+    )  # fmt: skip
+    commit = replace(commit, rows=len(index), kept=len(index))
+    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, canonical(asdict(commit)).decode()))
+    point("shards:committed")
+    return commit
+
+
+def add_sample(tar: TarWriter, sample: Row, images: Sequence[bytes]) -> Row:
+    """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …
+
+    What it teaches to say is its `.txt`, and of conversations and pairs in its `.json` alone.
+    """
+    start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
+    found = []
+    for number, (picture, data) in enumerate(zip(sample["pictures"], images, strict=True)):
+        ext = picture["ext"].replace("jpeg", "jpg")
+        found.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
+    texts = {"json": sample["document"]} | (
+        {} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]}
+    )
+    found += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
+    members = [
+        {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}
+        for ext, data, digest in found
+    ]
+    return {
+        "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
+        "members": members, "made_from": sample["made_from"],
+    }  # fmt: skip
+
+
+def item_of(set_name: str, number: int) -> str:
+    return f"{set_name}-{number:06d}"
+
+
+# Publishing
+
+
+def published(root: Root) -> dict[str, str]:
+    """What the published cards name: a set's release under its name, a shard's fingerprint under `train-000001`."""
+    found = {}
+    for card in read_cards(root):
+        found[card["set"]] = card["release"]
+        found |= {item_of(card["set"], entry["number"]): entry["fingerprint"] for entry in card["shards"]}
+    return found
+
+
+def shards_there(root: Root, stage: ShardSet, card: Card | None) -> dict[str, ShardEntry]:
+    """fingerprint -> shard, for every shard of a set whose tar and index are there, published or not.
+
+    A run that was killed or held back by a gate leaves shards that no card names; they are taken up here. A shard whose
+    index cannot be read is not there: it is made anew, as a partition is.
+    """
+    files = root.files("shards")
+    entries = [entry for entry in (card["shards"] if card else ()) if {entry["tar"], entry["index"]} <= files.keys()]
+    with ThreadPoolExecutor(16) as pool:
+        commits = pool.map(lambda entry: read_commit(root, f"shards/{entry['index']}"), entries)
+        found = {e["fingerprint"]: e for e, c in zip(entries, commits) if c and c.fingerprint == e["fingerprint"]}
+    known = {entry["index"] for entry in card["shards"]} if card else set()
+    for name in files:
+        if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
+            commit = read_commit(root, f"shards/{name}")
+            whole = commit and len(old_rows(root, f"shards/{name}")) == commit.rows
+            if whole and commit.payload in files and commit.settings["set"] == stage.set:
+                found[commit.fingerprint] = ShardEntry(
+                    number=commit.partition, tar=commit.payload, index=name, sha256=commit.payload_sha256,
+                    index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[commit.payload].size,
+                    samples=commit.rows, fingerprint=commit.fingerprint,
+                )  # fmt: skip
+    return found
+
+
+def card_of(stage: ShardSet, layout: SetLayout, there: Mapping[str, ShardEntry]) -> Card:
+    """The card of a set whose shards are all there."""
+    entries = [there[shard.fingerprint] for shards in layout.shards for shard in shards]
+    return Card(
+        set=stage.set, release=release_of(entries), task=stage.config.task, samples=sum(e["samples"] for e in entries),
+        bytes=sum(e["bytes"] for e in entries), samples_per_shard=stage.config.samples_per_shard,
+        settings=stage.settings(), groups=list(layout.groups), shards=entries,
+    )  # fmt: skip
+
+
+def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:
+    """The samples that differ between two releases, key by key. Reads only shards that are not in both."""
+    tars = [{entry["tar"] for entry in card["shards"]} if card else set() for card in (before, after)]
+    old = _samples_of(root, before, tars[1], old_rows) if before else []
+    return changes(old, _samples_of(root, after, tars[0], read_rows), ignored=())
+
+
+def _samples_of(root: Root, card: Card, other: set[str], read: Callable[[Root, str], list[Row]]) -> list[Row]:
+    """The samples of a card's shards, without those in the tars of another."""
+    indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in other]
+    return [_said(row) for index in indexes for row in read(root, f"shards/{index}")]
+
+
+def _said(row: Row) -> Row:
+    """What a sample says, without where it stands."""
+    return {"key": row["sample"], **{member["ext"]: member["sha256"] for member in row["members"]}}
+
+
+def publish(root: Root, ledger: Ledger, card: Card, changed: list[Row], started: float) -> None:
+    """Puts a set's card in place: from here on this is what readers see. The last releases stay readable."""
+    data = json.dumps(card, indent=1).encode()
+    name = f"shards/{card['set']}.json"
+    if root.exists(name) and root.read(name) == data:
+        return
+    ledger.record(
+        "shards", card["set"], card["release"], changed, partition=None, rows=card["samples"],
+        kept=card["samples"], made=0, started=started,
+    )  # fmt: skip
+    root.write(f"shards/{card['set']}@{card['release']}.json", data)
+    point("shards:release")
+    root.write(name, data)
+    point("shards:published")

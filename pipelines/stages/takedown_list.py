@@ -1,0 +1,110 @@
+"""What was taken down, remembered under the root, so that it never comes back from a source or a server."""
+
+import re
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import NamedTuple
+
+from pipelines.engine.commit import Stage, digest, replace_rows
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import parquet_bytes, read_rows
+from pipelines.engine.root import Root, point
+from pipelines.fetching.addresses import is_below
+from pipelines.fetching.client import url_of
+from pipelines.fetching.hosts import FetchFailed
+from schemas.arrow import Row
+from schemas.rows import ROWS
+from schemas.takedown import REASON, TAKEDOWNS
+
+TAKEDOWN_FILE = "takedown.parquet"
+PLAIN = r"https?://[a-z0-9.-]+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?"  # URLs that are their own normal form
+
+
+class TakedownList(NamedTuple):
+    """Each a set of values, as `schemas.takedown` says. Releases are those of shard sets that had any of it."""
+
+    key: frozenset[str] = frozenset()
+    url: frozenset[str] = frozenset()
+    host: frozenset[str] = frozenset()  # each with all below it
+    image: frozenset[str] = frozenset()
+    release: frozenset[str] = frozenset()
+
+    def __or__(self, other: "TakedownList") -> "TakedownList":
+        return TakedownList(*(ours | theirs for ours, theirs in zip(self, other)))
+
+    def covers(self, row: Row) -> bool:
+        """Whether a row of a source is to be left out: by its name, its URL, or its bytes as far as they are known."""
+        url, host = row["url"], row["host"]
+        kind, _, checksum = (row["checksum"] or "").partition(":")
+        return (
+            row["key"] in self.key
+            or row["part_of"] in self.key
+            or bool(url and self.url and not self.url.isdisjoint(url_values(url)))
+            or bool(host and self.host and is_below(host, self.host))
+            or self.has_image(row["sha256"])
+            or (kind == "sha256" and self.has_image(checksum.lower()))
+        )
+
+    def covers_sample(self, row: Row) -> bool:
+        """Whether a sample of a shard has any of it: by its name, or by the bytes of a member. A row of an index."""
+        return row["sample"][:16] in self.key or any(self.has_image(member["sha256"]) for member in row["members"])
+
+    def has_image(self, digest: str | None) -> bool:
+        """Whether bytes of this SHA-256 were taken down."""
+        return bool(digest and self.image) and hashed(digest) in self.image
+
+
+def normal(url: str) -> str:
+    """A URL as the downloader asks for it: scheme and host in lower case, no default port, no fragment, no user."""
+    if re.fullmatch(PLAIN, url):
+        return url
+    try:
+        return str(url_of(url))
+    except FetchFailed:
+        return url
+
+
+def url_values(url: str) -> frozenset[str]:
+    """What a URL is remembered and known again by: as it is written, and in its normal form."""
+    return frozenset({hashed(url), hashed(normal(url))})
+
+
+def hashed(text: str) -> str:
+    """The SHA-256 of a text, in hex."""
+    return sha256(text.encode()).hexdigest()
+
+
+def read_takedowns(root: Root) -> TakedownList:
+    """What was taken down from a root. Raises `Corrupt` if the list is damaged."""
+    found: dict[str, set[str]] = {kind: set() for kind in TakedownList._fields}
+    for row in read_rows(root, TAKEDOWN_FILE, TAKEDOWNS.names):
+        found[row["kind"]].add(row["value"])
+    return TakedownList(**{kind: frozenset(values) for kind, values in found.items()})
+
+
+def write_takedowns(root: Root, taken: TakedownList) -> None:
+    rows = [{"kind": kind, "value": value} for kind in TakedownList._fields for value in sorted(getattr(taken, kind))]
+    root.write(TAKEDOWN_FILE, parquet_bytes(rows, TAKEDOWNS))
+
+
+# Blanking
+
+
+def blank(row: Row, identity: str) -> Row:
+    """What is left of a row of `rows`: its name, its host, its place in a conversation. `identity`: the stage's."""
+    kept = {name: row[name] for name in ("key", "host", "part_of", "part")}
+    said = {"extra": "{}", "reason": REASON, "made_from": digest([identity, REASON, *kept.values()])}
+    return dict.fromkeys(ROWS.names) | kept | said
+
+
+def blanked(rows: Iterable[Row], taken: TakedownList, identity: str) -> list[Row]:
+    """The rows, blank where they were taken down."""
+    return [blank(row, identity) if taken.covers(row) else row for row in rows]
+
+
+def blank_partitions(root: Root, ledger: Ledger, stage: Stage, partitions: Iterable[int], taken: TakedownList) -> None:
+    """Blanks what was taken down in partitions of `rows`; all that was made of it is not current any more."""
+    for partition in sorted(partitions):
+        rows = read_rows(root, stage.file(partition))
+        replace_rows(root, ledger, stage, partition, blanked(rows, taken, stage.identity()))
+        point("takedown:blanked")

@@ -1,0 +1,1 @@
+"""The configuration: its tables, its file, its reference and its templates."""

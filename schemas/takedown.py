@@ -1,0 +1,19 @@
+"""What was taken down, in `takedown.parquet` under the root. Nothing in it says what was shown or told.
+
+A URL is there twice if its normal form is another: as it was written, and as the downloader asks for it.
+"""
+
+from typing import TypedDict
+
+from schemas.arrow import arrow_schema
+
+
+class TakedownRow(TypedDict):
+    kind: str               # key, url, host, image, release
+    value: str              # of a URL its SHA-256, of an image the SHA-256 of its SHA-256 in hex, else as it is
+
+
+TAKEDOWNS = arrow_schema(TakedownRow)
+
+REASON = "taken_down"
+MEANING = "its owner, or somebody who is shown or named, had it taken down: nothing of it is kept"

@@ -1,0 +1,411 @@
+"""The flow on a real Prefect server: deployed, scheduled, retried, cancelled, skipped, stopped by hand."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import httpx
+import pytest
+from support.corpora import ONE_PROCESS, picture, shardmill
+from support.paths import PROJECT
+
+from pipelines.catalog.stats import corpus_stats
+from pipelines.engine.ledger import runs
+from pipelines.engine.lock import hold
+from pipelines.engine.root import Root
+
+CLI = [sys.executable, "-c", "from flows.cli import main; main()"]
+PREFECT = [sys.executable, "-m", "prefect"]
+PATIENCE = 180  # seconds for what takes a few on a machine with nothing else to do
+
+FOLDER = f"""
+root = "corpus"
+[source]
+kind = "folder"
+path = "pictures"
+[sets.train]
+samples_per_shard = 3
+{ONE_PROCESS}"""
+
+SLOW = """
+root = "{root}"
+[source]
+kind = "scenes"
+count = {count}
+rows_per_partition = 4
+[ocr]
+[sets.train]
+[beam]
+options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+"""  # to be stopped at work: reading text takes a while
+
+QUICK = f"""
+root = "corpus"
+[source]
+kind = "scenes"
+count = 4
+{ONE_PROCESS}"""
+
+
+def until(holds: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
+    """Waits for something to hold, and gives it."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, f"{what or 'it'} did not happen within {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+def processes(mark: str, command: str = "") -> dict[int, str]:
+    """The living processes with a mark in their environment, whoever their parents are: id -> command line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if mark.encode() in (process / "environ").read_bytes() and said and command in said:
+                found[int(process.name)] = said
+        except OSError:
+            pass  # it has ended, or is another user's
+    return found
+
+
+@contextmanager
+def started(
+    command: list[str], folder: Path, log: Path | None = None, **env: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A process in a session of its own, and the mark that all its children carry. None of them outlives this.
+
+    One that runs on while nobody reads what it says needs a `log`: it would stand still at a full pipe.
+    """
+    mark = f"SHARDMILL_TEST={uuid.uuid4().hex}"
+    out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **env, **dict([mark.split("=")])},
+    )  # fmt: skip
+    try:
+        yield process, mark
+    finally:
+        for left in (process.pid, *processes(mark)):
+            try:
+                os.kill(left, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.communicate()
+        until(lambda: not processes(mark), 30, "the end of all processes")
+
+
+@dataclass
+class Server:
+    url: str
+    home: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PREFECT_API_URL": self.url, "PREFECT_HOME": str(self.home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1", "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }  # fmt: skip
+
+    def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
+        return httpx.request(method, f"{self.url}/{path}", json=body, timeout=60).raise_for_status().json()
+
+    def run_of(self, name: str) -> dict | None:
+        """The flow run of a configuration, by its name."""
+        found = self.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"})
+        return found[0] if found else None
+
+    def run(self, run_id: str) -> dict:
+        return self.ask(f"flow_runs/{run_id}", method="GET")
+
+    def tasks_of(self, run: dict) -> dict[str, dict]:
+        """name -> task run. Prefect hears of them a little later than of the flow run."""
+
+        def ended():
+            found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+            done = all(task["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for task in found)
+            return done and {task["name"].split("-")[0]: task for task in found}
+
+        return until(ended)
+
+    def artifacts_of(self, run: dict) -> dict[str, Any]:
+        """key -> data"""
+        found = self.ask("artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        return {artifact["key"]: artifact["data"] for artifact in found}
+
+    def trigger(self, deployment: str) -> dict:
+        """Has a worker run a deployment now."""
+        found = self.ask(f"deployments/name/build-corpus/{deployment}", method="GET")
+        return self.ask(f"deployments/{found['id']}/create_flow_run", {})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """A Prefect server on this machine, with a database of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(f"http://127.0.0.1:{port}/api", tmp_path_factory.mktemp("prefect"))
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{server.url}/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    with started(command, server.home, server.home / "log", **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
+        until(answers, what="the server's start")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def worker(server) -> Iterator[str]:
+    """A Prefect worker, which starts a process for each flow run; its mark."""
+    command = [*PREFECT, "worker", "start", "--pool", "shardmill", "--type", "process"]
+    with started(command, server.home, server.home / "worker", **server.env) as (_, mark):
+        yield mark
+
+
+@pytest.fixture(scope="module")
+def built(server, tmp_path_factory) -> Path:
+    """A folder with five pictures and a broken one, `shardmill run` on it, and what that said."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "pictures").mkdir()
+    for number in range(5):
+        data, words = picture(number)
+        (folder / f"pictures/{number}.png").write_bytes(data)
+        (folder / f"pictures/{number}.txt").write_text(words or "nothing")
+    (folder / "pictures/5.png").write_bytes(b"no picture")
+    (folder / "five.toml").write_text(FOLDER)
+    said = shardmill("run", "five.toml", cwd=folder, **server.env)
+    assert (said.returncode, said.stderr) == (0, "")
+    return folder
+
+
+def status(folder: Path) -> list[str]:
+    """How each run of a folder's corpus ended."""
+    return [ledger.row()["status"] for ledger in runs(Root(str(folder / "corpus")))]
+
+
+def test_the_flow_publishes_the_numbers_of_stats(server, built):
+    run = server.run_of("five")
+    assert run["state_name"] == "Completed"
+    (_, columns, lines), *_ = corpus_stats(Root(str(built / "corpus")))
+    table = json.loads(server.artifacts_of(run)["shardmill-accounting"])
+    assert table == [dict(zip(columns, line, strict=True)) for line in lines]
+    assert [(line["stage"], line["rows in"], line["reason"], line["rows"]) for line in table] == [
+        ("rows", 6, "kept", 6),
+        ("images", 6, "kept", 5),
+        ("", "", "not_an_image", 1),
+        ("selection", 6, "kept", 5),
+        ("", "", "upstream", 1),
+    ]
+
+
+def test_every_stage_is_a_task_with_its_progress(server, built):
+    run = server.run_of("five")
+    tasks = server.tasks_of(run)
+    assert tasks.keys() == {"rows", "images", "selection", "shards", "publish_accounting"}
+    assert {task["state_name"] for task in tasks.values()} == {"Completed"}
+    progress = {key: data for key, data in server.artifacts_of(run).items() if key != "shardmill-accounting"}
+    assert progress == {f"shardmill-progress-{stage}": 100 for stage in tasks.keys() - {"publish_accounting"}}
+
+
+def test_prefect_keeps_paths_and_no_results(server, built):
+    assert server.run_of("five")["parameters"] == {
+        "config": "five.toml", "until": None, "wait": 0.0, "engine": None, "retry": None,
+    }  # fmt: skip
+    assert {path.name for path in built.iterdir()} == {"five.toml", "pictures", "corpus"}
+    assert not (server.home / "storage").exists()
+
+
+@pytest.mark.parametrize("words", (["plan", "five.toml"], ["run", "five.toml"], ["stats", "corpus"],
+                                   ["sql", "corpus", "from accounting"], ["--help"]), ids=lambda w: w[0])  # fmt: skip
+def test_where_there_is_nothing_to_make_prefect_stays_away(built, words):
+    program = f"import sys; sys.argv[1:] = {words!r}\n" + (
+        "from flows.cli import main\ntry: main()\nfinally: assert not {'prefect', 'apache_beam'} & set(sys.modules)"
+    )
+    command, env = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run(command, cwd=built, env=env, check=True, capture_output=True, timeout=PATIENCE)
+
+
+def test_a_root_that_is_held_is_left_alone(server, configure):
+    config = configure(QUICK.replace('root = "corpus"', ""), "held.toml")
+    with hold(Root(str(config.parent / "corpus"))):
+        said = shardmill("run", config, **server.env)
+    assert said.returncode == 1
+    assert said.stderr == (
+        f"shardmill: {config.parent}/corpus is being built by process {os.getpid()} on {socket.gethostname()}; "
+        "wait for it, or stop it\n"
+    )
+    assert server.run_of("held") is None
+
+
+def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
+    copytree(built, tmp_path, dirs_exist_ok=True)
+    gate = '[gates]\nmany = "kept_share > 0.9"\n'
+    (tmp_path / "gated.toml").write_text(FOLDER.replace("per_shard = 3", "per_shard = 4") + gate)
+    said = shardmill("run", "gated.toml", cwd=tmp_path, **server.env)
+    assert said.returncode == 1
+    assert said.stderr.startswith("shardmill: gate many: kept_share > 0.9 does not hold (rows = 6, kept = 5, ")
+    assert said.stderr.count("\n") == 1
+    run = server.run_of("gated")
+    assert run["state_name"] == "Failed"
+    assert server.tasks_of(run)["shards"]["run_count"] == 1
+    assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
+
+
+def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
+    (tmp_path / "stopped.toml").write_text(QUICK)
+    with started([*CLI, "run", "stopped.toml"], tmp_path, **server.env) as (process, mark):
+        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        before = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        out, errors = process.communicate(timeout=10)
+        stopped = "shardmill: stopped; what was committed stays, run again to go on\n"
+        assert (process.returncode, errors) == (130, stopped), out
+        until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
+    assert status(tmp_path) == ["cancelled"]
+    assert until(lambda: (run := server.run_of("stopped"))["state_type"] == "CRASHED" and run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])
+def test_a_temporary_server_ends_with_its_run(server, tmp_path, by, code):
+    """To a terminal's Ctrl-C it is deaf: it has still to hear how the run went."""
+    (tmp_path / "my.toml").write_text(QUICK)
+    with started([*CLI, "run", "my.toml"], tmp_path, PREFECT_HOME=str(server.home / "temporary")) as (process, mark):
+        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        assert processes(mark, "flows.server")
+        before = time.monotonic()
+        os.killpg(process.pid, by)
+        process.communicate(timeout=10)
+        assert process.returncode == code
+        until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
+    assert status(tmp_path) == [{signal.SIGKILL: "running"}.get(by, "cancelled")]
+
+
+@pytest.mark.slow
+def test_a_task_whose_workers_die_is_tried_again(server, tmp_path):
+    (tmp_path / "retried.toml").write_text(QUICK)
+    with started([*CLI, "run", "retried.toml"], tmp_path, **server.env) as (process, mark):
+        (job,) = until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        os.killpg(job, signal.SIGKILL)
+        out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, "")
+    assert "rows: a worker died (exit code -9)" in out and "trying again" in out
+    run = server.run_of("retried")
+    assert run["state_name"] == "Completed"
+    assert {name: task["run_count"] for name, task in server.tasks_of(run).items()} == {
+        "rows": 2, "images": 1, "selection": 1, "shards": 1, "publish_accounting": 1,
+    }  # fmt: skip
+    assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_configuration_that_is_gone_is_not_tried_again(server, tmp_path):
+    config = tmp_path / "gone.toml"
+    config.write_text(QUICK)
+    with started([*CLI, "run", "gone.toml"], tmp_path, **server.env) as (process, mark):
+        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        config.unlink()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert errors == "shardmill: gone.toml: no such file; `shardmill init gone.toml` writes one\n"
+    run = server.run_of("gone")
+    assert run["state_name"] == "Failed"
+    assert {name: task["run_count"] for name, task in server.tasks_of(run).items()} == {"rows": 1, "images": 1}
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_the_root_as_long_as_it_is_told(server, tmp_path):
+    (tmp_path / "waits.toml").write_text(QUICK)
+    root = Root(str(tmp_path / "corpus"))
+    with started([*CLI, "run", "waits.toml", "--wait", "60"], tmp_path, **server.env) as (process, _):
+        with hold(root):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(8)
+            assert runs(root) == []
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+    assert status(tmp_path) == ["completed"]
+
+
+@pytest.mark.slow
+def test_a_deployment_fires_from_its_schedule_in_a_worker(server, worker, tmp_path):
+    (tmp_path / "minutely.toml").write_text(QUICK + "[sets.train]\n")
+    said = shardmill("schedule", tmp_path / "minutely.toml", "--cron", "* * * * *", **server.env)
+    assert said.returncode == 0
+    assert said.stdout.startswith("deployed build-corpus/minutely; a worker runs it: prefect worker start --pool shard")
+    run = until(lambda: (run := server.run_of("minutely")) and run["state_type"] == "COMPLETED" and run, 300)
+    deployment = server.ask("deployments/name/build-corpus/minutely", method="GET")
+    server.ask(f"deployments/{deployment['id']}/pause_deployment", {})
+    assert deployment["entrypoint"] == "flows.build_corpus.build_corpus"
+    assert run["auto_scheduled"] and run["work_pool_name"] == "shardmill" and run["deployment_id"] == deployment["id"]
+    assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
+    assert shardmill("urls", "corpus", "train", cwd=tmp_path).stdout.count(".tar") == 1
+
+
+@pytest.mark.slow
+def test_cancelling_ends_all_processes_within_ten_seconds(server, worker, tmp_path, record_property):
+    config = tmp_path / "cancelled.toml"
+    config.write_text(SLOW.format(root="corpus", count=80))
+    assert shardmill("schedule", config, "--cron", "0 0 1 1 *", **server.env).returncode == 0
+    run = server.trigger("cancelled")
+    until(lambda: list(tmp_path.glob("corpus/runs/*/ocr/*.json")), what="the first partition's text")
+    mine = f"PREFECT__FLOW_RUN_ID={run['id']}"
+    assert len(processes(mine, "sdk_worker_main")) >= 2 and processes(mine, "pipelines.engine.worker_main")
+    before = time.monotonic()
+    server.ask(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    until(lambda: not processes(mine), 10, "the end of its processes")
+    record_property("seconds", round(time.monotonic() - before, 1))
+    until(lambda: server.run(run["id"])["state_type"] == "CANCELLED", 60)
+    assert status(tmp_path) == ["cancelled"]
+    assert shardmill("run", config, **server.env).returncode == 0
+    assert status(tmp_path) == ["cancelled", "completed"]
+    assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_deployment_of_prefect_yaml_skips_a_root_that_is_held(server, worker, tmp_path):
+    (tmp_path / "my.toml").write_text(QUICK)
+    env = {**os.environ, **server.env, "SHARDMILL_CONFIGS": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    command = [*PREFECT, "--no-prompt", "deploy", "--name", "nightly"]
+    until(lambda: server.ask("work_pools/filter", {}), what="the worker's pool")
+    subprocess.run(command, cwd=PROJECT, env=env, check=True, capture_output=True, timeout=PATIENCE)
+    with hold(Root(str(tmp_path / "corpus"))):
+        run = server.trigger("nightly")
+        state = until(lambda: (run_ := server.run(run["id"]))["state_type"] == "COMPLETED" and run_["state"])
+    assert state["name"] == "Skipped"
+    assert state["message"].startswith(f"{tmp_path}/corpus is being built by process {os.getpid()} on ")
+    assert status(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "url", "says"),
+    [
+        ("0 3 * *", "", "--cron: '0 3 * *' is no time to run at; write five fields, e.g. '0 3 * * *'"),
+        ("0 3 * * *", "", "schedule: no Prefect server; start one with `prefect server start` and set PREFECT_API_URL"),
+        ("0 3 * * *", "http://127.0.0.1:9/api", "PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9/api"),
+    ],
+)
+def test_what_cannot_be_scheduled_is_told_in_one_line(tmp_path, cron, url, says):
+    (tmp_path / "my.toml").write_text(QUICK)
+    env = {"PREFECT_HOME": str(tmp_path / "prefect")} | ({"PREFECT_API_URL": url} if url else {})
+    said = shardmill("schedule", "my.toml", "--cron", cron, cwd=tmp_path, **env)
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"shardmill: {says}") and said.stderr.count("\n") == 1

@@ -1,0 +1,359 @@
+"""The client of all models: what it tries again, what is one row's matter, and what stops a run."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from support.scripted_server import Scripted
+
+from pipelines.engine.worker import Stopped
+from pipelines.models.chat import ChatClient, client_of
+from pipelines.models.endpoints import CallFailed, endpoint_of, image_part, message, open_endpoint, weights_of
+from pipelines.models.model_stage import each
+from schemas.config.model import Config, EndpointConfig
+from schemas.errors import UserError
+
+QUICK = {"tries": 3, "timeout": 60.0}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Scripted(latency=0.01) as server:
+        yield server
+
+
+@pytest.fixture
+def scripted(server) -> Scripted:
+    """A server that answers at once, and fails at nothing."""
+    server.does(latency=0.01)
+    return server
+
+
+def client(*urls: str, **config) -> ChatClient:
+    """A client of its own: no other test's budgets, slots or failures."""
+    made = {"model": "scripted", "url": urls, **QUICK, **config}
+    client.made += 1
+    return client_of(open_endpoint(f"m{client.made}", EndpointConfig(**made)))
+
+
+client.made = 0
+
+
+def ask(of: ChatClient, count: int = 40, **options) -> tuple[dict[int, object], Stopped | None]:
+    """What comes of so many questions, and what stopped them."""
+    found: dict[int, object] = {}
+
+    async def one(number: int):
+        return await of.ask(message(f"picture {number}"), f"{number:08x}", seed=number, **options)
+
+    try:
+        for number, made in each(range(count), one, of.slots()):
+            assert number not in found
+            found[number] = made
+    except Stopped as stopped:
+        return found, stopped
+    return found, None
+
+
+def reasons(found: Iterable[object]) -> Counter[str]:
+    return Counter(one.reason if isinstance(one, CallFailed) else "answered" for one in found)
+
+
+def test_each_question_has_its_answer_whatever_comes_first(scripted):
+    found, stopped = ask(client(scripted.url), 100)
+    assert stopped is None
+    assert [*sorted(found)] == [*range(100)]
+    assert len({answer.text for answer in found.values()}) > 90
+    again, _ = ask(client(scripted.url), 100)
+    assert {n: a.text for n, a in again.items()} == {n: a.text for n, a in found.items()}
+
+
+def test_no_more_are_in_flight_than_is_said():
+    with Scripted(latency=0.05) as server:
+        ask(client(server.url, concurrency=7), 40)
+        assert server.says()["most"] == 7
+
+
+def test_partitions_that_ask_at_the_same_moment_share_bounds_and_budget(scripted):
+    endpoint = open_endpoint("shared", EndpointConfig(model="scripted", url=scripted.url, **QUICK))
+    together = Barrier(4)
+
+    def one(_: int) -> ChatClient:
+        together.wait()
+        return client_of(endpoint)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(map(id, threads.map(one, range(4))))) == 1
+
+
+def test_tokens_and_tries_are_measured(scripted):
+    scripted.does(fail=[{"how": "500", "times": 2}])
+    found, _ = ask(client(scripted.url), 3)
+    for answer in found.values():
+        assert answer.measured["tries"] == 3
+        assert answer.measured["tokens_in"] == 2
+        assert answer.measured["tokens_out"] == len(answer.text.split())
+        assert answer.measured["waited"] >= 500, "two pauses"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "tries"),
+    [
+        ("400", "too_long", 1), ("429", "http_429", 3), ("500", "http_5xx", 3), ("503", "http_5xx", 3),
+        ("reset", "connection", 3), ("half", "connection", 3), ("half-json", "bad_answer", 3),
+        ("html", "bad_answer", 3), ("no-choice", "bad_answer", 3), ("null-text", "bad_answer", 3),
+        ("empty", "empty_answer", 1), ("filtered", "filtered", 1),
+    ],
+)  # fmt: skip
+def test_a_question_that_fails_for_good_stops_no_other(scripted, how, reason, tries):
+    scripted.does(fail=[{"how": how, "match": "picture 1"}])
+    before = len(scripted.asked())
+    found, stopped = ask(client(scripted.url), 20)
+    assert stopped is None
+    failed = {1, *range(10, 20)}
+    assert {n: reason if n in failed else None for n in range(20)} == {
+        n: one.reason if isinstance(one, CallFailed) else None for n, one in found.items()
+    }
+    asked = Counter(one["text"] for one in scripted.asked()[before:])
+    assert asked["picture 1"] == tries
+    assert asked["picture 2"] == 1
+
+
+@pytest.mark.parametrize("how", ["429", "500", "reset", "half", "half-json", "no-choice"])
+def test_what_passes_leaves_no_trace_in_the_answers(scripted, how):
+    clean, _ = ask(client(scripted.url), 30)
+    scripted.does(fail=[{"how": how, "share": 0.4, "times": 2}])
+    rough, stopped = ask(client(scripted.url, concurrency=4, tries=5), 30)
+    assert stopped is None
+    assert {n: a.text for n, a in rough.items()} == {n: a.text for n, a in clean.items()}
+
+
+def test_a_server_that_hangs_is_not_waited_for_longer_than_said(scripted):
+    scripted.does(fail=[{"how": "hang", "match": "picture 3"}])
+    started = time.monotonic()
+    found, _ = ask(client(scripted.url, timeout=0.3, tries=2), 8)
+    assert reasons(found.values()) == {"answered": 7, "timeout": 1}
+    assert 0.6 < time.monotonic() - started < 5
+
+
+def test_retry_after_is_honoured(scripted):
+    with Scripted(fail=[{"how": "429-after", "times": 1}]) as server:
+        started = time.monotonic()
+        found, _ = ask(client(server.url), 5)
+        assert reasons(found.values()) == {"answered": 5}
+        assert 1.0 < time.monotonic() - started < 4
+
+
+# What stops a run
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"keys": ["a"]}, "does not take the key"),
+        ({"models": ["another"]}, "knows no model 'scripted'"),
+        ({"fail": [{"how": "quota"}]}, "nothing is left of the account"),
+        ({"fail": [{"how": "500"}]}, "32 requests in a row have failed, the last one: http_5xx"),
+        ({"fail": [{"how": "400"}]}, "32 requests in a row have failed, the last one: too_long"),
+        ({"fail": [{"how": "reset"}]}, "32 requests in a row have failed, the last one: connection"),
+    ],
+)
+def test_what_is_wrong_with_all_of_them_stops_the_run_and_gives_no_row_a_reason(scripted, plan, said):
+    scripted.does(**plan)
+    found, stopped = ask(client(scripted.url, tries=2), 200)
+    assert not found
+    assert said in str(stopped)
+    assert "\n" not in str(stopped)
+
+
+def test_a_few_failures_at_first_are_rows_like_others(scripted):
+    scripted.does(fail=[{"how": "400"}])
+    found, stopped = ask(client(scripted.url), 10)
+    assert stopped is None
+    assert reasons(found.values()) == {"too_long": 10}
+
+
+def test_a_server_that_was_never_there_is_given_up_soon():
+    started = time.monotonic()
+    found, stopped = ask(client("http://127.0.0.1:9/v1"), 10)
+    assert (found, str(stopped)[3:]) == ({}, str(stopped)[3:])
+    assert "no answer from http://127.0.0.1:9/v1" in str(stopped)
+    assert time.monotonic() - started < 15
+
+
+def test_a_server_that_dies_stops_the_run_and_no_row_is_blamed():
+    with Scripted(latency=0.02, die_after=30) as server:
+        found, stopped = ask(client(server.url, patience=2, concurrency=8), 100)
+    assert "no answer from" in str(stopped)
+    assert reasons(found.values()).keys() == {"answered"}
+    assert 20 <= len(found) < 30
+
+
+def test_a_server_that_comes_back_is_asked_again():
+    with Scripted(latency=0.02, die_after=30) as server:
+        port, of = server.port, client(server.url, patience=30, concurrency=8)
+        answered = []
+
+        async def one(number: int):
+            return await of.ask(message(f"picture {number}"), f"{number:08x}", seed=number)
+
+        second = None
+        for number, made in each(range(60), one, of.slots()):
+            answered.append((number, made))
+            if len(answered) == 20:
+                server.process.wait(10)
+                second = Scripted(port).__enter__()
+        second.__exit__()
+    assert reasons(made for _, made in answered) == {"answered": 60}
+
+
+def test_of_several_servers_a_dead_one_is_left_aside(scripted):
+    with Scripted(latency=0.01, die_after=10) as dying:
+        found, stopped = ask(client(scripted.url, dying.url, concurrency=4), 80)
+    assert stopped is None
+    assert reasons(found.values()) == {"answered": 80}
+
+
+def test_requests_about_one_image_go_to_one_server():
+    with Scripted() as one, Scripted() as other:
+        of = client(one.url, other.url, concurrency=50)
+
+        async def say(number: int):
+            return await of.ask(message(f"{number}"), f"{number % 10:08x}")
+
+        assert len(list(each(range(40), say, 20))) == 40
+        seen = [{int(asked["text"]) % 10 for asked in server.asked()} for server in (one, other)]
+    assert seen == [{0, 2, 4, 6, 8}, {1, 3, 5, 7, 9}]
+
+
+# Budgets
+
+
+def test_a_budget_of_calls_is_spent_to_the_last_and_no_further(scripted):
+    before = len(scripted.asked())
+    found, stopped = ask(client(scripted.url, max_calls=25, concurrency=8), 100)
+    assert "max_calls = 25 are made; run again to go on" in str(stopped)
+    assert reasons(found.values()) == {"answered": 25}, "all that was paid for comes out"
+    assert len(scripted.asked()) - before == 25
+
+
+def test_a_budget_of_tokens_ends_with_what_is_in_flight(scripted):
+    found, stopped = ask(client(scripted.url, max_tokens=200, concurrency=4), 100)
+    assert "max_tokens = 200 are spent" in str(stopped)
+    spent = [a.measured["tokens_in"] + a.measured["tokens_out"] for a in found.values()]
+    assert 200 <= sum(spent) <= 200 + 4 * max(spent)
+
+
+# Log-probabilities
+
+
+def test_the_first_tokens_candidates_come_with_the_answer(scripted):
+    found, _ = ask(client(scripted.url), 1, logprobs=True, top_logprobs=20, max_tokens=1)
+    tokens = dict(found[0].top)
+    assert {*tokens} == {"Yes", "yes", "No", "no", "The"}
+    assert all(logprob <= 0 for logprob in tokens.values())
+
+
+@pytest.mark.parametrize("how", ["null-text", "empty"])
+def test_a_blank_token_has_candidates_like_any_other(scripted, how):
+    scripted.does(fail=[{"how": how}])
+    found, _ = ask(client(scripted.url), 1, logprobs=True, top_logprobs=20, max_tokens=1)
+    assert len(found[0].top) == 5
+
+
+@pytest.mark.parametrize("how", ["no-logprobs", "nan", "above-one", "no-tokens"])
+def test_odd_log_probabilities_are_no_answer(scripted, how):
+    scripted.does(fail=[{"how": how, "match": "picture 3"}])
+    found, _ = ask(client(scripted.url, tries=2), 6, logprobs=True, top_logprobs=20)
+    assert {n for n, one in found.items() if isinstance(one, CallFailed)} == {3}
+    assert found[3].reason == "bad_answer"
+
+
+# Keys and names
+
+
+def test_a_key_comes_from_the_environment_alone(scripted, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of-somebody-else")
+    ask(client(scripted.url), 1)
+    monkeypatch.setenv("LABELER_KEY", "sesame")
+    scripted.does(keys=["sesame"])
+    _, stopped = ask(client(scripted.url, api_key_env="LABELER_KEY"), 1)
+    assert stopped is None
+    assert [asked["key"] for asked in scripted.asked()[-2:]] == ["none", "sesame"]
+    monkeypatch.delenv("LABELER_KEY")
+    with pytest.raises(UserError, match="there is no LABELER_KEY in this environment"):
+        open_endpoint("m", EndpointConfig(model="m", url=scripted.url, api_key_env="LABELER_KEY")).key()
+
+
+def test_no_error_says_a_key_again(scripted, monkeypatch):
+    monkeypatch.setenv("LABELER_KEY", "sesame-1234")
+    scripted.does(keys=["another"], echo_key=True)
+    _, stopped = ask(client(scripted.url, api_key_env="LABELER_KEY"), 1)
+    assert "Incorrect API key provided: ***" in str(stopped)
+    scripted.does(fail=[{"how": "500"}], echo_key=True)
+    found, _ = ask(client(scripted.url, api_key_env="LABELER_KEY", tries=1), 1)
+    assert "oops, ***" in found[0].detail
+
+
+def test_what_decides_of_answers_is_the_model_and_not_where_it_is(tmp_path):
+    def identity(**config):
+        return open_endpoint("m", EndpointConfig(**config)).identity()
+
+    assert identity(model="m", url="http://a/v1") == identity(model="m", url=["http://b/v1"], concurrency=1, timeout=1)
+    assert identity(model="m", url="http://a/v1") != identity(model="m", url="http://a/v1", revision="2")
+    assert identity(model="m", url="http://a/v1") != identity(model="m", url="http://a/v1", extra={"top_k": 1})
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    here, there = (str(tmp_path / name) for name in ("here", "there"))
+    assert identity(model=here, url="http://a/v1") == identity(model=there, url="http://a/v1")
+    (tmp_path / "there" / "model.safetensors").write_bytes(b"other weights")
+    weights_of.cache_clear()
+    assert identity(model=here, url="http://a/v1") != identity(model=there, url="http://a/v1")
+
+
+def test_images_go_as_they_came():
+    part = image_part(b"\xff\xd8bytes", "JPEG")
+    assert part == {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9hieXRlcw=="}}
+    assert message("what?", part)[0]["content"] == [part, {"type": "text", "text": "what?"}]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ({"model": "m"}, "write either url or command"),
+        ({"model": "m", "url": "http://a/v1", "command": "serve {port}"}, "write either url or command"),
+        ({"model": "m", "command": "serve"}, "write {port} where the command takes its port"),
+        ({"model": "m", "url": "http://me:word@a/v1"}, "without a name and a password"),
+        ({"model": "m", "url": "http://a/v1", "api_key_env": "sk-12ab"}, "the name of the environment variable"),
+    ],
+)
+def test_an_endpoint_that_cannot_work_is_refused_and_no_key_is_said_again(toml, said, tmp_path):
+    from schemas.config.file import read_config
+
+    lines = "".join(f"{name} = {value!r}\n" for name, value in toml.items())
+    path = tmp_path / "my.toml"
+    path.write_text(f'root = "r"\n[source]\nkind = "scenes"\n[endpoints.labeler]\n{lines}')
+    with pytest.raises(UserError) as error:
+        read_config(path)
+    assert "endpoints.labeler" in str(error.value)
+    assert said in str(error.value)
+    assert "sk-12ab" not in str(error.value)
+    assert "word@" not in str(error.value)
+
+
+def test_what_one_process_does_is_refused_with_workers_elsewhere():
+    def config(**endpoint) -> Config:
+        made = {"m": {"model": "m", **endpoint}}
+        return Config(root="r", source={"kind": "scenes"}, endpoints=made, beam={"runner": "FlinkRunner"})
+
+    with pytest.raises(UserError, match=r"endpoints.m.command: .* workers of FlinkRunner do not reach"):
+        endpoint_of(config(command="serve {port}"), "captions.endpoint", "m")
+    with pytest.raises(UserError, match=r"endpoints.m.max_calls: "):
+        endpoint_of(config(url="http://a/v1", max_calls=1), "captions.endpoint", "m")
+    assert endpoint_of(config(url="http://a/v1"), "captions.endpoint", "m").urls == ("http://a/v1",)
+    with pytest.raises(UserError, match=r"captions.endpoint: there is no table \[endpoints.n\]; there are m"):
+        endpoint_of(config(url="http://a/v1"), "captions.endpoint", "n")

@@ -1,0 +1,178 @@
+"""MiniCPM-V's fine-tune JSON into shards: one image, several, or none; a conversation stands and falls as a whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+import webdataset
+from support.corpora import ONE_PROCESS, build, data_files, facts, picture, rows_of, say
+
+from pipelines.catalog.catalog import query
+from pipelines.engine.commit import key_of
+from pipelines.maintain.verify import verify_root
+from pipelines.sources.conversations import read_conversation
+
+
+def turns(question: str, answer: str = "A square.") -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+ONE = {"id": "one", "image": "0.png", "conversations": turns("<image>\nWhat is this?"), "from": "a test"}
+TWO = {
+    "id": "two", "image": {"<image_00>": "1.png", "<image_01>": "deep/2.png"},
+    "conversations": turns("Compare <image_00> with <image_01>.", "Both are squares."),
+}  # fmt: skip
+NONE = {"id": "none", "conversations": turns("What is two and two?", "Four.")}
+BROKEN = {"id": "broken", "image": {"<image_00>": "0.png", "<image_01>": "broken.png"}, "conversations": turns("Well?")}
+GONE = {"id": "gone", "image": {"<image_00>": "gone.png", "<image_01>": "3.png"}, "conversations": turns("And?")}
+ALL = [ONE, TWO, NONE, BROKEN, GONE]
+
+TOML = f"""
+root = "corpus"
+[source]
+kind = "conversations"
+path = "all.json"
+images = "pictures"
+rows_per_partition = 2
+[sets.talk]
+task = "conversation"
+[sets.captions]
+{ONE_PROCESS}"""
+
+
+@pytest.fixture
+def here(tmp_path) -> Path:
+    (tmp_path / "pictures/deep").mkdir(parents=True)
+    for name, number in (("0", 0), ("1", 1), ("deep/2", 2), ("3", 3)):
+        (tmp_path / f"pictures/{name}.png").write_bytes(picture(number)[0])
+    (tmp_path / "pictures/broken.png").write_bytes(picture(4)[0][:200])
+    (tmp_path / "my.toml").write_text(TOML)
+    (tmp_path / "all.json").write_text(json.dumps(ALL))
+    return tmp_path
+
+
+def samples(root) -> dict[str, dict[str, bytes]]:
+    """What plain webdataset reads, by the conversation's id."""
+    found = webdataset.WebDataset(say("urls", root.url, "talk").out.split(), shardshuffle=False)
+    return {json.loads(sample["json"])["extra"]["id"]: sample for sample in found}
+
+
+def test_conversations_come_out_with_all_of_their_images(here):
+    root = build(here / "my.toml")
+    found = samples(root)
+    assert found.keys() == {"one", "two", "none"}
+    images = {name: {n: d for n, d in s.items() if n.endswith("png")} for name, s in found.items()}
+    assert images == {
+        "one": {"0.png": picture(0)[0]}, "two": {"0.png": picture(1)[0], "1.png": picture(2)[0]}, "none": {},
+    }  # fmt: skip
+    for entry, marks in ((ONE, ["<image>"]), (TWO, ["<image_00>", "<image_01>"]), (NONE, [])):
+        document = json.loads(found[entry["id"]]["json"])
+        assert document["conversation"] == {"images": marks, "turns": entry["conversations"]}
+        assert document["key"] == key_of("conversation", entry["id"]) and document["task"] == "conversation"
+        assert "txt" not in found[entry["id"]]
+    assert json.loads(found["one"]["json"])["extra"] == {"id": "one", "from": "a test"}
+    assert say("urls", root.url, "captions").out == ""
+
+
+def test_every_row_is_accounted_for(here):
+    root = build(here / "my.toml")
+    sql = """select coalesce(p.extra::json, s.extra)->>'id' as id, s.part, s.left_out_by, s.reason
+             from samples s left join rows p on p.key = s.part_of"""
+    said = {(row["id"], row["part"]): (row["left_out_by"], row["reason"]) for row in query(root, sql).to_pylist()}
+    assert said == {
+        ("one", 0): (None, None), ("two", 0): (None, None), ("two", 1): (None, None), ("none", 0): (None, None),
+        ("broken", 0): ("selection", "incomplete"), ("broken", 1): ("images", "truncated"),
+        ("gone", 0): ("rows", "no_image"), ("gone", 1): ("selection", "incomplete"),
+    }  # fmt: skip
+    placed = query(root, "select sum(len(samples)) as n from selection").to_pylist()
+    assert placed == [{"n": 3}] and (verify_root(root).problems, verify_root(root).garbage) == ([], [])
+
+
+def test_a_turn_that_changes_touches_no_image(here):
+    root = build(here / "my.toml")
+    before = data_files(Path(root.url))
+    changed = {**TWO, "conversations": turns("Compare <image_00> with <image_01>.", "Both are red.")}
+    (here / "all.json").write_text(json.dumps([ONE, changed, NONE, BROKEN, GONE]))
+    build(here / "my.toml")
+    after = data_files(Path(root.url))
+    changed = {name.split("/")[0] for name, _ in before.items() ^ after.items()}
+    assert changed == {"root.json", "rows", "selection", "shards"}
+    assert b"Both are red." in samples(root)["two"]["json"]
+    run = "run = (select max(run) from runs)"
+    said = query(root, f"select stage, change from changes where {run} order by stage").to_pylist()
+    assert [tuple(row.values()) for row in said] == [("rows", "changed"), ("shards", "changed")]
+
+
+def test_an_image_that_is_mended_brings_its_conversation_in(here):
+    root = build(here / "my.toml")
+    (here / "pictures/broken.png").write_bytes(picture(4)[0])
+    (here / "all.json").write_text(json.dumps(ALL, indent=1))  # the list is what is looked at
+    build(here / "my.toml")
+    assert samples(root)["broken"]["1.png"] == picture(4)[0]
+    assert verify_root(root).problems == []
+
+
+def test_json_lines_and_entries_without_an_id(here):
+    lines = [{name: value for name, value in entry.items() if name != "id"} for entry in (ONE, NONE, ONE)]
+    (here / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, [1, 2]]) + "\nno JSON\n")
+    rows = rows_of("conversations", here / "all.jsonl", images=str(here / "pictures"))
+    assert facts(rows, "file", "reason") == [
+        ("0.png", None), (None, None), ("0.png", "equal_keys"), (None, "bad_conversation"), (None, "bad_conversation"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conversation", "image", "complaint"),
+    [
+        (None, None, "conversations is no list of turns"),
+        ([], None, "conversations is no list of turns"),
+        ([{"role": "user"}], None, "a turn is no {role, content}"),
+        ([{"role": ["user"], "content": "hi"}], None, "a turn is no {role, content}"),
+        ([{"role": "human", "content": "hi"}], None, "a turn is no {role, content}"),
+        ([{"role": "user", "content": "hi"}], None, "no turn of the assistant: nothing to learn"),
+        (turns("hi"), 5, "image is no path, and no {mark: path}"),
+        (turns("hi"), {"<image_00>": 5}, "image is no path, and no {mark: path}"),
+        (turns("hi"), {"first": "0.png"}, "'first' is no mark of an image; write <image_00>"),
+        (turns("hi"), "/etc/passwd", "'/etc/passwd' does not lie in the folder of images"),
+        (turns("hi"), {"<image_00>": "../0.png"}, "'../0.png' does not lie in the folder of images"),
+        (turns("<image_02>"), {"<image_00>": "0.png"}, "<image_02> is in the text, but no image has that mark"),
+        (turns("<image> <image>"), "0.png", "<image> stands in the text more than once"),
+    ],
+)
+def test_what_the_format_does_not_allow_is_named(conversation, image, complaint):
+    with pytest.raises(ValueError) as error:
+        read_conversation(conversation, image)
+    assert str(error.value).startswith(complaint)
+
+
+def test_marks_are_plain_words_where_there_is_no_image():
+    said = turns("What does <image_00> mean?")
+    assert read_conversation(said, None) == (said, {})
+
+
+@pytest.mark.parametrize(("text", "complaint"), [("{", "is no JSON"), ('{"id": 1}', "holds no list; write")])
+def test_a_file_that_is_no_list_is_answered_in_one_line(text, complaint, here):
+    (here / "all.json").write_text(text)
+    said = say("run", here / "my.toml")
+    assert said.code == 2 and said.err.startswith(f"shardmill: source.path: all.json {complaint}")
+    assert len(said.err.splitlines()) == 1 and not (here / "corpus").exists()
+
+
+def test_names_that_are_no_files_and_halves_of_characters_stop_nothing(here):
+    (here / "pictures/folder.png").mkdir()
+    names = ["3.png\0", ".", "folder.png/", "0.png/x", "x" * 300 + ".png", "folder.png"]
+    strange = [{"id": f"n{n}", "image": name, "conversations": turns("What?")} for n, name in enumerate(names)]
+    half = {"id": "half", "image": "3.png", "conversations": turns("half \ud800 a pair"), "note": "\udfff"}
+    (here / "all.json").write_text(json.dumps([*strange, half, {"image": float("nan"), "conversations": []}]))
+    root = build(here / "my.toml")
+    said = query(root, "select reason, count(*) as n from rows group by reason order by reason").to_pylist()
+    assert [tuple(row.values()) for row in said] == [("bad_conversation", 1), ("no_image", 6), (None, 1)]
+    (sample,) = samples(root).values()
+    assert json.loads(sample["json"])["conversation"]["turns"][0]["content"] == "half \ufffd a pair"
+    assert verify_root(root).problems == []
+
+
+def test_a_folder_of_images_that_is_not_there_is_named(here):
+    (here / "my.toml").write_text(TOML.replace('images = "pictures"', 'images = "picturse"'))
+    said = say("plan", here / "my.toml")
+    assert (said.code, said.err) == (2, f"shardmill: source.images: {here}/picturse does not exist\n")

@@ -1,0 +1,268 @@
+"""Which responses are paired: as the public scripts do it where they say how, and never by a guess."""
+
+import json
+from collections import Counter
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.preferences import Response, commits_of, write_answers, yes_or_no
+
+from pipelines.catalog.catalog import connect, stage_files
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.parquet import read_rows
+from pipelines.engine.root import Root
+from pipelines.stages.pairs import DrawPairs, candidates, length_balance, read_scores
+from schemas.config.model import PairsConfig
+from schemas.pairs import REASONS
+
+DRAWN = PairsConfig()
+ALL = PairsConfig(per_instruction=0)  # with the draw off
+NO_BALANCE = PairsConfig(per_instruction=0, length_balance=False)
+
+
+@pytest.fixture
+def root(tmp_path) -> Root:
+    return Root(str(tmp_path / "root"))
+
+
+def pairs_of(root: Root, config: PairsConfig = DRAWN) -> list[dict]:
+    """All rows of the step, in order."""
+    DrawPairs(config).run(root, Ledger(root, "a-run"), commits_of(root))
+    return [row for name in root.files("pairs") if name[0].isdigit() for row in read_rows(root, f"pairs/{name}")]
+
+
+def ask(root: Root, question: str) -> list[dict]:
+    with connect(root, stage_files(root, ("responses", "claims", "verdicts", "pairs"))) as connection:
+        return connection.sql(question).to_arrow_table().to_pylist()
+
+
+def kept(rows: list[dict]) -> set[tuple[str, str]]:
+    return {(row["chosen"], row["rejected"]) for row in rows if row["chosen"] and not row["reason"]}
+
+
+def scored(score: int, text: str) -> Response:
+    """A response of so many rejected claims, and a true one."""
+    return Response(text, yes_or_no(True, *-score * [False]))
+
+
+# The public scripts
+
+
+@pytest.fixture
+def public(shared, root) -> tuple[dict, Root, dict[int, str]]:
+    """What the public scripts make of random verdicts; the same verdicts as ours; and their numbers as our keys."""
+    said = json.loads((shared / "rlaifv/pair_reference.json").read_text())
+    keys, instructions = {}, {}
+    for one in said["instructions"]:
+        responses = instructions[one["instruction_id"]] = []
+        for response in one["responses"]:
+            keys[response["response_id"]] = f"{one['instruction_id']}_{len(responses):02d}"
+            verdicts = [{"labeler": (claim["p_yes"], claim["p_no"])} for claim in response["claims"]]
+            responses.append(Response(response["text"], verdicts))
+    names = sorted(instructions)
+    halves = [names[: len(names) // 2], names[len(names) // 2 :]]
+    write_answers(root, {p: {name: instructions[name] for name in half} for p, half in enumerate(halves)})
+    return said["expected"], root, keys
+
+
+def test_the_candidates_and_their_scores_are_those_of_the_public_scripts(public):
+    expected, root, keys = public
+    rows = pairs_of(root, NO_BALANCE)
+    said = {
+        (row["chosen"], row["rejected"], row["chosen_score"], row["rejected_score"])
+        for row in rows if row["chosen"]
+    }  # fmt: skip
+    assert said == {
+        (keys[p["chosen"]], keys[p["rejected"]], p["chosen_score"], p["rejected_score"])
+        for p in expected["candidate_pairs"]
+    }
+    assert len(said) == len(expected["candidate_pairs"]) == 1194
+
+
+def test_the_length_ratio_and_the_kept_pairs_are_those_of_the_public_scripts(public):
+    expected, root, keys = public
+    rows = pairs_of(root, ALL)
+    assert kept(rows) == {(keys[chosen], keys[rejected]) for _, chosen, rejected in expected["balanced_pairs"]}
+    assert len(kept(rows)) == len(expected["balanced_pairs"]) == 908
+    found = read_scores(root, [0, 1])
+    every = candidates(found)
+    ratio, _ = length_balance(found.words[every.chosen], found.words[every.rejected])
+    assert ratio == expected["length_ratio"]
+    words = dict(zip(found.keys, found.words.tolist()))
+    left = [row for row in rows if row["reason"] == "unbalanced"]
+    assert {row["detail"] for row in left} == {
+        f"{words[row['chosen']]} words chosen, {words[row['rejected']]} rejected" for row in left
+    }
+
+
+def test_at_most_two_pairs_are_drawn_of_an_instruction_and_a_seed_draws_its_own(public):
+    _, root, _ = public
+    every = kept(pairs_of(root, NO_BALANCE))
+    drawn = [kept(pairs_of(root, PairsConfig(length_balance=False, seed=seed))) for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    for some in drawn:
+        assert some < every
+        assert set(Counter(chosen.split("_")[0] for chosen, _ in some).values()) == {2}
+
+
+# Scores
+
+
+def test_a_tie_rejects_and_a_response_with_a_failed_verdict_is_unscored(root):
+    write_answers(root, {0: {"a" * 16: [
+        Response("good", yes_or_no(True, True)),
+        Response("a tie", [{"labeler": (0.4, 0.4)}, *yes_or_no(True)]),
+        Response("unsure", yes_or_no(True, None, False)),
+        Response(None),
+        Response("Lovely!"),
+        Response("half divided", [None, *yes_or_no(True)]),
+    ]}})  # fmt: skip
+    scores = ask(root, "SELECT draw, claims, score, why_not FROM scores ORDER BY draw")
+    assert [tuple(row.values()) for row in scores] == [
+        (0, 2, 0, None),
+        (1, 2, -1, None),
+        (2, 3, None, "verdicts: no_yes_no"),
+        (3, 0, None, "responses: timeout"),
+        (4, 0, None, "claims: no_claims"),
+        (5, 0, None, "claims: not_divided"),
+    ]
+    rows = {row["key"][-2:]: (row["reason"], row["detail"]) for row in pairs_of(root) if not row["chosen"]}
+    assert rows == {
+        "02": ("unscored", "verdicts: no_yes_no"), "03": ("upstream", "responses: timeout"),
+        "04": ("unscored", "claims: no_claims"), "05": ("unscored", "claims: not_divided"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["claims", "verdicts"])
+def test_what_is_missing_leaves_a_response_unscored(root, stage):
+    key = "a" * 16
+    write_answers(root, {0: {key: [Response("one", yes_or_no(True, True)), Response("two", yes_or_no(False))]}})
+    assert len(kept(pairs_of(root))) == 1
+    left = {"claims": "key != '{}_00'", "verdicts": "key != '{}_00_001_labeler'"}[stage].format(key)
+    with connect(root, stage_files(root, ("responses", "claims", "verdicts"))) as connection:
+        connection.execute(f"ALTER VIEW {stage} RENAME TO every_one")
+        connection.execute(f"CREATE VIEW {stage} AS FROM every_one WHERE {left}")
+        found = connection.sql("SELECT score, why_not FROM scores ORDER BY key").fetchall()
+    assert found == [(None, f"{stage}: missing"), (-1, None)]
+
+
+def test_of_several_labelers_most_decide_and_a_pair_says_how_many_agree(root):
+    yes, no = (0.9, 0.1), (0.1, 0.9)
+    by = [dict(zip("ABC", said)) for said in ((yes, yes, no), (yes, no, no), (yes, yes, yes))]
+    write_answers(root, {0: {"a" * 16: [
+        Response("split", [by[0], by[1]]),
+        Response("sure", [by[2], by[2]]),
+    ]}})  # fmt: skip
+    assert ask(root, "SELECT score, by_labeler FROM scores ORDER BY key") == [
+        {"score": -1, "by_labeler": [{"labeler": name, "score": score} for name, score in zip("ABC", (0, -1, -2))]},
+        {"score": 0, "by_labeler": [{"labeler": name, "score": 0} for name in "ABC"]},
+    ]
+    (row,) = pairs_of(root)
+    assert (row["chosen"][-2:], row["margin"], row["agreement"]) == ("01", 1, pytest.approx(2 / 3))
+
+
+def test_two_labelers_that_disagree_reject(root):
+    split = {"A": (0.9, 0.1), "B": (0.1, 0.9)}
+    write_answers(root, {0: {"a" * 16: [Response("one", [split]), Response("two", [{"A": (0.9, 0), "B": (0.9, 0)}])]}})
+    assert [row["score"] for row in ask(root, "SELECT score FROM scores ORDER BY key")] == [-1, 0]
+
+
+def test_no_response_is_lost(root):
+    """Each stands in a pair, or has a row of its own with a declared reason."""
+    write_answers(root, {0: {
+        "a" * 16: [scored(0, "same"), scored(-1, " same\n"), scored(-1, "other"), scored(-1, "third")],
+        "b" * 16: [scored(-1, "one"), scored(-1, "two")],
+        "c" * 16: [],
+    }, 3: {"d" * 16: [scored(0, "one"), scored(-2, "two"), scored(-4, "three"), Response(None)]}})  # fmt: skip
+    rows = pairs_of(root, PairsConfig(per_instruction=1, length_balance=False))
+    assert {row["key"]: (row["reason"], row["detail"]) for row in rows} | {"pairs": None} == {
+        "a" * 16 + "_01": ("no_candidate", None),
+        **{row["key"]: (None, None) for row in rows if row["chosen"]},
+        **{f"{'a' * 16}_{n:02d}": ("not_drawn", None) for n in (2, 3) if not any(
+            row["rejected"] == f"{'a' * 16}_{n:02d}" for row in rows)},
+        **{f"{'b' * 16}_{n:02d}": ("no_candidate", None) for n in (0, 1)},
+        "c" * 16: ("upstream", "responses: upstream"),
+        **{f"{'d' * 16}_{n:02d}": ("not_drawn", None) for n in range(3) if not any(
+            f"{'d' * 16}_{n:02d}" in (row["chosen"], row["rejected"]) for row in rows)},
+        "d" * 16 + "_03": ("upstream", "responses: timeout"),
+        "pairs": None,
+    }  # fmt: skip
+    there = {key for row in rows for key in (row["chosen"], row["rejected"], None if row["chosen"] else row["key"])}
+    assert there - {None} == {row["key"] for row in ask(root, "SELECT key FROM responses")}
+    assert len(kept(rows)) == 2
+
+
+def test_an_instruction_that_changes_leaves_the_draws_of_all_others(root):
+    def instructions(failed: bool) -> dict[str, list[Response]]:
+        return {f"{n:016x}": [Response(None) if failed and n == 3 and not draw else scored(-draw, f"text {n} {draw}")
+                              for draw in range(6)] for n in range(8)}  # fmt: skip
+
+    write_answers(root, {0: instructions(failed=False)})
+    before = kept(pairs_of(root, PairsConfig(length_balance=False)))
+    write_answers(root, {0: instructions(failed=True)})
+    after = kept(pairs_of(root, PairsConfig(length_balance=False)))
+    changed = {chosen[:16] for chosen, _ in before ^ after}
+    assert changed <= {f"{3:016x}"}
+    assert not any(f"{3:016x}_00" in pair for pair in after)
+
+
+def test_a_larger_margin_can_be_asked_for(root):
+    write_answers(root, {0: {"a" * 16: [scored(0, "one"), scored(-1, "two"), scored(-3, "three")]}})
+    rows = pairs_of(root, PairsConfig(per_instruction=0, min_margin=2, length_balance=False))
+    assert {row["margin"] for row in rows if row["chosen"]} == {2, 3}
+
+
+def test_no_responses_are_no_pairs(root):
+    write_answers(root, {0: {}, 1: {"a" * 16: []}})
+    assert [(row["key"], row["reason"]) for row in pairs_of(root)] == [("a" * 16, "upstream")]
+    assert sorted(name for name in root.files("pairs") if name[0].isdigit()) == ["00000.parquet", "00001.parquet"]
+
+
+# Properties
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(-3, 0), st.sampled_from(["a", " a ", "a b", "", "c d e"])), max_size=6),
+                max_size=5))  # fmt: skip
+def test_candidates_are_all_pairs_of_an_instruction_that_differ_in_score_and_text(tmp_path_factory, instructions):
+    root = Root(str(tmp_path_factory.mktemp("pairs")))
+    made = {f"{n:016x}": [scored(*one) for one in some] for n, some in enumerate(instructions)}
+    write_answers(root, {0: made})
+    expected = set()
+    for key, some in zip(made, instructions):
+        for (i, (score, text)), (j, (score2, text2)) in combinations(enumerate(some), 2):
+            if score != score2 and text.strip() != text2.strip():
+                better, worse = (i, j) if score > score2 else (j, i)
+                expected.add((f"{key}_{better:02d}", f"{key}_{worse:02d}"))
+    rows = pairs_of(root, NO_BALANCE)
+    assert kept(rows) == expected
+    assert {row["reason"] for row in rows} <= {None, "upstream", *REASONS}
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
+def test_the_length_ratio_is_the_first_best_of_the_grid(lengths):
+    """Held against the rule as it is written down, in fractions; an empty rejected text is no division by zero."""
+    ratio, stays = length_balance(*(np.array([pair[side] for pair in lengths], np.int64) for side in (0, 1)))
+
+    def staying(r: Fraction) -> list[bool]:
+        return [not (rejected and Fraction(rejected - chosen, rejected) > r) for chosen, rejected in lengths]
+
+    def apart(r: Fraction) -> Fraction | None:
+        some = [pair for pair, there in zip(lengths, staying(r)) if there]
+        chosen, rejected = (sum(pair[side] for pair in some) for side in (0, 1))
+        return Fraction(abs(chosen - rejected), rejected) if rejected else None
+
+    grid = [Fraction(n, 50) for n in range(50)]
+    judged = [(apart(r), r) for r in grid if apart(r) is not None]
+    best = min(judged, default=(None, Fraction(49, 50)), key=lambda one: one[0])[1]
+    assert Fraction(round(ratio * 50), 50) == best
+    assert stays.tolist() == staying(best)
+
+
+def test_a_pair_whose_chosen_text_is_empty_never_stays_and_one_whose_rejected_is_empty_does():
+    _, stays = length_balance(np.array([0, 5, 4]), np.array([5, 0, 4]))
+    assert stays.tolist() == [False, True, True]

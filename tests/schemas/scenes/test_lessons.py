@@ -1,0 +1,81 @@
+"""Lessons: whatever a scene's conversation answers is true of it, and of all that is asked there is enough."""
+
+import json
+from collections import Counter
+from random import Random
+
+import pytest
+
+from pipelines.sources.scenes import Scenes
+from schemas.config.model import ScenesConfig
+from schemas.scenes.claims import answer, check
+from schemas.scenes.lessons import DESCRIBE, IMAGE, NOT_WRITTEN, READ, REWRITE, YES_OR_NO, conversation
+from schemas.scenes.scene import Scene, imagine, questions
+
+
+def turns(scene: Scene, seed: int, count: int = 9, quiz: bool = False) -> list[tuple[str, str]]:
+    """Questions and answers, the image taken away."""
+    said = conversation(scene, Random(seed), count, quiz)
+    assert [turn["role"] for turn in said] == ["user", "assistant"] * (len(said) // 2)
+    asked = [turn["content"] for turn in said]
+    assert asked[0].startswith(IMAGE) and not any(IMAGE in one for one in asked[1:])
+    return list(zip([asked[0].removeprefix(IMAGE), *asked[2::2]], asked[1::2]))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_answer_is_true_of_its_scene(seed):
+    scene = imagine(Random(seed))
+    known = {one.question: one.answer for one in questions(scene)}
+    for question, said in turns(scene, seed):
+        question = question.removesuffix(YES_OR_NO)
+        if question in READ and (question not in known or said == NOT_WRITTEN):
+            assert said == (scene["printed"]["text"] if scene["printed"] else NOT_WRITTEN)
+        elif question in known:
+            assert said == known[question]
+            if said in ("yes", "no"):
+                assert answer(question, scene) is (said == "yes")
+        else:
+            assert question in DESCRIBE or question.startswith(tuple(one.partition("{")[0] for one in REWRITE))
+            checked = check(said, scene)
+            assert checked.true and not checked.false and not checked.unparsed
+
+
+def test_there_are_as_many_turns_as_asked_for_and_of_all_kinds():
+    kinds, firsts = Counter(), Counter()
+    for seed in range(300):
+        said = turns(imagine(Random(seed)), seed)
+        assert len(said) == 9 and len(turns(imagine(Random(seed)), seed, 3)) == 3
+        for number, (question, reply) in enumerate(said):
+            kind = "describe" if question in DESCRIBE else "read" if question in READ else "ask"
+            kind = "rewrite" if question.startswith(tuple(one.partition("{")[0] for one in REWRITE)) else kind
+            kinds[kind if kind != "ask" else reply if reply in ("yes", "no") else "which"] += 1
+            firsts[kind] += number == 0
+    assert min(kinds[one] for one in ("describe", "read", "rewrite", "which")) >= 250
+    assert 0.7 < kinds["yes"] / kinds["no"] < 1.3
+    assert min(firsts.values()) >= 20  # anything may be asked first
+
+
+def test_a_quiz_asks_what_a_word_or_two_answer_and_never_the_same_twice():
+    for seed in range(200):
+        scene = imagine(Random(seed))
+        known = {one.question: one.answer for one in questions(scene)}
+        said = [(question.removesuffix(YES_OR_NO), reply) for question, reply in turns(scene, seed, 12, quiz=True)]
+        assert len(dict(said)) == len(said) == 12 and all(known[question] == reply for question, reply in said)
+
+
+def test_the_same_draws_say_the_same():
+    scene = imagine(Random(1))
+    assert conversation(scene, Random(2), 6) == conversation(scene, Random(2), 6) != conversation(scene, Random(3), 6)
+
+
+def test_rows_of_scenes_have_conversations_if_questions_are_asked_for():
+    quiet, asked = (Scenes(ScenesConfig(count=4, seed=3, planted=0, questions=n)) for n in (0, 5))
+    for before, row in zip(quiet.rows("000000000"), asked.rows("000000000"), strict=True):
+        assert before["conversation"] is None and {**row, "conversation": None} == before
+        said = json.loads(row["conversation"])
+        assert said["images"] == [IMAGE] and len(said["turns"]) == 10
+    quiz = Scenes(ScenesConfig(count=4, seed=3, planted=0, questions=5, quiz=True))
+    for before, row in zip(asked.rows("000000000"), quiz.rows("000000000"), strict=True):
+        assert row["conversation"] != before["conversation"]
+        assert {**row, "conversation": before["conversation"]} == before
+    assert len({str(one.files()) for one in (quiet, asked, quiz)}) == 3

@@ -1,0 +1,119 @@
+"""Side files: the samples of some shards in the order of their packs, and all that is needed to read them.
+
+An Arrow stream with a row a sample, then the SHA-256 of that. Memory is mapped, so that any number of samples takes
+none, and the processes of a machine share it. Samples that are in no pack come first, each with its reason.
+"""
+
+import json
+import os
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.arrow import arrow_schema
+from schemas.errors import UserError
+from schemas.shards import Member
+
+SEAL = 32  # bytes of SHA-256
+NO_PACK = -1
+
+
+class PlannedSample(TypedDict):
+    pack: int  # of this file; NO_PACK if there is a reason
+    tokens: int  # 0 if there is a reason
+    sample: str  # <key>-<task>
+    tar: str  # file name beside the card
+    byte_offset: int  # of the sample in the tar, bytes
+    size: int  # bytes
+    members: list[Member]
+    reason: str | None  # a word of `training.samples.REASONS`
+    detail: str | None
+
+
+PLANNED = arrow_schema(PlannedSample)
+
+
+class Counts(TypedDict):
+    """What is planned, in a side file or in a set."""
+
+    packs: int
+    tokens: int
+    samples: int  # with those that are in no pack
+    reasons: dict[str, int]
+
+
+def count(table: pa.Table) -> Counts:
+    """What the rows of a side file hold; packs are numbered from 0 without a gap."""
+    packs, tokens = table["pack"].to_numpy(), table["tokens"].to_numpy()
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    return Counts(
+        packs=int(packs.max(initial=NO_PACK)) + 1, tokens=int(tokens.sum()), samples=len(table),
+        reasons=dict(sorted(reasons.items())),
+    )  # fmt: skip
+
+
+def write_side_file(file: Path, table: pa.Table) -> None:
+    """Puts rows, sorted by pack, in place at once. Raises `OSError` if they cannot be written there."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, PLANNED.with_metadata({"counts": json.dumps(count(table))})) as stream:
+        stream.write_table(table.combine_chunks())
+    body = sink.getvalue()
+    temporary = file.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as out:
+            out.write(body)
+            out.write(sha256(body).digest())
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A side file that is there; what is in it is read when it is asked for."""
+
+    path: Path
+    counts: Counts
+    seal: bytes
+
+    def pack(self, number: int) -> list[PlannedSample]:
+        """The samples of a pack; of NO_PACK, those that are in none.
+
+        Raises `UserError` if a byte of the file has changed, or it was replaced since it was opened.
+        """
+        packs, table = _read(self.path, self.seal)
+        start, end = np.searchsorted(packs, [number, number + 1])
+        return table.slice(start, end - start).to_pylist()
+
+
+def open_side_file(path: Path) -> SideFile | None:
+    """A side file, or None if there is none under that name. Reads no more than its head and its seal."""
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            counts = json.loads(pa.ipc.open_stream(mapped).schema.metadata[b"counts"])
+            mapped.seek(mapped.size() - SEAL)
+            return SideFile(path, counts, mapped.read())
+    except (FileNotFoundError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, seal: bytes) -> tuple[np.ndarray, pa.Table]:
+    """A side file in mapped memory, and its column of packs."""
+    data = path.read_bytes()  # not by the map, all of which would count as this process's memory from then on
+    if data[-SEAL:] != seal:
+        raise UserError(f"{path}: was planned again since this run began; start it again")
+    if sha256(data[:-SEAL]).digest() != seal:
+        raise UserError(f"{path}: is damaged; remove it, and it is planned again")
+    with pa.memory_map(str(path)) as mapped:
+        table = pa.ipc.open_stream(mapped, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
+    return table["pack"].combine_chunks().to_numpy(), table

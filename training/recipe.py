@@ -1,0 +1,137 @@
+"""A training run in one TOML file: the model's shape, the shard sets, and stages, each a small table for the one loop.
+
+shape = "pico"                      # or the path of a shape.json
+tokenizer = "tokenizer"             # a folder with tokenizer.json
+
+[start]                             # if not from fresh weights; or vision, language: public ones, as downloaded
+checkpoint = "pico"
+
+[data.lessons]                      # a published shard set; stages mix them by name
+root = "corpus"
+set = "lessons"
+
+[[stages]]
+name = "sft"
+sets = { lessons = 1.0 }
+steps = 1000
+rate = 1e-3
+"""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from schemas.config.model import Location, Table
+from schemas.errors import UserError
+from training.shapes import SHAPES, Shape, read_shape
+
+Part = Literal["vision", "resampler", "language"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Data(Table):
+    root: Location
+    set: str  # its name, or one release of it
+
+
+class Start(Table):
+    """Weights to begin with, each a folder with safetensors; what none of them has begins fresh."""
+
+    checkpoint: Location | None = None  # of this trainer, of the recipe's shape and tokenizer
+    vision: Location | None = None  # SigLIP's, as it is downloaded
+    language: Location | None = None  # Llama's
+    whole: Location | None = None  # MiniCPM-Llama3-V 2.5's
+
+
+class TrainingStage(Table):
+    """What is learned from what, how fast, and how long."""
+
+    name: Name
+    sets: dict[str, Weight] = Field(min_length=1)  # of [data] -> passes through it an epoch
+    steps: int = Field(gt=0)
+    trains: tuple[Part, ...] = Field(("vision", "resampler", "language"), min_length=1)
+    answers: float = Field(1.0, ge=0)  # weight of the loss of answers; at 0 no language model is run
+    truth: float = Field(0.0, ge=0)  # weight of the probe's loss, see `training.probe`
+    beta: float | None = Field(None, gt=0)  # of DPO; its sets hold pairs
+
+    plan: Literal["llama.cpp", "openbmb"] = "llama.cpp"
+    side: int | None = Field(None, gt=0)  # pixels of an image that is not sliced; the shape's if not given
+    length: int = Field(2048, gt=0)  # tokens of a pack
+    batch: int = Field(8, gt=0)  # packs a step, on all ranks together
+    micro: int = Field(8, gt=0)  # packs at once, on each rank
+
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers, adamw for the rest
+    rate: float = Field(gt=0)  # learning rate, at its highest
+    schedule: Literal["cosine", "warmup_stable_decay"] = "cosine"
+    warm_up: Share = 0.01  # of the steps
+    decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    clip: float = Field(1.0, gt=0)  # norm of the gradient
+    precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0 on. (Cosine to 0; or MiniCPM's, arXiv 2404.06395, linear to 0)"""
+        warm_up = round(self.warm_up * self.steps)
+        if step < warm_up:
+            return self.rate * (step + 1) / (warm_up + 1)
+        if self.schedule == "cosine":
+            return self.rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up))) / 2
+        return self.rate * min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+
+
+class Recipe(Table):
+    shape: Location
+    tokenizer: Location
+    data: dict[Name, Data] = Field(min_length=1)
+    stages: tuple[TrainingStage, ...] = Field(min_length=1)
+    instructions: dict[str, str] = {}  # task -> what the user says in its samples
+    start: Start = Start()
+    seed: int = 0
+
+    def model_shape(self) -> Shape:
+        return SHAPES[self.shape] if self.shape in SHAPES else read_shape(self.shape)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a TOML file; paths in it are relative to the file's folder. Raises `UserError`, one line."""
+    path = Path(path)
+    try:
+        recipe = Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    names = [stage.name for stage in recipe.stages]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path}: stages: two are called {twice[0]}; give each a name of its own")
+    for stage in recipe.stages:
+        if unknown := sorted(stage.sets.keys() - recipe.data):
+            raise UserError(f"{path}: stages.{stage.name}.sets: no data {unknown[0]}; add [data.{unknown[0]}]")
+        if not (stage.answers or stage.truth):
+            raise UserError(f"{path}: stages.{stage.name}: learns nothing; give answers or truth a weight above 0")
+        if stage.beta and (stage.truth or not stage.answers):
+            raise UserError(f"{path}: stages.{stage.name}: beta is for answers alone; give truth a stage of its own")
+    named = recipe.start.model_dump(exclude_none=True)
+    if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
+        raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")
+    here = path.resolve().parent
+    start = recipe.start.model_copy(update={name: _beside(here, one) for name, one in named.items()})
+    data = {name: one.model_copy(update={"root": _beside(here, one.root)}) for name, one in recipe.data.items()}
+    shape = recipe.shape if recipe.shape in SHAPES else _beside(here, recipe.shape)
+    tokenizer = _beside(here, recipe.tokenizer)
+    return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": tokenizer, "start": start})
+
+
+def _beside(here: Path, path: str) -> str:
+    return path if "://" in path else str(here / Path(path).expanduser())

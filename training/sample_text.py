@@ -1,0 +1,40 @@
+"""What is said in a sample of a shard, as text."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from training.layout import SampleRejected
+from training.shards import Sample
+
+
+def task_of(sample: Sample) -> str:
+    """A sample's name is `<key>-<task>`."""
+    return sample["__key__"].partition("-")[2]
+
+
+def texts(sample: Sample) -> Iterator[str]:
+    """What is said in a sample, for a tokenizer to learn from."""
+    if task_of(sample) == "conversation":
+        yield from (message["content"] for message in conversation_of(sample)["turns"])
+    elif "txt" in sample:
+        yield text_of(sample, "txt")
+
+
+def text_of(sample: Sample, name: str) -> str:
+    """A member as text. Raises `SampleRejected` if it is missing or not UTF-8."""
+    try:
+        return sample[name].decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        raise SampleRejected("unreadable_text", f"{name}: {error!r}") from error
+
+
+def conversation_of(sample: Sample) -> dict[str, Any]:
+    """The turns of a conversation, and its marks for images in order. Raises `SampleRejected` if there are none."""
+    try:
+        said = json.loads(text_of(sample, "json"))["conversation"]
+        if not all(isinstance(turn[name], str) for turn in said["turns"] for name in ("role", "content")):
+            raise TypeError("a role or a content is no text")
+        return {"turns": said["turns"], "images": list(said["images"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SampleRejected("unreadable_text", f"json: no conversation: {error!r}") from error
