@@ -1,25 +1,28 @@
 """What a caption is worth, and what a model made of it."""
 
-from typing import TypedDict
+from typing import Literal, NotRequired, TypedDict
+
+from pydantic import Field
 
 from schemas.answers import OF_ENDPOINTS, RETRYABLE
-from schemas.arrow import arrow_schema
+from schemas.config.table import Location, Table
+from schemas.stage import stage_info
 
 
 class CaptionRow(TypedDict):
     key: str
     text: str | None        # the caption from here on: rewritten, or as it came
     original: str | None    # as it came
-    verdict: str | None     # of the original, one of VERDICTS
+    verdict: str | None     # of the original, one of CAPTION_VERDICTS
     question: str | None    # to which the rewritten one is the answer
     rewritten: str | None   # what the model wrote, taken or not
+    raw: NotRequired[str | None]    # the model's answer, as it came
+    cut: NotRequired[bool | None]   # whether that ends where the tokens ended
     answer: str | None      # whether that was taken: one of ANSWERS; None if nothing was asked
     reason: str | None      # why there is no answer yet; None when all is well
     detail: str | None      # what exactly went wrong, for a person
     made_from: str
 
-
-CAPTIONS = arrow_schema(CaptionRow)
 
 CAPTION_VERDICTS = {                # the first that holds
     "no_text": "there is none, or it has no letter",
@@ -48,3 +51,28 @@ ANSWERS = {                 # the first that holds; all but the last leave the c
 ACCEPTED = "taken"
 
 REASONS = {word: meaning for word, meaning in OF_ENDPOINTS.items() if word in RETRYABLE}
+
+
+class CaptionsConfig(Table):
+    """Without it, captions stay as they came."""
+
+    endpoint: str                                       # writes captions; may be a model of text alone
+    rewrite: Literal["weak", "all"] = "weak"
+    image: bool = False                                 # whether it is shown the image, or the alt text alone
+    prompt: Location | None = None                      # a file with {text}; if it asks for no `Question:` and
+                                                        # `Answer:`, the whole answer is the caption
+    temperature: float = Field(0.0, ge=0, le=2)         # 0: greedy
+    max_tokens: int = Field(300, ge=1)                  # of an answer
+    min_words: int = Field(4, ge=1)                     # a caption of fewer is weak; East Asian signs count half
+    max_words: int = Field(150, ge=1)                   # a rewritten caption of more is not taken
+
+
+STAGE = stage_info(
+    "captions", CaptionRow, REASONS, reads={"rows": ("text",), "images": ()},
+    samples={
+        "text": "coalesce(captions.text, rows.text)", "alt_text": "rows.text",
+        "caption_verdict": "captions.verdict", "caption_answer": "captions.answer",
+    },
+    paid=True, settings=CaptionsConfig,
+)
+CAPTIONS = STAGE.schema

@@ -2,7 +2,10 @@
 
 from typing import TypedDict
 
-from schemas.arrow import arrow_schema
+from pydantic import Field
+
+from schemas.config.table import Location, Table
+from schemas.stage import stage_info
 
 
 class DuplicateRow(TypedDict):
@@ -14,10 +17,23 @@ class DuplicateRow(TypedDict):
     made_from: str          # the image's SHA-256, first half, and perceptual hash: while they stay, a kept row stays
 
 
-DUPLICATES = arrow_schema(DuplicateRow)
-
 REASONS = {
     "exact_duplicate": "a kept row has the same bytes",
     "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart",
     "benchmark_overlap": "duplicates.exclude holds these bytes, or a perceptual hash so near",
 }
+
+
+class DuplicatesConfig(Table):
+    """Without it, duplicates stay."""
+
+    near: int = Field(3, ge=-1, le=8)                   # bits in which perceptual hashes may differ; -1: equal bytes
+    exclude: tuple[Location, ...] = ()                  # images to keep out: folders of them, or lists of hashes
+
+
+STAGE = stage_info(
+    "duplicates", DuplicateRow, REASONS,
+    reads={"images": ("key", "sha256", "phash"), "rows": ("conversation", "part_of")},
+    samples={"duplicate_of": "duplicates.of"}, settings=DuplicatesConfig,
+)
+DUPLICATES = STAGE.schema

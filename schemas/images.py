@@ -1,9 +1,14 @@
 """One image as it came: measured, kept or not."""
 
-from typing import TypedDict
+import re
+from typing import Annotated, TypedDict
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from schemas import takedown
-from schemas.arrow import arrow_schema
+from schemas.config.table import Location, Table
+from schemas.stage import stage_info
 
 
 class ImageRow(TypedDict):
@@ -20,8 +25,6 @@ class ImageRow(TypedDict):
     detail: str | None
     made_from: str
 
-
-IMAGES = arrow_schema(ImageRow)
 
 OF_BYTES = {
     "not_an_image": "no image of a format that is read here; HTML, mostly",
@@ -61,3 +64,43 @@ OF_SOURCES = {
 }
 REASONS = OF_BYTES | OF_SETTINGS | OF_SERVERS | OF_SOURCES | {takedown.REASON: takedown.MEANING}
 RETRYABLE = {*OF_SOURCES, "not_fetched", "http_429", "http_5xx", "timeout", "connection", "dns", "tls"}
+
+
+class ImagesConfig(Table):
+    """Limits; an image beyond one is left out."""
+
+    min_side: int = Field(10, ge=1)                     # pixels; smaller images are left out
+    max_bytes: int = Field(50_000_000, ge=1)            # of a file
+    max_pixels: int = Field(100_000_000, ge=1)          # looked at before decoding
+    max_aspect_ratio: float = Field(20, ge=1)           # of the longer side to the shorter one
+
+
+def _is_contact(text: str) -> str:
+    if not re.fullmatch(r"[!-~]*(@|://)[!-~]+", text):
+        raise PydanticCustomError("contact", "write a mail address or page where the owners of servers can reach you")
+    return text
+
+
+class FetchConfig(Table):
+    """Without it, no URL is asked for."""
+
+    contact: Annotated[str, AfterValidator(_is_contact)]        # goes out with every request
+    in_flight: int = Field(256, ge=1)                   # URLs asked at once, a worker process
+    per_host: int = Field(4, ge=1)                      # of those, of one host
+    connect_seconds: float = Field(5, gt=0)             # to find and reach a server
+    read_seconds: float = Field(10, gt=0)               # in which not one byte comes
+    deadline: float = Field(30, gt=0)                   # seconds that one try may take, redirects included
+    tries: int = Field(2, ge=1)                         # of one URL
+    honour_robots_tag: bool = True                      # X-Robots-Tag: noai, noimageai, noindex, noimageindex
+    robots_txt: bool = False                            # ask for it, and do as it says
+    opt_out: tuple[Location, ...] = ()                  # files with a host or pattern of URLs a line, left alone
+    check_hash: bool = True                             # against the source's columns sha256, md5 or hash
+    allow_hosts: tuple[str, ...] = ()                   # that may be at private addresses, with all below them
+
+
+STAGE = stage_info(
+    "images", ImageRow, REASONS, reads={"rows": ("key", "url", "sha256", "checksum")},
+    samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash")},
+    settings=ImagesConfig, optional_stage=False,
+)
+IMAGES = STAGE.schema

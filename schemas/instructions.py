@@ -1,8 +1,12 @@
 """What the policy is asked about an image."""
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
-from schemas.arrow import arrow_schema
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from schemas.config.table import Table
+from schemas.stage import stage_info
 
 
 class InstructionRow(TypedDict):
@@ -17,8 +21,6 @@ class InstructionRow(TypedDict):
     made_from: str
 
 
-INSTRUCTIONS = arrow_schema(InstructionRow)
-
 SOURCE, TEMPLATE = "source", "template"
 
 REASONS = {
@@ -27,3 +29,26 @@ REASONS = {
     "equal_keys": "the same question is asked of the same image before",
     "not_asked": "the source asks nothing of this image, and no template does: its condition or the draw left it out",
 }
+
+
+def _asks(question: str) -> str:
+    if not question.strip():
+        raise PydanticCustomError("question", "is blank; write a question, or leave it out")
+    return question
+
+
+class InstructionsConfig(Table):
+    """What is asked of an image."""
+
+    questions: tuple[Annotated[str, AfterValidator(_asks)], ...] = ()   # of images of which the source asks nothing
+    per_image: int = Field(1, ge=1)                     # so many of them, by hash(seed, image)
+    where: str = "true"                                 # of which images: SQL over the columns of the view `samples`
+    weight: float = Field(1.0, gt=0, le=1)              # share of those that are asked of, by hash(seed, image)
+    seed: int = 0
+
+
+STAGE = stage_info(
+    "instructions", InstructionRow, REASONS, per_image=False, named_by=("image",), names=frozenset({"image"}),
+    settings=InstructionsConfig, optional_stage=False,
+)
+INSTRUCTIONS = STAGE.schema

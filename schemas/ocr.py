@@ -1,8 +1,11 @@
 """The text printed in an image, line by line, and whether it is good enough to learn from."""
 
-from typing import TypedDict
+from typing import Literal, NotRequired, TypedDict
 
-from schemas.arrow import arrow_schema
+from pydantic import Field
+
+from schemas.config.table import Location, Table
+from schemas.stage import stage_info
 
 
 class OcrLine(TypedDict):
@@ -14,13 +17,12 @@ class OcrLine(TypedDict):
 class OcrRow(TypedDict):
     key: str                # of the image
     lines: list[OcrLine]    # in reading order
-    verdict: str | None     # one of VERDICTS; None when there is no answer
+    dropped: NotRequired[list[OcrLine] | None]  # lines below `min_confidence`; with `lines` all that was read
+    verdict: str | None     # one of OCR_VERDICTS; None when there is no answer
     reason: str | None      # why there is no answer; None when all is well, no text included
     detail: str | None      # what exactly went wrong, for a person
     made_from: str          # hash of what this row alone was made from
 
-
-OCR = arrow_schema(OcrRow)
 
 OCR_VERDICTS = {                # the first that holds
     "no_text": "no letter and no digit was read",
@@ -34,3 +36,38 @@ GOOD = "good"
 
 REASONS = {"engine_failed": "the OCR engine raised an error on this image"}
 RETRYABLE = {"engine_failed"}
+
+
+class EasyOcrConfig(Table):
+    """Read only if that is the engine."""
+
+    languages: tuple[str, ...] = Field(("en",), min_length=1)   # EasyOCR's own codes
+    models: Location = "easyocr-models"                         # folder of its weights
+    download: bool = False                                      # fetch weights that are missing when a run begins
+    gpu: bool = False                                   # compute on the first CUDA device
+
+
+class OcrConfig(Table):
+    """Without it, no text is read."""
+
+    engine: Literal["rapidocr", "easyocr"] = "rapidocr"
+    easyocr: EasyOcrConfig = EasyOcrConfig()            # read only if that is the engine
+    min_confidence: float = Field(0.5, ge=0, le=1)      # lines below are left out
+    good_confidence: float = Field(0.9, ge=0, le=1)     # a good text: mean of its lines, weighted by characters
+    good_length: int = Field(3, ge=1)                   # letters and digits; East Asian ones count twice
+    good_share: float = Field(0.9, ge=0, le=1)          # of its characters are in lines that make sense
+
+
+STAGE = stage_info(
+    "ocr", OcrRow, REASONS, reads={"images": ("key", "sha256")},
+    computed={
+        "text": ("array_to_string([line.text for line in lines], chr(10))", "VARCHAR"),
+        "confidence": ("list_avg([line.confidence for line in lines])", "DOUBLE"),
+    },
+    samples={
+        "ocr_lines": "ocr.lines", "ocr_text": "ocr.text", "ocr_confidence": "ocr.confidence",
+        "ocr_verdict": "ocr.verdict", "ocr_target": f"CASE WHEN ocr.verdict = '{GOOD}' THEN ocr.text END",
+    },
+    settings=OcrConfig,
+)
+OCR = STAGE.schema

@@ -2,7 +2,10 @@
 
 from typing import TypedDict
 
-from schemas.arrow import arrow_schema
+from pydantic import Field
+
+from schemas.config.table import Table
+from schemas.stage import stage_info
 
 
 class PairRow(TypedDict):
@@ -19,8 +22,6 @@ class PairRow(TypedDict):
     made_from: str
 
 
-PAIRS = arrow_schema(PairRow)
-
 OF_PAIRS = {
     "unbalanced": "the rejected text is so much longer that length alone could tell; the detail has both",
 }
@@ -35,3 +36,24 @@ REASONS = OF_PAIRS | OF_RESPONSES
 def pair_key(chosen: str, rejected: str) -> str:
     """Of the keys of two responses to one instruction."""
     return f"{chosen}_{rejected.rpartition('_')[2]}"
+
+
+class PairsConfig(Table):
+    """Which pairs are drawn."""
+
+    per_instruction: int = Field(2, ge=0)               # pairs that are drawn at most, by hash(seed, pair); 0: all
+    seed: int = 0
+    min_margin: int = Field(1, ge=1)                    # rejected claims by which two responses differ
+    length_balance: bool = True                         # drop pairs whose length alone could tell
+
+
+STAGE = stage_info(
+    "pairs", PairRow, REASONS,
+    reads={
+        "responses": ("key", "instruction", "text"), "claims": ("key", "claims", "reason"),
+        "verdicts": ("key", "response", "number", "labeler", "p_yes", "p_no", "reason"),
+    },
+    per_image=False, named_by=("chosen", "rejected"), names=frozenset({"instruction", "chosen", "rejected"}),
+    settings=PairsConfig, optional_stage=False,
+)
+PAIRS = STAGE.schema

@@ -2,9 +2,12 @@
 
 from typing import TypedDict
 
+from pydantic import Field
+
 from schemas.answers import OF_ENDPOINTS
 from schemas.answers import RETRYABLE as RETRYABLE
-from schemas.arrow import arrow_schema
+from schemas.config.table import Table
+from schemas.stage import stage_info
 
 
 class ResponseRow(TypedDict):
@@ -18,10 +21,27 @@ class ResponseRow(TypedDict):
     made_from: str
 
 
-RESPONSES = arrow_schema(ResponseRow)
-
 REASONS = OF_ENDPOINTS
 
 
 def response_key(instruction: str, draw: int) -> str:
     return f"{instruction}_{draw:02d}"
+
+
+class ResponsesConfig(Table):
+    """Without it, no policy is asked."""
+
+    endpoint: str                                       # the policy
+    draws: int = Field(10, ge=2, le=100)                # responses to an instruction, a request each
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(512, ge=1)
+    seed: int = 0
+
+
+STAGE = stage_info(
+    "responses", ResponseRow, REASONS, reads={"instructions": ("key", "question"), "images": ("sha256",)},
+    per_image=False, named_by=("instruction",), names=frozenset({"instruction", "draw"}), paid=True,
+    settings=ResponsesConfig,
+)
+RESPONSES = STAGE.schema

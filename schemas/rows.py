@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 from schemas import takedown
-from schemas.arrow import arrow_schema
+from schemas.stage import stage_info
 
 
 class SourceRow(TypedDict):
@@ -26,8 +26,6 @@ class SourceRow(TypedDict):
     made_from: str          # hash of what this row alone was made from
 
 
-ROWS = arrow_schema(SourceRow)
-
 REASONS = {
     "equal_keys": "an earlier row of this file has the same name",
     "no_image": "a row names no image, or one that is not there",
@@ -37,3 +35,13 @@ REASONS = {
     "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",
     takedown.REASON: takedown.MEANING,
 }
+
+
+STAGE = stage_info(
+    "rows", SourceRow, REASONS, names=frozenset({"host", "part_of", "part"}),
+    samples={
+        "url": "rows.url", "host": "rows.host", "text": "rows.text", "conversation": "rows.conversation",
+        "part_of": "rows.part_of", "part": "rows.part", "extra": "rows.extra::JSON",
+    },
+)
+ROWS = STAGE.schema

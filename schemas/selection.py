@@ -1,8 +1,11 @@
 """Which shard sets a sample goes to, and as which task."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
-from schemas.arrow import arrow_schema
+from pydantic import Field
+
+from schemas.config.table import Table
+from schemas.stage import stage_info
 
 
 class Placement(TypedDict):
@@ -18,8 +21,6 @@ class SelectionRow(TypedDict):
     made_from: str
 
 
-SELECTION = arrow_schema(SelectionRow)
-
 REASONS = {
     "equal_keys": "an earlier partition has a row of the same name",
     "not_selected": "no set's condition holds",
@@ -29,3 +30,17 @@ REASONS = {
     "no_conversation": "a condition holds, but there is no conversation",
     "incomplete": "another image of its conversation, or the conversation itself, was left out",
 }
+
+
+class SetConfig(Table):
+    """Shard sets, by name."""
+
+    where: str = "true"                                 # SQL over the view `samples`; for pairs over `preferences`
+    task: Literal["caption", "ocr", "conversation", "preference"] = "caption"
+    weight: float = Field(1.0, gt=0, le=1)              # share that is kept, by hash(seed, key)
+    seed: int = 0                                       # of weight
+    samples_per_shard: int = Field(1000, ge=1)
+
+
+STAGE = stage_info("selection", SelectionRow, REASONS)
+SELECTION = STAGE.schema

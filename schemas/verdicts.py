@@ -2,9 +2,13 @@
 
 from typing import TypedDict
 
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
 from schemas.answers import OF_ENDPOINTS
 from schemas.answers import RETRYABLE as RETRYABLE
-from schemas.arrow import arrow_schema
+from schemas.config.table import Location, Table
+from schemas.stage import stage_info
 
 
 class VerdictRow(TypedDict):
@@ -20,8 +24,6 @@ class VerdictRow(TypedDict):
     made_from: str          # of labeler, image and question: equal ones are asked once
 
 
-VERDICTS = arrow_schema(VerdictRow)
-
 REASONS = OF_ENDPOINTS | {
     "no_yes_no": "neither is among the tokens whose probabilities the server gives",
 }
@@ -29,3 +31,26 @@ REASONS = OF_ENDPOINTS | {
 
 def verdict_key(response: str, number: int, labeler: str) -> str:
     return f"{response}_{number:03d}_{labeler}"
+
+
+class VerdictsConfig(Table):
+    """Who judges the claims; needed where there are responses."""
+
+    labelers: tuple[str, ...] = Field(min_length=1)     # endpoints; each judges every claim
+    prompt: Location | None = None                      # a file with {question}; the packaged one if not given
+
+    @field_validator("labelers")
+    @classmethod
+    def _each_once(cls, labelers: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*labelers}) < len(labelers):
+            raise PydanticCustomError("labelers", "name each labeler once; asked twice, it says the same")
+        return labelers
+
+
+STAGE = stage_info(
+    "verdicts", VerdictRow, REASONS,
+    reads={"claims": ("claims",), "instructions": ("reason",), "images": ("sha256",)},
+    per_image=False, named_by=("response",), names=frozenset({"instruction", "response", "number", "labeler"}),
+    computed={"accepted": ("p_yes > p_no", "BOOLEAN")}, paid=True, settings=VerdictsConfig,
+)
+VERDICTS = STAGE.schema

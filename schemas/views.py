@@ -1,42 +1,17 @@
-"""The catalog's SQL: one view a stage, `samples` that joins them, and what people look for first."""
+"""The catalog's SQL: one view a stage, `samples` that joins them, and what people look for first.
+
+All of it is derived from a table of stages: that of `schemas.stages`, with a root's own stages in it.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas import captions, claims, duplicates, images, instructions, ocr, pairs, responses, rows, selection, verdicts
-from schemas.captions import CAPTIONS
-from schemas.claims import CLAIMS
-from schemas.duplicates import DUPLICATES
-from schemas.images import IMAGES
-from schemas.instructions import INSTRUCTIONS
 from schemas.ledger import CALLS, CHANGES, FETCHES, RUNS, WORK
-from schemas.ocr import GOOD, OCR
-from schemas.pairs import PAIRS
-from schemas.responses import RESPONSES
-from schemas.rows import ROWS
-from schemas.selection import SELECTION
 from schemas.shards import SAMPLES
-from schemas.verdicts import VERDICTS
-
-# Of the corpus, a row an image; and of preferences
-CORPUS = {"rows": ROWS, "images": IMAGES, "duplicates": DUPLICATES, "ocr": OCR, "captions": CAPTIONS,
-          "selection": SELECTION}
-STAGES = CORPUS | {
-    "instructions": INSTRUCTIONS, "responses": RESPONSES, "claims": CLAIMS, "verdicts": VERDICTS, "pairs": PAIRS,
-}
-REASONS = {
-    "rows": rows.REASONS, "images": images.REASONS, "duplicates": duplicates.REASONS, "ocr": ocr.REASONS,
-    "captions": captions.REASONS, "selection": selection.REASONS, "instructions": instructions.REASONS,
-    "responses": responses.REASONS, "claims": claims.REASONS, "verdicts": verdicts.REASONS, "pairs": pairs.REASONS,
-}  # fmt: skip
-# Of a stage of which a row can become several: the stage before, and the columns that name its rows.
-MADE_OF = {
-    "instructions": ("rows", ("image",)), "responses": ("instructions", ("instruction",)),
-    "claims": ("responses", ("key",)), "verdicts": ("claims", ("response",)),
-    "pairs": ("responses", ("chosen", "rejected")),
-}  # fmt: skip
-PAID = {"captions", "responses", "claims", "verdicts"}  # whose chunks stay until their partition is made
+from schemas.stage import StageInfo
+from schemas.stages import STAGES, Stages, of_corpus
 
 LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES, "calls": CALLS}
 
@@ -45,37 +20,38 @@ TARGETS = {"caption": "text", "ocr": "ocr_target", "conversation": "conversation
 
 PREFERENCE = "preference"   # the task of pairs, which are rows of `preferences`
 
-# Columns of a stage's view beyond those of its files.
-ADDED = {
-    "ocr": {
-        "text": "array_to_string([line.text for line in lines], chr(10))",
-        "confidence": "list_avg([line.confidence for line in lines])",
-    },
-    "verdicts": {"accepted": "p_yes > p_no"},
-}
-
 SHARD = {
     "set": "regexp_extract(filename, '([^/]+)-[0-9]{6}-[0-9a-f]+.parquet$', 1)",
     "tar": "parse_filename(filename, true) || '.tar'",
 }
 
-CANDIDATES = f"""
-SELECT r.partition, r.key, r.url, r.host, coalesce(t.text, r.text) AS text, r.conversation, r.part_of, r.part,
-       r.extra::JSON AS extra, i.format, i.width, i.height, i.size, i.sha256, i.phash, d.of AS duplicate_of,
-       o.lines AS ocr_lines, o.text AS ocr_text, o.confidence AS ocr_confidence, o.verdict AS ocr_verdict,
-       CASE WHEN o.verdict = '{GOOD}' THEN o.text END AS ocr_target,
-       r.text AS alt_text, t.verdict AS caption_verdict, t.answer AS caption_answer,
-       coalesce(r.reason, nullif(i.reason, 'upstream'), nullif(d.reason, 'upstream'),
-                nullif(o.reason, 'upstream'), nullif(t.reason, 'upstream')) AS reason,
-       CASE WHEN r.reason IS NOT NULL THEN 'rows' WHEN i.reason IS NOT NULL THEN 'images'
-            WHEN d.reason IS NOT NULL THEN 'duplicates' WHEN o.reason IS NOT NULL THEN 'ocr'
-            WHEN t.reason IS NOT NULL THEN 'captions' END AS left_out_by
-FROM rows r
-LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
-LEFT JOIN duplicates d ON d.partition = r.partition AND d.key = r.key
-LEFT JOIN ocr o ON o.partition = r.partition AND o.key = r.key
-LEFT JOIN captions t ON t.partition = r.partition AND t.key = r.key
+
+class Files(NamedTuple):
+    """The Parquet files of a view."""
+
+    paths: str | Sequence[str]  # a glob, or their names
+    lacking: frozenset[str] = frozenset()  # optional columns that none of them has
+    mixed: bool = False  # whether some of them may lack optional columns that others have
+
+
+def candidates_sql(stages: Stages) -> str:
+    """The view `candidates`: each row of the source with what every stage before `selection` says of it."""
+    joined = [name for name in of_corpus(stages) if name != "selection"]
+    columns = {column: sql for name in joined for column, sql in stages[name].samples.items()}
+    said = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
+    reasons = [f"{quoted(name)}.reason" for name in joined]
+    first = ", ".join(reasons[:1] + [f"nullif({reason}, 'upstream')" for reason in reasons[1:]])
+    stage = " ".join(f"WHEN {reason} IS NOT NULL THEN {literal(name)}" for name, reason in zip(joined, reasons))
+    joins = "\n".join(
+        f"LEFT JOIN {quoted(name)} ON {quoted(name)}.partition = rows.partition AND {quoted(name)}.key = rows.key"
+        for name in joined[1:]
+    )
+    return f"""
+SELECT rows.partition, rows.key, {said}, coalesce({first}) AS reason, CASE {stage} END AS left_out_by
+FROM rows
+{joins}
 """
+
 
 SAMPLES_VIEW = """
 SELECT c.* REPLACE (coalesce(c.reason, nullif(s.reason, 'upstream')) AS reason,
@@ -131,18 +107,33 @@ JOIN candidates s ON s.partition = p.partition AND s.key = i.image
 WHERE p.reason IS NULL
 """
 
-ACCOUNTING = "\nUNION ALL ".join(
-    f"SELECT {number} AS step, '{stage}' AS stage, reason, count(*) AS rows FROM {stage} GROUP BY reason"
-    for number, stage in enumerate(STAGES)
-)
 
-# Joins only what was left out, by the stage that did (`samples` would join everything), on one number: the hash of
-# (partition, key) is 64 bits long, two of ten million are equal once in 400,000 corpora.
-LOST = "\nUNION ALL ".join(
-    f"SELECT hash(partition, key) AS id, reason FROM {stage} WHERE reason IS NOT NULL AND reason != 'upstream'"
-    for stage in CORPUS if stage != "rows"
-)
-YIELD_BY_HOST = f"""
+def accounting_sql(stages: Stages) -> str:
+    """The view `accounting`: the rows of each stage, by what became of them."""
+    counts = "\nUNION ALL ".join(
+        f"SELECT {number} AS step, {literal(name)} AS stage, reason, count(*) AS rows "
+        f"FROM {quoted(name)} GROUP BY reason"
+        for number, name in enumerate(stages)
+    )
+    return f"SELECT stage, reason, rows FROM ({counts}) ORDER BY step, rows DESC, reason"
+
+
+def lost_sql(stages: Stages) -> str:
+    """What was left out, by the stage that did: the hash of (partition, key) and the reason.
+
+    Joining that on one number is much cheaper than joining all of `samples`. The hash is 64 bits long: two of ten
+    million are equal once in 400,000 corpora.
+    """
+    return "\nUNION ALL ".join(
+        f"SELECT hash(partition, key) AS id, reason FROM {quoted(name)} "
+        "WHERE reason IS NOT NULL AND reason != 'upstream'"
+        for name in of_corpus(stages) if name != "rows"
+    )
+
+
+def yield_by_host_sql(stages: Stages) -> str:
+    """The view `yield_by_host`: what came of the rows of each host."""
+    return f"""
 SELECT host, sum(n)::BIGINT AS rows, coalesce(sum(n) FILTER (reason IS NULL), 0)::BIGINT AS kept,
        round(kept / sum(n), 4) AS kept_share, arg_max(reason, n) FILTER (reason IS NOT NULL) AS main_reason,
        map_from_entries(list((reason, n) ORDER BY n DESC, reason) FILTER (reason IS NOT NULL)) AS reasons,
@@ -150,34 +141,27 @@ SELECT host, sum(n)::BIGINT AS rows, coalesce(sum(n) FILTER (reason IS NULL), 0)
 FROM (
     SELECT host, coalesce(r.reason, lost.reason) AS reason, count(*) AS n
     FROM (SELECT hash(partition, key) AS id, host, reason FROM rows WHERE host IS NOT NULL) AS r
-    LEFT JOIN ({LOST}) AS lost USING (id) GROUP BY ALL)
+    LEFT JOIN ({lost_sql(stages)}) AS lost USING (id) GROUP BY ALL)
 LEFT JOIN (SELECT host, median(milliseconds) AS median_milliseconds FROM fetches WHERE tries > 0 GROUP BY host)
           AS asked USING (host)
 GROUP BY host
 """
 
-# What models were asked, in all runs. A pair's share is that of all who are asked for preferences.
-COST = """
+
+def cost_sql(stages: Stages) -> str:
+    """The view `cost`: what models were asked, in all runs. A pair's share is that of all who are asked for pairs."""
+    for_pairs = ", ".join(literal(name) for name, stage in stages.items() if stage.paid and not stage.per_image)
+    return f"""
 SELECT *, round(calls / pairs, 1) AS calls_a_pair, round((tokens_in + tokens_out) / pairs, 1) AS tokens_a_pair,
        round(seconds / pairs, 2) AS seconds_a_pair
 FROM (SELECT stage, endpoint, count(*) AS answers, count(*) FILTER (reason IS NOT NULL) AS failed,
              sum(tries)::BIGINT AS calls, sum(tokens_in)::BIGINT AS tokens_in, sum(tokens_out)::BIGINT AS tokens_out,
              round(sum(milliseconds) / 1000, 1) AS seconds,
-             CASE WHEN stage != 'captions'
+             CASE WHEN stage IN ({for_pairs})
                   THEN (SELECT nullif(count(*), 0) FROM pairs WHERE reason IS NULL) END AS pairs
       FROM calls GROUP BY stage, endpoint)
 ORDER BY stage, endpoint
 """
-
-VIEWS = {
-    "candidates": CANDIDATES,
-    "samples": SAMPLES_VIEW,
-    "accounting": f"SELECT stage, reason, rows FROM ({ACCOUNTING}) ORDER BY step, rows DESC, reason",
-    "yield_by_host": YIELD_BY_HOST,
-    "cost": COST,
-    "scores": SCORES,
-    "preferences": PREFERENCES,
-}
 
 
 def literal(text: str) -> str:
@@ -202,27 +186,50 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def table_sql(schema: pa.Schema, files: str | Sequence[str] | None, added: Mapping[str, str], partition: bool) -> str:
-    """A SELECT over Parquet files (a glob, or their names), or over none, with the schema's columns and types."""
-    names = [*schema.names, *added]
-    if files:
-        paths = literal(files) if isinstance(files, str) else f"[{', '.join(map(literal, files))}]"
-        columns = [*schema.names, *(f"{sql} AS {name}" for name, sql in added.items())]
-        first = ["parse_filename(filename, true)::INTEGER AS partition"] if partition else []
-        source = f"read_parquet({paths}, filename = true)"
-        return f"SELECT {', '.join([*first, *columns])} FROM {source}"
-    types = {field.name: sql_type(field.type) for field in schema} | {"confidence": "DOUBLE", "accepted": "BOOLEAN"}
-    empty = [f"NULL::{types.get(name, 'VARCHAR')} AS {name}" for name in names]
-    first = ["NULL::INTEGER AS partition"] if partition else []
-    return f"SELECT {', '.join([*first, *empty])} WHERE false"
+def table_sql(
+    schema: pa.Schema, files: Files | None, computed: Mapping[str, tuple[str, str]], partition: bool
+) -> str:
+    """A SELECT over Parquet files, or over none, with the schema's columns and types.
+
+    `computed`: further columns, each with its SQL and its type.
+    """
+    types = {field.name: sql_type(field.type) for field in schema}
+    types |= {name: kind for name, (_, kind) in computed.items()}
+    nulls = {name: f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items()}
+    if files is None:
+        first = ["NULL::INTEGER AS partition"] if partition else []
+        return f"SELECT {', '.join([*first, *nulls.values()])} WHERE false"
+    paths = literal(files.paths) if isinstance(files.paths, str) else f"[{', '.join(map(literal, files.paths))}]"
+    source = f"read_parquet({paths}, filename = true{', union_by_name = true' if files.mixed else ''})"
+    if files.mixed:  # a column that none of them has is null, too
+        own = ", ".join(nulls[name] for name in schema.names)
+        source = f"(SELECT {own}, NULL::VARCHAR AS filename WHERE false UNION ALL BY NAME SELECT * FROM {source})"
+    columns = [nulls[name] if name in files.lacking else quoted(name) for name in schema.names]
+    columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in computed.items()]
+    first = ["parse_filename(filename, true)::INTEGER AS partition"] if partition else []
+    return f"SELECT {', '.join([*first, *columns])} FROM {source}"
 
 
-def views(files: Mapping[str, str | Sequence[str] | None]) -> dict[str, str]:
+def stage_sql(stage: StageInfo, files: Files | None) -> str:
+    """The view of one stage."""
+    return table_sql(stage.schema, files, stage.computed, True)
+
+
+def views(files: Mapping[str, Files | None], stages: Stages = STAGES) -> dict[str, str]:
     """name -> SQL of every view, in the order in which they can be created.
 
     `files` gives each stage's and the ledger's files; one that has none becomes an empty view with its types.
     """
-    sql = {name: table_sql(schema, files.get(name), ADDED.get(name, {}), True) for name, schema in STAGES.items()}
+    sql = {name: stage_sql(stage, files.get(name)) for name, stage in stages.items()}
     sql |= {name: table_sql(schema, files.get(name), {}, False) for name, schema in LEDGER.items()}
-    sql["shards"] = f"SELECT * FROM ({table_sql(SAMPLES, files.get('shards'), SHARD, False)})"
-    return sql | VIEWS
+    computed = {name: (expression, "VARCHAR") for name, expression in SHARD.items()}
+    sql["shards"] = f"SELECT * FROM ({table_sql(SAMPLES, files.get('shards'), computed, False)})"
+    return sql | {
+        "candidates": candidates_sql(stages),
+        "samples": SAMPLES_VIEW,
+        "accounting": accounting_sql(stages),
+        "yield_by_host": yield_by_host_sql(stages),
+        "cost": cost_sql(stages),
+        "scores": SCORES,
+        "preferences": PREFERENCES,
+    }

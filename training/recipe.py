@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from schemas.config.model import Location, Table
+from schemas.config.table import Location, Table
 from schemas.errors import UserError
 from training.shapes import SHAPES, Shape, read_shape
 

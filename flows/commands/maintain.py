@@ -31,7 +31,7 @@ def clean(
     keep: Annotated[int, typer.Option(help="Releases of each shard set to keep.")] = 3,
 ) -> None:
     """Remove what no commit names: leavings of killed runs, replaced payloads, old releases and their packs."""
-    from pipelines.maintain.verify import clean_root
+    from pipelines.maintain.clean import clean_root
 
     removed, size = clean_root(open_root(root), grace * 3600, keep)
     tell(f"removed {removed:,} files, {size / 1e6:,.1f} MB")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pipelines.build.corpus import Corpus
 from pipelines.build.plan import StagePlan
-from pipelines.catalog.catalog import connect, files
+from pipelines.catalog.catalog import open_catalog
 from pipelines.engine.commit import Commit
 from pipelines.models.model_stage import ModelStage
 from pipelines.stages.responses import Respond
@@ -32,7 +32,7 @@ def estimate(corpus: Corpus, planned: Iterable[StagePlan]) -> list[Estimate]:
     asking = [(one, stage) for one, stage in asking if isinstance(stage, ModelStage) and stage.endpoints]
     if not asking:
         return []
-    with connect(corpus.root, files(corpus.root)) as connection:
+    with open_catalog(corpus.root) as connection:
         took = {stage: (calls, tokens) for stage, calls, tokens in connection.sql(TOOK).fetchall()}
     found = []
     for one, stage in asking:

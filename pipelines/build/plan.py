@@ -1,12 +1,13 @@
 """What a run would do and why, from commits alone: nothing is computed, nothing is written."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.build.corpus import Commits, Corpus
-from pipelines.engine.commit import Commit, fingerprint_of
+from pipelines.engine.commit import Commit, Stage, fingerprint_of
 from pipelines.engine.commit_cache import uncollected
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.manifest import read_manifest
@@ -14,6 +15,8 @@ from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
 from pipelines.stages.rows import settle
 from pipelines.stages.shards import card_of, lay_out, shards_there
+
+DIGEST = re.compile("[0-9a-f]{16}([0-9a-f]{16})?")  # of a prompt or a file, which tells a reader nothing
 
 
 @dataclass
@@ -49,7 +52,10 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     gone = {p for file in settlement.vanished for p in file.partitions}
     commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
     waiting = {p: "new file" for file in settlement.new for p in file.partitions}
-    waiting |= {p: "file changed" for file in settlement.changed for p in file.partitions}
+    for partition in (p for file in settlement.changed for p in file.partitions):
+        now = commits["rows"].get(partition)
+        reason = why(now, corpus.rows, {}) if now else "changed"
+        waiting[partition] = "file changed" if reason == "changed" else reason
     known = all(p in commits["rows"] for p in waiting)
     rows = _rows_in(commits["rows"], waiting) if known else None
     plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
@@ -66,7 +72,8 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
             planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
         plans.append(planned)
         commits[name] |= {p: None for p in waiting if p not in commits[name]}
-    plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in ("selection", "pairs"))))
+    choosing = {stage.stages[-1].name for stage in corpus.shards}
+    plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     return RunPlan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
 
 
@@ -112,13 +119,13 @@ def todo(
 ) -> dict[int, str]:
     """partition -> why it is not current. A partition whose input is to be made follows it, unless equal columns
     come out there."""
-    found, (first, *_), last = {}, stage.reads, [*stage.reads][-1]
+    found, first, last = {}, stage.info.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
     for partition in commits[first]:
         if partition in upstream_todo:
             found[partition] = f"follows {last}" if partition in own else "new"
             continue
-        inputs = stage.declared({name: commits[name][partition] for name in stage.reads})
+        inputs = stage.declared({name: commits[name][partition] for name in stage.inputs})
         now = own.get(partition)
         if now is None:
             found[partition] = "new"
@@ -127,7 +134,7 @@ def todo(
     return found
 
 
-def why(now: Commit, stage: PartitionStage, inputs: Mapping[str, Mapping[str, str]]) -> str:
+def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str]]) -> str:
     """What has changed since a partition was made, in a few words."""
     if now.version != stage.version:
         return f"stage version {now.version} -> {stage.version}"
@@ -149,6 +156,8 @@ def _change(name: str, before: object, after: object) -> str:
         return _change(f"{name}.{key}", before.get(key), after.get(key))
     if isinstance(before, dict) or isinstance(after, dict):
         return f"{name} {'is new' if before is None else 'is gone'}"
+    if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (before, after)):
+        return f"{name} changed"
     return f"{name} {_short(before)} -> {_short(after)}"
 
 

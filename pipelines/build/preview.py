@@ -24,7 +24,7 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
 
     Raises `UserError` if there is no table `[captions]`, or the stages before it are not made.
     """
-    stage = corpus.makes.get("captions")
+    stage = corpus.made.get("captions")
     if stage is None:
         raise UserError(f'{corpus.name}: captions: missing; add the table [captions] with endpoint = "…"')
     partitions = list(corpus.commits("rows")["rows"])
@@ -44,16 +44,16 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
 
 def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int) -> list[Row]:
     """The rows of a partition that would be rewritten; those that are not at hand are asked for, and put down."""
-    upstream = {name: read_commit(root, file_of(name, partition)) for name in stage.reads}
+    upstream = {name: read_commit(root, file_of(name, partition)) for name in stage.inputs}
     if missing := [name for name, commit in upstream.items() if commit is None]:
         raise UserError(f"captions: {missing[0]} is not made yet; first: shardmill run … --until {missing[0]}")
     units = list(islice(_asked(stage, root, partition, upstream), most))
-    there = [*old_rows(root, stage.file(partition)), *read_chunks(root, stage, partition)]
+    there = [*old_rows(root, stage.file(partition), stage.info.optional), *read_chunks(root, stage, partition)]
     at_hand = {row["made_from"]: row for row in there}
     todo = {unit.key: unit for unit in {u.made_from: u for u in units if u.made_from not in at_hand}.values()}
     made, measured = [], []
     try:
-        for key, fields in stage.make([unit.row for unit in todo.values()], root):
+        for key, fields in stage.make([{**unit.row, "before": None} for unit in todo.values()], root):
             row, _, seen = finished(stage, todo[key], fields)
             made.append(row)
             measured += seen
@@ -66,7 +66,7 @@ def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int
 
 
 def _asked(stage: Rewrite, root: Root, partition: int, upstream: dict) -> Iterator[Unit]:
-    identity = stage.identity()
+    made_with = stage.made_with()
     for key, row in read_inputs(stage, root, partition, upstream).items():
         if not left_out_by(row) and stage.is_asked(row):
-            yield from stage.units(key, row, identity)
+            yield from stage.units(key, row, made_with)

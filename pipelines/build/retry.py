@@ -10,17 +10,21 @@ from dataclasses import dataclass
 import duckdb
 
 from pipelines.catalog.catalog import check_condition, connect, create, one_line, stage_files
+from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from schemas.errors import UserError
-from schemas.views import STAGES, literal
+from schemas.stage import StageInfo
+from schemas.stages import STAGES
+from schemas.views import literal, quoted
 
 
-def check_retry(stage: str, where: str) -> None:
-    """Raises `UserError` if this is no condition on a stage's rows."""
+def check_retry(stages: Sequence[StageInfo], stage: str, where: str) -> None:
+    """Raises `UserError` if this is no condition on a stage's rows. `stages`: those of the corpus."""
+    (info,) = (info for info in stages if info.name == stage)
     with duckdb.connect() as connection:
-        create(connection, {})
-        check_condition(connection, "--where", where, f"({_failed(stage)})")
+        create(connection, {}, stages)
+        check_condition(connection, "--where", where, f"({_failed(info)})")
 
 
 def retryable(reasons: Collection[str]) -> str:
@@ -30,8 +34,8 @@ def retryable(reasons: Collection[str]) -> str:
 
 def failed_partitions(root: Root, stage: str, where: str) -> dict[int, int]:
     """partition -> how many of its rows are to be made anew."""
-    sql = f"SELECT partition, count(*) FROM ({_failed(stage)}) WHERE ({where}\n) GROUP BY partition ORDER BY partition"
-    return dict(_ask(root, stage, None, sql))
+    columns, end = "partition, count(*)", "GROUP BY partition ORDER BY partition"
+    return dict(_ask(root, stage, None, columns, where, end))
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,27 @@ class FailedRows:
     where: str
 
     def keys(self, root: Root, stage: str, partition: int) -> set[str]:
-        sql = f"SELECT key FROM ({_failed(stage)}) WHERE ({self.where}\n)"
-        return {key for (key,) in _ask(root, stage, [partition], sql)}
+        return {key for (key,) in _ask(root, stage, [partition], "key", self.where)}
 
 
-def _failed(stage: str) -> str:
+def _failed(stage: StageInfo) -> str:
     """A stage's rows that did not work out in it, with the URL and host of those that came from one."""
-    own = {*STAGES[stage].names}
-    more = "".join(f", r.{name}" for name in ("url", "host") if name not in own)
+    more = "".join(f", r.{name}" for name in ("url", "host") if name not in stage.schema.names)
     return f"""
-        SELECT s.*{more} FROM {stage} AS s LEFT JOIN rows AS r ON r.partition = s.partition AND r.key = s.key
+        SELECT s.*{more} FROM {quoted(stage.name)} AS s
+        LEFT JOIN rows AS r ON r.partition = s.partition AND r.key = s.key
         WHERE s.reason IS NOT NULL AND s.reason != 'upstream'"""
 
 
-def _ask(root: Root, stage: str, partitions: Sequence[int] | None, sql: str) -> list[tuple]:
-    with connect(root, stage_files(root, ("rows", stage), partitions)) as connection:
+def _ask(
+    root: Root, stage: str, partitions: Sequence[int] | None, columns: str, where: str, end: str = ""
+) -> list[tuple]:
+    stages = stages_of(root)
+    if stage not in stages:  # it was never made here
+        return []
+    with connect(root, stage_files(root, (STAGES["rows"], stages[stage]), partitions), stages.values()) as connection:
         try:
+            sql = f"SELECT {columns} FROM ({_failed(stages[stage])}) WHERE ({where}\n) {end}"
             return connection.sql(sql).fetchall()
         except duckdb.ConversionException as error:
             raise UserError(f"--where: {one_line(error)}") from None

@@ -19,22 +19,22 @@ from pipelines.engine.commit_cache import read_commits, remove_partitions
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import Ledger, forget, runs
 from pipelines.engine.lock import hold
-from pipelines.engine.manifest import SPLITTING, read_manifest, write_manifest
+from pipelines.engine.make_partition import MakePartitions
+from pipelines.engine.manifest import SPLITTING, read_manifest, stages_of, write_manifest
 from pipelines.engine.parquet import Corrupt, read_rows
-from pipelines.engine.partition_stage import MakePartitions, PartitionStage
+from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
 from pipelines.engine.root import Root, point
 from pipelines.engine.worker import run_work
 from pipelines.models.model_stage import ModelStage
 from pipelines.models.servers import closing_servers
-from pipelines.ocr.engines import prepare_engine
 from pipelines.reports.report import write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
 from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
 from schemas.errors import UserError
+from schemas.stages import with_own
 from schemas.takedown import REASON
-from schemas.views import STAGES
 
 Progress = Callable[[int, int], None]  # partitions done, of how many
 
@@ -58,10 +58,8 @@ class StageReport:
 def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
     """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
     corpus.rows.source.files()  # a source that is not there is found before anything is written
-    if duplicates := corpus.makes.get("duplicates"):
-        duplicates.check()
-    if corpus.config.ocr:
-        prepare_engine(corpus.config.ocr)
+    for stage in corpus.made.values():
+        stage.prepare()
     read_manifest(corpus.root)
     with hold(corpus.root, wait):
         for before in runs(corpus.root):
@@ -90,8 +88,9 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
     """Keeps of a run's notes those whose commit is there."""
     stages = ledger.open_stages()
     taken = read_takedowns(root).key if stages else ()
+    known = stages_of(root)
     for stage in stages:
-        if stage in STAGES:
+        if stage in known:
             there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
         else:
             there = published(root)
@@ -126,7 +125,7 @@ def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, 
     found = {}
     for name in [stage] if stage else stages:
         condition = where if where is not None else retryable(stages[name].retryable)
-        check_retry(name, condition)
+        check_retry(corpus.infos, name, condition)
         found[name] = condition
     return found
 
@@ -169,23 +168,24 @@ def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
     root, stage = corpus.root, corpus.rows
     settled = read_manifest(root)
     settlement = settle(stage, settled, read_commits(root, name))
-    _take_out(root, ledger, settlement)
-    makes, sets = [*corpus.makes, *corpus.preferences], [shards.set for shards in corpus.shards]
+    _take_out(corpus, ledger, settlement)
+    infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
     known, waiting = {file.path: file for file in settled}, {*settlement.new, *settlement.changed}
     files = [replace(file, split=SPLITTING) if file in waiting else known[file.path] for file in settlement.files]
-    write_manifest(root, files, makes, sets)
+    write_manifest(root, files, infos, sets)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
     gone = {file.path for file in settlement.vanished}
     files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
-    write_manifest(root, files, makes, sets)
+    write_manifest(root, files, infos, sets)
     return of
 
 
-def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
+def _take_out(corpus: Corpus, ledger: Ledger, settlement: Settlement) -> None:
     """Removes the partitions of source files that are gone from every stage, the last stage first."""
-    for stage in reversed(STAGES):
+    root = corpus.root
+    for stage in reversed(with_own(corpus.infos)):
         for file in settlement.vanished:
             for partition in file.partitions:
                 name = f"{stage}/{partition:05d}.parquet"
@@ -201,9 +201,9 @@ def _take_out(root: Root, ledger: Ledger, settlement: Settlement) -> None:
 
 def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress, again: str | None = None) -> int:
     stage = corpus.made[name]
-    commits = corpus.commits(*stage.reads, name, write=True)
+    commits = corpus.commits(*stage.inputs, name, write=True)
     waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
-    first = next(iter(stage.reads))
+    first = stage.info.answers
     items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
     if isinstance(stage, ModelStage) and items:
         stage = stage.ready(corpus.root, ledger)
@@ -251,7 +251,8 @@ def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -
         cards.append((card, card_changes(root, before, card)))
         befores += [before] if before else []
         made += of
-    chosen = "selection" if corpus.selection.sets or not corpus.preferences else "instructions"
+    asks_only = "instructions" in corpus.made and not corpus.made["selection"].sets
+    chosen = "instructions" if asks_only else "selection"
     rows, kept = (sum(getattr(c, what) for c in commits[chosen].values()) for what in ("rows", "kept"))
     changed = [change for _, changes in cards for change in changes]
     hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))

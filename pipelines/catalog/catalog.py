@@ -12,39 +12,52 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.engine.commit import file_of
-from pipelines.engine.commit_cache import is_partition
+from pipelines.engine.commit_cache import cached_columns, is_partition
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
 from schemas.errors import UserError
-from schemas.views import LEDGER, literal, views
+from schemas.stage import StageInfo
+from schemas.stages import Stages, with_own
+from schemas.views import LEDGER, Files, literal, views
 
 CATALOG = "catalog.duckdb"
 QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
-Files = str | list[str] | None  # a glob, names, or none
 
-
-def files(root: Root) -> dict[str, Files]:
+def files(root: Root, stages: Stages) -> dict[str, Files | None]:
     """Where each view's Parquet files are; None where there are none yet."""
-    found = stage_files(root, stages_of(root))
+    found: dict[str, Files | None] = {**stage_files(root, stages.values())}
     ledger = {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
     for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*"), strict=True):
         there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
-        found[name] = f"{_literally(root, 'runs')}/*/{pattern}.parquet" if there else None
+        found[name] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if there else None
     there = root.files("shards")
     indexes = [entry["index"] for card in read_cards(root) for entry in card["shards"] if entry["index"] in there]
-    found["shards"] = [_literally(root, f"shards/{index}") for index in indexes] or None
+    found["shards"] = Files([_literally(root, f"shards/{index}") for index in indexes]) if indexes else None
     return found
 
 
-def stage_files(root: Root, stages: Iterable[str], partitions: Sequence[int] | None = None) -> dict[str, Files]:
+def stage_files(
+    root: Root, stages: Iterable[StageInfo], partitions: Sequence[int] | None = None
+) -> dict[str, Files | None]:
     """The files of these stages alone, all of them or those of some partitions."""
     if partitions is not None:
-        return {stage: [_literally(root, file_of(stage, p)) for p in partitions] for stage in stages}
-    there = [stage for stage in stages if any(map(is_partition, root.files(stage)))]
-    return {stage: f"{_literally(root, stage)}/[0-9]*.parquet" for stage in there}
+        names = {stage.name: [_literally(root, file_of(stage.name, p)) for p in partitions] for stage in stages}
+        return {s.name: Files(names[s.name], mixed=bool(s.optional)) if names[s.name] else None for s in stages}
+    there = [stage for stage in stages if any(map(is_partition, root.files(stage.name)))]
+    return {stage.name: _all_files(root, stage) for stage in there}
+
+
+def _all_files(root: Root, stage: StageInfo) -> Files:
+    """All files of a stage. Which optional columns they have is known from the cache of commits, if it is there."""
+    paths = f"{_literally(root, stage.name)}/[0-9]*.parquet"
+    if not stage.optional:
+        return Files(paths)
+    columns = cached_columns(root, stage.name)
+    lacking = {stage.optional - there for there in columns or ()}
+    return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
 
 
 def _literally(root: Root, name: str) -> str:
@@ -52,18 +65,31 @@ def _literally(root: Root, name: str) -> str:
     return glob.escape(root.url_of(name))
 
 
-def connect(root: Root, files: Mapping[str, Files], **config: str) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with all the views over some files, for local roots and object stores alike."""
+def connect(
+    root: Root, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = (), **config: str
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with all the views over some files, for local roots and object stores alike.
+
+    `stages`: those of the corpus, in order, as far as users' own are among them.
+    """
     connection = duckdb.connect(config=config)
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    create(connection, files)
+    create(connection, files, stages)
     return connection
 
 
-def create(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files]) -> None:
+def open_catalog(root: Root) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with all the views over all that is under a root."""
+    stages = stages_of(root)
+    return connect(root, files(root, stages), stages.values())
+
+
+def create(
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = ()
+) -> None:
     """Makes all the views. Raises `Corrupt` for a file that DuckDB cannot read."""
-    for name, sql in views(files).items():
+    for name, sql in views(files, with_own(stages)).items():
         try:
             connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
         except duckdb.Error as error:
@@ -77,7 +103,8 @@ def build_catalog(root: Root) -> None:
     temporary = root.temporary("")
     try:
         with duckdb.connect(temporary) as connection:
-            create(connection, files(root))
+            stages = stages_of(root)
+            create(connection, files(root, stages), stages.values())
     except Corrupt:
         temporary.unlink()
         raise
@@ -102,7 +129,7 @@ def refresh_catalog(root: Root) -> None:
 def query(root: Root, sql: str) -> pa.Table:
     """The answer to a question. Raises `UserError` with DuckDB's complaint in one line."""
     try:
-        with connect(root, files(root)) as connection:
+        with open_catalog(root) as connection:
             connection.execute("SET autoinstall_known_extensions = false")
             asked = connection.extract_statements(sql)
             if len(asked) != 1 or asked[0].type not in QUESTIONS:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, files, one_line
+from pipelines.catalog.catalog import check_condition, one_line, open_catalog
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -63,7 +63,7 @@ def hold_gates(gates: Mapping[str, str], root: Root, run: Mapping[str, float]) -
     """Raises `GateFailed`, naming the conditions and the figures, if any does not hold."""
     if not gates:
         return
-    with connect(root, files(root)) as connection:
+    with open_catalog(root) as connection:
         failed = check_gates(gates, connection, run)
     if failed:
         said = ", ".join(f"{name} = {value:.4g}" for name, value in run.items())

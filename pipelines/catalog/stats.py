@@ -8,6 +8,7 @@ from pipelines.engine.ledger import runs
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
+from schemas import captions
 from schemas.captions import ACCEPTED
 
 Table = tuple[str, tuple[str, ...], list[tuple]]
@@ -44,7 +45,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
 
 def rewritten(root: Root) -> list[tuple[str, int]]:
     """What became of captions: rewritten, left as they came because of their answers, or not asked for."""
-    there = stage_files(root, ["captions"])
+    there = stage_files(root, [captions.STAGE])
     if not there:
         return []
     with connect(root, there) as connection:

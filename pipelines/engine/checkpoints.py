@@ -26,7 +26,7 @@ def read_chunks(root: Root, stage: Stage, partition: int) -> list[Row]:
     if not stage.chunk_rows:
         return []
     folder = chunks_folder(stage, partition)
-    return [row for name in root.files(folder) for row in old_rows(root, f"{folder}/{name}")]
+    return [row for name in root.files(folder) for row in old_rows(root, f"{folder}/{name}", stage.info.optional)]
 
 
 def drop_chunks(root: Root, stage: Stage, partition: int) -> None:

@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,10 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
+from schemas.stage import Columns, StageInfo
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def canonical(value: Any) -> bytes:
@@ -59,25 +64,84 @@ class Commit:
     payload_sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class MadeWith:
+    """What a stage was when it made something."""
+
+    stage: str
+    version: int
+    settings: dict[str, Any]
+
+    @cached_property
+    def identity(self) -> str:
+        return digest([self.stage, self.version, self.settings])
+
+
+@dataclass(frozen=True)
 class Stage:
     """A named step from partitions to partitions. Subclasses are frozen dataclasses of what they are set to."""
 
-    name: ClassVar[str]
+    before: tuple[StageInfo, ...] = field(default=(), kw_only=True)  # the stages before it, in order
+
+    info: ClassVar[StageInfo]  # its line in the table of stages
     version: ClassVar[int] = 1  # raised when the same inputs would give other rows
-    schema: ClassVar[pa.Schema]
-    reasons: ClassVar[Mapping[str, str]]  # word -> what it means
-    retryable: ClassVar[frozenset[str]] = frozenset()
+    retryable: ClassVar[frozenset[str]] = frozenset()  # reasons that can pass by themselves
     places: ClassVar[frozenset[str]] = frozenset()  # columns that say where bytes lie, not what they are
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.info.schema
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Word -> what it means."""
+        return self.info.reasons
+
+    @property
+    def reads(self) -> Mapping[str, Columns]:
+        """Stage -> columns that decide what comes out. The first is the stage whose rows it answers."""
+        return self.info.reads
+
+    @cached_property
+    def inputs(self) -> dict[str, Columns | None]:
+        """All that it is made from: stage -> columns, or None for all of them.
+
+        A stage that names nothing reads all stages before it. Any other inherits what was left out before: it reads
+        the `reason` of the stage whose rows it answers, and of each stage of the same kind between that and itself.
+        """
+        if not self.reads:
+            return dict.fromkeys(stage.name for stage in self.before)
+        first = next(iter(self.reads))
+        kin = [stage.name for stage in self.before if stage.per_image == self.info.per_image]
+        inherited = kin[kin.index(first) :] if first in kin else [first]
+        read = {name: tuple(dict.fromkeys((*self.reads.get(name, ()), *(["reason"] if name in inherited else []))))
+                for name in (*self.reads, *inherited)}  # fmt: skip
+        if self.before and self.info.per_image:
+            return {stage.name: read[stage.name] for stage in self.before if stage.name in read}
+        return read
 
     def settings(self) -> dict[str, Any]:
         """All of the configuration that changes rows, JSON values only."""
         return {}
 
+    def made_with(self) -> MadeWith:
+        return MadeWith(self.name, self.version, self.settings())
+
     def identity(self) -> str:
-        return digest([self.name, self.version, self.settings()])
+        return self.made_with().identity
 
     def file(self, partition: int) -> str:
         return file_of(self.name, partition)
+
+    def check(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Raises `UserError` for a setting that cannot work. All views are there, empty."""
+
+    def prepare(self) -> None:
+        """What must be there before a run begins: fetched, or a `UserError` raised."""
 
 
 def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
@@ -90,7 +154,7 @@ def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) 
     sha256 = hashlib.sha256()
     for commit in commits:
         names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
-        said = "".join([commit.digests[name] for name in names])
+        said = "".join([commit.digests.get(name, "") for name in names])
         sha256.update(f"{commit.stage}/{commit.partition}{said}".encode())
     return sha256.hexdigest()[:32]
 
@@ -119,10 +183,11 @@ def read_commit(root: Root, name: str) -> Commit | None:
     return commit if ours else None
 
 
-def old_rows(root: Root, name: str) -> list[Row]:
-    """The rows of a file that is about to be replaced; none if it is absent or damaged."""
+def old_rows(root: Root, name: str, optional: Iterable[str] = ()) -> list[Row]:
+    """The rows of a file that is about to be replaced; none if it is absent or damaged. `optional` columns are null
+    where the file lacks them."""
     try:
-        return read_rows(root, name)
+        return [dict.fromkeys(optional) | row for row in read_rows(root, name)]
     except Corrupt:
         return []
 
@@ -206,6 +271,6 @@ def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows:
     if now and now.fingerprint == fingerprint:
         return False
     commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
-    old = old_rows(root, stage.file(partition))
+    old = old_rows(root, stage.file(partition), stage.info.optional)
     commit_rows(root, ledger, stage, commit, rows, old, now, made=len(rows), started=started)
     return True

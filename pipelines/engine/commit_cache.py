@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.engine.commit import Commit, canonical, file_of, read_commit
-from pipelines.engine.parquet import Corrupt, opened, parquet_bytes
+from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
 from pipelines.engine.root import Root
 
 CACHE = "_commits.parquet"
@@ -52,8 +52,18 @@ def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = 
         return read_commits(root, stage, write=write, cached=False)
     if write and (stale or len(known) != len(fresh)):
         rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
-        root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED))
+        columns = sorted({tuple(sorted(commit.digests)) for commit in commits})
+        root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED, orjson.dumps(columns).decode()))
     return {commit.partition: commit for commit in sorted(commits, key=lambda commit: commit.partition)}
+
+
+def cached_columns(root: Root, stage: str) -> list[frozenset[str]] | None:
+    """The sets of columns that a stage's files have, as of the last run that read its commits; None if nobody knows."""
+    try:
+        with opened(root, f"{stage}/{CACHE}") as file:
+            return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
+    except (FileNotFoundError, Corrupt, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_partitions(root: Root, stage: str, partitions: Iterable[int]) -> None:

@@ -5,7 +5,7 @@ A step has one fingerprint for all of its partitions, which it notes when it is 
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from dataclasses import dataclass
 
 from pipelines.engine.commit import Commit, Stage, contents, digest, replace_rows
 from pipelines.engine.ledger import Ledger
@@ -17,16 +17,15 @@ NOTE = "step.json"
 Upstream = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit, of the stages before
 
 
+@dataclass(frozen=True)
 class CorpusStage(Stage):
-    reads: ClassVar[Mapping[str, tuple[str, ...]] | None] = None  # stage -> columns that decide; None: all there are
-
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         """(partition, its rows), for every partition that has any."""
         raise NotImplementedError
 
     def fingerprint(self, upstream: Upstream) -> str:
         """Of the whole step: all that it reads, of every partition."""
-        read = self.reads or dict.fromkeys(upstream)
+        read = self.inputs or dict.fromkeys(upstream)
         commits = (contents(upstream[stage].values(), columns) for stage, columns in read.items())
         return digest([self.identity(), *commits])
 

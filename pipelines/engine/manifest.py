@@ -1,12 +1,15 @@
 """What `root.json` says: the files of the source, each with its partitions, and the stages and sets of a corpus."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from pipelines.engine.root import Root, point
 from schemas.errors import UserError
-from schemas.views import STAGES
+from schemas.own_stages import FAILED, kinds_of, own_info
+from schemas.stage import StageInfo
+from schemas.stages import STAGES, Stages, with_own
 
 MANIFEST = "root.json"
 BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
@@ -52,9 +55,12 @@ def read_manifest(root: Root) -> list[SourceFile]:
     return files
 
 
-def write_manifest(root: Root, files: list[SourceFile], makes: list[str], sets: list[str]) -> None:
-    """Writes root.json, after which the workers' notes are not needed any more. `makes`: the partition stages."""
-    data = json.dumps({"makes": makes, "sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
+def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str]) -> None:
+    """Writes root.json, after which the workers' notes are not needed any more. `stages`: those of the corpus, in
+    order, without `rows`. Of a user's own it says what their rows are."""
+    own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
+    named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
+    data = json.dumps(named | {"sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
         point("rows:settled")
@@ -63,17 +69,21 @@ def write_manifest(root: Root, files: list[SourceFile], makes: list[str], sets: 
     root.remove_folder(NOTES)
 
 
-def stages_of(root: Root) -> list[str]:
-    """The stages that a corpus has. One that was taken out of its configuration is none of them any more."""
+def stages_of(root: Root) -> Stages:
+    """The stages that a corpus has, in order. One that was taken out of its configuration is none of them any more."""
     try:
-        makes = json.loads(root.read(MANIFEST))["makes"]
+        read = json.loads(root.read(MANIFEST))
+        own = {
+            name: own_info(name, said["columns"], tuple(word for word in said["reasons"] if word != FAILED))
+            for name, said in read.get("stages", {}).items()
+        }
+        infos = [STAGES["rows"], *(own.get(name) or STAGES[name] for name in read["makes"])]
     except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError):
-        makes = None
-    if not isinstance(makes, list) or not {*makes} <= STAGES.keys():
-        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill")
-    return ["rows", *(stage for stage in STAGES if stage in {*makes, "selection"})]
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
+    names = {"selection", *(info.name for info in infos)}
+    return {name: info for name, info in with_own(infos).items() if name in names}
 
 
 def sets_of(root: Root) -> list[str] | None:

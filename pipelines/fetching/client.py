@@ -17,7 +17,7 @@ from yarl import URL
 
 from pipelines.fetching.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
 from pipelines.fetching.hosts import FetchFailed
-from schemas.config.model import FetchConfig
+from schemas.images import FetchConfig
 
 KEPT_OPEN = 2.0  # seconds that a connection waits for the next URL of its host
 FILES = 10_000  # that a worker may have open, connections included

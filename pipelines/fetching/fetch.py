@@ -25,7 +25,7 @@ from yarl import URL
 from pipelines.fetching.client import Headers, HttpClient, url_of
 from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
 from pipelines.fetching.opt_out import OptOuts, Rule, may_ask, refusal, robots_rules
-from schemas.config.model import FetchConfig
+from schemas.images import FetchConfig
 
 REDIRECTS = 5
 GOOD = {200, 203}

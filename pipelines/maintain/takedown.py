@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 
 from pipelines.build.corpus import Corpus
 from pipelines.build.run import StageReport, begin, run_stage
-from pipelines.catalog.catalog import connect, files
+from pipelines.catalog.catalog import open_catalog
 from pipelines.dedup.hamming import distances
 from pipelines.engine.ledger import forget
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.releases import card_names, read_card, read_cards
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
-from pipelines.maintain.verify import garbage
+from pipelines.maintain.clean import garbage
 from pipelines.stages.takedown_list import (
     PLAIN,
     TakedownList,
@@ -195,7 +195,7 @@ class Matches:
 
 def find(root: Root, wanted: TakedownList) -> Matches:
     """What a list names in a corpus, and all that goes with it."""
-    with connect(root, files(root)) as connection:
+    with open_catalog(root) as connection:
         hosts = connection.sql("SELECT DISTINCT host FROM rows WHERE host IS NOT NULL").fetchall()
         listed = [("host", host) for (host,) in hosts if wanted.host and is_below(host, wanted.host)]
         spelled = _spelled_otherwise(connection, wanted) if wanted.url else {}

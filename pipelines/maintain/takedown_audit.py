@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,17 +10,17 @@ from contextlib import suppress
 import duckdb
 import pyarrow as pa
 
-from pipelines.catalog.catalog import connect, files, one_line
+from pipelines.catalog.catalog import one_line, open_catalog
+from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.releases import card_names, read_card
 from pipelines.engine.root import Root
 from pipelines.stages.takedown_list import TakedownList, read_takedowns
 from schemas.arrow import Row
+from schemas.stage import StageInfo
+from schemas.stages import STAGES, Stages
 from schemas.takedown import REASON
-from schemas.views import STAGES
-
-NAMES = {"key", "host", "part_of", "part", "reason", "detail", "made_from", "image", "instruction", "response", "draw",
-         "number", "labeler", "chosen", "rejected"}  # fmt: skip
+from schemas.views import quoted
 
 
 def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
@@ -27,12 +28,12 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
     taken = read_takedowns(root)
     if not any(taken):
         return
-    with connect(root, files(root)) as connection:
+    with open_catalog(root) as connection:
         lists = {"taken_keys": taken.key, "taken_images": taken.image}
         for name, values in lists.items():
             connection.register(name, pa.table({"value": pa.array(sorted(values), pa.string())}))
         connection.create_function("tells", lambda text: tells(json.loads(text)), [str], bool)
-        for where, condition in _conditions():
+        for where, condition in _conditions(stages_of(root)):
             try:
                 ((count, first),) = connection.sql(
                     f"SELECT count(*), min(key) FROM {where} WHERE {condition}"
@@ -56,28 +57,37 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
 TAKE_DOWN = "run `shardmill takedown` once more"
 
 
-def _conditions() -> Iterator[tuple[str, str]]:
+def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
     """(view, what must hold for no row of it)."""
-    for stage, schema in STAGES.items():
-        told = [
-            f"len({field.name}) > 0" if pa.types.is_list(field.type)
-            else f"{field.name} != '{{}}'" if (stage, field.name) == ("rows", "extra")
-            else f"{field.name} IS NOT NULL"
-            for field in schema
-            if field.name not in NAMES
-        ]  # fmt: skip
-        kept = f" OR reason IS DISTINCT FROM '{REASON}'" if stage == "rows" else " OR reason IS NULL"
-        yield stage, f"left(key, 16) IN (FROM taken_keys) AND ({' OR '.join(told) or 'false'}{kept})"
-        for column in {"sha256", "checksum"} & {*schema.names}:
+    for name, stage in stages.items():
+        told = [_tells(field) for field in stage.schema if field.name not in names_of(stage)]
+        kept = f" OR reason IS DISTINCT FROM '{REASON}'" if name == "rows" else " OR reason IS NULL"
+        yield quoted(name), f"left(key, 16) IN (FROM taken_keys) AND ({' OR '.join(told) or 'false'}{kept})"
+        for column in {"sha256", "checksum"} & {*stage.schema.names} if not stage.own else ():
             digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
-            yield stage, f"sha256({digest}) IN (FROM taken_images)"
+            yield quoted(name), f"sha256({digest}) IN (FROM taken_images)"
     yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(before) OR tells(after))"
+
+
+def names_of(stage: StageInfo) -> set[str]:
+    """The columns of a stage that only name what a row is about, and that it was taken down."""
+    return {"key", "reason", "detail", "made_from", *stage.names}
+
+
+NAMES = frozenset().union(*(names_of(stage) for stage in STAGES.values()))
+
+
+def _tells(field: pa.Field) -> str:
+    """The condition by which a column says something: those that cannot be null are empty lists or objects if not."""
+    if pa.types.is_list(field.type):
+        return f"len({quoted(field.name)}) > 0"
+    return f"{quoted(field.name)} IS NOT NULL" if field.nullable else f"{quoted(field.name)} != '{{}}'"
 
 
 def tells(row: Row) -> bool:
     """Whether a row, or what changed in one, says more than names and that they were taken down."""
     detail = row.get("detail")
-    named = detail is None or detail in STAGES or detail.endswith(REASON)
+    named = detail is None or re.fullmatch("[a-z0-9_]+", detail) or detail.endswith(REASON)
     return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in NAMES)
 
 

@@ -1,31 +1,36 @@
-"""Checks that everything under a root is what was committed, and removes what no commit names."""
+"""Checks that everything under a root is what was committed."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import duckdb
+import pyarrow as pa
 
-from pipelines.catalog.catalog import CATALOG, connect, one_line, stage_files
+from pipelines.catalog.catalog import one_line, open_catalog
 from pipelines.engine.commit import Commit, column_digests, completed, digest, file_of, fingerprint_of
-from pipelines.engine.commit_cache import CACHE, is_partition, read_commits
-from pipelines.engine.corpus_stage import NOTE
-from pipelines.engine.lock import LOCK, hold
-from pipelines.engine.manifest import MANIFEST, NOTES, read_manifest, sets_of, stages_of
+from pipelines.engine.commit_cache import is_partition, read_commits
+from pipelines.engine.manifest import MANIFEST, read_manifest, sets_of, stages_of
 from pipelines.engine.parquet import Corrupt, read_rows
-from pipelines.engine.partition_stage import UPSTREAM, read_payload
-from pipelines.engine.releases import card_names, read_card, read_cards
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.payload import read_payload
+from pipelines.engine.releases import card_names, read_card
 from pipelines.engine.root import Root
 from pipelines.engine.tar import BLOCK, header
+from pipelines.maintain.clean import garbage
 from pipelines.maintain.takedown_audit import left_of
 from pipelines.stages.sample_sql import chosen
 from schemas.arrow import Row
-from schemas.config.model import SetConfig
-from schemas.shards import PACKS, Card, ShardEntry, units_of
-from schemas.views import CORPUS, MADE_OF, PAID, PREFERENCE, REASONS, STAGES
+from schemas.selection import SetConfig
+from schemas.shards import Card, ShardEntry
+from schemas.stage import StageInfo
+from schemas.stages import Stages, of_corpus
+from schemas.views import PREFERENCE
 
 CHUNK = 1 << 20  # bytes
+
+Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
 
 @dataclass
@@ -43,66 +48,112 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> V
     """Reads everything: every digest, every index entry, every row from stage to stage."""
     found = Verification()
     settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
-    stages, sets = stages_of(root), sets_of(root)
+    stages = stages_of(root)
     commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
-    for stage in stages:
-        files = [name for name in root.files(stage) if name.endswith(".parquet") and name[0].isdigit()]
-        names = {int(name.removesuffix(".parquet")) for name in files if is_partition(name)}
-        strangers = [name for name in files if not is_partition(name)]
-        found.problems += [
-            f"{stage}/{name}: is no partition, but the catalog reads it; remove it" for name in strangers
-        ]
-        if not names and stage != "rows":
-            continue
-        say(stage)
-        for partition in sorted(names - commits[stage].keys()):
-            found.problems.append(
-                f"{file_of(stage, partition)}: is damaged, or of another partition; remove it, run again"
-            )
-        missing, extra = settled - names, names - settled
-        if missing:
-            first = file_of(stage, min(missing))
-            found.problems.append(f"{stage}: {len(missing)} of {len(settled)} are not made, {first} first; run again")
-        for partition in sorted(extra):
-            found.problems.append(f"{file_of(stage, partition)}: {MANIFEST} has no such partition")
-        for commit in commits[stage].values():
-            found.problems += check_partition(root, commit, commits)
+    for stage in stages.values():
+        found.problems += check_stage(root, stage, settled, commits, say)
+    found.problems += check_losses(root, stages, commits)
     found.rows = sum(commit.rows for commit in commits["rows"].values())
     for commit in commits["images"].values():
         found.bytes += check_payload(root, commit, found.problems)
     say("shards")
-    checked: set[str] = set()
-    names = card_names(root, releases=True)
-
-    def is_made(name: str) -> bool:
-        """Whether a run makes this card, and not a run of long ago, of another configuration."""
-        return "@" not in name and (sets is None or name in sets)
-
-    for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
-        found.problems.append(f"shards/{gone}.json: is gone; run again")
-    for name in names:
-        card = read_card(root, name)
-        if card is None:
-            found.problems.append(f"shards/{name}.json: is damaged; remove it, run again")
-            continue
-        found.problems += check_card(root, name, card)
-        if "@" not in name:
-            found.samples += card["samples"]
-        if is_made(name):
-            found.problems += check_selected(root, card, commits["selection"])
-        for entry in card["shards"]:
-            if entry["tar"] not in checked:
-                checked.add(entry["tar"])
-                found.problems += check_shard(root, entry, name, is_made(name))
+    found.samples += check_sets(root, commits, found.problems)
     with suppress(Corrupt):  # which was said above
         found.garbage = list(garbage(root))
         found.problems += left_of(root, found.garbage)
     return found
 
 
-def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Commit]]) -> Iterator[str]:
+def check_stage(
+    root: Root, stage: StageInfo, settled: set[int], commits: Commits, say: Callable[[str], None]
+) -> Iterator[str]:
+    """That a stage that was begun has each partition and no other, and each of these as it was committed."""
+    name = stage.name
+    files = [file for file in root.files(name) if file.endswith(".parquet") and file[0].isdigit()]
+    there = {int(file.removesuffix(".parquet")) for file in files if is_partition(file)}
+    for file in files:
+        if not is_partition(file):
+            yield f"{name}/{file}: is no partition, but the catalog reads it; remove it"
+    if not there and name != "rows":
+        return
+    say(name)
+    for partition in sorted(there - commits[name].keys()):
+        yield f"{file_of(name, partition)}: is damaged, or of another partition; remove it, run again"
+    if missing := settled - there:
+        first = file_of(name, min(missing))
+        yield f"{name}: {len(missing)} of {len(settled)} are not made, {first} first; run again"
+    for partition in sorted(there - settled):
+        yield f"{file_of(name, partition)}: {MANIFEST} has no such partition"
+    for commit in commits[name].values():
+        yield from check_partition(root, stage, commit, commits)
+
+
+def check_losses(root: Root, stages: Stages, commits: Commits) -> Iterator[str]:
+    """That a row which any stage left out is selected for no set, and nothing is asked of it: from the files alone."""
+    losing = [name for name in of_corpus(stages) if name != "selection"]
+    for partition in commits.get("selection", {}):
+        try:
+            lost = _lost(root, [name for name in losing if partition in commits[name]], partition)
+            parts = read_rows(root, file_of("rows", partition), ["key", "part_of"])
+            selected = read_rows(root, file_of("selection", partition), ["key", "reason"])
+            asked = read_rows(root, file_of("instructions", partition), ["image", "reason"])
+        except Corrupt:  # as is said of the file itself
+            continue
+        with_parts = {part["part_of"]: lost[part["key"]] for part in parts if part["part_of"] and part["key"] in lost}
+        yield from _leaks("selection", partition, selected, "key", lost | with_parts)
+        yield from _leaks("instructions", partition, asked, "image", lost)
+
+
+def _leaks(stage: str, partition: int, rows: list[Row], column: str, lost: dict[str, str]) -> Iterator[str]:
+    leaked = sorted(row[column] for row in rows if row["reason"] is None and row[column] in lost)
+    if leaked:
+        by = lost[leaked[0]]
+        yield f"{file_of(stage, partition)}: takes {len(leaked)} rows that {by} left out, {leaked[0]} first; run again"
+
+
+def _lost(root: Root, stages: Iterable[str], partition: int) -> dict[str, str]:
+    """key -> the first of these stages that left it out."""
+    found: dict[str, str] = {}
+    for stage in stages:
+        for row in read_rows(root, file_of(stage, partition), ["key", "reason"]):
+            if row["reason"]:
+                found.setdefault(row["key"], stage)
+    return found
+
+
+def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
+    """The cards of all sets and releases, and their shards; returns the samples that are published."""
+    checked: set[str] = set()
+    names, sets, samples = card_names(root, releases=True), sets_of(root), 0
+
+    def is_made(name: str) -> bool:
+        """Whether a run makes this card, and not a run of long ago, of another configuration."""
+        return "@" not in name and (sets is None or name in sets)
+
+    for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
+        problems.append(f"shards/{gone}.json: is gone; run again")
+    for name in names:
+        card = read_card(root, name)
+        if card is None:
+            problems.append(f"shards/{name}.json: is damaged; remove it, run again")
+            continue
+        problems += check_card(root, name, card)
+        if "@" not in name:
+            samples += card["samples"]
+        if is_made(name):
+            problems += check_selected(root, card, commits["selection"])
+        for entry in card["shards"]:
+            if entry["tar"] not in checked:
+                checked.add(entry["tar"])
+                problems += check_shard(root, entry, name, is_made(name))
+    return samples
+
+
+def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commits) -> Iterator[str]:
     """A partition's rows against its own footer, its inputs' footers, and the keys that the source gave it."""
-    name, schema = file_of(commit.stage, commit.partition), STAGES[commit.stage]
+    name = file_of(commit.stage, commit.partition)
+    schema = pa.schema([field for field in stage.schema if field.name in commit.digests.keys() | (
+        {*stage.schema.names} - stage.optional)])  # fmt: skip
     try:
         table = read_rows(root, name)
         again = completed(commit, table, schema)
@@ -120,12 +171,12 @@ def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Com
     identity = digest([commit.stage, commit.version, commit.settings])
     if commit.fingerprint != fingerprint_of(identity, commit.inputs or commit.digests):
         yield f"{name}: its fingerprint is not that of what it says it was made from"
-    for word in commit.reasons.keys() - REASONS[commit.stage].keys() - {UPSTREAM}:
+    for word in commit.reasons.keys() - stage.reasons.keys() - {UPSTREAM}:
         yield f"{name}: {word!r} is not a declared reason"
-    if commit.stage in MADE_OF:
-        yield from check_descent(root, commit, table)
+    if not stage.per_image:
+        yield from check_descent(root, stage, commit, table)
     source = commits["rows"].get(commit.partition)
-    if commit.stage in CORPUS and source and source.digests.get("key") != commit.digests.get("key"):
+    if stage.per_image and source and source.digests.get("key") != commit.digests.get("key"):
         yield f"{name}: its keys are not those of {file_of('rows', commit.partition)}: a row is not accounted for"
     for stage, columns in commit.inputs.items():
         now = commits.get(stage, {}).get(commit.partition)
@@ -134,9 +185,9 @@ def check_partition(root: Root, commit: Commit, commits: dict[str, dict[int, Com
             yield f"{name}: was made from another {file_of(stage, commit.partition)}; run again"
 
 
-def check_descent(root: Root, commit: Commit, table: list[Row]) -> Iterator[str]:
+def check_descent(root: Root, stage: StageInfo, commit: Commit, table: list[Row]) -> Iterator[str]:
     """That every row of the stage before is named by a row of this one, and no others are."""
-    before, columns = MADE_OF[commit.stage]
+    before, columns = stage.answers, stage.named_by
     wanted = {row["key"] for row in read_rows(root, file_of(before, commit.partition), ["key"])}
     named = {row[column] for row in table for column in columns} - {None}
     named |= {row["key"] for row in table if row[columns[0]] is None}
@@ -237,7 +288,7 @@ def preferred(root: Root, card: Card) -> set[str]:
     """The pairs that should be in a set. Raises `Corrupt`."""
     config = SetConfig(**{name: value for name, value in card["settings"].items() if name != "set"})
     try:
-        with connect(root, stage_files(root, stages_of(root))) as connection:
+        with open_catalog(root) as connection:
             found = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
     except duckdb.Error as error:
         raise Corrupt(f"set {card['set']}: {one_line(error)}") from None
@@ -254,68 +305,3 @@ def sha256_of(root: Root, name: str) -> str | None:
     except FileNotFoundError:
         return None
     return sha256.hexdigest()
-
-
-# Garbage
-
-
-def garbage(root: Root, releases: set[str] = frozenset()) -> Iterator[str]:
-    """Files that no commit names: replaced payloads, leavings of killed runs, packs that training planned for releases
-    that are gone. `releases` are taken as gone.
-
-    Raises `Corrupt` for a commit that cannot be read: nobody knows what it names.
-    """
-    settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
-    named = {MANIFEST, LOCK, CATALOG}
-    for stage in stages_of(root):
-        named |= {f"{stage}/{CACHE}", f"{stage}/{NOTE}"}
-        commits, files = read_commits(root, stage), root.files(stage)
-        for name in filter(is_partition, files):
-            partition = int(name.removesuffix(".parquet"))
-            if partition in settled and partition not in commits:
-                raise Corrupt(f"{stage}/{name}: cannot be read; `shardmill verify` says more")
-            if partition in settled:
-                named |= {f"{stage}/{name}", f"{stage}/{commits[partition].payload}"}
-    plans = [f"shards/{PACKS}/{folder}" for folder in root.folders(f"shards/{PACKS}")]
-    for name in set(card_names(root, releases=True)) - releases:
-        named.add(f"shards/{name}.json")
-        card = read_card(root, name)
-        if card is None:
-            raise Corrupt(f"shards/{name}.json: cannot be read; `shardmill verify` says more")
-        for entry in card["shards"]:
-            named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
-        named |= {f"{folder}/{name}" for _, name in units_of(card) for folder in plans}
-    runs = [f"runs/{run}" for run in root.folders("runs")]
-    notes = [NOTES, *runs, *(f"{run}/{stage}" for run in runs for stage in root.folders(run))]
-    for folder in ("", *STAGES, "shards", *plans, *notes):
-        every = folder in {*STAGES, "shards", *plans}  # elsewhere only what a killed run has half written
-        for name in root.files(folder, hidden=True):
-            path = f"{folder}/{name}" if folder else name
-            if path not in named and (every or name.startswith(".")):
-                yield path
-    paid = PAID & {*stages_of(root)}
-    for stage in STAGES:
-        for partition in root.folders(f"{stage}/chunks"):
-            folder, kept = f"{stage}/chunks/{partition}", stage in paid and partition in {f"{p:05d}" for p in settled}
-            every = root.files(folder, hidden=True)
-            yield from (f"{folder}/{name}" for name in every if not kept or name.startswith("."))
-
-
-def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
-    """Removes garbage older than `grace` seconds and all but the last `keep` releases of each set.
-
-    Returns how many files and bytes went. Raises `Busy` while a run holds the root.
-    """
-    with hold(root):
-        old: set[str] = set()
-        for card in read_cards(root):
-            now = f"{card['set']}@{card['release']}"
-            releases = [n for n in card_names(root, releases=True) if n.startswith(f"{card['set']}@") and n != now]
-            releases.sort(key=lambda n: root.age(f"shards/{n}.json"))
-            old |= set(releases[max(0, keep - 1) :])
-        gone = [name for name in garbage(root, old) if root.age(name) >= grace or name[7:-5] in old]
-        gone.sort(key=lambda name: not name.endswith(".json"))  # a release first, then what it names
-        size = sum(root.fs.size(root.path(name)) for name in gone)
-        for name in gone:
-            root.remove(name)
-        return len(gone), size

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.answers import RETRYABLE
-from schemas.config.model import Config, EndpointConfig
+from schemas.config.endpoints import EndpointConfig
+from schemas.config.model import Config
 from schemas.errors import UserError
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.json", "*.model")

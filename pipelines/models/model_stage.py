@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
+from pipelines.engine.commit import MadeWith
 from pipelines.engine.ledger import Ledger
-from pipelines.engine.partition_stage import PartitionStage, Rejected, Unit, made_from, read_payload
+from pipelines.engine.partition_stage import Before, PartitionStage, Rejected, Unit, made_from
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.engine.worker import Stopped
 from pipelines.models.chat import ChatClient, client_of, loop
@@ -127,13 +129,35 @@ class ModelStage(PartitionStage):
         """What is made of a unit. Raises `CallFailed` for what an endpoint did not answer."""
         raise NotImplementedError
 
-    def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
-        return [Unit(key, {**row, "unit": key}, made_from(self, row, identity))]
+    def reread(self, row: Row, before: Before) -> Row | Rejected | None:
+        """What is made now of an answer that was given before to the same question; None if it has to be asked anew,
+        or if the answer is not stored."""
+        return None
+
+    def stored(self, row: Row) -> Row | Rejected | None:
+        """What is made of a unit whose answer is at hand: no model is paid because of an upgrade. None: ask."""
+        before = row["before"]
+        if before is None or not before.same_input:
+            return None
+        again = self.reread(row, before)
+        return before.fields(self) if again is None and before.only_older(self) else again
+
+    def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
+        return [Unit(key, {**row, "unit": key}, made_from(self, row, made_with))]
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """Requests about one image stand together, so that a server has it at hand."""
+        asked = []
+        for row in rows:
+            stored = self.stored(row)
+            if stored is None:
+                asked.append(row)
+            else:
+                yield row["unit"], stored
+        if not asked:
+            return
         clients, images = {endpoint.name: client_of(endpoint) for endpoint in self.endpoints}, MessageImages(root)
-        rows = sorted(rows, key=lambda row: row["images"].get("sha256") or "" if "images" in row else "")
+        rows = sorted(asked, key=lambda row: row["images"].get("sha256") or "" if "images" in row else "")
         slots = sum(client.slots() for client in clients.values())
         for row, made in each(rows, lambda row: self.answer(row, images, clients), max(1, slots)):
             if isinstance(made, CallFailed):

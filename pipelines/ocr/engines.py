@@ -22,9 +22,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from pipelines.engine.root import Root
-from schemas.config.model import EasyOcrConfig, OcrConfig
 from schemas.errors import UserError
-from schemas.ocr import OcrLine
+from schemas.ocr import EasyOcrConfig, OcrConfig, OcrLine
 
 
 class Engine(Protocol):

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pipelines.text_rules.scripts import mixes_scripts, script_of, scripts_of
-from schemas.config.model import OcrConfig
-from schemas.ocr import OcrLine
+from schemas.ocr import OcrConfig, OcrLine
 
 
 def letters_in(text: str) -> int:

@@ -15,7 +15,8 @@ from PIL import ExifTags
 
 from pipelines.engine.commit import Commit
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.partition_stage import UPSTREAM, read_payload
+from pipelines.engine.partition_stage import UPSTREAM
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.pictures import open_image, upright

@@ -5,14 +5,15 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import Files, connect, files, stage_files
+from pipelines.catalog.catalog import connect, files, stage_files
 from pipelines.engine.commit import Commit
 from pipelines.engine.root import Root
 from pipelines.reports.contact_sheet import TEXT, cards, rows_of
 from pipelines.reports.histograms import RATIO, WHOLE, histogram
 from schemas.arrow import Row
 from schemas.pairs import OF_PAIRS
-from schemas.views import literal
+from schemas.stages import Stages
+from schemas.views import Files, literal
 
 SHOWN = 12  # pairs
 
@@ -58,15 +59,17 @@ ORDER BY response, number"""
 COST = """
 SELECT stage, endpoint, calls, failed, tokens_in + tokens_out AS tokens, seconds, calls_a_pair, tokens_a_pair,
        seconds_a_pair
-FROM cost WHERE stage != 'captions'"""
+FROM cost WHERE stage IN ('responses', 'claims', 'verdicts')"""
 
 
-def asked(root: Root, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int) -> dict[str, Any]:
+def asked(
+    root: Root, table: Stages, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int
+) -> dict[str, Any]:
     """What the section says beyond the counts of commits, from the partitions of all stages that are looked into."""
-    some: dict[str, Files] = {}
+    some: dict[str, Files | None] = {}
     for stage, there in commits.items():
-        some |= stage_files(root, [stage], sorted(looked & there.keys()))
-    with connect(root, some) as connection:
+        some |= stage_files(root, [table[stage]], sorted(looked & there.keys()))
+    with connect(root, some, table.values()) as connection:
         for sql in (RESPONSES, MEASURED, JUDGED):
             connection.execute(sql)
         charts = [
@@ -80,7 +83,7 @@ def asked(root: Root, commits: Mapping[str, Mapping[int, Commit]], looked: set[i
             "charts": [chart for chart in charts if chart["bars"]],
             "pairs": pick(connection, root, commits.get("images", {}), seed),
         }
-    every = files(root)
+    every = files(root, table)
     with connect(root, {name: every[name] for name in ("calls", "pairs") if name in every}) as connection:
         return found | {"cost": rows_of(connection, COST)}
 

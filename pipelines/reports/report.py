@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import Files, connect, one_line, stage_files
+from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.ledger import Ledger, runs
@@ -29,7 +29,8 @@ from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_sam
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
-from schemas.views import CORPUS, REASONS, STAGES
+from schemas.stages import STAGES, Stages, of_corpus
+from schemas.views import Files
 
 REPORT = "report.html"
 LOOK_AT = 500_000  # rows; of a larger corpus, so many are looked at for all that is not counted in commits
@@ -51,25 +52,26 @@ def write_report(root: Root, seed: int = 0) -> str:
 
 def gather(root: Root, seed: int = 0) -> dict[str, Any]:
     """All that the page says."""
-    commits = {stage: read_commits(root, stage) for stage in stages_of(root) if stage in CORPUS}
+    table = stages_of(root)
+    commits = {stage: read_commits(root, stage) for stage in of_corpus(table)}
     settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
     done, every, sets = [stage for stage in commits if commits[stage]], runs(root), read_cards(root)
     run = every[-1].row() if every else None
     looked = look_at(commits)
-    stages = funnel({stage: commits[stage] for stage in done}, settled)
+    stages = funnel(table, {stage: commits[stage] for stage in done}, settled)
     return {
         "name": run["config"] if run else root.url, "root": root.url, "run": run,
         "rows": stages[0]["rows"] if stages else 0, "kept": stages[-1]["kept"] if stages else 0,
         "last": done[-1] if done else None, "funnel": stages, "sets": sets,
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
         "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
-        **asked(root, commits, done, looked, seed),
-        "preferences": preferred(root, commits, looked, settled, seed),
-        **changed(root, every[-1] if every else None),
+        **asked(root, table, commits, done, looked, seed),
+        "preferences": preferred(root, table, commits, looked, settled, seed),
+        **changed(root, table, every[-1] if every else None),
     }  # fmt: skip
 
 
-def funnel(commits: Commits, settled: set[int]) -> list[Row]:
+def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
     """Rows in, kept, and left out under each reason, stage by stage; `before`: left out by an earlier stage."""
     stages = []
     for stage, found in commits.items():
@@ -77,20 +79,22 @@ def funnel(commits: Commits, settled: set[int]) -> list[Row]:
         stages.append({
             "stage": stage, "rows": sum(c.rows for c in found.values()), "kept": sum(c.kept for c in found.values()),
             "before": reasons.pop(UPSTREAM, 0), "partitions": len(settled), "missing": len(settled - found.keys()),
-            "reasons": [{"reason": reason, "rows": rows, "meaning": REASONS[stage].get(reason, "")}
+            "reasons": [{"reason": reason, "rows": rows, "meaning": table[stage].reasons.get(reason, "")}
                         for reason, rows in reasons.most_common()],
         })  # fmt: skip
     return stages
 
 
-def preferred(root: Root, commits: Commits, looked: set[int], settled: set[int], seed: int) -> dict[str, Any] | None:
+def preferred(
+    root: Root, table: Stages, commits: Commits, looked: set[int], settled: set[int], seed: int
+) -> dict[str, Any] | None:
     """What is said of preferences; None where nobody was asked for any. `commits`: of the corpus."""
-    ours = {stage: found for stage in stages_of(root) if stage not in CORPUS and (found := read_commits(root, stage))}
+    ours = {name: found for name, stage in table.items() if not stage.per_image and (found := read_commits(root, name))}
     if not ours:
         return None
-    found, note = attempt(lambda: preferences.asked(root, {**commits, **ours}, looked, seed))
+    found, note = attempt(lambda: preferences.asked(root, table, {**commits, **ours}, looked, seed))
     kept = sum(commit.kept for commit in ours.pop("pairs", {}).values())
-    return {"funnel": funnel(ours, settled), "kept": kept, "note": note, **(found or {})}
+    return {"funnel": funnel(table, ours, settled), "kept": kept, "note": note, **(found or {})}
 
 
 def look_at(commits: Commits) -> set[int]:
@@ -114,16 +118,16 @@ def look_at(commits: Commits) -> set[int]:
 # What the catalog is asked
 
 
-def asked(root: Root, commits: Commits, done: list[str], looked: set[int], seed: int) -> dict[str, Any]:
+def asked(root: Root, table: Stages, commits: Commits, done: list[str], looked: set[int], seed: int) -> dict[str, Any]:
     """Distributions, samples, and rows left out."""
     found: dict[str, Any] = {"charts": [], "formats": [], "verdicts": [], "hosts": [], "sheets": [], "left_out": [],
                              "cards": {}, "spread_note": None, "sheet_note": None}  # fmt: skip
-    files: dict[str, Files] = {}
+    files: dict[str, Files | None] = {}
     for stage in done:
-        files |= stage_files(root, [stage], sorted(looked & commits[stage].keys()))
+        files |= stage_files(root, [table[stage]], sorted(looked & commits[stage].keys()))
     if not done:
         return found
-    opened, note = attempt(lambda: connect(root, files))
+    opened, note = attempt(lambda: connect(root, files, table.values()))
     if note:
         return found | {"spread_note": note, "sheet_note": note}
     with opened as connection:
@@ -135,7 +139,7 @@ def asked(root: Root, commits: Commits, done: list[str], looked: set[int], seed:
             picked, note = attempt(lambda: pick_left_out(connection, seed, stage))
             for one in picked or []:
                 one |= {"rows": sum(c.reasons.get(one["reason"], 0) for c in commits[stage].values()),
-                        "meaning": REASONS[stage].get(one["reason"], "")}  # fmt: skip
+                        "meaning": table[stage].reasons.get(one["reason"], "")}  # fmt: skip
             found["left_out"].append({"stage": stage, "reasons": picked or [], "note": note})
         groups = chain(found["sheets"], *(stage["reasons"] for stage in found["left_out"]))
         places = {(place["partition"], place["key"]) for one in groups for place in one["places"]}
@@ -163,19 +167,19 @@ def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 # What the last run changed
 
 
-def changed(root: Root, run: Ledger | None) -> dict[str, Any]:
+def changed(root: Root, table: Stages, run: Ledger | None) -> dict[str, Any]:
     """Counts by stage, and a few keys with what stood there before and what stands there now."""
     names = root.files(f"runs/{run.run}") if run else []
     files = [glob.escape(root.url_of(f"runs/{run.run}/{n}")) for n in names if n.startswith("changes-")]
     if not files:
         return {"changes": [], "changes_note": None}
-    found, note = attempt(lambda: _changes(root, files))
+    found, note = attempt(lambda: _changes(root, table, files))
     return {"changes": found or [], "changes_note": note}
 
 
-def _changes(root: Root, files: list[str]) -> list[Row]:
-    order = [*STAGES, "shards"]
-    with connect(root, {"changes": files}) as connection:
+def _changes(root: Root, table: Stages, files: list[str]) -> list[Row]:
+    order = [*table, *(stage for stage in STAGES if stage not in table), "shards"]
+    with connect(root, {"changes": Files(files)}) as connection:
         counts: dict[str, Counter[str]] = {}
         asked = connection.sql("SELECT stage, change, count(*) FROM changes GROUP BY ALL")
         for stage, change, rows in asked.fetchall():

@@ -7,7 +7,7 @@ from pipelines.sources.laion import Laion
 from pipelines.sources.scenes import Scenes
 from pipelines.sources.source import Source
 from pipelines.sources.webdataset import WebDataset
-from schemas.config.model import SourceConfig
+from schemas.config.sources import SourceConfig
 
 KINDS: dict[str, type[Source]] = {
     "folder": Folder, "webdataset": WebDataset, "laion": Laion, "conversations": Conversations,

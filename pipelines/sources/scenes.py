@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.engine.commit import canonical, digest
 from pipelines.sources.source import FileStamp, Source
 from schemas.arrow import Row
-from schemas.config.model import ScenesConfig
+from schemas.config.sources import ScenesConfig
 from schemas.errors import UserError
 from schemas.scenes.lessons import IMAGE, conversation
 from schemas.scenes.scene import USUAL, WORDS, Printed, Scene, Thing, alt_text, cell, imagine

@@ -11,7 +11,7 @@ import fsspec
 
 from pipelines.engine.root import stamp
 from schemas.arrow import Row
-from schemas.config.model import SourceConfig
+from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")

@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.engine.commit import digest
-from pipelines.engine.partition_stage import Rejected
+from pipelines.engine.partition_stage import Before, Rejected
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import CallFailed, endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
 from pipelines.models.prompts import filled, read_prompt
 from pipelines.text_rules.caption_rules import read_answer, weakness
 from schemas.arrow import Row
-from schemas.captions import ACCEPTED, CAPTIONS, GOOD, REASONS
-from schemas.config.model import CaptionsConfig, Config
+from schemas.captions import ACCEPTED, GOOD, REASONS, STAGE, CaptionsConfig
+from schemas.config.model import Config
+from schemas.stage import Columns
+
+JUDGING = {"rewrite", "min_words", "max_words"}  # settings that decide of no request's content
+OF_SERVERS = {"filtered", "http_4xx"}  # answers that are none of the model's
 
 
 @dataclass(frozen=True)
 class Rewrite(ModelStage):
     config: CaptionsConfig = field(kw_only=True)
     prompt: str = field(kw_only=True)
-    after: tuple[str, ...] = field(kw_only=True, default=())  # stages whose losses are not looked at
 
-    name = "captions"
+    info = STAGE
     version = 2
-    schema = CAPTIONS
-    reasons = REASONS
     retryable = frozenset(REASONS)
 
     @property
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        shown = ("sha256", "reason") if self.config.image else ("reason",)
-        return {"rows": ("text", "reason"), "images": shown} | {stage: ("reason",) for stage in self.after}
+    def reads(self) -> Mapping[str, Columns]:
+        return {**self.info.reads, "images": ("sha256",)} if self.config.image else self.info.reads
 
     @property
     def finds(self) -> Mapping[str, tuple[str, ...]]:
@@ -43,8 +43,8 @@ class Rewrite(ModelStage):
 
     def settings(self) -> dict[str, Any]:
         (endpoint,) = self.endpoints
-        said = self.config.model_dump(exclude={"endpoint", "prompt"})
-        return said | {"model": endpoint.identity(), "prompt": digest(self.prompt)}
+        settings = self.config.recorded(exclude={"endpoint", "prompt"})
+        return settings | {"model": endpoint.identity(), "prompt": digest(self.prompt)}
 
     def is_asked(self, row: Row) -> bool:
         """Whether there is anything to rewrite, and a reason to."""
@@ -52,11 +52,22 @@ class Rewrite(ModelStage):
         there = (self.config.image and row["images"]["size"]) or (text or "").strip()
         return bool(there) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
 
-    async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
-        text, image = row["rows"]["text"], row["images"]
-        said = {"text": text, "original": text, "verdict": weakness(text, self.config)}
+    def reread(self, row: Row, before: Before) -> Row | None:
+        settings = {name: value for name, value in self.settings().items() if name not in JUDGING}
         if not self.is_asked(row):
-            return said
+            return self._judged(row)
+        if not before.same_settings(settings):
+            return None
+        if before.row["raw"] is not None:
+            return self._read(row, before.row["raw"], before.row["cut"])
+        if before.row["answer"] in OF_SERVERS:
+            return self._judged(row) | {"answer": before.row["answer"], "detail": before.row["detail"]}
+        return None
+
+    async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
+        if not self.is_asked(row):
+            return self._judged(row)
+        text, image = row["rows"]["text"], row["images"]
         shown = self.config.image and image["size"]
         (client,) = clients.values()
         asked = message(filled(self.prompt, text=text or ""), await images.part(image) if shown else None)
@@ -66,17 +77,26 @@ class Rewrite(ModelStage):
         except CallFailed as failed:
             if failed.can_pass:
                 raise
-            return said | {"answer": failed.reason, "detail": failed.detail, "measured": measured(failed)}
-        said |= read_answer(answer.text, self.prompt, text, answer.cut, self.config)
-        if said["answer"] == ACCEPTED:
-            said["text"] = said["rewritten"]
-        return said | {"measured": measured(answer)}
+            return self._judged(row) | {"answer": failed.reason, "detail": failed.detail, "measured": measured(failed)}
+        return self._read(row, answer.text, answer.cut) | {"measured": measured(answer)}
+
+    def _judged(self, row: Row) -> Row:
+        """What stands in a row of which no model is asked: the caption as it came."""
+        text = row["rows"]["text"]
+        return {"text": text, "original": text, "verdict": weakness(text, self.config)}
+
+    def _read(self, row: Row, raw: str, cut: bool) -> Row:
+        """What a model's answer comes to."""
+        text = row["rows"]["text"]
+        made = self._judged(row) | {"raw": raw, "cut": cut} | read_answer(raw, self.prompt, text, cut, self.config)
+        return made | ({"text": made["rewritten"]} if made["answer"] == ACCEPTED else {})
 
 
-def rewrite_of(config: Config, after: tuple[str, ...]) -> Rewrite:
-    """The stage of a table `[captions]`. Raises `UserError` for a model or a prompt that is not there."""
+def open_stage(config: Config) -> Rewrite | None:
+    """Raises `UserError` for a model or a prompt that is not there."""
+    if config.captions is None:
+        return None
     captions = config.captions
     endpoint = endpoint_of(config, "captions.endpoint", captions.endpoint)
     name = "caption_image" if captions.image else "caption"
-    prompt = read_prompt("captions.prompt", captions.prompt, name, ["text"])
-    return Rewrite((endpoint,), config=captions, prompt=prompt, after=after)
+    return Rewrite((endpoint,), config=captions, prompt=read_prompt("captions.prompt", captions.prompt, name, ["text"]))

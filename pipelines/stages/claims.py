@@ -5,21 +5,22 @@ server takes a schema, as bullets where not. Nothing is cut; unequal counts are 
 plain sentences.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.engine.commit import digest
-from pipelines.engine.partition_stage import Rejected, Unit
+from pipelines.engine.partition_stage import Before, Rejected, Unit
 from pipelines.models.answers import read_list, schema_of
 from pipelines.models.chat import ChatClient
-from pipelines.models.endpoints import Answer, CallFailed, message
+from pipelines.models.endpoints import Answer, CallFailed, endpoint_of, message
 from pipelines.models.model_stage import MessageImages, ModelStage, measured
-from pipelines.models.prompts import filled
+from pipelines.models.prompts import filled, read_prompt
 from pipelines.text_rules.divider import VERSION, divide
 from schemas.arrow import Row
-from schemas.claims import CLAIMS, REASONS, RETRYABLE, Claim
-from schemas.config.model import ClaimsConfig
+from schemas.claims import RETRYABLE, STAGE, Claim, ClaimsConfig
+from schemas.config.model import Config
 
 
 @dataclass(frozen=True)
@@ -28,47 +29,53 @@ class Divide(ModelStage):
     facts: str = field(kw_only=True)  # prompts
     questions: str = field(kw_only=True)
 
-    name = "claims"
-    schema = CLAIMS
-    reasons = REASONS
+    info = STAGE
     retryable = frozenset(RETRYABLE)
-    reads = {"responses": ("text", "reason"), "instructions": ("question", "reason")}
     joins = {"instructions": ("responses", "instruction")}
 
     def settings(self) -> dict[str, Any]:
         if not self.endpoints:
             return {"divider": VERSION}
         (endpoint,) = self.endpoints
-        said = self.config.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
-        return said | {"model": endpoint.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
+        asked = self.config.recorded(exclude={"endpoint", "facts_prompt", "questions_prompt"})
+        return asked | {"model": endpoint.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
 
     def named(self, unit: Unit, row: Row) -> Row:
         return {**row, "key": unit.key, "instruction": unit.row["responses"]["instruction"]}
+
+    def reread(self, row: Row, before: Before) -> Row | Rejected | None:
+        if not self.endpoints or before.row["raw"] is None or not before.same_settings(self.settings()):
+            return None
+        made = read_claims(before.row["raw"], before.row["cut"])
+        asked = [claim["claim"] for claim in before.row["claims"]]
+        if isinstance(made, dict) and asked and [claim["claim"] for claim in made["claims"]] != asked:
+            return before.fields(self)  # its questions are about the facts as they were read then
+        return made
 
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         question, response = row["instructions"]["question"], row["responses"]["text"]
         if not clients:
             return divided(response)
-        (client,), seen = clients.values(), []
+        (client,), seen, raw = clients.values(), [], []
         prompt = filled(self.facts, question=question, response=response, form="{form}")
-        facts, answer = await self._list(client, "facts", prompt, seen)
-        if facts is None or answer.cut:
-            return Rejected("bad_list", said(answer), seen)
-        if not facts:
-            return Rejected("no_claims", "", seen)
-        prompt = filled(self.questions, facts="\n".join(f"- {fact}" for fact in facts), form="{form}")
-        questions, answer = await self._list(client, "questions", prompt, seen, len(facts))
-        if questions is None or answer.cut:
-            return Rejected("bad_list", said(answer), seen)
-        if len(questions) != len(facts):
-            return Rejected("count_mismatch", f"{len(questions)} questions of {len(facts)} claims", seen)
-        pairs = zip(facts, questions, strict=True)
-        return {"claims": [Claim(claim=fact, question=question) for fact, question in pairs], "measured": seen}
+        answer = await self._list(client, "facts", prompt, seen)
+        raw.append(answer.text)
+        made = read_claims(raw, answer.cut)
+        if made is None:
+            facts = read_list(answer.text, "facts") or []
+            prompt = filled(self.questions, facts="\n".join(f"- {fact}" for fact in facts), form="{form}")
+            answer = await self._list(client, "questions", prompt, seen, len(facts))
+            raw.append(answer.text)
+            made = read_claims(raw, answer.cut)
+        if isinstance(made, Rejected):
+            made.measured = seen
+            return made
+        return made | {"measured": seen}
 
     async def _list(
         self, client: ChatClient, name: str, prompt: str, seen: list[Row], count: int | None = None
-    ) -> tuple[list[str] | None, Answer]:
-        """A list that a model gives; what it took is added to `seen`."""
+    ) -> Answer:
+        """What a model answers when asked for a list; what it took is added to `seen`."""
         async with client.probing if client.takes_schemas is None else nullcontext():  # one finds out, the others wait
             schema = client.takes_schemas is not False
             try:
@@ -79,7 +86,7 @@ class Divide(ModelStage):
                 answer, schema = await self._ask(client, name, prompt, seen, count, False), False
             if client.takes_schemas is None:
                 client.takes_schemas = schema
-        return read_list(answer.text, name), answer
+        return answer
 
     async def _ask(
         self, client: ChatClient, name: str, prompt: str, seen: list[Row], count: int | None, schema: bool
@@ -98,6 +105,24 @@ class Divide(ModelStage):
         return answer
 
 
+def read_claims(raw: Sequence[str], cut: bool) -> Row | Rejected | None:
+    """What a model's answers come to: facts, then a question for each. None: the facts are well, and no questions were
+    asked for yet. `cut`: whether the last answer ends where the tokens ended."""
+    kept: Row = {"raw": [*raw], "cut": cut}
+    lists = [read_list(text, name) for text, name in zip(raw, ("facts", "questions"))]
+    if lists[-1] is None or cut:
+        return Rejected("bad_list", f"cut at max_tokens: {raw[-1][-100:]}" if cut else raw[-1][:200], kept=kept)
+    facts, *questions = lists
+    if not facts:
+        return Rejected("no_claims", kept=kept)
+    if not questions:
+        return None
+    if len(questions[0]) != len(facts):
+        return Rejected("count_mismatch", f"{len(questions[0])} questions of {len(facts)} claims", kept=kept)
+    pairs = zip(facts, questions[0], strict=True)
+    return kept | {"claims": [Claim(claim=fact, question=question) for fact, question in pairs]}
+
+
 def divided(response: str) -> Row | Rejected:
     """What rules make of a response."""
     found = divide(response)
@@ -106,5 +131,12 @@ def divided(response: str) -> Row | Rejected:
     return {"claims": found.claims} if found.claims else Rejected("no_claims")
 
 
-def said(answer: Answer) -> str:
-    return f"cut at max_tokens: {answer.text[-100:]}" if answer.cut else answer.text[:200]
+def open_stage(config: Config) -> Divide | None:
+    """Raises `UserError` for a model or a prompt that is not there."""
+    if config.responses is None:
+        return None
+    claims = config.claims
+    endpoints = (endpoint_of(config, "claims.endpoint", claims.endpoint),) if claims.endpoint else ()
+    facts = read_prompt("claims.facts_prompt", claims.facts_prompt, "facts", ["response"])
+    questions = read_prompt("claims.questions_prompt", claims.questions_prompt, "questions", ["facts"])
+    return Divide(endpoints, 100 if endpoints else None, config=claims, facts=facts, questions=questions)

@@ -16,16 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
-from pipelines.dedup.decontamination import Excluded, Hashes
+from pipelines.dedup.decontamination import Excluded, Hashes, find_excluded
 from pipelines.dedup.hamming import distances, near_pairs
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.partition_stage import UPSTREAM, left_out_by
+from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.config.model import DuplicatesConfig
-from schemas.duplicates import DUPLICATES, REASONS
+from schemas.config.model import Config
+from schemas.duplicates import REASONS, STAGE, DuplicatesConfig
+from schemas.views import quoted
 
 AT_ONCE = 256  # partitions that are read in one question
 KEPT, EXACT, NEAR, EXCLUDED = range(4)
@@ -60,15 +61,12 @@ class MarkDuplicates(CorpusStage):
     config: DuplicatesConfig
     excluded: Excluded
 
-    name = "duplicates"
-    schema = DUPLICATES
-    reasons = REASONS
-    reads = {"rows": ("conversation", "part_of"), "images": ("key", "sha256", "phash", "reason")}
+    info = STAGE
 
     def settings(self) -> dict[str, Any]:
         return {"near": self.config.near} | ({"exclude": self.excluded.digest} if self.config.exclude else {})
 
-    def check(self) -> None:
+    def prepare(self) -> None:
         """Raises `UserError` if what is to be excluded cannot be."""
         found = self.excluded.hashes
         lone = found.name[~found.has_sha256]
@@ -78,10 +76,10 @@ class MarkDuplicates(CorpusStage):
             )
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        self.check()
+        self.prepare()
         if not any(commit.rows for commit in upstream["images"].values()):
             return
-        images, reasons = read_images(root, list(upstream["images"]), read_commits(root, self.name))
+        images, reasons = read_images(root, self, list(upstream["images"]), read_commits(root, self.name))
         verdicts = judge(images, self.excluded.hashes, self.config.near)
         cuts = np.flatnonzero(np.diff(images.partition, prepend=-1, append=-1)).tolist()
         for start, end in pairwise(cuts):
@@ -93,7 +91,7 @@ class MarkDuplicates(CorpusStage):
         columns = (images.key, images.sha256[:, 0], images.phash, images.why, *verdicts)
         for key, sha256, phash, why, reason, of, distance, by in zip(*(column[some].tolist() for column in columns)):
             if why:
-                said = UPSTREAM, left_out_by({"images": {"reason": reasons[why]}})
+                said = UPSTREAM, reasons[why]
             else:
                 said = WORDS[reason], f"{self.excluded.files[by].name}, distance {distance}" if by >= 0 else None
             yield {
@@ -109,42 +107,56 @@ class MarkDuplicates(CorpusStage):
 # Reading
 
 FACTS = """
-SELECT i.partition, ('0x' || i.key)::UBIGINT AS key,
+SELECT CASE {why} END AS why, i.partition, ('0x' || i.key)::UBIGINT AS key,
        coalesce(('0x' || left(i.sha256, 16))::UBIGINT, 0) AS high,
        coalesce(('0x' || substr(i.sha256, 17, 16))::UBIGINT, 0) AS low,
        coalesce(('0x' || i.phash)::UBIGINT, 0) AS phash,
-       i.reason IS NULL AND i.sha256 IS NOT NULL AS there,
+       why IS NULL AND i.sha256 IS NOT NULL AS there,
        coalesce(r.conversation, r.part_of) IS NOT NULL AS talked_of,
-       coalesce(d.reason IS NULL AND d.made_from = left(i.sha256, 16) || i.phash, false) AS kept_before,
-       i.reason
+       coalesce(d.reason IS NULL AND d.made_from = left(i.sha256, 16) || i.phash, false) AS kept_before
 FROM images i
 LEFT JOIN rows r ON r.partition = i.partition AND r.key = i.key
 LEFT JOIN duplicates d ON d.partition = i.partition AND d.key = i.key
+{joins}
 ORDER BY i.partition, i.key"""
 
 
-def read_images(root: Root, partitions: Sequence[int], done: Collection[int]) -> tuple[ImageHashes, list[str | None]]:
-    """What decides of all rows, and the reasons that `Images.why` points to. `done`: partitions with a file of this
-    step. Raises `Corrupt` for a file that DuckDB cannot read."""
+def facts_sql(own: Sequence[str]) -> str:
+    """FACTS, where these stages of users' stand between `images` and `duplicates`."""
+    said = "WHEN {0}.reason = 'upstream' THEN '{1}' WHEN {0}.reason IS NOT NULL THEN '{1}: ' || {0}.reason"
+    named = [("i", "images"), *((quoted(name), name) for name in own)]
+    why = " ".join(said.format(alias, name) for alias, name in named)
+    joins = "\n".join(
+        f"LEFT JOIN {alias} ON {alias}.partition = i.partition AND {alias}.key = i.key" for alias, _ in named[1:]
+    )
+    return FACTS.format(why=why, joins=joins)
+
+
+def read_images(
+    root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]
+) -> tuple[ImageHashes, list[str | None]]:
+    """What decides of all rows, and the details that `ImageHashes.why` points to. `done`: partitions with a file of
+    this stage. Raises `Corrupt` for a file that DuckDB cannot read."""
+    facts = facts_sql([info.name for info in stage.before if info.own and info.name in stage.inputs])
     reasons: dict[str | None, int] = {None: 0}
     read = []
     for start in range(0, len(partitions), AT_ONCE):
         some = partitions[start : start + AT_ONCE]
-        files = stage_files(root, ("rows", "images"), some)
-        files |= stage_files(root, ("duplicates",), [partition for partition in some if partition in done])
-        with connect(root, files) as connection:
+        files = stage_files(root, [info for info in stage.before if info.name in stage.inputs], some)
+        files |= stage_files(root, [stage.info], [partition for partition in some if partition in done])
+        with connect(root, files, stage.before) as connection:
             try:
-                read += [_images(batch, reasons) for batch in connection.sql(FACTS).to_arrow_reader(100_000)]
+                read += [_images(batch, reasons) for batch in connection.sql(facts).to_arrow_reader(100_000)]
             except duckdb.Error as error:
                 raise Corrupt(f"duplicates: {one_line(error)}") from None
     return ImageHashes(*map(np.concatenate, zip(*read))), list(reasons)
 
 
 def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashes:
-    """Rows of FACTS. Adds the reasons that it meets to those with a number."""
-    said = batch["reason"].dictionary_encode(null_encoding="encode")
+    """Rows of FACTS. Adds the details that it meets to those with a number."""
+    said = batch["why"].dictionary_encode(null_encoding="encode")
     numbers = [reasons.setdefault(reason, len(reasons)) for reason in said.dictionary.to_pylist()]
-    column = {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names[:-1]}
+    column = {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names if name != "why"}
     return ImageHashes(
         partition=column["partition"],
         key=column["key"],
@@ -247,3 +259,10 @@ def _nearest(count: int, where: np.ndarray, distance: np.ndarray, what: np.ndarr
     best = np.full((2, count), -1)
     best[:, places] = distance[order[first]], what[order[first]]
     return best[0], best[1]
+
+
+def open_stage(config: Config) -> MarkDuplicates | None:
+    """Raises `UserError` for images to keep out that cannot be read."""
+    if config.duplicates is None:
+        return None
+    return MarkDuplicates(config.duplicates, Excluded(find_excluded(config.duplicates.exclude)))

@@ -14,15 +14,16 @@ from typing import Any
 import imagehash
 from PIL import ImageOps
 
-from pipelines.engine.partition_stage import PartitionStage, Rejected, read_payload
+from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.fetching.fetch import Bodies, FetchRequest, FetchResult, fetcher
-from pipelines.fetching.opt_out import OptOuts, refusal
-from pipelines.sources import Source
+from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
+from pipelines.sources import Source, open_source
 from pipelines.stages.takedown_list import read_takedowns
 from schemas.arrow import Row
-from schemas.config.model import FetchConfig, ImagesConfig
-from schemas.images import IMAGES, OF_BYTES, OF_SERVERS, REASONS, RETRYABLE
+from schemas.config.model import Config
+from schemas.images import OF_BYTES, OF_SERVERS, RETRYABLE, STAGE, FetchConfig, ImagesConfig
 from schemas.pictures import MODES, open_image, upright
 from schemas.takedown import REASON
 
@@ -30,6 +31,9 @@ ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how fil
 BEGINS = (*ENDS, b"RIFF", b"BM", b"II*\0", b"MM\0*")
 MEASURES = ("format", "width", "height", "phash", "sha256", "robots_tag")  # of bytes, whatever the limits are
 STANDS = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
+
+# How a request is sent, and lists whose content counts, not their names
+SENDING = ("contact", "in_flight", "per_host", "connect_seconds", "read_seconds", "deadline", "tries", "opt_out")
 
 NOBODY = OptOuts()
 
@@ -101,12 +105,9 @@ class CopyImages(PartitionStage):
     fetch: FetchConfig | None = None
     opt_outs: OptOuts = NOBODY
 
-    name = "images"
+    info = STAGE
     version = 3
-    schema = IMAGES
-    reasons = REASONS
     retryable = frozenset(RETRYABLE)
-    reads = {"rows": ("key", "url", "sha256", "checksum", "reason")}
     finds = {"rows": ("file", "member", "byte_offset", "size", "host")}
     places = frozenset({"byte_offset"})
     payload = True
@@ -120,9 +121,9 @@ class CopyImages(PartitionStage):
     def settings(self) -> dict[str, Any]:
         """Limits, and whose wishes count. How many, how long and how often servers are asked changes no image."""
         if not self.fetch:
-            return self.config.model_dump()
-        wishes = self.fetch.model_dump(include={"honour_robots_tag", "robots_txt", "check_hash", "allow_hosts"})
-        return self.config.model_dump() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
+            return self.config.recorded()
+        wishes = self.fetch.recorded(exclude=SENDING)
+        return self.config.recorded() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         rows, taken = list(rows), read_takedowns(root)
@@ -160,9 +161,16 @@ class CopyImages(PartitionStage):
 
     def _is_asked(self, row: dict[str, Row]) -> bool:
         """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
-        said, before = row["rows"], row.get(self.name)
-        only_url = said["url"] and said["file"] is None and said["member"] is None
-        return bool(self.fetch and only_url) and not (before and before["reason"] in STANDS)
+        source = row["rows"]
+        only_url = source["url"] and source["file"] is None and source["member"] is None
+        only_older = is_kept(row) and row["before"].only_older(self)  # wishes were asked for when it was kept
+        return bool(self.fetch and only_url) and not only_older and not self._stands(row["before"])
+
+    def _stands(self, before: Before | None) -> bool:
+        """Whether an image was left out before for a reason that still holds, so that nobody is asked for it again."""
+        if before is None or not before.row["reason"]:
+            return False
+        return before.row["reason"] in STANDS or before.only_older(self)
 
     def _judged(self, row: Row, answer: FetchResult, bodies: Bodies) -> Row | Rejected:
         """The image in an answer."""
@@ -183,39 +191,49 @@ class CopyImages(PartitionStage):
 
     def _copied(self, row: dict[str, Row], root: Root) -> Row:
         """The image that is at hand: as it was kept before, or in the source."""
-        said, before = row["rows"], row.get(self.name)
+        source, before = row["rows"], row["before"]
         if is_kept(row):
-            return self._kept(said, before, root)
-        if said["file"] is None and said["member"] is None:
-            if not said["url"]:
+            return self._kept(source, before, root)
+        if source["file"] is None and source["member"] is None:
+            if not source["url"]:
                 return {}  # a conversation without an image
-            if before and before["reason"] in STANDS:
-                raise Rejected(before["reason"], before["detail"])
-            raise Rejected("not_fetched", said["url"])
+            if self._stands(before):
+                raise Rejected(before.row["reason"], before.row["detail"])
+            raise Rejected("not_fetched", source["url"])
         try:
-            data = self.source.load(said)
+            data = self.source.load(source)
         except (FileNotFoundError, EOFError) as error:
             raise Rejected("missing_in_source", str(error)) from error
         sha256 = hashlib.sha256(data).hexdigest()
-        if said["sha256"] and sha256 != said["sha256"]:
-            raise Rejected("changed_in_source", f"its SHA-256 was {said['sha256'][:16]}…, is {sha256[:16]}…")
+        if source["sha256"] and sha256 != source["sha256"]:
+            raise Rejected("changed_in_source", f"its SHA-256 was {source['sha256'][:16]}…, is {sha256[:16]}…")
         with decoding:
-            return self._measured(said, data) | {"bytes": data}
+            return self._measured(source, data) | {"bytes": data}
 
-    def _kept(self, said: Row, before: Row, root: Root) -> Row:
-        """An image that was kept before, if it would be today."""
-        check_size(before["size"], self.config)
-        check_sides(before["width"], before["height"], self.config)
-        tag = before["robots_tag"]
+    def _kept(self, source: Row, before: Before, root: Root) -> Row:
+        """An image that was kept before, if it would be today: measured anew if an older version measured it."""
+        kept = before.row
+        check_size(kept["size"], self.config)
+        check_sides(kept["width"], kept["height"], self.config)
+        tag = kept["robots_tag"]
         if tag and self.fetch and self.fetch.honour_robots_tag and (word := refusal(tag.splitlines())):
             raise Rejected("opt_out", f"X-Robots-Tag: {word}")
-        data = read_payload(root, self.name, before)
+        data = read_payload(root, self.name, kept)
+        if before.version != self.version:
+            with decoding:
+                return self._measured(source, data) | {"robots_tag": tag, "bytes": data}
         if self.fetch is None or self.fetch.check_hash:
-            check_hash(data, said["checksum"])
-        return {name: before[name] for name in MEASURES} | {"bytes": data}
+            check_hash(data, source["checksum"])
+        return {name: kept[name] for name in MEASURES} | {"bytes": data}
 
 
 def is_kept(row: dict[str, Row]) -> bool:
     """Whether the bytes of a row were kept before, and are those that the source speaks of."""
-    before = row.get(CopyImages.name)
-    return bool(before and before["size"]) and before["sha256"] == (row["rows"]["sha256"] or before["sha256"])
+    kept = row["before"].row if row["before"] else {}
+    return bool(kept.get("size")) and kept["sha256"] == (row["rows"]["sha256"] or kept["sha256"])
+
+
+def open_stage(config: Config) -> CopyImages:
+    """Raises `UserError` for a list of opt-outs that cannot be read."""
+    opt_outs = read_opt_outs(config.fetch.opt_out if config.fetch else ())
+    return CopyImages(open_source(config.source), config.images, config.fetch, opt_outs)

@@ -13,16 +13,16 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, create, one_line, stage_files
+from pipelines.catalog.catalog import check_condition, connect, one_line, stage_files
 from pipelines.engine.commit import digest, key_of
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from pipelines.stages.rows import json_of
 from schemas.arrow import Row
-from schemas.config.model import InstructionsConfig
+from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.instructions import INSTRUCTIONS, REASONS, SOURCE, TEMPLATE
+from schemas.instructions import INSTRUCTIONS, SOURCE, STAGE, TEMPLATE, InstructionsConfig
 from schemas.views import drawn
 
 
@@ -30,16 +30,14 @@ from schemas.views import drawn
 class DrawInstructions(CorpusStage):
     config: InstructionsConfig
 
-    name = "instructions"
-    schema = INSTRUCTIONS
-    reasons = REASONS
+    info = STAGE
 
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        return self.config.recorded()
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         seen: set[str] = set()
-        with connect(root, stage_files(root, upstream)) as connection:
+        with connect(root, stage_files(root, self.before), self.before) as connection:
             try:
                 answer = connection.sql(_question(self.config)).to_arrow_reader(10_000)
                 images = (row for batch in answer for row in batch.to_pylist())
@@ -47,6 +45,10 @@ class DrawInstructions(CorpusStage):
                     yield partition, [_finished(self, row) for image in some for row in self._asked(image, seen)]
             except duckdb.Error as error:
                 raise UserError(f"instructions.where: {one_line(error)}") from None
+
+    def check(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Raises `UserError` if its condition is none on `samples`."""
+        check_condition(connection, "instructions.where", self.config.where, "candidates AS samples")
 
     def _asked(self, image: Row, seen: set[str]) -> Iterator[Row]:
         """The rows of one image; `seen` are the keys that earlier ones have."""
@@ -90,19 +92,12 @@ def draw(config: InstructionsConfig, image: str) -> list[str]:
     return sorted(lots, key=lots.get)[: config.per_image]
 
 
-def check_instructions(config: InstructionsConfig) -> None:
-    """Raises `UserError` if its condition is none on `samples`."""
-    with duckdb.connect() as connection:
-        create(connection, {})
-        check_condition(connection, "instructions.where", config.where, "candidates AS samples")
-
-
 def _question(config: InstructionsConfig) -> str:
     """For each image, in order: what left it out, what its source asks, and whether it is one to be asked."""
     return f"""
         SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
                coalesce(({config.where}\n), false) AS holds,
-               {drawn(f"{DrawInstructions.name}/{config.seed}", config.weight)} AS drawn
+               {drawn(f"{STAGE.name}/{config.seed}", config.weight)} AS drawn
         FROM candidates AS samples ORDER BY partition, key"""
 
 
@@ -110,3 +105,7 @@ def _finished(step: DrawInstructions, row: Row) -> Row:
     """A row with all of its fields, and the hash of what it says."""
     row = dict.fromkeys(INSTRUCTIONS.names) | row
     return row | {"made_from": digest([step.name, step.version, *row.values()])}
+
+
+def open_stage(config: Config) -> DrawInstructions | None:
+    return DrawInstructions(config.instructions) if config.responses else None

@@ -1,19 +1,20 @@
 """Reads the text printed in each image."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.engine.partition_stage import PartitionStage, Rejected, read_payload
+from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
-from pipelines.ocr.engines import identity, open_engine
+from pipelines.ocr.engines import check_engine, identity, open_engine, prepare_engine
 from pipelines.ocr.quality import verdict
 from pipelines.ocr.reading_order import in_reading_order
 from schemas.arrow import Row
-from schemas.config.model import OcrConfig
-from schemas.ocr import OCR, REASONS, RETRYABLE, OcrLine
+from schemas.config.model import Config
+from schemas.ocr import RETRYABLE, STAGE, OcrConfig, OcrLine
 from schemas.pictures import open_image, upright
 
 
@@ -26,39 +27,64 @@ def pixels(data: bytes) -> np.ndarray:
 @dataclass(frozen=True)
 class ReadText(PartitionStage):
     config: OcrConfig
-    duplicates: bool = False  # whether that stage is there: what it leaves out is not read
     chunk_rows: int = 100  # about a minute of work on one core
 
-    name = "ocr"
+    info = STAGE
     version = 2
-    schema = OCR
-    reasons = REASONS
     retryable = frozenset(RETRYABLE)
     finds = {"images": ("byte_offset", "size")}
 
-    @property
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {"images": ("key", "sha256", "reason")} | ({"duplicates": ("reason",)} if self.duplicates else {})
-
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(exclude={"easyocr"}) | {"model": identity(self.config)}
+        return self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
-        engine = open_engine(self.config)
         for row in rows:
             image = row["images"]
+            if (at_hand := self.read_before(row["before"])) is not None:
+                yield image["key"], at_hand
+                continue
             if image["size"] is None:  # a conversation without an image
                 yield image["key"], self.judged([])
                 continue
             data = read_payload(root, "images", image)
             try:
-                lines = engine.read(pixels(data))
+                lines = open_engine(self.config).read(pixels(data))
             except Exception as error:  # an engine's failure on one image must not stop the others
                 yield image["key"], Rejected("engine_failed", f"{type(error).__name__}: {error}")
                 continue
             yield image["key"], self.judged(lines)
 
-    def judged(self, read: Sequence[OcrLine]) -> Row:
-        """What stands in the row of an image in which an engine read these lines."""
-        kept = [line for line in read if line["text"].strip() and line["confidence"] >= self.config.min_confidence]
-        return {"lines": in_reading_order(kept), "verdict": verdict(read, self.config)}
+    def read_before(self, before: Before | None) -> Row | None:
+        """The row of an image that this engine has read before, judged anew; None if it is to be read.
+
+        Files of version 0.1 hold no lines below `min_confidence`: their rows stay as they are, or are read again.
+        """
+        if before is None or not before.same_input:
+            return None
+        if before.only_older(self) and (before.row["reason"] or before.row["dropped"] is None):
+            return before.fields(self)
+        same_engine = before.same_settings({"model": self.settings()["model"]})
+        if same_engine and not before.row["reason"] and before.row["dropped"] is not None:
+            return self.judged([*before.row["lines"], *before.row["dropped"]])
+        return None
+
+    def judged(self, read: Iterable[OcrLine]) -> Row:
+        """What stands in the row of an image in which an engine read these lines, in any order."""
+        read = sorted(read, key=lambda line: (line["box"], line["text"], line["confidence"]))
+        kept: list[OcrLine] = []
+        dropped: list[OcrLine] = []
+        for line in read:
+            sure = line["text"].strip() and line["confidence"] >= self.config.min_confidence
+            (kept if sure else dropped).append(line)
+        return {"lines": in_reading_order(kept), "dropped": dropped, "verdict": verdict(read, self.config)}
+
+    def prepare(self) -> None:
+        prepare_engine(self.config)
+
+
+def open_stage(config: Config) -> ReadText | None:
+    """Raises `UserError` if the engine cannot work here."""
+    if config.ocr is None:
+        return None
+    check_engine(config.ocr)
+    return ReadText(config.ocr)

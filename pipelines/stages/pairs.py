@@ -21,9 +21,11 @@ from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.config.model import PairsConfig
-from schemas.pairs import PAIRS, REASONS, pair_key
+from schemas.config.model import Config
+from schemas.pairs import PAIRS, STAGE, PairsConfig, pair_key
+from schemas.stages import STAGES
 
+SCORED = [STAGES[name] for name in ("responses", "claims", "verdicts")]
 AT_ONCE = 16  # partitions that are read in one question, which sorts their texts
 GRID = 50  # length ratios that are tried: 0, 1/50, …, 49/50
 
@@ -54,17 +56,10 @@ class PairIndices(NamedTuple):
 class DrawPairs(CorpusStage):
     config: PairsConfig
 
-    name = "pairs"
-    schema = PAIRS
-    reasons = REASONS
-    reads = {
-        "responses": ("key", "instruction", "text", "reason"),
-        "claims": ("key", "claims", "reason"),
-        "verdicts": ("key", "response", "number", "labeler", "p_yes", "p_no", "reason"),
-    }
+    info = STAGE
 
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump()
+        return self.config.recorded()
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         if not any(commit.rows for commit in upstream["responses"].values()):
@@ -133,7 +128,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
     }
     words, text = [], []
     for start in range(0, len(partitions), AT_ONCE):
-        some = stage_files(root, ("responses", "claims", "verdicts"), partitions[start : start + AT_ONCE])
+        some = stage_files(root, SCORED, partitions[start : start + AT_ONCE])
         with connect(root, some) as connection:
             try:
                 for batch in connection.sql(SCORES).to_arrow_reader(10_000):
@@ -236,3 +231,7 @@ def agreements(responses: ScoredResponses, pairs: PairIndices) -> np.ndarray:
 def _in_order(chosen: np.ndarray, rejected: np.ndarray) -> PairIndices:
     order = np.lexsort((rejected, chosen))
     return PairIndices(chosen[order], rejected[order])
+
+
+def open_stage(config: Config) -> DrawPairs | None:
+    return DrawPairs(config.pairs) if config.responses else None

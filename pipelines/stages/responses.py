@@ -5,17 +5,16 @@ distribution. (RLAIF-V, section 3.1)
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from pipelines.engine.commit import digest
+from pipelines.engine.commit import MadeWith, digest
 from pipelines.engine.partition_stage import Unit, read_of
 from pipelines.models.chat import ChatClient
-from pipelines.models.endpoints import message
+from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
 from schemas.arrow import Row
-from schemas.config.model import ResponsesConfig
-from schemas.responses import REASONS, RESPONSES, RETRYABLE, response_key
+from schemas.config.model import Config
+from schemas.responses import RETRYABLE, STAGE, ResponsesConfig, response_key
 
 
 def seed_of(seed: int, instruction: str, draw: int) -> int:
@@ -27,28 +26,21 @@ def seed_of(seed: int, instruction: str, draw: int) -> int:
 class Respond(ModelStage):
     config: ResponsesConfig = field(kw_only=True)
 
-    name = "responses"
-    schema = RESPONSES
-    reasons = REASONS
+    info = STAGE
     retryable = frozenset(RETRYABLE)
-    reads = {"instructions": ("key", "question", "reason"), "images": ("sha256",)}
     joins = {"images": ("instructions", "image")}
     finds = {"images": IMAGE}
 
     def settings(self) -> dict[str, Any]:
         (endpoint,) = self.endpoints
-        return self.config.model_dump(exclude={"endpoint"}) | {"model": endpoint.identity()}
+        return self.config.recorded(exclude={"endpoint"}) | {"model": endpoint.identity()}
 
-    @cached_property
-    def asked(self) -> str:
-        """What decides of a single draw: how many there are does not."""
-        settings = {name: value for name, value in self.settings().items() if name != "draws"}
-        return digest([self.name, self.version, settings])
-
-    def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
-        read = read_of(self, row)
+    def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
+        """How many draws there are does not decide of a single one."""
+        settings = {name: value for name, value in made_with.settings.items() if name != "draws"}
+        asked, read = digest([made_with.stage, made_with.version, settings]), read_of(self, row)
         return [
-            Unit(name, {**row, "unit": name, "draw": draw}, digest([self.asked, read, draw]))
+            Unit(name, {**row, "unit": name, "draw": draw}, digest([asked, read, draw]))
             for draw in range(self.config.draws)
             for name in [response_key(key, draw)]
         ]
@@ -64,3 +56,10 @@ class Respond(ModelStage):
             max_tokens=config.max_tokens, seed=seed_of(config.seed, instruction["key"], row["draw"]),
         )  # fmt: skip
         return {"text": answer.text.strip(), "cut": answer.cut, "measured": measured(answer)}
+
+
+def open_stage(config: Config) -> Respond | None:
+    """Raises `UserError` for a model that is not there."""
+    if config.responses is None:
+        return None
+    return Respond((endpoint_of(config, "responses.endpoint", config.responses.endpoint),), config=config.responses)

@@ -20,7 +20,7 @@ from pipelines.engine.root import Root
 from pipelines.sources import Source
 from pipelines.stages.takedown_list import blanked, read_takedowns
 from schemas.arrow import Row
-from schemas.rows import REASONS, ROWS
+from schemas.rows import STAGE
 
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what a bad name leads to
@@ -30,14 +30,12 @@ NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.E
 class Rows(Stage):
     source: Source
 
-    name = "rows"
-    schema = ROWS
-    reasons = REASONS
+    info = STAGE
     places = frozenset({"file", "member", "byte_offset", "size"})
 
     def settings(self) -> dict[str, Any]:
         """How the source is read; where it lies and how it is split does not change what it says."""
-        return self.source.config.model_dump(exclude={"path", "images", "rows_per_partition", "count", "fonts"})
+        return self.source.config.recorded(exclude={"path", "images", "rows_per_partition", "count", "fonts"})
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,24 @@
 `members` gives key, task, partition, target (of `.txt`), document (of `.json`), place, pictures, and made_from.
 """
 
-from schemas.config.model import SetConfig
-from schemas.views import PREFERENCE, TARGETS, drawn, literal
+from collections.abc import Sequence
+
+from schemas.selection import SetConfig
+from schemas.stage import StageInfo
+from schemas.views import PREFERENCE, TARGETS, drawn, literal, quoted
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
 SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
-def members(set_name: str, config: SetConfig, only: str = "true") -> str:
+def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), only: str = "true") -> str:
     """The samples of a set, of those whose key and place are as `only` says.
 
     That must stand deep inside: DuckDB does not move a condition past unnest, and would write the documents of the
     whole group for each of its shards.
     """
-    return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, only)
+    return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, own, only)
 
 
 def chosen(config: SetConfig) -> str:
@@ -28,12 +31,22 @@ def chosen(config: SetConfig) -> str:
     return f"coalesce(({config.where}\n), false) AND {drawn(f'{PREFERENCE}/{config.seed}', config.weight)}"
 
 
-def _selected(set_name: str, task: str, only: str) -> str:
+def _of_own(own: Sequence[StageInfo]) -> str:
+    """What the stages of a user's give to the document of a sample: nothing where there are none."""
+    stages = []
+    for stage in own:
+        columns = ", ".join(f"{literal(column)}: c.{quoted(column)}" for column in stage.samples)
+        stages.append(f"{literal(stage.name)}: {{{columns}}}")
+    return f", 'stages': {{{', '.join(stages)}}}" if stages else ""
+
+
+def _selected(set_name: str, task: str, own: Sequence[StageInfo], only: str) -> str:
+    own = [stage for stage in own if stage.samples]
     return f"""
 SELECT c.key, p.task, c.partition, c.{TARGETS[task]} AS target, p.place,
        to_json({{'key': c.key, 'task': p.task, 'url': c.url, {SAID[task]}, 'extra': c.extra, 'width': c.width,
                 'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
-                'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict}})::VARCHAR AS document,
+                'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict{_of_own(own)}}})::VARCHAR AS document,
        (CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END) || coalesce(m.pictures, []) AS pictures,
        array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
        sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from

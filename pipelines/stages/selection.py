@@ -10,32 +10,30 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, create, one_line, stage_files
+from pipelines.catalog.catalog import check_condition, connect, one_line, stage_files
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.config.model import SetConfig
+from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.selection import REASONS, SELECTION
-from schemas.views import TARGETS, drawn
+from schemas.selection import STAGE, SetConfig
+from schemas.views import PREFERENCE, TARGETS, drawn
 
 
 @dataclass(frozen=True)
 class Select(CorpusStage):
     sets: Mapping[str, SetConfig]
 
-    name = "selection"
+    info = STAGE
     version = 2
-    schema = SELECTION
-    reasons = REASONS
 
     def settings(self) -> dict[str, Any]:
-        return {name: config.model_dump(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
+        return {name: config.recorded(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        with connect(root, stage_files(root, upstream)) as connection:
+        with connect(root, stage_files(root, self.before), self.before) as connection:
             try:
                 answer = connection.sql(_question(self.sets)).to_arrow_reader(50_000)
                 for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
@@ -43,12 +41,9 @@ class Select(CorpusStage):
             except duckdb.Error as error:
                 raise UserError(f"sets: {one_line(error)}") from None
 
-
-def check_conditions(sets: Mapping[str, SetConfig]) -> None:
-    """Raises `UserError` if a set's condition is no condition on `samples`."""
-    with duckdb.connect() as connection:
-        create(connection, {})
-        for name, config in sets.items():
+    def check(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Raises `UserError` if a set's condition is no condition on `samples`."""
+        for name, config in self.sets.items():
             check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
             try:
                 connection.sql(_question({name: config}))
@@ -114,3 +109,7 @@ def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str
     if not taken:
         return [], f"no_{stage.sets[drawn[0]].task}", None
     return [{"set": name, "task": stage.sets[name].task} for name in taken], None, None
+
+
+def open_stage(config: Config) -> Select:
+    return Select({name: one for name, one in config.sets.items() if one.task != PREFERENCE})

@@ -19,24 +19,26 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, create, stage_files
+from pipelines.catalog.catalog import check_condition, connect, stage_files
 from pipelines.engine.commit import Commit, Stage, canonical, changes, contents, digest, old_rows, read_commit
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
-from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import read_cards, release_of
 from pipelines.engine.root import Root, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.sample_sql import PLACE, members
 from schemas.arrow import Row
-from schemas.config.model import SetConfig
+from schemas.selection import SetConfig
 from schemas.shards import SAMPLES, Card, Group, ShardEntry
+from schemas.stage import StageInfo
 from schemas.views import PREFERENCE
 
 GROUP = 64  # partitions
 AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
 READS = ("rows", "images", "ocr", "captions", "selection")
 READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
+SHARDS = StageInfo("shards", SAMPLES, {})
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,23 @@ class ShardSet(Stage):
     set: str
     config: SetConfig
 
-    name = "shards"
+    info = SHARDS
     version = 3
-    schema = SAMPLES
-    reasons = {}
 
     def settings(self) -> dict[str, Any]:
         """What a shard's bytes depend on; `samples_per_shard` only decides how many there are."""
-        choice = self.config.model_dump(include={"where", "weight", "seed"}) if self.prefers else {}
+        choice = self.config.recorded(include={"where", "weight", "seed"}) if self.prefers else {}
         return {"set": self.set, "task": self.config.task} | choice
+
+    @property
+    def own(self) -> tuple[StageInfo, ...]:
+        """The stages of a user's, whose columns stand in the `.json` of samples."""
+        return tuple(stage for stage in self.stages if stage.own)
+
+    def check(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Raises `UserError` if the condition of a set of pairs is none on `preferences`."""
+        if self.prefers:
+            check_condition(connection, f"sets.{self.set}.where", self.config.where, "preferences")
 
     @property
     def prefers(self) -> bool:
@@ -62,9 +72,10 @@ class ShardSet(Stage):
         return self.config.task == PREFERENCE
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Stages, the last of which says what goes into the set."""
-        return READS_OF_PAIRS if self.prefers else READS
+    def stages(self) -> tuple[StageInfo, ...]:
+        """The stages that its samples are made from, the last of which says what goes into the set."""
+        names = READS_OF_PAIRS if self.prefers else READS
+        return tuple(stage for stage in self.before if stage.name in names or (stage.own and not self.prefers))
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,6 @@ class WantedShard:
 class PackItem:
     """Shards of one group that are to be packed."""
 
-    stages: tuple[str, ...]  # that are read
     partitions: tuple[int, ...]  # of the group
     shards: int  # n of the group
     wanted: tuple[WantedShard, ...]
@@ -91,7 +101,6 @@ class PackItem:
 class SetLayout:
     """A set as it should be: its groups, and the shards in each."""
 
-    stages: tuple[str, ...]  # that are read
     groups: tuple[Group, ...]
     partitions: tuple[tuple[int, ...], ...]  # a tuple a group
     shards: tuple[tuple[WantedShard, ...], ...]  # a tuple a group
@@ -103,7 +112,7 @@ class SetLayout:
             wanted = [shard for shard in shards if shard.fingerprint not in there]
             for start in range(0, len(wanted), AT_ONCE):
                 some = tuple(wanted[start : start + AT_ONCE])
-                found.append(PackItem(self.stages, partitions, group["shards"], some))
+                found.append(PackItem(partitions, group["shards"], some))
         return found
 
 
@@ -115,7 +124,7 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
     as_before = card and card["settings"] == stage.settings()
     as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
     kept = _groups_of(card) if as_before else {}
-    stages = tuple(stage for stage in stage.reads if stage in commits)
+    stages = [info.name for info in stage.stages]
     numbers = sorted(commits[stages[-1]])
     groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
@@ -126,14 +135,14 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
         if before and before["inputs"] == inputs and start == number:
             n = before["shards"]
         else:
-            with connect(root, stage_files(root, stages, partitions)) as connection:
+            with connect(root, stage_files(root, stage.stages, partitions), stage.before) as connection:
                 n, shards = _shards_of(connection, stage, n, number)
         settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
         groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
         parts.append(partitions)
         layout.append(shards)
         number += n
-    return SetLayout(stages, tuple(groups), tuple(parts), tuple(layout))
+    return SetLayout(tuple(groups), tuple(parts), tuple(layout))
 
 
 def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...]]]:
@@ -160,7 +169,8 @@ def _shards_of(
 ) -> tuple[int, tuple[WantedShard, ...]]:
     """n of a group, if it is not settled yet or had no samples, and its shards that have samples."""
     connection.execute(
-        f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({members(stage.set, stage.config)})"
+        "CREATE TEMP TABLE members AS SELECT place, key, made_from "
+        f"FROM ({members(stage.set, stage.config, stage.own)})"
     )
     if not n:
         (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
@@ -174,14 +184,6 @@ def _shards_of(
         WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
         for index, samples, made_from in found
     )
-
-
-def check_preferences(sets: Mapping[str, SetConfig]) -> None:
-    """Raises `UserError` if the condition of a set of pairs is none on `preferences`."""
-    with duckdb.connect() as connection:
-        create(connection, {})
-        for name, config in sets.items():
-            check_condition(connection, f"sets.{name}.where", config.where, "preferences")
 
 
 # Packing
@@ -199,14 +201,14 @@ class PackShards:
     name = "shards"
 
     def make(self, pack: PackItem) -> None:
-        files = stage_files(self.root, pack.stages, pack.partitions)
-        with connect(self.root, files, threads="1", memory_limit="1GB") as connection:
+        files = stage_files(self.root, self.stage.stages, pack.partitions)
+        with connect(self.root, files, self.stage.before, threads="1", memory_limit="1GB") as connection:
             for shard in pack.wanted:
                 self._pack(connection, pack, shard)
 
     def _pack(self, connection: duckdb.DuckDBPyConnection, pack: PackItem, shard: WantedShard) -> None:
         started = time.time()
-        some = members(self.stage.set, self.stage.config, f"{PLACE} % $n = $index")
+        some = members(self.stage.set, self.stage.config, self.stage.own, f"{PLACE} % $n = $index")
         batches = connection.sql(
             f"SELECT * EXCLUDE (place, bytes) FROM ({some}) ORDER BY place, key",
             params={"n": pack.shards, "index": shard.index},

@@ -7,26 +7,25 @@ as they are. (RLAIF-V, section 3.2) Equal questions about one image are asked on
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.engine.commit import digest
+from pipelines.engine.commit import MadeWith, digest
 from pipelines.engine.partition_stage import Rejected, Unit
 from pipelines.models.answers import CANDIDATES, probability
 from pipelines.models.chat import ChatClient
-from pipelines.models.endpoints import message
+from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
-from pipelines.models.prompts import filled
+from pipelines.models.prompts import filled, read_prompt
 from schemas.arrow import Row
-from schemas.verdicts import REASONS, RETRYABLE, VERDICTS, verdict_key
+from schemas.config.model import Config
+from schemas.errors import UserError
+from schemas.verdicts import RETRYABLE, STAGE, verdict_key
 
 
 @dataclass(frozen=True)
 class Judge(ModelStage):
     prompt: str = field(kw_only=True)
 
-    name = "verdicts"
-    schema = VERDICTS
-    reasons = REASONS
+    info = STAGE
     retryable = frozenset(RETRYABLE)
-    reads = {"claims": ("claims", "reason"), "instructions": ("reason",), "images": ("sha256",)}
     joins = {"instructions": ("claims", "instruction"), "images": ("instructions", "image")}
     finds = {"images": IMAGE}
 
@@ -34,13 +33,14 @@ class Judge(ModelStage):
         labelers = {endpoint.name: endpoint.identity() for endpoint in self.endpoints}
         return {"labelers": labelers, "prompt": digest(self.prompt)}
 
-    def units(self, key: str, row: dict[str, Row], identity: str) -> list[Unit]:
-        found, asked = [], [self.name, self.version, digest(self.prompt), row["images"]["sha256"]]
+    def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
+        found, labelers = [], made_with.settings["labelers"]
+        asked = [made_with.stage, made_with.version, made_with.settings["prompt"], row["images"]["sha256"]]
         for number, claim in enumerate(row["claims"]["claims"]):
             for endpoint in self.endpoints:
                 name, question = verdict_key(key, number, endpoint.name), claim["question"]
                 of = {**row, "unit": name, "number": number, "labeler": endpoint.name, "question": question}
-                found.append(Unit(name, of, digest([*asked, question, endpoint.identity()])))
+                found.append(Unit(name, of, digest([*asked, question, labelers[endpoint.name]])))
         return found
 
     def named(self, unit: Unit, row: Row) -> Row:
@@ -58,3 +58,14 @@ class Judge(ModelStage):
             likely = sorted(answer.top, key=lambda one: -one[1])[:5]
             return Rejected("no_yes_no", ", ".join(repr(token) for token, _ in likely), measured(answer))
         return {"p_yes": p_yes or 0.0, "p_no": p_no or 0.0, "measured": measured(answer)}
+
+
+def open_stage(config: Config) -> Judge | None:
+    """Raises `UserError` for a model or a prompt that is not there."""
+    if config.responses is None:
+        return None
+    if config.verdicts is None:
+        raise UserError('verdicts: missing; add the table [verdicts] with labelers = ["…"]')
+    names = sorted({*config.verdicts.labelers})
+    labelers = tuple(endpoint_of(config, "verdicts.labelers", name) for name in names)
+    return Judge(labelers, prompt=read_prompt("verdicts.prompt", config.verdicts.prompt, "verdict", ["question"]))

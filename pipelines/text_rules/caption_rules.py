@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipelines.text_rules.scripts import mixes_scripts, script_of
-from schemas.config.model import CaptionsConfig
+from schemas.captions import CaptionsConfig
 
 FILE = re.compile(r"[^\s/]+\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif|cr2|nef|raw)", re.I)
 CAMERA = re.compile(

@@ -2,13 +2,16 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from schemas.config.model import NAMED, SOURCES, TABLES, Config, ScenesConfig, SourceConfig
+from schemas.config.model import NAMED, TABLES, Config
+from schemas.config.sources import SOURCES, ScenesConfig
+from schemas.config.table import Beside, Table
 from schemas.errors import UserError
 
 INSTEAD = {  # what to write, by the end of pydantic's name for what is wrong
@@ -44,26 +47,11 @@ def read_config(path: str | Path) -> Config:
         raise UserError(f"{path}: {_one_line(error)}") from None
     if wrong := _lacks(config):
         raise UserError(f"{path}: {wrong}")
-    here = path.resolve().parent
-    source, root = _source_beside(here, config.source), _beside(here, config.root)
-    below = getattr(source, "path", None)
-    if below and f"{root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
+    config = _models_beside(path.resolve().parent, _beside(path.resolve().parent, config))
+    below = getattr(config.source, "path", None)
+    if below and f"{config.root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
         raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
-    ocr = config.ocr
-    if ocr:
-        models = _beside(here, ocr.easyocr.models)
-        ocr = ocr.model_copy(update={"easyocr": ocr.easyocr.model_copy(update={"models": models})})
-    duplicates = config.duplicates
-    if duplicates:
-        exclude = tuple(_beside(here, place) for place in duplicates.exclude)
-        duplicates = duplicates.model_copy(update={"exclude": exclude})
-    fetch = config.fetch
-    if fetch:
-        fetch = fetch.model_copy(update={"opt_out": tuple(_beside(here, file) for file in fetch.opt_out)})
-    config = _models_beside(here, config)
-    return config.model_copy(
-        update={"root": root, "source": source, "fetch": fetch, "duplicates": duplicates, "ocr": ocr}
-    )
+    return config
 
 
 def _lacks(config: Config) -> str | None:
@@ -76,35 +64,38 @@ def _lacks(config: Config) -> str | None:
     return f"sets.{read[0]}: no text is read without the table [ocr]; add it" if read else None
 
 
+def _beside(here: Path, table: Table) -> Table:
+    """A table, and those inside it, with relative local paths made absolute; URLs stay as they are."""
+    changed = {}
+    for name, field in type(table).model_fields.items():
+        value, mark = getattr(table, name), _mark_of(field.annotation, field.metadata)
+        if isinstance(value, Table):
+            changed[name] = _beside(here, value)
+        elif isinstance(value, dict) and any(isinstance(inner, Table) for inner in value.values()):
+            changed[name] = {key: _beside(here, inner) for key, inner in value.items()}
+        elif mark and isinstance(value, str):
+            changed[name] = mark.resolved(value, here)
+        elif mark and isinstance(value, tuple):
+            changed[name] = tuple(mark.resolved(place, here) for place in value)
+    return table.model_copy(update=changed)
+
+
+def _mark_of(annotation: Any, metadata: Iterable[Any]) -> Beside | None:
+    """The mark of a field whose text is a path, or whose texts are."""
+    marks = (mark for mark in metadata if isinstance(mark, Beside))
+    within = (_mark_of(inner, getattr(inner, "__metadata__", ())) for inner in get_args(annotation))
+    return next(marks, None) or next((mark for mark in within if mark), None)
+
+
 def _models_beside(here: Path, config: Config) -> Config:
-    """A configuration, its relative paths of prompts and local checkpoints made absolute."""
-    tables = {}
-    for name in ("captions", "claims", "verdicts"):
-        table = getattr(config, name)
-        paths = [field for field in table.model_fields_set if field.endswith("prompt")] if table else []
-        if paths:
-            tables[name] = table.model_copy(update={field: _beside(here, getattr(table, field)) for field in paths})
+    """A configuration, its relative paths of local checkpoints made absolute."""
     models = {
-        name: one.model_copy(update={"model": _beside(here, one.model)})
-        for name, one in config.endpoints.items()
-        if ("/" in one.model or one.model.endswith(".gguf")) and (here / Path(one.model).expanduser()).exists()
+        name: endpoint.model_copy(update={"model": Beside().resolved(endpoint.model, here)})
+        for name, endpoint in config.endpoints.items()
+        if ("/" in endpoint.model or endpoint.model.endswith(".gguf"))
+        and (here / Path(endpoint.model).expanduser()).exists()
     }
-    return config.model_copy(update=tables | {"endpoints": config.endpoints | models})
-
-
-def _source_beside(here: Path, source: SourceConfig) -> SourceConfig:
-    """A source, its relative paths made absolute."""
-    places = {name: _beside(here, getattr(source, name, None)) for name in ("path", "images")}
-    if isinstance(source, ScenesConfig):
-        places["fonts"] = tuple(_beside(here, font) for font in source.fonts)
-    return source.model_copy(update={name: place for name, place in places.items() if place})
-
-
-def _beside(here: Path, path: str | None) -> str | None:
-    """A relative local path, made absolute; a URL as it is."""
-    if path is None or "://" in path:
-        return path
-    return str(here / Path(path).expanduser())
+    return config.model_copy(update={"endpoints": config.endpoints | models})
 
 
 def _one_line(error: ValidationError) -> str:

@@ -11,18 +11,20 @@ from typing import Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from schemas.config.model import NAMED, SOURCES, TABLES, Config, Table
+from schemas.config.model import NAMED, TABLES, Config
+from schemas.config.sources import SOURCES
+from schemas.config.table import Table
 from schemas.errors import UserError
 
 
 def reference(table: str | None = None) -> str:
     """The text of one table, or of all. Raises `UserError` for one that there is not."""
     texts = {f"source.{kind}": _text("[source]", one) for kind, one in SOURCES.items()}
-    heads = _comments(Config)
     for name, one in TABLES.items():
         head = f"[{name}.NAME]" if name in NAMED else f"[{name}]"
-        texts[name] = _text(f"{head:<40}# {heads[name]}" if heads.get(name) else head, one)
-    texts["gates"] = f"{'[gates]':<40}# {heads['gates']}\n# enough = \"kept_share >= 0.5\"\n"
+        about = (one.__doc__ or "").split("\n")[0].rstrip(".")
+        texts[name] = _text(f"{head:<40}# {about}" if about else head, one)
+    texts["gates"] = f"{'[gates]':<40}# {_comments(Config)['gates']}\n# enough = \"kept_share >= 0.5\"\n"
     if table is None:
         return "\n".join([_text("", Config).lstrip("\n"), *texts.values()])
     wanted = [text for name, text in texts.items() if name == table or name.startswith(f"{table}.")]

@@ -116,12 +116,12 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     corpus = open_corpus(config)
     root = corpus.root
     settlement = settle(corpus.rows, (), ())
-    write_manifest(root, list(settlement.files), list(corpus.makes), list(corpus.config.sets))
+    write_manifest(root, list(settlement.files), corpus.infos[1:], list(corpus.config.sets))
     for stage in STAGES:
         Path(root.path(stage)).mkdir(parents=True)
     numbers = settlement.partitions()
     made: dict[str, dict[int, Commit]] = {}
-    stages = {"rows": corpus.rows, **corpus.makes, "selection": corpus.selection}
+    stages = {"rows": corpus.rows, **corpus.made}
     for name, stage in stages.items():
         made[name] = {p: commit_of(stage, p, made) for p in numbers}
         rows = []

@@ -38,7 +38,9 @@ from pipelines.engine.root import Root
 from pipelines.sources.scenes import Scenes
 from pipelines.stages.duplicates import KEPT, ImageHashes, MarkDuplicates, judge
 from pipelines.stages.images import inspect
-from schemas.config.model import DuplicatesConfig, ImagesConfig, ScenesConfig
+from schemas.config.sources import ScenesConfig
+from schemas.duplicates import DuplicatesConfig
+from schemas.images import ImagesConfig
 from schemas.views import STAGES
 
 NEAR, EQUAL, EACH = 3, 200_000, 50_000

@@ -29,7 +29,7 @@ from pipelines.engine.root import Root
 from pipelines.models.endpoints import open_endpoint
 from pipelines.models.prompts import packaged
 from pipelines.stages.verdicts import Judge
-from schemas.config.model import EndpointConfig
+from schemas.config.endpoints import EndpointConfig
 
 SIZE = 100_000  # bytes of an image; servers are sent any bytes, and this one looks at none
 TOGETHER = 8  # questions about an image

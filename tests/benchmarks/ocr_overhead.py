@@ -35,8 +35,9 @@ from memory import descendants
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.run import begin, run_stage
+from pipelines.engine.make_partition import MakePartitions
 from pipelines.engine.parquet import read_rows
-from pipelines.engine.partition_stage import MakePartitions, read_payload
+from pipelines.engine.payload import read_payload
 from pipelines.engine.worker import ONE_THREAD, Work, run_work
 from pipelines.ocr.engines import load_engine
 from pipelines.stages.ocr import pixels
@@ -145,7 +146,7 @@ def shardmill(config: Path, folder: Path) -> None:
     images = corpus.commits("images")["images"]
     items = sorted(images, key=lambda partition: (-images[partition].rows, partition))
     with begin(corpus) as ledger:
-        work = Clocked(MakePartitions(corpus.makes["ocr"], corpus.root, ledger), folder)
+        work = Clocked(MakePartitions(corpus.made["ocr"], corpus.root, ledger), folder)
         run_work(work, items, corpus.config.beam, corpus.root, f"runs/{ledger.run}/ocr.log", lambda: ledger.done("ocr"))
 
 

@@ -31,8 +31,8 @@ from pipelines.engine.worker import ONE_THREAD
 from pipelines.ocr.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from pipelines.stages.ocr import ReadText, pixels
-from schemas.config.model import OcrConfig, ScenesConfig
-from schemas.ocr import GOOD
+from schemas.config.sources import ScenesConfig
+from schemas.ocr import GOOD, OcrConfig
 from schemas.scenes.scene import Scene, imagine
 
 MORE_WORDS = {

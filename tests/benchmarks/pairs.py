@@ -23,8 +23,8 @@ from pipelines.engine.commit import Commit
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root
 from pipelines.stages.pairs import DrawPairs, candidates, draw, length_balance, read_scores
-from schemas.config.model import PairsConfig
-from schemas.views import STAGES
+from schemas.pairs import PairsConfig
+from schemas.stages import STAGES
 
 DRAWS, CLAIMS, INSTRUCTIONS = 10, 6, 1000  # of an instruction; of a response, on average; of a partition
 WORDS = "a the red blue dog cat sits on table window street man reads near two cups open sign"
@@ -81,7 +81,7 @@ def main(responses: int) -> None:
             return made
 
         def reading():
-            with connect(root, stage_files(root, step.reads)) as connection:
+            with connect(root, stage_files(root, [STAGES[name] for name in step.reads])) as connection:
                 for stage, columns in step.reads.items():
                     connection.sql(f"SELECT {', '.join(f'count({name})' for name in columns)} FROM {stage}").fetchall()
 

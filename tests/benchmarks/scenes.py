@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.sources.scenes import Scenes
-from schemas.config.model import ScenesConfig
+from schemas.config.sources import ScenesConfig
 from schemas.scenes.claims import check
 
 

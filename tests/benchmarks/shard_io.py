@@ -39,11 +39,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import pipelines.engine.root
 import pipelines.stages.shards as packing
 from pipelines.engine.commit import Corrupt
-from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
-from schemas.config.model import SetConfig
+from schemas.selection import SetConfig
 from training.shards import Shards
 
 IMAGE, SHARD = 30_000, 1000  # bytes, samples

@@ -26,7 +26,7 @@ from pipelines.engine.manifest import SourceFile
 from pipelines.engine.root import Root
 from pipelines.sources import open_source
 from pipelines.stages.rows import Rows, read_rows_of
-from schemas.config.model import SOURCES
+from schemas.config.sources import SOURCES
 from schemas.rows import REASONS
 
 ONE_PROCESS = '[beam]\noptions = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]\n'

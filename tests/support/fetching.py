@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.fetching.fetch import Bodies, Fetcher, FetchRequest, FetchResult
 from pipelines.fetching.opt_out import OptOuts
-from schemas.config.model import FetchConfig
+from schemas.images import FetchConfig
 
 QUICK = {"connect_seconds": 1.0, "read_seconds": 0.5, "deadline": 2.0, "allow_hosts": ("localhost",)}
 NOBODY = OptOuts()

@@ -26,13 +26,14 @@ from pipelines.build.plan import plan
 from pipelines.build.run import run, to_retry
 from pipelines.catalog.catalog import connect, files, query
 from pipelines.engine.parquet import parquet_bytes
+from pipelines.maintain.clean import clean_root
 from pipelines.maintain.takedown import Line, take_down
-from pipelines.maintain.verify import clean_root, verify_root
+from pipelines.maintain.verify import verify_root
 from pipelines.ocr.engines import load_engine
 from pipelines.stages.captions import Rewrite
 from pipelines.stages.images import inspect
 from pipelines.stages.ocr import ReadText
-from schemas.config.model import ImagesConfig
+from schemas.images import ImagesConfig
 from schemas.ocr import OcrLine
 from schemas.rows import ROWS
 

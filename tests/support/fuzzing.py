@@ -14,7 +14,7 @@ from support.corpora import ONE_PROCESS, build
 
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import key_of
-from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
 

@@ -22,7 +22,8 @@ from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
 from pipelines.engine.ledger import runs
 from pipelines.engine.root import Root
-from pipelines.maintain.verify import clean_root, verify_root
+from pipelines.maintain.clean import clean_root
+from pipelines.maintain.verify import verify_root
 from pipelines.stages.duplicates import MarkDuplicates
 from pipelines.stages.images import CopyImages
 from pipelines.stages.ocr import ReadText

@@ -14,9 +14,10 @@ from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
-from schemas import claims, responses, verdicts
 from schemas.arrow import Row
 from schemas.responses import response_key
+from schemas.stage import StageInfo
+from schemas.stages import STAGES
 from schemas.verdicts import verdict_key
 
 Verdict = tuple[float, float] | None  # p_yes and p_no; None: the labeler failed
@@ -45,13 +46,16 @@ def yes_or_no(*accepted: bool | None) -> list[dict[str, Verdict]]:
     return [{"labeler": None if yes is None else (0.9, 0.1) if yes else (0.1, 0.9)} for yes in accepted]
 
 
+@dataclass(frozen=True)
 class MadeUp(CorpusStage):
     """A stage that asks no model but a function from an instruction's row to responses."""
 
-    def __init__(self, name: str, answer: Callable[[Row], Sequence[Response]] | None = None):
-        module = {"responses": responses, "claims": claims, "verdicts": verdicts}[name]
-        self.name, self.schema, self.reasons = name, getattr(module, name.upper()), module.REASONS
-        self.answer = answer
+    stage: str
+    answer: Callable[[Row], Sequence[Response]] | None = None
+
+    @property
+    def info(self) -> StageInfo:
+        return replace(STAGES[self.stage], reads={})
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         for partition in upstream["instructions"]:
@@ -65,9 +69,8 @@ def build_preferences(config: Path, answer: Callable[[Row], Sequence[Response]])
 
     def opened(path: Path, *more) -> Corpus:
         corpus = open_corpus(path, *more)
-        asking = {name: MadeUp(name, answer) for name in ASKED}
-        steps = [corpus.preferences["instructions"], *asking.values(), corpus.preferences["pairs"]]
-        return replace(corpus, preferences={step.name: step for step in steps})
+        made_up = {name: MadeUp(name, answer, before=corpus.made[name].before) for name in ASKED}
+        return replace(corpus, made=corpus.made | made_up)
 
     with patch("pipelines.build.run.open_corpus", opened):
         return build(config)

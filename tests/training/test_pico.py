@@ -13,7 +13,7 @@ from support.paths import PROJECT
 
 from pipelines.sources.scenes import Scenes
 from schemas.config.file import read_config
-from schemas.config.model import ScenesConfig
+from schemas.config.sources import ScenesConfig
 from schemas.scenes.lessons import DESCRIBE
 from schemas.training import TRAINING
 from training.checkpoint import load_model

@@ -28,7 +28,8 @@ from support.kills import (
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
 from pipelines.engine.root import Root
-from pipelines.maintain.verify import clean_root, verify_root
+from pipelines.maintain.clean import clean_root
+from pipelines.maintain.verify import verify_root
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in Linux's /proc")
 

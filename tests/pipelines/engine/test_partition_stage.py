@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.build.plan import todo, why
+from pipelines.engine.checkpoints import read_chunks, write_chunk
 from pipelines.engine.commit import (
     Commit,
     Stage,
@@ -29,20 +30,16 @@ from pipelines.engine.commit import (
     replace_rows,
 )
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.make_partition import make_partition
 from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
-from pipelines.engine.partition_stage import (
-    PartitionStage,
-    Rejected,
-    make_partition,
-    read_chunks,
-    read_payload,
-    write_chunk,
-)
+from pipelines.engine.partition_stage import PartitionStage, Rejected
+from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from schemas.arrow import Row, arrow_schema
 from schemas.images import IMAGES
 from schemas.ocr import OCR, OcrRow
 from schemas.rows import ROWS
+from schemas.stage import StageInfo
 
 WORDS = pa.schema(
     [
@@ -59,7 +56,8 @@ WORDS = pa.schema(
 class Words(Stage):
     """A source of words. Where a word lies is no part of what it is."""
 
-    name, schema, reasons, places = "words", WORDS, {"unreadable": "a hole in the page"}, frozenset({"place"})
+    info = StageInfo("words", WORDS, {"unreadable": "a hole in the page"})
+    places = frozenset({"place"})
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,7 @@ class Loud(PartitionStage):
     times: int = 1
     asked: list[str] = field(default_factory=list, compare=False)
 
-    name, schema, reasons = "loud", WORDS, {"silent": "nothing to say"}
-    reads = {"words": ("key", "word", "reason")}
+    info = StageInfo("loud", WORDS, {"silent": "nothing to say"}, reads={"words": ("key", "word")})
     finds = {"words": ("place",)}
 
     def settings(self) -> dict[str, Any]:
@@ -94,8 +91,7 @@ class Long(PartitionStage):
 
     asked: list[str] = field(default_factory=list, compare=False)
 
-    name, schema, reasons = "long", WORDS, {}
-    reads = {"loud": ("key", "word", "reason")}
+    info = StageInfo("long", WORDS, {}, reads={"loud": ("key", "word")})
 
     def make(self, rows, root):
         for row in rows:
@@ -110,8 +106,7 @@ class Kept(PartitionStage):
     size: int = 1000
     asked: list[str] = field(default_factory=list, compare=False)
 
-    name, schema, reasons = "images", IMAGES, {"too_small": "less than a byte"}
-    reads = {"words": ("key", "word", "reason")}
+    info = StageInfo("images", IMAGES, {"too_small": "less than a byte"}, reads={"words": ("key", "word")})
     places = frozenset({"byte_offset"})
     payload = True
 
@@ -482,7 +477,7 @@ def test_only_what_repeats_has_a_dictionary(tmp_path):
     """Of keys and digests it would be another copy: files were a fifth larger, and slower to read."""
     root = Root(str(tmp_path))
     lines = [{"text": "OPEN", "confidence": 0.9, "box": [0.0] * 8}]
-    row = {"lines": lines, "verdict": "good", "reason": None, "detail": None}
+    row = {"lines": lines, "dropped": [], "verdict": "good", "reason": None, "detail": None}
     rows = [row | {"key": key_of(str(n)), "made_from": key_of(f"of {n}")} for n in range(500)]
     rows = [{name: row[name] for name in OCR.names} for row in rows]
     root.write("a.parquet", parquet_bytes(rows, OCR))

@@ -23,7 +23,8 @@ from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.lock import LEASE, LOCK, Busy, hold
 from pipelines.engine.root import Root
-from pipelines.maintain.verify import clean_root, verify_root
+from pipelines.maintain.clean import clean_root
+from pipelines.maintain.verify import verify_root
 from schemas.errors import UserError
 
 

@@ -21,12 +21,11 @@ from support.hostile_server import Hostile, image
 from support.paths import PROJECT
 
 from pipelines.catalog.catalog import query
-from pipelines.engine.partition_stage import read_payload
+from pipelines.engine.payload import read_payload
 from pipelines.fetching.fetch import BLOCK, MANY, Bodies, Fetcher, FetchRequest, FetchResult, Offline, fetcher
 from pipelines.fetching.opt_out import OptOuts
 from pipelines.maintain.verify import verify_root
-from schemas.config.model import FetchConfig
-from schemas.images import REASONS
+from schemas.images import REASONS, FetchConfig
 
 REASONS_OF = "select i.partition, url, i.reason from images i join rows using (partition, key)"
 

@@ -24,8 +24,8 @@ from pipelines.engine.root import Root
 from pipelines.maintain.export import FORM_NAMES, export
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.pairs import DrawPairs
-from schemas.config.model import PairsConfig
 from schemas.errors import UserError
+from schemas.pairs import PairsConfig
 
 PAIRS = '[sets.dpo]\ntask = "preference"\nsamples_per_shard = 8\n'
 

@@ -29,8 +29,8 @@ from pipelines.build.run import run_stage
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import replace_rows
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.make_partition import make_partition
 from pipelines.engine.parquet import parquet_bytes, read_rows
-from pipelines.engine.partition_stage import make_partition
 from pipelines.engine.root import Root
 from pipelines.fetching.client import url_of
 from pipelines.fetching.hosts import FetchFailed
@@ -346,7 +346,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
         if row["text"] == "told again":
             row |= {"file": source.files()[0].path, "byte_offset": member.offset_data, "size": member.size}
     replace_rows(corpus.root, ledger, corpus.rows, partition, rows)
-    make_partition(corpus.makes["images"], corpus.root, ledger, partition)
+    make_partition(corpus.made["images"], corpus.root, ledger, partition)
     assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
     with in_this_process():
         run_stage(corpus, ledger, "images")

@@ -20,7 +20,8 @@ from pipelines.catalog.gates import GateFailed
 from pipelines.engine.commit import commit_in, read_commit
 from pipelines.engine.parquet import Corrupt, opened, read_rows
 from pipelines.engine.root import Root
-from pipelines.maintain.verify import clean_root, garbage, verify_root
+from pipelines.maintain.clean import clean_root, garbage
+from pipelines.maintain.verify import verify_root
 from training.pack_plan import plan_set
 from training.samples import SampleEncoder, Slicing
 from training.shards import Shards

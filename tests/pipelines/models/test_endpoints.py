@@ -13,7 +13,8 @@ from pipelines.engine.worker import Stopped
 from pipelines.models.chat import ChatClient, client_of
 from pipelines.models.endpoints import CallFailed, endpoint_of, image_part, message, open_endpoint, weights_of
 from pipelines.models.model_stage import each
-from schemas.config.model import Config, EndpointConfig
+from schemas.config.endpoints import EndpointConfig
+from schemas.config.model import Config
 from schemas.errors import UserError
 
 QUICK = {"tries": 3, "timeout": 60.0}

@@ -20,7 +20,7 @@ from pipelines.models.check_endpoint import picture
 from pipelines.models.endpoints import CallFailed, image_part, message, open_endpoint
 from pipelines.models.model_stage import each
 from pipelines.models.servers import serve, stop_servers
-from schemas.config.model import EndpointConfig
+from schemas.config.endpoints import EndpointConfig
 
 BIN = Path(sys.executable).parent
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

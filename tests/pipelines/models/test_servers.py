@@ -17,7 +17,7 @@ from pipelines.engine.worker import Stopped
 from pipelines.models.check_endpoint import check_endpoint
 from pipelines.models.endpoints import Endpoint, open_endpoint
 from pipelines.models.servers import mark_of, marked, running, serve, stop_servers
-from schemas.config.model import EndpointConfig
+from schemas.config.endpoints import EndpointConfig
 
 SCRIPTED = TESTS / "support/scripted_server.py"
 PARENT = """
@@ -25,7 +25,7 @@ import sys, time
 from pipelines.models.endpoints import open_endpoint
 from pipelines.engine.root import Root
 from pipelines.models.servers import serve
-from schemas.config.model import EndpointConfig
+from schemas.config.endpoints import EndpointConfig
 serve(open_endpoint("m", EndpointConfig(model="scripted", command=sys.argv[2])), Root(sys.argv[1]), "run")
 print("serving", flush=True)
 time.sleep(100)

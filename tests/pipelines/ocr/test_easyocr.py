@@ -20,8 +20,8 @@ from pipelines.catalog.catalog import query
 from pipelines.engine.root import Root
 from pipelines.engine.worker import StageFailed
 from pipelines.ocr.engines import identity, open_engine
-from schemas.config.model import EasyOcrConfig, OcrConfig
 from schemas.errors import UserError
+from schemas.ocr import EasyOcrConfig, OcrConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of EasyOCR's torch
 FILES = ("craft_mlt_25k.pth", "english_g2.pth")

@@ -4,8 +4,7 @@ import pytest
 
 from pipelines.ocr.quality import confidence, verdict
 from pipelines.text_rules.scripts import mixes_scripts, script_of
-from schemas.config.model import OcrConfig
-from schemas.ocr import OCR_VERDICTS
+from schemas.ocr import OCR_VERDICTS, OcrConfig
 
 
 def judge(*lines: str | tuple[str, float], **config) -> str:

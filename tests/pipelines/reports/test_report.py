@@ -27,14 +27,15 @@ from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.root import Root
-from pipelines.maintain.verify import clean_root, verify_root
+from pipelines.maintain.clean import clean_root
+from pipelines.maintain.verify import verify_root
 from pipelines.reports import contact_sheet
 from pipelines.reports.contact_sheet import boxes, thumbnail
 from pipelines.reports.page import brief, is_link, visible
 from pipelines.reports.page import page as render
 from pipelines.reports.report import REPORT, gather, look_at, write_report
 from pipelines.reports.template import PAGE
-from schemas.views import REASONS
+from schemas.stages import STAGES
 
 TOML = f"""
 root = "corpus"
@@ -103,7 +104,7 @@ def test_a_run_ends_by_writing_it_and_its_numbers_are_those_of_stats(built):
             assert f"{stage} {count:,} of {rows:,}, {share}" in page.text
         elif reason != "upstream":
             said[-1][3][reason] = count
-            assert f"{reason} {count:,} {share} {REASONS[stage][reason]}" in page.text
+            assert f"{reason} {count:,} {share} {STAGES[stage].reasons[reason]}" in page.text
     assert [(one["stage"], one["rows"], one["kept"]) for one in report["funnel"]] == [one[:3] for one in said]
     assert [{why["reason"]: why["rows"] for why in one["reasons"]} for one in report["funnel"]] == [s[3] for s in said]
     assert said[0][3] == {"no_image": 1} and said[1][3] == {"too_small": 1}

@@ -14,7 +14,7 @@ from pipelines.engine.commit import key_of
 from pipelines.maintain.verify import verify_root
 from pipelines.sources import open_source
 from pipelines.stages.rows import Rows, settle
-from schemas.config.model import SOURCES
+from schemas.config.sources import SOURCES
 from schemas.errors import UserError
 
 PICTURES = [picture(number)[0] for number in range(6)]

@@ -13,7 +13,7 @@ from support.corpora import facts, picture, rows_of
 
 from pipelines.engine.commit import key_of
 from pipelines.sources import open_source
-from schemas.config.model import WebDatasetConfig
+from schemas.config.sources import WebDatasetConfig
 
 PICTURES = [picture(number)[0] for number in range(6)]
 

@@ -34,6 +34,7 @@ from pipelines.dedup.decontamination import Hashes
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.duplicates import KEPT, WORDS, ImageHashes, judge, kept_first
 from schemas.errors import UserError
+from schemas.stages import STAGES
 
 # The judgement alone, against one that goes through the rows one by one
 
@@ -480,7 +481,10 @@ def test_without_the_stage_all_is_as_it_was_and_its_files_are_garbage(pictures):
 def test_its_view_has_its_types_with_and_without_files(pictures):
     pictures.put({"a.png": noise(1)})
     pictures.build()
-    with connect(pictures.root, stage_files(pictures.root, ["duplicates"])) as filled, duckdb.connect() as empty:
+    with (
+        connect(pictures.root, stage_files(pictures.root, [STAGES["duplicates"]])) as filled,
+        duckdb.connect() as empty,
+    ):
         create(empty, {})
         described = [connection.execute("DESCRIBE duplicates").fetchall() for connection in (filled, empty)]
     assert described[0] == described[1]

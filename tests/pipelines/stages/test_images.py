@@ -11,11 +11,11 @@ from PIL import Image, ImageCms
 from support.corpora import ONE_PROCESS, build, picture
 
 from pipelines.catalog.catalog import query
-from pipelines.engine.partition_stage import Rejected, read_payload
+from pipelines.engine.partition_stage import Rejected
+from pipelines.engine.payload import read_payload
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.images import inspect
-from schemas.config.model import ImagesConfig
-from schemas.images import REASONS
+from schemas.images import REASONS, ImagesConfig
 from schemas.pictures import open_image, upright
 
 RAMP = Image.fromarray(np.linspace(0, 255, 64 * 48 * 3).reshape(48, 64, 3).astype(np.uint8))

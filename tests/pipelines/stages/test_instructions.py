@@ -15,7 +15,7 @@ from pipelines.engine.commit import key_of
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.instructions import draw
-from schemas.config.model import InstructionsConfig
+from schemas.instructions import InstructionsConfig
 
 SOURCE = '[source]\nkind = "instructions"\npath = "asked.jsonl"\nimages = "pictures"\n'
 FOLDER = '[source]\nkind = "folder"\npath = "pictures"\n'

@@ -13,8 +13,7 @@ from support.corpora import build, say
 from pipelines.catalog.catalog import query
 from pipelines.ocr.engines import load_engine, open_engine
 from pipelines.stages.ocr import ReadText, pixels
-from schemas.config.model import OcrConfig
-from schemas.ocr import OCR_VERDICTS
+from schemas.ocr import OCR_VERDICTS, OcrConfig
 
 FOLDER = '[source]\nkind = "folder"\npath = "pictures"\n'
 READ = '[sets.read]\ntask = "ocr"\n'

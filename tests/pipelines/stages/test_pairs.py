@@ -16,8 +16,8 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
 from pipelines.stages.pairs import DrawPairs, candidates, length_balance, read_scores
-from schemas.config.model import PairsConfig
-from schemas.pairs import REASONS
+from schemas.pairs import REASONS, PairsConfig
+from schemas.stages import STAGES
 
 DRAWN = PairsConfig()
 ALL = PairsConfig(per_instruction=0)  # with the draw off
@@ -36,7 +36,9 @@ def pairs_of(root: Root, config: PairsConfig = DRAWN) -> list[dict]:
 
 
 def ask(root: Root, question: str) -> list[dict]:
-    with connect(root, stage_files(root, ("responses", "claims", "verdicts", "pairs"))) as connection:
+    with connect(
+        root, stage_files(root, [STAGES[name] for name in ("responses", "claims", "verdicts", "pairs")])
+    ) as connection:
         return connection.sql(question).to_arrow_table().to_pylist()
 
 
@@ -143,7 +145,7 @@ def test_what_is_missing_leaves_a_response_unscored(root, stage):
     write_answers(root, {0: {key: [Response("one", yes_or_no(True, True)), Response("two", yes_or_no(False))]}})
     assert len(kept(pairs_of(root))) == 1
     left = {"claims": "key != '{}_00'", "verdicts": "key != '{}_00_001_labeler'"}[stage].format(key)
-    with connect(root, stage_files(root, ("responses", "claims", "verdicts"))) as connection:
+    with connect(root, stage_files(root, [STAGES[name] for name in ("responses", "claims", "verdicts")])) as connection:
         connection.execute(f"ALTER VIEW {stage} RENAME TO every_one")
         connection.execute(f"CREATE VIEW {stage} AS FROM every_one WHERE {left}")
         found = connection.sql("SELECT score, why_not FROM scores ORDER BY key").fetchall()

@@ -8,8 +8,7 @@ from support.paths import PROJECT
 
 from pipelines.models.prompts import filled, packaged
 from pipelines.text_rules.caption_rules import length_of, read_answer, weakness
-from schemas.captions import ANSWERS, CAPTION_VERDICTS
-from schemas.config.model import CaptionsConfig
+from schemas.captions import ANSWERS, CAPTION_VERDICTS, CaptionsConfig
 
 CONFIG = CaptionsConfig(endpoint="writer")
 MANY_WORDS = " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200))

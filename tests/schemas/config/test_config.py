@@ -17,7 +17,9 @@ from pipelines.build.plan import plan
 from pipelines.engine.root import Root
 from pipelines.engine.worker import run_work
 from schemas.config.file import read_config
-from schemas.config.model import SOURCES, TABLES, BeamConfig, Config, Table
+from schemas.config.model import TABLES, BeamConfig, Config
+from schemas.config.sources import SOURCES
+from schemas.config.table import Table
 from schemas.config.templates import TEMPLATE_SOURCES
 from schemas.errors import UserError
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from pipelines.sources.scenes import Scenes
-from schemas.config.model import ScenesConfig
+from schemas.config.sources import ScenesConfig
 from schemas.scenes.claims import answer, check
 from schemas.scenes.lessons import DESCRIBE, IMAGE, NOT_WRITTEN, READ, REWRITE, YES_OR_NO, conversation
 from schemas.scenes.scene import Scene, imagine, questions

@@ -31,8 +31,9 @@ from pipelines.sources.scenes import (
     words,
 )
 from pipelines.stages.images import inspect
-from schemas.config.model import ImagesConfig, ScenesConfig
+from schemas.config.sources import ScenesConfig
 from schemas.errors import UserError
+from schemas.images import ImagesConfig
 from schemas.scenes.claims import answer, check
 from schemas.scenes.reader import parse
 from schemas.scenes.scene import (

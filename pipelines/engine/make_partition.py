@@ -1,0 +1,227 @@
+"""Makes one partition of a stage: takes over the rows that are as they were, makes the others, and commits.
+
+This is what makes Shardmill make; see `pipelines.engine.partition_stage` for when a partition and a row are current.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipelines.engine.checkpoints import drop_chunks, read_chunks, write_chunk
+from pipelines.engine.commit import Commit, MadeWith, commit_rows, file_of, fingerprint_of, old_rows, read_commit
+from pipelines.engine.ledger import Ledger, new_attempt
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.partition_stage import (
+    UPSTREAM,
+    Again,
+    Before,
+    PartitionStage,
+    Unit,
+    blank_row,
+    finished,
+    left_out_by,
+    made_from,
+    read_inputs,
+)
+from pipelines.engine.payload import Payload
+from pipelines.engine.root import Root, point
+from schemas.arrow import Row
+
+
+def make_partition(
+    stage: PartitionStage, root: Root, ledger: Ledger, partition: int, again: Again | None = None
+) -> Commit:
+    """Makes one partition, or finds that it is current. Safe to be killed at any moment, and to be run twice.
+
+    `again` says which of its rows that did not work out are made anew.
+    """
+    started = time.time()
+    upstream = _read_upstream(stage, root, partition)
+    inputs = stage.declared(upstream)
+    fingerprint = fingerprint_of(stage.identity(), inputs)
+    now = read_commit(root, stage.file(partition))
+    anew = again.keys(root, stage.name, partition) if again and now else set()
+    if now and now.fingerprint == fingerprint and not anew:
+        drop_chunks(root, stage, partition)
+        return now
+
+    old = OldRows.read(stage, root, partition, now, anew)
+    incoming = read_inputs(stage, root, partition, upstream)
+    left_out = {key: reason for key, row in incoming.items() if (reason := left_out_by(row))}
+    made_with = stage.made_with()
+    units = {key: stage.units(key, row, made_with) for key, row in incoming.items() if key not in left_out}
+    missing = [unit for of_row in units.values() for unit in of_row if unit.made_from not in old.at_hand]
+    making = Making(stage, root, ledger, partition, Counter(unit.made_from for unit in missing))
+    todo = {unit.made_from: unit for unit in reversed(missing)}  # the first of those made from the same
+    making.begin([old.handed_on(unit, stage) for unit in missing if todo[unit.made_from] is unit])
+
+    pack = Payload(root, stage, partition, now) if stage.payload else None
+    rows = []
+    with making.measured_in_the_end():
+        for key, source in incoming.items():
+            if key in left_out:
+                unit = Unit(key, source, made_from(stage, source, made_with))
+                rows.append(stage.named(unit, blank_row(stage, unit.made_from, UPSTREAM, left_out[key])))
+            for unit in units.get(key, ()):
+                if unit.made_from in old.at_hand:
+                    row = old.at_hand[unit.made_from]
+                    data = pack.old_bytes(row) if pack else None
+                else:
+                    row, data = making.made(unit)
+                row = stage.named(unit, row)
+                rows.append(pack.place(row, data) if pack else row)
+    if not pack:
+        rows.sort(key=lambda row: row["key"])
+    commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
+    if pack:
+        name, sha256 = pack.put()
+        commit = replace(commit, payload=name, payload_sha256=sha256)
+        point(f"{stage.name}:payload")
+    commit = commit_rows(root, ledger, stage, commit, rows, old.rows, now, made=len(todo), started=started)
+    drop_chunks(root, stage, partition)
+    return commit
+
+
+def _read_upstream(stage: PartitionStage, root: Root, partition: int) -> dict[str, Commit]:
+    """The commits of the partitions that a stage reads. Raises `Corrupt` if one is not there."""
+    upstream = {}
+    for name in stage.inputs:
+        commit = read_commit(root, file_of(name, partition))
+        if commit is None:
+            raise Corrupt(f"{file_of(name, partition)} is missing or unreadable")
+        upstream[name] = commit
+    return upstream
+
+
+@dataclass(frozen=True)
+class OldRows:
+    """What is there of a partition that is made anew: its old rows, and chunks of a run that was killed."""
+
+    rows: list[Row]
+    at_hand: dict[str, Row]  # by `made_from`: rows that are taken over
+    now: Commit | None  # of the old rows
+    anew: set[str]  # keys of rows that are not taken over, whatever they were made from
+    _index: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, stage: PartitionStage, root: Root, partition: int, now: Commit | None, anew: set[str]) -> "OldRows":
+        rows = old_rows(root, stage.file(partition), stage.info.optional)
+        gone = {row["made_from"] for row in rows if row["key"] in anew}
+        kept = [row for row in rows if row["made_from"] not in gone]
+        at_hand = {row["made_from"]: row for row in [*kept, *read_chunks(root, stage, partition)]}
+        at_hand = {made_of: row for made_of, row in at_hand.items() if row["reason"] != UPSTREAM}
+        return cls(rows, at_hand, now, anew)
+
+    def handed_on(self, unit: Unit, stage: PartitionStage) -> Unit:
+        """A unit that is to be made, with what was made of it before."""
+        return unit._replace(row={**unit.row, "before": self._before(unit, stage)})
+
+    def _before(self, unit: Unit, stage: PartitionStage) -> Before | None:
+        if self.now is None:
+            return None
+        if not self._index:
+            usable = [row for row in self.rows if row["key"] not in self.anew and row["reason"] != UPSTREAM]
+            self._index.update({column: {row[column]: row for row in usable} for column in ("key", "made_from")})
+        made_with = MadeWith(stage.name, self.now.version, self.now.settings)
+        row = self._index["made_from"].get(_made_from_then(unit, stage, made_with))
+        same = row is not None
+        row = row or self._index["key"].get(unit.key)
+        if row is None:
+            return None
+        return Before({**row, "payload": self.now.payload}, self.now.version, self.now.settings, same)
+
+
+def _made_from_then(unit: Unit, stage: PartitionStage, made_with: MadeWith) -> str | None:
+    """What the row of a unit would have been made from when the old rows were made: None if nobody knows."""
+    source = {name: columns for name, columns in unit.row.items() if name in stage.inputs}
+    try:
+        then = stage.units(source[stage.info.answers]["key"], source, made_with)
+    except (KeyError, TypeError):  # the settings of that time lack something
+        return None
+    return next((other.made_from for other in then if other.key == unit.key), None)
+
+
+@dataclass
+class Making:
+    """The rows of a partition that are being made, in the order in which the stage makes them."""
+
+    stage: PartitionStage
+    root: Root
+    ledger: Ledger
+    partition: int
+    uses: Counter[str]  # `made_from` -> how many rows are still to be asked for
+    attempt: str = field(default_factory=new_attempt)
+    measured: list[Row] = field(default_factory=list)
+    ready: dict[str, tuple[Row, bytes | None]] = field(default_factory=dict)  # by `made_from`
+    chunk: list[Row] = field(default_factory=list)
+
+    def begin(self, todo: list[Unit]) -> None:
+        self.units = {unit.key: unit for unit in todo}
+        self.stream: Iterator[tuple[str, Any]] = self.stage.make([unit.row for unit in todo], self.root)
+
+    def made(self, unit: Unit) -> tuple[Row, bytes | None]:
+        """The row made of a unit, and its bytes; the stage is pulled along as far as needed."""
+        try:
+            while unit.made_from not in self.ready:
+                self._take_next()
+        except Exception:
+            if self.chunk:  # what was paid for is kept, whatever went wrong
+                self._put_chunk()
+            raise
+        self.uses[unit.made_from] -= 1
+        return self.ready[unit.made_from] if self.uses[unit.made_from] else self.ready.pop(unit.made_from)
+
+    def _take_next(self) -> None:
+        key, fields = next(self.stream)
+        unit = self.units[key]
+        row, data, measured = finished(self.stage, unit, fields)
+        self.ready[unit.made_from] = row, data
+        self.measured.extend(measured)
+        if self.stage.chunk_rows:
+            self.chunk.append(row)
+            if len(self.chunk) >= self.stage.chunk_rows:
+                self._put_chunk()
+
+    def _put_chunk(self) -> None:
+        self._put_measured()  # first: what was paid for is counted, even if it is lost here and paid for again
+        write_chunk(self.root, self.stage, self.partition, self.chunk)
+        self.chunk.clear()
+
+    def _put_measured(self) -> None:
+        if self.measured:
+            self.ledger.measure(self.stage.measures, self.stage.name, self.partition, self.measured, self.attempt)
+
+    @contextmanager
+    def measured_in_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._put_measured()
+
+
+@dataclass(frozen=True)
+class MakePartitions:
+    """The work of a partition stage, for Beam: an item is a partition."""
+
+    stage: PartitionStage
+    root: Root
+    ledger: Ledger
+    again: Again | None = None  # rows that are made anew
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def at_once(self) -> int:
+        return self.stage.at_once
+
+    @property
+    def one_process(self) -> bool:
+        return self.stage.one_process
+
+    def make(self, partition: int) -> None:
+        make_partition(self.stage, self.root, self.ledger, partition, self.again)

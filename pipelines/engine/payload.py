@@ -1,0 +1,54 @@
+"""Payloads: the tar beside a partition, which holds the bytes of its rows."""
+
+import hashlib
+
+from pipelines.engine.commit import Commit, Stage
+from pipelines.engine.parquet import Corrupt
+from pipelines.engine.root import Root
+from pipelines.engine.tar import TarWriter
+from schemas.arrow import Row
+
+
+class Payload:
+    """The tar of a partition that is being made. Rows get the offset and size of their bytes in it."""
+
+    def __init__(self, root: Root, stage: Stage, partition: int, before: Commit | None):
+        self.root, self.stage, self.partition = root, stage, partition
+        self.before = before.payload if before else None
+        self.temporary = root.temporary(stage.name)
+        self.file = open(self.temporary, "wb")
+        self.tar = TarWriter(self.file)
+
+    def old_bytes(self, row: Row) -> bytes | None:
+        """The bytes of a row that is taken over."""
+        return read_payload(self.root, self.stage.name, {**row, "payload": self.before}) if row["size"] else None
+
+    def place(self, row: Row, data: bytes | None) -> Row:
+        if data is None:
+            return row
+        offset = self.tar.add(f"{row['key']}.{row['format'].lower()}", data)
+        return {**row, "byte_offset": offset, "size": len(data)}
+
+    def put(self) -> tuple[str | None, str | None]:
+        """Commits the tar under a name with its digest; (name, SHA-256), or neither if nothing was kept."""
+        empty = self.tar.size == 0
+        sha256 = self.tar.close()
+        self.file.close()
+        if empty:
+            self.temporary.unlink()
+            return None, None
+        name = f"{self.partition:05d}-{sha256[:16]}.tar"
+        self.root.put(self.temporary, f"{self.stage.name}/{name}")
+        return name, sha256
+
+
+def read_payload(root: Root, stage: str, row: Row) -> bytes:
+    """The bytes of a row, checked. Raises `Corrupt` naming the key."""
+    name = f"{stage}/{row['payload']}"
+    try:
+        data = root.read_range(name, row["byte_offset"], row["size"])
+    except (FileNotFoundError, EOFError) as error:
+        raise Corrupt(f"{name}: the bytes of {row['key']} are gone: {error}") from None
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise Corrupt(f"{name}: the bytes of {row['key']} are not those that were committed")
+    return data

@@ -1,0 +1,67 @@
+"""The tables [endpoints.NAME]: models, each an OpenAI-compatible server."""
+
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.config.table import Place, Table
+
+
+def _is_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s@]+", text):
+        raise PydanticCustomError("url", "write http://… or https://…, without a name and a password")
+    return text.rstrip("/")
+
+
+def _is_env(name: str) -> str:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
+        raise PydanticCustomError("env", "write the name of the environment variable that holds the key, never the key")
+    return name
+
+
+class EndpointConfig(Table):
+    """An OpenAI-compatible server: one that runs, or a command that starts one."""
+
+    model: Place                                        # as the server calls it, or a local checkpoint
+    revision: str | None = None                         # of the model; of a local checkpoint, the hash of its weights
+    url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one, or several that serve the same
+    command: str | None = None                          # with {model} and {port}: is started, waited for and stopped
+    api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None  # the environment variable with the key
+    concurrency: int = Field(32, ge=1)                  # requests in flight, to each url
+    timeout: float = Field(120, gt=0)                   # seconds that one try may take
+    tries: int = Field(5, ge=1)                         # of one request
+    patience: float = Field(60, gt=0)                   # seconds without any server that answers; then the run stops
+    start_seconds: float = Field(900, gt=0)             # that a `command` may take until its server answers
+    max_calls: int | None = Field(None, ge=1)           # of one run, tries included
+    max_tokens: int | None = Field(None, ge=1)          # of one run, prompts and answers
+    extra: dict[str, Any] = {}                          # goes into the body of every request, as it is
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _several(cls, url: Any) -> Any:
+        return (url,) if isinstance(url, str) else url
+
+    @field_validator("extra")
+    @classmethod
+    def _is_json(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError):
+            raise PydanticCustomError("json", "write what JSON can hold: no dates, no inf, no nan") from None
+        return extra
+
+    @field_validator("command")
+    @classmethod
+    def _takes_port(cls, command: str | None) -> str | None:
+        if command is not None and "{port}" not in command:
+            raise PydanticCustomError("port", "write {port} where the command takes its port")
+        return command
+
+    @model_validator(mode="after")
+    def _url_or_command(self) -> "EndpointConfig":
+        if bool(self.url) == bool(self.command):
+            raise PydanticCustomError("door", "write either url or command")
+        return self

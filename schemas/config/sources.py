@@ -1,0 +1,89 @@
+"""The table [source]: a class for each kind."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.config.table import Location, Table
+from schemas.scenes.scene import GROUNDS, Kinds
+
+Rows = Annotated[int, Field(ge=1)]
+Objects = Annotated[int, Field(ge=1, le=9)]
+Print = Annotated[float, Field(ge=0.05, le=0.3)]
+GroundColour = Literal[tuple(GROUNDS)]
+
+
+class FolderConfig(Table):
+    kind: Literal["folder"] = "folder"
+    path: Location                          # folder, file, or glob of caption tables
+    image_column: str | None = None         # of caption tables; found by its usual names if not given
+    text_column: str | None = None          # likewise
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+
+
+class WebDatasetConfig(Table):
+    kind: Literal["webdataset"] = "webdataset"
+    path: Location                          # folder, file, or glob of tars
+
+
+class LaionConfig(Table):
+    kind: Literal["laion"] = "laion"
+    path: Location                          # folder, file, or glob of Parquet
+    url_column: str | None = None           # found by its usual names if not given
+    text_column: str | None = None          # likewise
+    image_column: str | None = None         # names files under `images`: bytes that are here already
+    images: Location | None = None          # folder that those start from; that of the Parquet if not given
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+
+
+class ConversationsConfig(Table):
+    kind: Literal["conversations"] = "conversations"
+    path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
+    images: Location | None = None          # folder that image paths start from; that of the JSON if not given
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+
+
+class InstructionFilesConfig(Table):
+    kind: Literal["instructions"] = "instructions"
+    path: Location                          # folder, file, or glob of JSON lines or Parquet: an image, a question
+    images: Location | None = None          # folder that image paths start from; that of the files if not given
+    image_column: str | None = None         # found by their usual names if not given
+    question_column: str | None = None      # likewise
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+
+
+class ScenesConfig(Table):
+    kind: Literal["scenes"] = "scenes"
+    count: int = Field(200, ge=1)           # pictures
+    seed: int = 0
+    side: int = Field(224, ge=32, le=4096)  # pixels
+    noise: float = Field(0.5, ge=0, le=1)   # share of alt texts that are not simply true
+    planted: float = Field(0.08, ge=0, le=1)    # share of pictures that are duplicates or broken
+    questions: int = Field(0, ge=0)         # in a conversation about each picture; 0 for no conversations
+    quiz: bool = False                      # whether the questions are those alone that a word or two answer
+    fonts: tuple[Location, ...] = ()        # font files beside Pillow's own, for words in other scripts
+    objects: tuple[Objects, Objects] = (1, 4)   # fewest and most in a picture; six with text, nine without
+    grounds: tuple[GroundColour, ...] = Field(tuple(GROUNDS), min_length=1)
+    printed: float = Field(0.6, ge=0, le=1)     # share of pictures with text
+    codes: float = Field(1 / 3, ge=0, le=1)     # share of the texts that are letters and digits, not words
+    lines: int = Field(1, ge=1, le=2)       # texts in a picture with text; of the second nothing is said
+    print_height: tuple[Print, Print] = (0.12, 0.2)     # least and most of a text's type, as shares of the side
+    letters: bool = False                   # whether `extra` tells where each printed character stands
+    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+
+    @field_validator("objects", "print_height")
+    @classmethod
+    def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if ends[0] > ends[1]:
+            raise PydanticCustomError("order", "write the smaller number first")
+        return ends
+
+    def kinds(self) -> Kinds:
+        return Kinds(self.objects, self.grounds, self.printed, self.codes, self.lines)
+
+
+SourceConfig = (
+    FolderConfig | WebDatasetConfig | LaionConfig | ConversationsConfig | InstructionFilesConfig | ScenesConfig
+)
+SOURCES = {config.model_fields["kind"].default: config for config in get_args(SourceConfig)}

@@ -1,0 +1,100 @@
+"""Stages of a user's own: a table `[stages.NAME]` names a function that sees some columns of each row."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import pyarrow as pa
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.arrow import arrow_schema
+from schemas.config.table import Beside, Table
+from schemas.stage import Columns, StageInfo
+
+TYPES = {
+    "bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string(),
+    "list[int]": pa.list_(pa.int64()), "list[float]": pa.list_(pa.float64()), "list[str]": pa.list_(pa.string()),
+}
+FAILED = "failed"
+FRAME = ("key", "reason", "detail", "made_from")     # columns that every stage has
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Frame(TypedDict):
+    key: str
+    reason: str | None
+    detail: str | None
+    made_from: str
+
+
+class BesideFile(Beside):
+    """Marks `file.py:function`, whose file is a path, or `package.module:function`."""
+
+    def resolved(self, text: str, here: Path) -> str:
+        file, _, function = text.rpartition(":")
+        return f"{super().resolved(file, here)}:{function}" if file.endswith(".py") else text
+
+
+def _is_callable(text: str) -> str:
+    if not re.fullmatch(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*", text):
+        raise PydanticCustomError("callable", 'write "file.py:function" or "package.module:function"')
+    return text
+
+
+def _is_column(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", text):
+        raise PydanticCustomError("column", 'write "stage.column", such as "images.width"')
+    return text
+
+
+class OwnStageConfig(Table):
+    """Stages of your own, by name."""
+
+    callable: Annotated[str, AfterValidator(_is_callable), BesideFile()]    # "mine.py:function", a file beside this
+                                                        # one, or "package.module:function"; called with a dict
+    reads: tuple[Annotated[str, AfterValidator(_is_column)], ...] = ()      # "stage.column", of stages before it
+    image: bool = False                                 # whether the dict holds `image` too, upright RGB by Pillow
+    columns: dict[Word, Literal[tuple(TYPES)]] = {}     # that a returned dict holds, with their types
+    reasons: tuple[Word, ...] = ()                      # words that a returned text may be: the row is left out
+    version: str | None = Field(None, min_length=1)     # raise it when the function changes; else the hash of its file
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "OwnStageConfig":
+        if not self.reads and not self.image:
+            raise PydanticCustomError("reads", "reads nothing; name columns in reads, or set image = true")
+        columns = [column.partition(".")[2] for column in self.reads]
+        if twice := [column for column in columns if columns.count(column) > 1 or (self.image and column == "image")]:
+            raise PydanticCustomError("twice", "reads two columns called " + twice[0] + "; leave one out")
+        if taken := sorted({*self.columns} & {*FRAME, "partition"}):
+            raise PydanticCustomError("taken", "every stage has a column " + taken[0] + "; choose another name")
+        if FAILED in self.reasons:
+            raise PydanticCustomError("taken", FAILED + " is the reason of a row that raises an error; choose another")
+        return self
+
+    def wanted(self) -> dict[str, Columns]:
+        """stage -> the columns that the function is given."""
+        found: dict[str, Columns] = {}
+        for name in (*self.reads, *(["images.sha256"] if self.image else [])):
+            stage, _, column = name.partition(".")
+            found[stage] = (*found.get(stage, ()), *([] if column in found.get(stage, ()) else [column]))
+        return found
+
+
+def own_info(
+    name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
+) -> StageInfo:
+    """The line of a user's stage in the table."""
+    own = [pa.field(column, TYPES[kind]) for column, kind in columns.items()]
+    key, *rest = arrow_schema(_Frame)
+    return StageInfo(
+        name, pa.schema([key, *own, *rest]),
+        {**{reason: "a reason of your own" for reason in reasons}, FAILED: "the function raised an error"},
+        reads=reads or {}, samples={column: f'"{name}"."{column}"' for column in columns}, own=True,
+    )
+
+
+def kinds_of(info: StageInfo) -> dict[str, str]:
+    """column -> type of a user's stage, as its table writes them."""
+    words = {kind: word for word, kind in TYPES.items()}
+    return {field.name: words[field.type] for field in info.schema if field.name not in FRAME}

@@ -1,0 +1,41 @@
+"""What is to be known of a stage by everything that must know all stages; `schemas.stages` is the table of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from schemas.arrow import arrow_schema
+from schemas.config.table import Table
+
+Columns = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """A stage's line in the table."""
+
+    name: str
+    schema: pa.Schema
+    reasons: Mapping[str, str]  # word -> what it means
+    optional: frozenset[str] = frozenset()  # columns that files of an earlier version may lack
+    reads: Mapping[str, Columns] = field(default_factory=dict)  # stage -> columns; nothing named: all stages before it
+    per_image: bool = True  # it has a row for each row of `rows`; else rows of its own, see `named_by`
+    named_by: Columns = ("key",)  # its columns that name the rows which it answers
+    names: frozenset[str] = frozenset()  # columns that only say what a row is about: a takedown leaves them
+    samples: Mapping[str, str] = field(default_factory=dict)  # columns that it gives to the view `samples`: SQL
+    computed: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # column of its own view -> (SQL, type)
+    paid: bool = False  # it asks models: its answers are kept until their partition is made
+    settings: type[Table] | None = None  # its table of the configuration
+    optional_stage: bool = True  # it is made only where its table stands
+    own: bool = False  # a user's, from [stages.NAME]
+
+    @property
+    def answers(self) -> str | None:
+        """The stage whose rows it answers: each of them is named by at least one of its rows."""
+        return None if self.name == "rows" else next(iter(self.reads), "rows")
+
+
+def stage_info(name: str, row: type, reasons: Mapping[str, str], **more) -> StageInfo:
+    """The line of a stage whose rows are of a `TypedDict`; those of its fields that are `NotRequired` are optional."""
+    return StageInfo(name, arrow_schema(row), reasons, frozenset(row.__optional_keys__), **more)

@@ -1,0 +1,141 @@
+"""An upgrade never pays twice: corpora of version 0.1 are current, and a raised version asks, reads and pays nothing.
+
+tests/data/corpora-0.1.tar.gz holds three small corpora that version 0.1 made, with their sources and configurations;
+tests/data/identities.json the identities of its stages under many configurations. A change that is meant to make
+something anew changes the second, and says so in CHANGELOG.
+"""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.corpora import build, data_files
+from support.paths import TESTS
+
+from pipelines.build.corpus import open_corpus
+from pipelines.build.plan import plan
+from pipelines.catalog.catalog import query
+from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.root import Root
+from pipelines.maintain.verify import verify_root
+from pipelines.stages import (
+    captions,
+    claims,
+    duplicates,
+    images,
+    instructions,
+    ocr,
+    pairs,
+    responses,
+    selection,
+    shards,
+    verdicts,
+)
+from pipelines.stages import rows as rows_stage
+
+CASES = json.loads((TESTS / "data/identities.json").read_text())
+NAMES = ("everything", "talks", "fetched")
+STAGES = (
+    rows_stage.Rows, images.CopyImages, duplicates.MarkDuplicates, ocr.ReadText, captions.Rewrite, selection.Select,
+    instructions.DrawInstructions, responses.Respond, claims.Divide, verdicts.Judge, pairs.DrawPairs, shards.ShardSet,
+)  # fmt: skip
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """The corpora of version 0.1, none of whose servers runs any more."""
+    with tarfile.open(TESTS / "data/corpora-0.1.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+@pytest.fixture
+def nobody_is_asked(monkeypatch) -> None:
+    """Any request, and any engine that is opened, is an error."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("this costs something")
+
+    monkeypatch.setattr("pipelines.stages.images.fetcher", refuse)
+    monkeypatch.setattr("pipelines.stages.ocr.open_engine", refuse)
+    monkeypatch.setattr("pipelines.models.chat.ChatClient.ask", refuse)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_identity_of_each_stage_is_that_of_before(name, tmp_path):
+    """The golden file: nothing of a user's is made anew by accident."""
+    path = tmp_path / "my.toml"
+    path.write_text(f'root = "corpus"\n{CASES[name]["toml"]}')
+    corpus = open_corpus(path)
+    stages = {"rows": corpus.rows, **corpus.made, **{f"shards/{stage.set}": stage for stage in corpus.shards}}
+    assert {place: stage.identity() for place, stage in stages.items()} == CASES[name]["identities"]
+    reads = {stage: {k: set(columns) for k, columns in read.items()} for stage, read in CASES[name]["reads"].items()}
+    assert {stage: {k: set(columns) for k, columns in corpus.made[stage].inputs.items()} for stage in reads} == reads, (
+        "what earlier stages left out is inherited by rule"
+    )
+
+
+def test_a_new_field_at_its_default_is_in_no_identity(monkeypatch):
+    from schemas.config.table import FIRST_FIELDS
+    from schemas.ocr import OcrConfig
+
+    class Newer(OcrConfig):
+        angle: int = 0
+
+    monkeypatch.setitem(FIRST_FIELDS, "Newer", FIRST_FIELDS["OcrConfig"])
+    assert Newer().recorded() == OcrConfig().recorded()
+    assert Newer(angle=3).recorded() == OcrConfig().recorded() | {"angle": 3}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corpus_of_before_is_current(old, name, nobody_is_asked):
+    before = data_files(old / name / "corpus")
+    corpus = open_corpus(old / name / "my.toml")
+    assert plan(corpus).work() == 0
+    assert verify_root(corpus.root).problems == []
+    build(old / name / "my.toml")
+    assert data_files(old / name / "corpus") == before
+    assert verify_root(corpus.root).problems == []
+    query(corpus.root, "SELECT * FROM samples")
+    assert query(corpus.root, "SELECT count(*) AS n FROM ocr WHERE dropped IS NOT NULL").to_pylist() == [{"n": 0}]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_raised_version_of_every_stage_costs_nothing(old, name, nobody_is_asked, monkeypatch):
+    config = old / name / "my.toml"
+    root = Root(str(old / name / "corpus"))
+    kept = {stage: counts_of(root, stage) for stage in open_corpus(config).made}
+    for stage in STAGES:
+        monkeypatch.setattr(stage, "version", stage.version + 1)
+    corpus = open_corpus(config)
+    whys = {why for stage in plan(corpus).stages for why in stage.todo.values()}
+    assert any(why.startswith("stage version") for why in whys)
+    build(config)
+    assert verify_root(root).problems == []
+    assert plan(corpus).work() == 0
+    assert {stage: counts_of(root, stage) for stage in corpus.made} == kept
+    assert all(commit.version == ocr.ReadText.version for commit in read_commits(root, "ocr").values())
+
+
+def counts_of(root: Root, stage: str) -> dict:
+    return {p: (commit.rows, commit.reasons) for p, commit in read_commits(root, stage).items()}
+
+
+def test_old_and_new_files_of_a_stage_are_asked_together(old, nobody_is_asked, monkeypatch):
+    """After one partition of two was made by this version, the other still lacks its new columns."""
+    root = Root(str(old / "everything/corpus"))
+    monkeypatch.setattr(ocr.ReadText, "version", 3)
+    build(old / "everything/my.toml", "ocr")
+    newer = (old / "everything/corpus/ocr/00001.parquet").read_bytes()
+    with tarfile.open(TESTS / "data/corpora-0.1.tar.gz") as tar:
+        shutil.rmtree(old / "everything")
+        tar.extractall(old, filter="data")
+    (old / "everything/corpus/ocr/00001.parquet").write_bytes(newer)
+    assert "dropped" in read_commits(root, "ocr")[1].digests
+    assert "dropped" not in read_commits(root, "ocr", write=True)[0].digests
+    rows = query(root, "SELECT partition, key, dropped, text FROM ocr ORDER BY ALL").to_pylist()
+    assert {row["partition"] for row in rows} == {0, 1}
+    assert {row["partition"] for row in rows if row["dropped"] is None} == {0, 1}, "lines of 0.1 are taken over"
+    assert verify_root(root).problems == []
