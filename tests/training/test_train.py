@@ -461,7 +461,7 @@ def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
 @pytest.mark.parametrize("first, then", [("muon", "adamw"), ("adamw", "muon")])
 def test_a_stage_ends_with_the_optimizer_that_it_began_with(recipe, tmp_path, first, then):
     train(recipe({"optimizer": first}), tmp_path, World(), stop=1)
-    with pytest.raises(UserError, match="was trained in another way; end the stage as it began"):
+    with pytest.raises(UserError, match="was trained by another optimizer; end the stage with the recipe"):
         train(recipe({"optimizer": then}), tmp_path, World())
 
 
@@ -580,10 +580,10 @@ def test_what_an_answer_calls_an_image_is_text(recipe, tmp_path):
     published_pairs(tmp_path, "said", ("A star.", "An <image> and an <image>.", picture))
     pairs = pairs_of(with_pairs(recipe, tmp_path, "said"))
     batch = pairs.batch([(0, 0)])
-    chosen, rejected = (batch.ids == pairs.recipe.tokenizer.marks.query).sum(1).tolist()
+    chosen, rejected = (batch.ids == pairs.encoder.tokenizer.marks.query).sum(1).tolist()
     assert chosen == rejected == QUERIES
     learned = batch.ids[1][batch.labels[1] != IGNORED].tolist()
-    assert pairs.recipe.tokenizer.decode(learned) == "An <image> and an <image>."
+    assert pairs.encoder.tokenizer.decode(learned) == "An <image> and an <image>."
 
 
 def test_pairs_that_cannot_be_read_are_left_out(recipe, tmp_path, capsys):
