@@ -30,7 +30,7 @@ PARTS = 2  # parts of a patch, side by side, each labelled with its character
 CELL = (len(SHAPES) + 1, len(COLOURS), len(SIZES))  # classes of the object in a place; the last shape means no object
 GROUND = (len(GROUNDS), len(TEXTURES), 1 + 3, len(COLOURS))  # colour, texture, row of the text or none, its colour
 ROWS = ("top", "centre", "bottom")  # where texts stand
-QUERIES = len(PLACES) + 1 + SLOTS  # of the resampler's, the first ones: the probe reads these
+QUERIES = len(PLACES) + 1 + SLOTS  # how many of the resampler's embeddings, from the first, the probe reads
 
 
 # For each text, and each of its characters: left and right end, as shares of the picture's width.
