@@ -98,7 +98,7 @@ class Generator:
             ids[row, longest - len(request.prompt.ids) :] = torch.from_numpy(request.prompt.ids.astype(np.int64))
         positions = torch.arange(longest) - (longest - lengths)[:, None]
         present = (positions >= 0).to(device)
-        own = torch.eye(longest, dtype=torch.bool, device=device)  # padding looks at itself: no row may be empty
+        own = torch.eye(longest, dtype=torch.bool, device=device)  # padding attends to itself: no row may be empty
         mask = ((present[:, None] & present[:, :, None]) | own).tril()[:, None]
         ids, positions = ids.to(device), positions.clamp(min=0).to(device)
         visual, seen, cache = (ids == self.tokenizer.marks.query) & present, self._see(requests), DynamicCache()

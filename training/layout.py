@@ -69,7 +69,7 @@ class Tokens(NamedTuple):
 
     ids: np.ndarray  # int32 [tokens]
     labels: np.ndarray  # int32 [tokens]: the token's id where it is learned, else IGNORED
-    pictures: tuple[Picture, ...]  # in the order in which their embeddings stand in `ids`
+    pictures: tuple[Picture, ...]  # in the order of their embeddings in `ids`
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def calibrate(
             model.language.lm_head(hidden(model, laid, pictures, tokenizer.marks.query))
             read, tokens = read + 1, tokens + len(laid.ids)
     if not read:
-        raise UserError(f"{root}: no sample of {name} can be read for calibration; look at it: shardmill stats")
+        raise UserError(f"{root}: no sample of {name} can be read for calibration; inspect it with `shardmill stats`")
     described = {"set": name, "release": shards.card["release"], "samples": read, "tokens": tokens}
     return importance, described
 
