@@ -1,11 +1,11 @@
-"""A model, and a training run, as files: safetensors and JSON, nothing that runs code when it is read.
+"""A model, and a training run, as files: safetensors and JSON, so that reading one never runs code.
 
     <folder>/model.safetensors  shape.json  tokenizer.json  tokenizer_config.json       a model
     <run>/latest.json  <run>/000400/  with that, optimizer.safetensors and state.json    a run, after 400 steps
 
-A folder is written whole under another name, put on the disk, and then renamed; `latest.json` is replaced last, so
-that a run that was killed at any moment, or lost its power, goes on from a whole one. What it left half done the next
-checkpoint removes.
+A folder is first written under another name, flushed to the disk, and then renamed; `latest.json` is replaced last. So
+a run that was killed at any moment, or lost its power, resumes from a complete checkpoint. The next checkpoint removes
+folders that were left incomplete.
 
 `python -m training.checkpoint RUN OUT` writes the model of a run's last checkpoint in float16, and the run's log.
 """
@@ -36,12 +36,12 @@ MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", 
 def save_model(
     folder: Path, model: VisionLanguageModel, tokenizer: Tokenizer, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes a model's folder, its weights in another type if one is given."""
+    """Writes a model's folder; the weights are converted to `dtype` if it is given."""
     folder.mkdir(parents=True, exist_ok=True)
     tied = {"language.lm_head.weight"} if model.shape.language.tied else set()
     weights = {
-        name: (one.to(dtype) if dtype else one).contiguous()
-        for name, one in model.state_dict().items()
+        name: (weight.to(dtype) if dtype else weight).contiguous()
+        for name, weight in model.state_dict().items()
         if name not in tied
     }
     (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
@@ -53,13 +53,13 @@ def save_model(
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Writes a safetensors file that others may read as they may its folder's: the library's own are the owner's."""
+    """Writes a safetensors file with the permissions of the shape.json beside it: the library's own are too narrow."""
     save_file(tensors, path, {"format": "pt"})
     shutil.copymode(path.with_name(SHAPE), path)
 
 
 def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
-    """A model in float32 and its tokenizer. Raises `UserError` if the folder is no model's."""
+    """A model in float32 and its tokenizer. Raises `UserError` if the folder holds no model."""
     folder = Path(folder)
     model = VisionLanguageModel(read_checkpoint_shape(folder))
     tokenizer = Tokenizer(folder)
@@ -69,14 +69,14 @@ def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageM
 
 def load_weights(model: VisionLanguageModel, weights: Mapping[str, torch.Tensor], where: str) -> None:
     """Raises `UserError` if a weight is missing, unknown, or of another shape."""
-    wanted = dict(model.named_parameters())  # a tied weight is one of them, once
+    wanted = dict(model.named_parameters())  # a tied weight appears once
     if wrong := sorted(wanted.keys() ^ weights.keys()):
         raise UserError(f"{where}: {'lacks' if wrong[0] in wanted else 'has an unknown'} weight {wrong[0]}")
-    for name, one in wanted.items():
-        if one.shape != weights[name].shape:
-            raise UserError(f"{where}: {name} is {list(weights[name].shape)}, the shape says {list(one.shape)}")
+    for name, parameter in wanted.items():
+        if parameter.shape != weights[name].shape:
+            raise UserError(f"{where}: {name} is {list(weights[name].shape)}, the shape says {list(parameter.shape)}")
         with torch.no_grad():
-            one.copy_(weights[name])
+            parameter.copy_(weights[name])
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -104,9 +104,9 @@ def save_run(
     save_model(new, model, tokenizer)
     names = _names(model, more)
     tensors = {
-        f"{number}/{key}/{names[one]}": value.contiguous()
+        f"{number}/{key}/{names[parameter]}": value.contiguous()
         for number, optimizer in enumerate(optimizers)
-        for one, values in optimizer.state.items()
+        for parameter, values in optimizer.state.items()
         for key, value in values.items()
     }
     tensors |= {f"{name}/{key}": value for name, module in more.items() for key, value in module.state_dict().items()}
@@ -123,9 +123,9 @@ def save_run(
     os.replace(latest, run / LATEST)
     _to_disk(run)
     steps = "[0-9]" * len(name)
-    for other in (*run.glob(steps), *run.glob(f"{steps}.new")):
-        if other.is_dir() and other != folder:
-            shutil.rmtree(other)
+    for old in (*run.glob(steps), *run.glob(f"{steps}.new")):
+        if old.is_dir() and old != folder:
+            shutil.rmtree(old)
 
 
 def _to_disk(path: Path) -> None:
@@ -150,28 +150,36 @@ def load_run(
     more: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    """Puts the modules' weights and the optimizers' states where they were; none is for a stage that is done.
+    """Restores the weights of the modules in `more` and the states of the optimizers.
 
-    Raises `UserError` for the states of other optimizers.
+    Give no optimizers for a stage that is done. Raises `UserError` if the states are those of other optimizers.
     """
     tensors = read_tensors(folder / OPTIMIZER)
     for name, module in more.items():
         module.load_state_dict({key: tensors.pop(f"{name}/{key}") for key in module.state_dict()})
     if not optimizers:
         return
-    named = {name: one for one, name in _names(model, more).items()}
-    held = [{one for group in optimizer.param_groups for one in group["params"]} for optimizer in optimizers]
+    named = {name: parameter for parameter, name in _names(model, more).items()}
+    held = [
+        {parameter for group in optimizer.param_groups for parameter in group["params"]} for optimizer in optimizers
+    ]
     for place, value in tensors.items():
         number, key, name = place.split("/", 2)
-        if int(number) >= len(held) or (one := named[name]) not in held[int(number)]:
-            raise UserError(f"{folder}: {name} was trained in another way; end the stage as it began, by its recipe")
-        optimizers[int(number)].state[one][key] = value if key == "step" else value.to(one.device)
+        if int(number) >= len(held) or (parameter := named[name]) not in held[int(number)]:
+            raise UserError(
+                f"{folder}: {name} was trained by another optimizer; end the stage with the recipe it began with"
+            )
+        optimizers[int(number)].state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 
 def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[nn.Parameter, str]:
-    named = [(name, one) for name, one in model.named_parameters()]
-    named += [(f"{at}/{name}", one) for at, module in more.items() for name, one in module.named_parameters()]
-    return {one: name for name, one in named}
+    named = [(name, parameter) for name, parameter in model.named_parameters()]
+    named += [
+        (f"{prefix}/{name}", parameter)
+        for prefix, module in more.items()
+        for name, parameter in module.named_parameters()
+    ]
+    return {parameter: name for name, parameter in named}
 
 
 def main() -> None:
@@ -191,7 +199,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     size = (options.out / MODEL).stat().st_size
-    print(f"{options.out}: {sum(one.numel() for one in model.parameters()):,} weights, {size / 1e6:.1f} MB")
+    print(f"{options.out}: {sum(parameter.numel() for parameter in model.parameters()):,} weights, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run's measurements: `log.parquet` for the catalog, `loss.svg` to look at."""
+"""A run's measurements: `log.parquet` for the catalog, and the plot `loss.svg`."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def write_log(run: Path, rows: Sequence[TrainingRow]) -> None:
 
 
 def draw(run: Path, rows: Sequence[TrainingRow]) -> None:
-    """Losses by steps on a logarithmic scale; a line down where a stage begins."""
+    """Draws losses by step on a logarithmic scale, with a vertical line where each stage begins."""
     values = [row[name] for row in rows for name in COLOURS if row[name]]
     if not values:
         return

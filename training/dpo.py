@@ -1,7 +1,8 @@
 """Preference pairs, and the loss that makes the chosen answer likelier than the rejected one (arXiv 2305.18290).
 
-A sample of a shard set of pairs has its images, and in its JSON `{"pair": {"question", "chosen", "rejected"}}`. What
-the frozen start of the stage says of both answers is computed once, ahead.
+A sample in a shard set of pairs holds its images, and its JSON holds `{"pair": {"question", "chosen", "rejected"}}`.
+The reference log-probabilities of both answers, under the model that the stage starts from, are computed once, before
+the stage is trained.
 """
 
 import json
@@ -42,41 +43,41 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
 class Pairs(Dataset):
     """Shard sets of pairs, mixed by weight in an order of the seed. An item is the batch of a `Cut`.
 
-    Its first half of rows are the chosen answers, its second the rejected ones of the same pairs, padded to the
-    longest; the views of a pair stand there once. Of a pair that cannot be read the place stays empty, and its name.
-    Names are `<release>/<sample>`: what has been drawn anew has its old key, and other answers. Raises `UserError` if
-    there is no pair to train on.
+    The first half of its rows are the chosen answers, the second half the rejected answers of the same pairs, padded to
+    the longest; the views of a pair are stored once. A pair that cannot be read leaves empty rows and no name. Names
+    are `<release>/<sample>`, since a pair that is drawn again keeps its key but has other answers. Raises `UserError`
+    if there is no pair to train on.
     """
 
     strict = False
 
-    def __init__(self, parts: Sequence[Part], recipe: SampleEncoder, seed: int = 0):
-        self.recipe, self.lost_pairs = recipe, []
+    def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
+        self.encoder, self.lost_pairs = encoder, []
         self.shards = [Shards(part.root, part.set) for part in parts]
-        self.found = [self._measure(shards) for shards in self.shards]
-        counts = [len(found) for found in self.found]
+        self.usable = [self._measure(shards) for shards in self.shards]
+        counts = [len(usable) for usable in self.usable]
         if not any(counts):
             raise UserError(f"{', '.join(part.set for part in parts)}: there is no pair to train on")
         self.order = Order(counts, [Fraction(str(part.weight)) for part in parts], seed)
 
     @property
     def identity(self) -> str:
-        """Equal for pairs of equal order and contents."""
+        """A digest, equal if the pairs have the same order and contents."""
         cards = [[shard.entry["sha256"] for shard in shards.shards] for shards in self.shards]
-        return sha256(repr([self.order, cards, self.recipe.settings()]).encode()).hexdigest()
+        return sha256(repr([self.order, cards, self.encoder.settings()]).encode()).hexdigest()
 
     def lost(self) -> list[Lost]:
-        """The samples that are no pair, or too long for a pack."""
+        """The samples that hold no pair, or are too long for a pack."""
         return self.lost_pairs
 
     def __getitem__(self, cut: Cut) -> Batch:
         places = [self.order[number] for number in range(cut.start, cut.stop)]
-        found = [(one.set, one.pack) for one in places]
-        return self.batch(found, cut.step, cut.last, tuple(one.epoch for one in places))
+        pairs = [(place.set, place.pack) for place in places]
+        return self.batch(pairs, cut.step, cut.last, tuple(place.epoch for place in places))
 
     def all(self, at_once: int, turn: tuple[int, int] = (0, 1)) -> Iterable[Batch]:
-        """Every pair once, in order; of `turn` = (rank, ranks) each its share."""
-        numbers = [(part, number) for part, found in enumerate(self.found) for number in range(len(found))]
+        """Every pair once, in order; with `turn` = (rank, ranks), this rank's share of them."""
+        numbers = [(part, number) for part, usable in enumerate(self.usable) for number in range(len(usable))]
         numbers = numbers[turn[0] :: turn[1]]
         for start in range(0, len(numbers), at_once):
             yield self.batch(numbers[start : start + at_once])
@@ -84,15 +85,15 @@ class Pairs(Dataset):
     def batch(
         self, pairs: Sequence[tuple[int, int]], step: int = 0, last: bool = True, epochs: tuple[int, ...] = ()
     ) -> Batch:
-        """Of pairs that were found, (set, number) each."""
-        recipe, patch = self.recipe, self.recipe.slicing.patch
+        """The batch of some usable pairs, each (set, number)."""
+        encoder, patch = self.encoder, self.encoder.slicing.patch
         laid_out, views, names, lost = [], [], [], []
         for part, number in pairs:
-            shards, (at, name, tar) = self.shards[part], self.found[part][number]
+            shards, (place, name, tar) = self.shards[part], self.usable[part][number]
             try:
-                sample = shards[at]
+                sample = shards[place]
                 tokens = self._tokens(sample)
-                views += recipe.views(sample, tokens[0])
+                views += encoder.views(sample, tokens[0])
             except (Damaged, SampleRejected) as error:
                 lost.append(Lost.of(name, tar, error))
                 laid_out.append((NOTHING, NOTHING))
@@ -102,7 +103,7 @@ class Pairs(Dataset):
                 names.append((f"{shards.release}/{name}",))
         rows = [tokens[which] for which in range(2) for tokens in laid_out]
         longest = max(1, *(len(row.ids) for row in rows))
-        ids = np.full((len(rows), longest), recipe.tokenizer.marks.end, np.int64)
+        ids = np.full((len(rows), longest), encoder.tokenizer.marks.end, np.int64)
         labels = np.full((len(rows), longest), IGNORED, np.int64)
         documents = np.full((len(rows), longest), PADDING, np.int64)
         for number, row in enumerate(rows):
@@ -119,8 +120,8 @@ class Pairs(Dataset):
         )  # fmt: skip
 
     def _measure(self, shards: Shards) -> list[tuple[int, str, str]]:
-        """The samples that are pairs, both answers of which fit: number, name, and tar of each."""
-        found = []
+        """The number, name and tar of each sample that holds a pair whose two answers both fit into a pack."""
+        usable = []
         tars = [shard.entry["tar"] for shard in shards.shards for _ in range(len(shard))]
         names = (name for shard in shards.shards for name in shard.index[0].to_pylist())
         samples = (sample for shard in shards.shards for sample in shard.each())
@@ -132,28 +133,28 @@ class Pairs(Dataset):
             except (Damaged, SampleRejected) as error:
                 self.lost_pairs.append(Lost.of(name, tar, error))
             else:
-                found.append((number, name, tar))
-        return found
+                usable.append((number, name, tar))
+        return usable
 
     def _tokens(self, sample: Sample) -> tuple[Tokens, Tokens]:
         try:
             pair = json.loads(sample["json"])["pair"]
             question, answers = pair["question"], [pair[name] for name in ANSWERS]
-            if not all(isinstance(said, str) for said in (question, *answers)):
-                raise TypeError("question, chosen or rejected is no text")
+            if not all(isinstance(text, str) for text in (question, *answers)):
+                raise TypeError("question, chosen or rejected is not a string")
         except (KeyError, ValueError, TypeError) as error:
-            raise SampleRejected("unreadable_text", f"json: no pair: {error!r}") from error
+            raise SampleRejected("unreadable_text", f"json: holds no pair: {error!r}") from error
         try:
-            pictures = [Picture(name, self.recipe.slicing.of(*size_of(sample[name]))) for name in images(sample)]
+            pictures = [Picture(name, self.encoder.slicing.of(*size_of(sample[name]))) for name in images(sample)]
         except Exception as error:  # decoders raise whatever they like
             raise SampleRejected("unreadable_image", str(error)) from error
         marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
-        asked = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
-        return tuple(self.recipe.layout.conversation([*asked, Turn("assistant", [said])]) for said in answers)
+        prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
+        return tuple(self.encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
 
 
 def log_probabilities(losses: Tensor) -> Tensor:
-    """[2, pairs] of a batch of pairs, from the losses of its tokens [2 * pairs, length]."""
+    """Log-probabilities [2, pairs] of the answers in a batch of pairs, from its tokens' losses [2 * pairs, length]."""
     return -losses.sum(1).unflatten(0, (2, -1))
 
 
@@ -165,29 +166,29 @@ def references(
     turn: tuple[int, int] = (0, 1),
     begins: bool = True,
 ) -> dict[str, tuple[float, float]]:
-    """What the start of the stage says of each pair: its name -> log-probabilities of chosen and rejected.
+    """Each pair's name -> the log-probabilities of chosen and rejected, under the model that the stage starts from.
 
-    Computed and put into the file when the stage `begins`, and read from there later, when the model has moved: raises
-    `UserError` if it is gone. `losses_of` gives the losses of a batch's tokens; with `turn` = (rank, ranks) each
-    computes a share.
+    They are computed and written to the file when the stage `begins`. Later the model has changed, so they are read
+    from the file; raises `UserError` if it is gone. `losses_of` returns the losses of a batch's tokens. With `turn` =
+    (rank, ranks) each rank computes a share.
     """
     if not begins:
         try:
-            return {name: tuple(one) for name, one in json.loads(file.read_text()).items()}
+            return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
         except FileNotFoundError:
-            raise UserError(f"{file}: is gone, and cannot be made again, since the model has moved; bring it back, or "
+            raise UserError(f"{file}: is gone, and cannot be made again, since the model has changed; restore it, or "
                             f"begin another run from a checkpoint before this stage") from None  # fmt: skip
-    found: dict[str, tuple[float, float]] = {}
+    by_name: dict[str, tuple[float, float]] = {}
     with torch.no_grad():
         for batch in pairs.all(at_once, turn):
-            both = log_probabilities(losses_of(batch)).tolist()
-            found |= {name: one for names, one in zip(batch.samples, zip(*both)) for name in names}
+            columns = log_probabilities(losses_of(batch)).tolist()
+            by_name |= {name: values for names, values in zip(batch.samples, zip(*columns)) for name in names}
     if turn[1] > 1:
         shares: list[dict] = [{}] * turn[1]
-        torch.distributed.all_gather_object(shares, found)
-        found = {name: one for share in shares for name, one in share.items()}
+        torch.distributed.all_gather_object(shares, by_name)
+        by_name = {name: values for share in shares for name, values in share.items()}
     if turn[0] == 0:
         new = file.with_suffix(".new")
-        new.write_text(json.dumps(found))
+        new.write_text(json.dumps(by_name))
         new.rename(file)
-    return found
+    return by_name

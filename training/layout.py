@@ -4,7 +4,7 @@
     <slice>Q…Q</slice><slice>Q…Q</slice>
 
 is an image of two by two cells; each Q is a place for one of the embeddings that the resampler makes of a view. Only
-answers are learned. A sample that does not fit is rejected as a whole: nothing is ever cut, let alone inside an image.
+answers are learned. A sample that does not fit is rejected as a whole: no sample is ever cut short.
 
     layout = Layout(tokenizer.encode, marks, queries=64, limit=2048)
     layout.sample([Picture("jpg", plan)], "A red square.")
@@ -31,7 +31,7 @@ REASONS = {
 
 
 class SampleRejected(ValueError):
-    """A sample that cannot be trained on, with a word of `REASONS` and what exactly is wrong."""
+    """A sample that cannot be trained on: `reason` is a word of `REASONS`, `detail` says what exactly is wrong."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -39,12 +39,12 @@ class SampleRejected(ValueError):
 
 
 class Marks(NamedTuple):
-    """Ids of single tokens. Plain text never becomes one of them, the line break aside."""
+    """The ids of marks, each a single token. Plain text never becomes one of them, except the line break."""
 
     image: tuple[int, int]  # <image> and </image>, around an overview
     slice: tuple[int, int]  # <slice> and </slice>, around a cell
     line_break: int  # "\n", between the rows of a grid
-    query: int  # stands where an embedding goes
+    query: int  # holds the place of an embedding
     turn: tuple[int, int]  # <|im_start|> and <|im_end|>, around a turn of a conversation
     begin: int | None  # before everything, if the model has such a token
     end: int  # after a sample that is no conversation
@@ -65,20 +65,20 @@ class Turn(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """A sample that is laid out. Labels stand at their own token; the model shifts them."""
+    """A sample that is laid out. Each label is at the place of its own token; the model shifts them."""
 
     ids: np.ndarray  # int32 [tokens]
     labels: np.ndarray  # int32 [tokens]: the token's id where it is learned, else IGNORED
-    pictures: tuple[Picture, ...]  # in the order in which their embeddings stand in `ids`
+    pictures: tuple[Picture, ...]  # in the order of their embeddings in `ids`
 
 
 @dataclass(frozen=True)
 class Layout:
     """How samples become tokens.
 
-    `encode` makes ids of plain text, adds nothing around it, and reads no marks in it: `<image>` in a caption is a word
-    like others. Text between two marks is encoded in one go, as llama.cpp does; an answer stands by itself, as it does
-    when it is generated. Raises `SampleRejected`; and `RuntimeError` if `encode` does make a mark of plain text.
+    `encode` turns plain text into ids, adds nothing around it, and reads no marks in it: `<image>` in a caption is an
+    ordinary word. Text between two marks is encoded in one call, as llama.cpp does; an answer is encoded separately, as
+    when it is generated. Raises `SampleRejected`; and `RuntimeError` if `encode` turns plain text into a mark.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -87,11 +87,11 @@ class Layout:
     limit: int | None = None  # tokens in a sample
 
     def sample(self, context: Sequence[Part], answer: str) -> Tokens:
-        """Images and text, if any, and right behind them the answer: a caption, or the text in the image."""
+        """Images and text, if any, directly followed by the answer: a caption, or the text in the image."""
         return self._tokens([(part, False) for part in context] + [(answer, True), (self.marks.end, True)])
 
     def conversation(self, turns: Sequence[Turn]) -> Tokens:
-        """Turns in the ChatML form. An answer is learned with the mark that ends it."""
+        """Turns in the ChatML form. An answer is learned together with the mark that ends it."""
         start, end = self.marks.turn
         pieces: list[Piece] = []
         for number, (role, parts) in enumerate(turns):
@@ -118,17 +118,17 @@ class Layout:
         ids: list[int] = [] if self.marks.begin is None else [self.marks.begin]
         learned = [False] * len(ids)
         for (kind, learn), run in groupby(pieces, key=lambda piece: (type(piece[0]), piece[1])):
-            some = [piece for piece, _ in run]
+            contents = [piece for piece, _ in run]
             if kind is str:
-                ids += self._text("".join(some))
+                ids += self._text("".join(contents))
             elif kind is Picture:
-                ids += (id for picture in some for id in self.image(picture.plan))
+                ids += (id for picture in contents for id in self.image(picture.plan))
             else:
-                ids += some
+                ids += contents
             learned += [learn and kind is not Picture] * (len(ids) - len(learned))
         if self.limit is not None and len(ids) > self.limit:
             raise SampleRejected("too_long", f"{len(ids)} tokens, {visual} of them of images, of {self.limit}")
-        learned[0] = False  # nothing stands before it that could foretell it
+        learned[0] = False  # no token before it could predict it
         array = np.array(ids, np.int32)
         return Tokens(array, np.where(learned, array, np.int32(IGNORED)), pictures)
 
@@ -143,8 +143,8 @@ class Layout:
 def read_turns(messages: Iterable[Mapping[str, str]], pictures: Mapping[str, Picture]) -> list[Turn]:
     """The `conversations` of MiniCPM-V's fine-tune JSON: `{"role": …, "content": …}`, with `<image>` or `<image_00>`.
 
-    Pictures are given by these names. Those that no text names stand in front of the first turn of the user, in order;
-    nothing is put between an image and the text behind it, as in llama.cpp. Where there is no picture, names are text.
+    `pictures` are given by these names. Pictures that no text names are put at the start of the user's first turn, in
+    order; nothing is put between an image and the text after it, as in llama.cpp. Without pictures, names are text.
     """
     turns = [Turn(message["role"], _parts(message["content"], pictures)) for message in messages]
     named = {part for turn in turns for part in turn.parts if isinstance(part, Picture)}

@@ -1,6 +1,6 @@
 """Shard sets as batches of packed samples, in an order that depends on nothing but a seed.
 
-    mixture = Mixture([Part("my-corpus", "captions"), Part("my-corpus", "ocr", weight=0.5)], recipe, seed=0)
+    mixture = Mixture([Part("my-corpus", "captions"), Part("my-corpus", "ocr", weight=0.5)], encoder, seed=0)
     for batch in load(mixture, batch=32, micro=4, rank=rank, ranks=ranks, start=steps, workers=4):
         loss = model(batch)
         loss.backward()
@@ -8,7 +8,7 @@
             optimizer.step()
             steps = batch.step + 1      # the whole state of the loader, for any ranks and workers
 
-A sample that cannot be read is not trained: it is named in its batch, and its place stays empty.
+A sample that cannot be read is left out: its batch names it, and its place stays empty.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ from training.shuffle import Cut, Cuts, Order
 
 
 class Part(NamedTuple):
-    """A shard set of a mixture, and how often an epoch passes through it."""
+    """A shard set of a mixture, and how many times an epoch passes through it."""
 
     root: str
     set: str  # its name, or that of one release, "train@3f2a9c81d04e"
@@ -60,13 +60,13 @@ class Lost(NamedTuple):
 class Batch:
     """Packs that one rank trains at once.
 
-    Embeddings of the views stand where `ids` are the query mark, view after view. A place looks at those of its own
-    document, see `training.packs.attends`; its label is its own token, and the model shifts them.
-    `torch.from_numpy(training.pixels.LEVELS)[batch.patches.int()]` is what the vision encoder takes.
+    Where `ids` is the query mark, the model puts the embeddings of the views, view after view. A place attends to
+    places of its own document, see `training.packs.attends`; its label is its own token, and the model shifts labels.
+    The input of the vision encoder is `torch.from_numpy(training.pixels.LEVELS)[batch.patches.int()]`.
     """
 
     step: int
-    last: bool  # of its step on this rank
+    last: bool  # whether it is the last of its step on this rank
     epochs: tuple[int, ...]  # of each pack
     ids: torch.Tensor  # int64 [packs, length]
     labels: torch.Tensor  # int64 [packs, length]: IGNORED where nothing is learned
@@ -84,7 +84,7 @@ class Batch:
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, do: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: do(value) for name, value in values.items() if torch.is_tensor(value)})
 
 
@@ -101,41 +101,43 @@ class Pack(NamedTuple):
 
 
 class Mixture(Dataset):
-    """Shard sets mixed by weight, planned when that has not been done. An item is the batch of a `Cut`.
+    """Shard sets mixed by weight; those that are not planned yet are planned. An item is the batch of a `Cut`.
 
-    `check` holds all that is read against its digest. With `strict` a damaged sample ends all instead of being named.
-    `planning` goes to `training.pack_plan.plan_set`: `cache`, `workers`, `turn` of the ranks, `progress`.
-    Raises `UserError` if there is nothing to train on.
+    With `check`, everything that is read is compared with its digest. With `strict`, a damaged sample raises an error
+    instead of being left out. `planning` is passed to `training.pack_plan.plan_set`: `cache`, `workers`, `turn` of the
+    ranks, `progress`. Raises `UserError` if there is nothing to train on.
     """
 
     def __init__(
         self,
         parts: Sequence[Part],
-        recipe: SampleEncoder,
+        encoder: SampleEncoder,
         seed: int = 0,
         *,
         check: bool = True,
         strict: bool = False,
         **planning: Any,
     ):
-        self.parts, self.recipe, self.strict = list(parts), recipe, strict
+        self.parts, self.encoder, self.strict = list(parts), encoder, strict
         for part in self.parts:
             if not 0 < part.weight < inf:
                 raise UserError(f"{part.set}: a weight of {part.weight}; give one above 0, or leave the set out")
         self.shards = [Shards(part.root, part.set) for part in self.parts]
-        self.planned: list[PlannedSet] = [plan_set(shards, recipe, strict=strict, **planning) for shards in self.shards]
-        for shards in self.shards:  # what is planned is checked in any case
+        self.planned: list[PlannedSet] = [
+            plan_set(shards, encoder, strict=strict, **planning) for shards in self.shards
+        ]
+        for shards in self.shards:  # planning checks digests in any case
             shards.check = check
-        packs, weights = [len(one) for one in self.planned], [Fraction(str(part.weight)) for part in self.parts]
+        packs, weights = [len(planned) for planned in self.planned], [Fraction(str(part.weight)) for part in self.parts]
         if not any(packs):
-            counts = {part.set: one.counts["reasons"] for part, one in zip(self.parts, self.planned)}
+            counts = {part.set: planned.counts["reasons"] for part, planned in zip(self.parts, self.planned)}
             raise UserError(f"there is nothing to train on; samples left out: {counts}")
         self.order = Order(packs, weights, seed)
 
     @property
     def counts(self) -> list[Counts]:
-        """What was planned of each part, and what was left out."""
-        return [one.counts for one in self.planned]
+        """How much was planned of each part, and how much was left out."""
+        return [planned.counts for planned in self.planned]
 
     def lost(self) -> Iterator[Lost]:
         """The samples that are in no pack."""
@@ -144,55 +146,55 @@ class Mixture(Dataset):
 
     @property
     def identity(self) -> str:
-        """Equal for mixtures of equal order and contents: what a checkpoint notes beside its number of steps."""
+        """A digest, equal for mixtures of the same order and contents; checkpoints store it with their step."""
         seals = [file.seal for planned in self.planned for file in planned.files]
         return sha256(repr([self.order, seals]).encode()).hexdigest()
 
     def __getitem__(self, cut: Cut) -> Batch:
-        found = [self.order[number] for number in range(cut.start, cut.stop)]
-        packs = [self.pack(place.set, place.pack) for place in found]
+        chosen = [self.order[number] for number in range(cut.start, cut.stop)]
+        packs = [self.pack(place.set, place.pack) for place in chosen]
         ids, labels, documents, positions = (
-            torch.from_numpy(np.stack([pack[at] for pack in packs]).astype(np.int64)) for at in range(4)
+            torch.from_numpy(np.stack([pack[number] for pack in packs]).astype(np.int64)) for number in range(4)
         )
         views = [view for pack in packs for view in pack.views]
-        patch = self.recipe.slicing.patch
+        patch = self.encoder.slicing.patch
         grids = [(view.shape[0] // patch, view.shape[1] // patch) for view in views]
         patches = _empty(sum(rows * columns for rows, columns in grids), 3 * patch * patch)
-        for view, one in zip(views, patches.split([rows * columns for rows, columns in grids])):
-            raw_patches(view, patch, out=one.numpy())
+        for view, rows_of_view in zip(views, patches.split([rows * columns for rows, columns in grids])):
+            raw_patches(view, patch, out=rows_of_view.numpy())
         return Batch(
-            cut.step, cut.last, tuple(place.epoch for place in found), ids, labels, documents, positions,
+            cut.step, cut.last, tuple(place.epoch for place in chosen), ids, labels, documents, positions,
             patches, torch.tensor(grids, dtype=torch.int64).reshape(-1, 2),
             tuple(pack.samples for pack in packs), tuple(lost for pack in packs for lost in pack.lost),
         )  # fmt: skip
 
     def pack(self, part: int, number: int) -> Pack:
         """One pack of a part, read and decoded."""
-        length, tokens, views, samples, lost = self.recipe.length, [], [], [], []
+        length, tokens, views, samples, lost = self.encoder.length, [], [], [], []
         for row in self.planned[part][number]:
             try:
-                found, pixels = self._read(part, row)
+                sample, pixels = self._read(part, row)
             except (Damaged, SampleRejected) as error:
                 lost.append(Lost.of(row["sample"], row["tar"], error))
             else:
-                tokens.append(found)
+                tokens.append(sample)
                 views += pixels
                 samples.append(row["sample"])
-        documents, positions = places([len(one.ids) for one in tokens], length)
-        ids = np.full(length, self.recipe.tokenizer.marks.end, np.int32)
+        documents, positions = places([len(sample.ids) for sample in tokens], length)
+        ids = np.full(length, self.encoder.tokenizer.marks.end, np.int32)
         labels = np.full(length, IGNORED, np.int32)
-        used = sum(len(one.ids) for one in tokens)
+        used = sum(len(sample.ids) for sample in tokens)
         if tokens:
-            ids[:used] = np.concatenate([one.ids for one in tokens])
-            labels[:used] = np.concatenate([one.labels for one in tokens])
+            ids[:used] = np.concatenate([sample.ids for sample in tokens])
+            labels[:used] = np.concatenate([sample.labels for sample in tokens])
         return Pack(ids, labels, documents, positions, views, tuple(samples), lost)
 
     def _read(self, part: int, row: PlannedSample) -> tuple[Tokens, list[np.ndarray]]:
         sample = self.shards[part].read(row["tar"], row["sample"], row["byte_offset"], row["size"], row["members"])
-        tokens = self.recipe.tokens(sample)
+        tokens = self.encoder.tokens(sample)
         if len(tokens.ids) != row["tokens"]:
             raise SampleRejected("not_as_planned", f"{row['tokens']} tokens were planned, it has {len(tokens.ids)}")
-        return tokens, self.recipe.views(sample, tokens)
+        return tokens, self.encoder.views(sample, tokens)
 
 
 def load(
@@ -207,10 +209,10 @@ def load(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """Batches of one rank, from step `start` on, without end or up to `stop`; made by so many worker processes.
+    """Batches of one rank from step `start` on, endless or up to `stop`, made by `workers` processes.
 
-    A step trains `batch` packs on all ranks together, `micro` at once on each. Raises `ValueError` at once if the ranks
-    or steps are none, and while it goes on `UserError` for the first sample that cannot be read of a strict mixture.
+    A step trains `batch` packs on all ranks together, `micro` at a time on each. Raises `ValueError` at once if ranks
+    or steps are out of range, and, in a strict mixture, `UserError` at the first sample that cannot be read.
     """
     loader = DataLoader(
         mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop), num_workers=workers,
@@ -220,14 +222,14 @@ def load(
 
 
 def _checked(mixture: Mixture, batches: Iterable[Batch]) -> Iterator[Batch]:
-    for one in batches:
-        if mixture.strict and one.lost:
-            raise UserError("{1}: {0} cannot be read: {2}: {3}".format(*one.lost[0]))
-        yield one
+    for batch in batches:
+        if mixture.strict and batch.lost:
+            raise UserError("{1}: {0} cannot be read: {2}: {3}".format(*batch.lost[0]))
+        yield batch
 
 
 def _empty(rows: int, columns: int) -> torch.Tensor:
-    """A uint8 tensor to be filled; in a worker in shared memory, so that it is not copied to be handed over."""
+    """A uint8 tensor to be filled; in a worker it is in shared memory, so that handing it over copies nothing."""
     tensor = torch.empty(0, dtype=torch.uint8)
     if get_worker_info() is not None and rows:
         tensor.set_(tensor.untyped_storage()._new_shared(rows * columns))  # as torch's own default_collate does

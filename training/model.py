@@ -1,10 +1,10 @@
-"""A vision-language model as MiniCPM-V is one: SigLIP's vision transformer, a resampler, Llama.
+"""A vision-language model like MiniCPM-V: SigLIP's vision transformer, a resampler, Llama.
 
     model = VisionLanguageModel(SHAPES["pico"])
     hidden = model(ids, model.see(patches, grids), ids == marks.query, mask, positions)
     losses = model.losses(hidden, labels)
 
-Views have any grid of patches. Where a patch stands is sorted into 70 x 70 buckets, as llama.cpp does.
+A view may have any grid of patches. Positions of patches fall into 70 x 70 buckets, as in llama.cpp.
 """
 
 from functools import lru_cache
@@ -21,33 +21,33 @@ from training.packs import PADDING
 from training.resampler import Resampler, sine_cosine
 from training.shapes import BUCKETS, Shape
 
-Blocks = list[tuple[int, int, int]]  # rows [start, stop) of a pack, and the first place that any of them looks at
+Blocks = list[tuple[int, int, int]]  # rows [start, stop) of a pack, and the first place that any of them attends to
 
 
 def by_matmul(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float,
     blocks: Blocks | None = None, **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention as written down, where `mask` is true; [sequences, heads, length, channels] each.
+    """Attention by its definition, where `mask` is true; arguments are [sequences, heads, length, channels] each.
 
-    With `blocks`, what no row of a block looks at is not computed. On a CPU a training step of a small model takes half
-    the time that it takes with torch's fused kernel.
+    With `blocks`, places that no row of a block attends to are not computed. On a CPU, a training step of a small model
+    takes half the time that it takes with torch's fused kernel.
     """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    query, found = query * scaling, []
+    query, attended = query * scaling, []
     for start, stop, first in blocks or [(0, query.shape[2], 0)]:
         last = stop if blocks else key.shape[2]
         scores = query[:, :, start:stop] @ key[:, :, first:last].transpose(2, 3)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, start:stop, first:last], -torch.inf)
-        found.append(scores.softmax(-1).to(value.dtype) @ value[:, :, first:last])
-    return torch.cat(found, 2).transpose(1, 2), None
+        attended.append(scores.softmax(-1).to(value.dtype) @ value[:, :, first:last])
+    return torch.cat(attended, 2).transpose(1, 2), None
 
 
 def blocks_of(positions: Tensor, rows: int = 128) -> Blocks:
-    """For packs with these positions [packs, length]: rows so many at a time, and how far back any of them looks."""
+    """The blocks of packs with these positions [packs, length]: `rows` each, with the first place they attend to."""
     length = positions.shape[1]
     begins = torch.arange(length, device=positions.device) - positions
     firsts = begins.amin(0).tolist()
@@ -96,16 +96,16 @@ class VisionLanguageModel(nn.Module):
 
     @torch.no_grad()
     def reset_positions(self) -> None:
-        """Sines and cosines of unit size, a step a patch of an image that is not sliced.
+        """Sets the position table to sines and cosines of unit size; one patch of an unsliced image is one step.
 
-        With these a small model tells colours apart after 20,000 pictures; with small random ones after 100,000.
+        With these, a small model tells colours apart after 20,000 pictures; with small random ones, after 100,000.
         """
         vision = self.shape.vision
         steps = vision.side / vision.patch / vision.positions
         self.vision.embeddings.position_embedding.weight.copy_(_spread(vision.width, vision.positions, steps))
 
     def patch_states(self, patches: Tensor, grids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The vision encoder alone: [views, most patches, vision width], and where there are patches; None if all.
+        """The vision encoder alone: [views, most patches, vision width], and the mask of real patches; None if all are.
 
         `patches` are float [patches of all views, 3 * patch * patch], `grids` int [views, 2]: rows and columns.
         """
@@ -114,11 +114,11 @@ class VisionLanguageModel(nn.Module):
         places = torch.cat([_buckets(rows, columns, self.shape.vision.positions) for rows, columns in sizes])
         states = F.linear(patches, weight, embeddings.patch_embedding.bias)
         states = states + embeddings.position_embedding(places.to(states.device))
-        states, there = _padded(states, grids.prod(1), sizes)
-        mask = None if there is None else there[:, None, None, :]
+        states, present = _padded(states, grids.prod(1), sizes)
+        mask = None if present is None else present[:, None, None, :]
         for layer in self.vision.encoder.layers:
             states = layer(states, mask)
-        return self.vision.post_layernorm(states), there
+        return self.vision.post_layernorm(states), present
 
     def see(self, patches: Tensor, grids: Tensor) -> Tensor:
         """The embeddings of each view: [views, queries, language width]; arguments as for `patch_states`."""
@@ -126,20 +126,20 @@ class VisionLanguageModel(nn.Module):
             return self.resampler.query.new_empty(0, *self.resampler.query.shape)
         return self.resample(*self.patch_states(patches, grids), grids)
 
-    def resample(self, states: Tensor, there: Tensor | None, grids: Tensor) -> Tensor:
-        """The second half of `see`, from what `patch_states` returns."""
+    def resample(self, states: Tensor, present: Tensor | None, grids: Tensor) -> Tensor:
+        """The second half of `see`: takes what `patch_states` returns."""
         sizes, width = [tuple(grid) for grid in grids.tolist()], self.shape.language.width
-        if there is None and len(set(sizes)) == 1:
+        if present is None and len(set(sizes)) == 1:
             positions = sine_cosine(width, *sizes[0]).to(states.device)[None]
         else:
             positions = torch.cat([sine_cosine(width, *size) for size in sizes]).to(states.device)
             positions, _ = _padded(positions, grids.prod(1), sizes)
-        return self.resampler(states, positions, there)
+        return self.resampler(states, positions, present)
 
     def embed(self, ids: Tensor, seen: Tensor, visual: Tensor) -> Tensor:
-        """Tokens as [sequences, length, width]; where `visual` is true stand the embeddings of the views, in order.
+        """Embeddings [sequences, length, width]: of the views, in order, where `visual` is true, else of the tokens.
 
-        Raises `ValueError` if there are more or fewer of them than places.
+        Raises `ValueError` if there are more or fewer embeddings of views than places for them.
         """
         embedded = self.language.model.embed_tokens(ids)
         seen = seen.flatten(0, 1)
@@ -157,10 +157,10 @@ class VisionLanguageModel(nn.Module):
         cache: Cache | None = None,
         blocks: Blocks | None = None,
     ) -> Tensor:
-        """The language model's last states [sequences, length, width], its norm applied.
+        """The language model's last states [sequences, length, width], after its norm.
 
-        `ids`, `visual` and `positions` are [sequences, length]; `mask` is bool [sequences, 1, length, keys], true
-        where a place may look; None, by "sdpa" alone, where each looks at all before it. `seen` is what `see` returns.
+        `ids`, `visual` and `positions` are [sequences, length]; `mask` is bool [sequences, 1, length, keys], true where
+        a place may attend; None, with "sdpa" only, means causal attention. `seen` is what `see` returns.
         """
         out = self.language.model(
             inputs_embeds=self.embed(ids, seen, visual), attention_mask=mask, position_ids=positions,
@@ -171,39 +171,39 @@ class VisionLanguageModel(nn.Module):
     def losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Minus the log-probability of each token: float32 [sequences, length], 0 where nothing is learned.
 
-        A label stands at its own token, and is foretold by the place before it. Logits are made only where something
-        is learned.
+        A label is at the place of its own token, and the place before it predicts it. Logits are computed only where
+        something is learned.
         """
         learned = labels[:, 1:] != IGNORED
         logits = self.language.lm_head(hidden[:, :-1][learned])
-        found = F.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="none")
+        learned_losses = F.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="none")
         losses = hidden.new_zeros(labels.shape, dtype=torch.float32)
-        losses[:, 1:][learned] = found
+        losses[:, 1:][learned] = learned_losses
         return losses
 
     def parameters_of(self, part: str) -> int:
-        return sum(one.numel() for one in getattr(self, part).parameters())
+        return sum(parameter.numel() for parameter in getattr(self, part).parameters())
 
 
 def document_mask(documents: Tensor) -> Tensor:
-    """bool [packs, 1, length, length]: `training.packs.attends` for a batch. Padding looks at padding alone."""
+    """bool [packs, 1, length, length]: `training.packs.attends` for a batch. Padding attends to padding only."""
     same = documents[:, None, :, None] == documents[:, None, None, :]
     return same.tril()
 
 
 def per_document(losses: Tensor, documents: Tensor) -> list[Tensor]:
-    """The sum of the losses of each document of each pack: a float32 [documents] a pack."""
+    """The summed losses of each document: one float32 [documents] for each pack."""
     return [
-        torch.zeros(int(of.max()) + 1, device=one.device).index_add(0, of[of != PADDING], one[of != PADDING])
-        for one, of in zip(losses, documents)
+        torch.zeros(int(of.max()) + 1, device=loss.device).index_add(0, of[of != PADDING], loss[of != PADDING])
+        for loss, of in zip(losses, documents)
     ]
 
 
 @lru_cache(maxsize=4096)
 def _buckets(rows: int, columns: int, side: int) -> Tensor:
-    """int64 [rows * columns]: the row of the table of positions that each patch takes.
+    """int64 [rows * columns]: for each patch, its row in the table of positions.
 
-    llama.cpp takes floor(70 i / n) of 70; a table of a smaller side is what 70 / side neighbours share.
+    llama.cpp takes floor(70 i / n) of 70; in a table with a smaller side, 70 / side neighbours share a row.
     """
     y = torch.arange(rows) * BUCKETS // rows * side // BUCKETS
     x = torch.arange(columns) * BUCKETS // columns * side // BUCKETS
@@ -211,7 +211,7 @@ def _buckets(rows: int, columns: int, side: int) -> Tensor:
 
 
 def _spread(width: int, side: int, step: float) -> Tensor:
-    """As `sine_cosine`, of a square whose neighbours are less than a patch apart."""
+    """Like `sine_cosine`, for a square whose neighbours are `step` patches apart."""
     waves = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     turns = torch.arange(side, dtype=torch.float64)[:, None] * step * waves
     axis = torch.cat([turns.sin(), turns.cos()], 1)
@@ -219,11 +219,11 @@ def _spread(width: int, side: int, step: float) -> Tensor:
 
 
 def _padded(flat: Tensor, counts: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
-    """[patches of all views, channels] as [views, most patches, channels], and where there is one; None if all are."""
+    """[patches of all views, channels] as [views, most patches, channels], and the mask of patches; None if all."""
     patches = [rows * columns for rows, columns in sizes]
     if len(set(patches)) == 1:
         return flat.unflatten(0, (len(sizes), patches[0])), None
-    there = torch.arange(max(patches), device=flat.device) < counts.to(flat.device)[:, None]
-    padded = flat.new_zeros(*there.shape, flat.shape[-1])
-    padded[there] = flat
-    return padded, there
+    present = torch.arange(max(patches), device=flat.device) < counts.to(flat.device)[:, None]
+    padded = flat.new_zeros(*present.shape, flat.shape[-1])
+    padded[present] = flat
+    return padded, present

@@ -1,7 +1,8 @@
-"""Side files: the samples of some shards in the order of their packs, and all that is needed to read them.
+"""Side files: the samples of some shards in the order of their packs, and everything needed to read them.
 
-An Arrow stream with a row a sample, then the SHA-256 of that. Memory is mapped, so that any number of samples takes
-none, and the processes of a machine share it. Samples that are in no pack come first, each with its reason.
+A side file is an Arrow stream with one row per sample, then the SHA-256 of the stream. It is memory-mapped, so that it
+takes no memory of its own and the processes of a machine share it. Samples that are in no pack come first, each with
+its reason.
 """
 
 import json
@@ -41,16 +42,16 @@ PLANNED = arrow_schema(PlannedSample)
 
 
 class Counts(TypedDict):
-    """What is planned, in a side file or in a set."""
+    """How much is planned in a side file or in a set."""
 
     packs: int
     tokens: int
-    samples: int  # with those that are in no pack
+    samples: int  # including those that are in no pack
     reasons: dict[str, int]
 
 
 def count(table: pa.Table) -> Counts:
-    """What the rows of a side file hold; packs are numbered from 0 without a gap."""
+    """Counts the rows of a side file; packs are numbered from 0 without a gap."""
     packs, tokens = table["pack"].to_numpy(), table["tokens"].to_numpy()
     reasons = Counter(table["reason"].drop_null().to_pylist())
     return Counts(
@@ -60,7 +61,7 @@ def count(table: pa.Table) -> Counts:
 
 
 def write_side_file(file: Path, table: pa.Table) -> None:
-    """Puts rows, sorted by pack, in place at once. Raises `OSError` if they cannot be written there."""
+    """Writes rows, sorted by pack, atomically. Raises `OSError` if the file cannot be written."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, PLANNED.with_metadata({"counts": json.dumps(count(table))})) as stream:
         stream.write_table(table.combine_chunks())
@@ -79,16 +80,16 @@ def write_side_file(file: Path, table: pa.Table) -> None:
 
 @dataclass(frozen=True)
 class SideFile:
-    """A side file that is there; what is in it is read when it is asked for."""
+    """A side file that exists; its rows are read when they are needed."""
 
     path: Path
     counts: Counts
     seal: bytes
 
     def pack(self, number: int) -> list[PlannedSample]:
-        """The samples of a pack; of NO_PACK, those that are in none.
+        """The samples of a pack; with NO_PACK, those that are in no pack.
 
-        Raises `UserError` if a byte of the file has changed, or it was replaced since it was opened.
+        Raises `UserError` if a byte of the file has changed, or the file was replaced since it was opened.
         """
         packs, table = _read(self.path, self.seal)
         start, end = np.searchsorted(packs, [number, number + 1])
@@ -96,7 +97,7 @@ class SideFile:
 
 
 def open_side_file(path: Path) -> SideFile | None:
-    """A side file, or None if there is none under that name. Reads no more than its head and its seal."""
+    """A side file, or None if there is none with that name. Reads only its head and its seal."""
     try:
         with pa.memory_map(str(path)) as mapped:
             counts = json.loads(pa.ipc.open_stream(mapped).schema.metadata[b"counts"])
@@ -108,12 +109,12 @@ def open_side_file(path: Path) -> SideFile | None:
 
 @lru_cache(maxsize=256)
 def _read(path: Path, seal: bytes) -> tuple[np.ndarray, pa.Table]:
-    """A side file in mapped memory, and its column of packs."""
-    data = path.read_bytes()  # not by the map, all of which would count as this process's memory from then on
+    """The column of packs of a side file, and the whole file in mapped memory."""
+    data = path.read_bytes()  # not through the map: all of it would then count as memory of this process
     if data[-SEAL:] != seal:
         raise UserError(f"{path}: was planned again since this run began; start it again")
     if sha256(data[:-SEAL]).digest() != seal:
-        raise UserError(f"{path}: is damaged; remove it, and it is planned again")
+        raise UserError(f"{path}: is damaged; remove it, and it will be planned again")
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_stream(mapped, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
     return table["pack"].combine_chunks().to_numpy(), table

@@ -1,4 +1,4 @@
-"""The pixels of an image's views, equal to llama.cpp's or to OpenBMB's: which of the two, the plan says.
+"""The pixels of an image's views, equal to llama.cpp's or to OpenBMB's, as the plan decides.
 
 plan = plan_llama_cpp(*size_of(data))
 for view in cut(decode(data), plan):
@@ -12,32 +12,32 @@ from PIL.ExifTags import Base
 from schemas.pictures import open_image, upright
 from schemas.slices import Plan, Size
 
-# What each of the 256 values of a channel becomes, mean and deviation being 0.5: both originals' steps, in float32.
+# The normalised value of each of the 256 levels of a channel: mean and deviation 0.5, in float32, as both originals do.
 LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
 
 
-MAY_TURN_PNG = (b"eXIf", b"exif", b"XML:com.adobe.xmp")  # where a PNG says how it is turned, if anywhere
-TURNED = {5, 6, 7, 8}  # EXIF orientations that lie on their side
+MAY_TURN_PNG = (b"eXIf", b"exif", b"XML:com.adobe.xmp")  # a PNG without these has no orientation
+TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 def size_of(data: bytes) -> Size:
-    """The size of an image as it is shown, from its header alone. Raises whatever a decoder likes to raise."""
+    """The size of an image as it is shown, from its header only. Raises whatever its decoder raises."""
     image = open_image(data)
     if image.format == "PNG" and not any(mark in data for mark in MAY_TURN_PNG):
-        return Size(*image.size)  # else Pillow decodes it all, since EXIF may stand behind the pixels
+        return Size(*image.size)  # otherwise Pillow decodes it all, since EXIF may follow the pixels
     turned = image.getexif().get(Base.Orientation) in TURNED
     return Size(*(image.size[::-1] if turned else image.size))
 
 
 def decode(data: bytes) -> Image.Image:
-    """An image as it is shown, as RGB. Raises whatever a decoder likes to raise."""
+    """An image as it is shown, as RGB. Raises whatever its decoder raises."""
     return upright(open_image(data))
 
 
 def cut(image: Image.Image, plan: Plan) -> list[np.ndarray]:
     """The views: uint8 arrays of shape [height, width, 3], the overview first, then the cells row by row.
 
-    Raises `ValueError` if the image is not RGB or not of the size that was planned for.
+    Raises `ValueError` if the image is not RGB or does not have the size of the plan.
     """
     if image.mode != "RGB" or image.size != plan.image:
         expected = "RGB {} x {}".format(*plan.image)
@@ -53,15 +53,15 @@ def cut(image: Image.Image, plan: Plan) -> list[np.ndarray]:
 
 
 def patches(view: np.ndarray, patch: int = 14) -> np.ndarray:
-    """What the vision encoder takes: float32 from -1 to 1 of shape [patches, 3 * patch * patch].
+    """The input of the vision encoder: float32 from -1 to 1 of shape [patches, 3 * patch * patch].
 
-    Patches are in rows from the top left. Within one, the order is that of a convolution's weight: channel, y, x.
+    Patches go row by row from the top left. Within a patch, the order is that of a convolution's weight: channel, y, x.
     """
     return LEVELS[raw_patches(view, patch)]
 
 
 def raw_patches(view: np.ndarray, patch: int = 14, out: np.ndarray | None = None) -> np.ndarray:
-    """The same as uint8, a quarter of the bytes: `LEVELS` of it is what the encoder takes. Put into `out` if given."""
+    """The same as uint8, a quarter of the bytes: the encoder takes `LEVELS` of it. Written into `out` if given."""
     rows, columns = view.shape[0] // patch, view.shape[1] // patch
     if out is None:
         out = np.empty((rows * columns, 3 * patch * patch), np.uint8)

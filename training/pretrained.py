@@ -1,9 +1,9 @@
-"""Weights that others have published, under our names: SigLIP's tower, Llama, and MiniCPM-Llama3-V 2.5 as a whole.
+"""Published weights under our names: SigLIP's vision tower, Llama, and MiniCPM-Llama3-V 2.5 as a whole.
 
     load_public(model, vision="siglip-so400m-patch14-384", language="Meta-Llama-3-8B-Instruct")
     load_public(model, whole="MiniCPM-Llama3-V-2_5")
 
-Each is a folder with safetensors files, as it is downloaded. Weights are read one at a time.
+Each argument is a folder with safetensors files, as downloaded. Weights are read one at a time.
 """
 
 import json
@@ -23,7 +23,7 @@ Renamed = Iterator[tuple[str, Tensor]]
 
 
 def of_siglip(name: str, weight: Tensor) -> Renamed:
-    """SigLIP, both towers or the vision tower alone; its pooling head and its text tower have no place here."""
+    """SigLIP, both towers or the vision tower alone; its pooling head and its text tower are left out."""
     if match := re.fullmatch(r"(?:vision_model\.)?((?:embeddings|encoder|post_layernorm)\..*)", name):
         yield f"vision.{match[1]}", weight
 
@@ -34,16 +34,16 @@ def of_llama(name: str, weight: Tensor) -> Renamed:
 
 
 def of_minicpm_v(name: str, weight: Tensor) -> Renamed:
-    """`vpm`, `resampler` and `llm`; queries, keys and values stand in one weight there."""
+    """`vpm`, `resampler` and `llm`; their resampler has queries, keys and values in one weight."""
     part, _, rest = name.partition(".")
     if part == "llm":
         yield f"language.{rest}", weight
     elif part == "vpm":
         yield f"vision.{rest}", weight
     elif rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
-        for one, piece in zip("qkv", weight.chunk(3)):
-            yield f"resampler.attn.{one}.{rest.rpartition('_')[2]}", piece
-    elif rest == "proj":  # it stands on the right of a product there
+        for letter, piece in zip("qkv", weight.chunk(3)):
+            yield f"resampler.attn.{letter}.{rest.rpartition('_')[2]}", piece
+    elif rest == "proj":  # they multiply with it from the right
         yield "resampler.proj.weight", weight.T
     elif rest != "pos_embed":
         rest = rest.replace("kv_proj.", "kv.").replace("attn.out_proj.", "attn.out.")
@@ -59,28 +59,28 @@ KINDS: dict[str, tuple[Callable[[str, Tensor], Renamed], tuple[str, ...]]] = {
 
 @torch.no_grad()
 def load_public(model: VisionLanguageModel, **folders: str | Path) -> None:
-    """Puts weights in their places; `vision`, `language` or `whole` name folders.
+    """Loads published weights into a model; `vision`, `language` or `whole` name their folders.
 
-    A table of positions of another side is resized. Raises `UserError` if a part of the model got no weight, or one of
-    another shape.
+    A position table of another size is resized. Raises `UserError` if a weight of the model is missing, or has another
+    shape.
     """
     wanted = dict(model.named_parameters())
     for kind, folder in folders.items():
         rename, parts = KINDS[kind]
         missing = {name for name in wanted if name.partition(".")[0] in parts}
-        for theirs, weight in _weights(Path(folder)):
-            for name, one in rename(theirs, weight):
+        for theirs, their_weight in _weights(Path(folder)):
+            for name, weight in rename(theirs, their_weight):
                 if name == "language.lm_head.weight" and name not in wanted:
                     continue  # tied: the same as the embeddings
                 if name not in wanted:
                     raise UserError(f"{folder}: {theirs} has no place in this shape")
                 if name.endswith("position_embedding.weight"):
-                    one = _resized(one, len(wanted[name]))
-                if one.shape != wanted[name].shape:
+                    weight = _resized(weight, len(wanted[name]))
+                if weight.shape != wanted[name].shape:
                     raise UserError(
-                        f"{folder}: {theirs} is {list(one.shape)}, the shape says {list(wanted[name].shape)}"
+                        f"{folder}: {theirs} is {list(weight.shape)}, the shape says {list(wanted[name].shape)}"
                     )
-                wanted[name].copy_(one)
+                wanted[name].copy_(weight)
                 missing.discard(name)
         if missing:
             raise UserError(f"{folder}: lacks {sorted(missing)[0]}, and {len(missing) - 1} more weights of this shape")
@@ -99,7 +99,7 @@ def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _resized(table: Tensor, places: int) -> Tensor:
-    """A square table of positions with another side, bicubic, as Idefics2 and MiniCPM-V made theirs of SigLIP's."""
+    """A square position table resized to `places`, bicubic, as Idefics2 and MiniCPM-V resized SigLIP's."""
     if len(table) == places:
         return table
     side, new = round(len(table) ** 0.5), round(places**0.5)

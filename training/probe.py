@@ -1,11 +1,12 @@
-"""What the embeddings of a view should tell of a generated scene: labels for the vision tower's own pretraining.
+"""A probe that predicts a generated scene from the embeddings of a view, to pretrain the vision tower by itself.
 
-As SigLIP's tower is trained by captions before it sees a language model, a small one is trained here by what is known
-of each picture: 9 embeddings tell what stands in which place, and which place that is (the resampler's values do not
-know; without it no question of left or right was ever learned); one tells of background and text, and a run of 28 tells
-the characters from left to right, aligned by connectionist temporal classification (Graves et al. 2006). Before that
-each patch tells what stands in its place and, in the row of the text, which characters it shows: that is learned many
-times sooner, since a label stands where its pixels do. The probe is thrown away afterwards.
+SigLIP's tower is trained with captions before it is connected to a language model. A small tower is trained here with
+the known content of each picture: 9 embeddings predict the object in each place, and the place itself (the resampler's
+values have no positions; without this, questions about left and right were never learned); one predicts the background
+and the text's row and colour, and a run of 28 predicts the characters from left to right, aligned by connectionist
+temporal classification (Graves et al. 2006). Each patch also predicts the object in its place and, in the row of the
+text, the characters that it shows: this is learned many times sooner, since each label is where its pixels are. The
+probe is thrown away afterwards.
 """
 
 import json
@@ -23,32 +24,33 @@ from training.shards import Shards
 
 CHARACTERS = tuple(sorted({*"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", *"".join(sum(WORDS.values(), ()))}))
 LONGEST = 16  # characters
-SLOTS = 28  # embeddings that tell characters
-ACROSS = 252  # steps across a picture, for each of which is known which character stands there
-PARTS = 2  # of a patch, side by side, each with its character
-CELL = (len(SHAPES) + 1, len(COLOURS), len(SIZES))  # classes of what stands in a place; the last shape is nothing
+SLOTS = 28  # embeddings that predict characters
+ACROSS = 252  # steps across a picture, each labelled with the character at that place
+PARTS = 2  # parts of a patch, side by side, each labelled with its character
+CELL = (len(SHAPES) + 1, len(COLOURS), len(SIZES))  # classes of the object in a place; the last shape means no object
 GROUND = (len(GROUNDS), len(TEXTURES), 1 + 3, len(COLOURS))  # colour, texture, row of the text or none, its colour
 ROWS = ("top", "centre", "bottom")  # where texts stand
-QUERIES = len(PLACES) + 1 + SLOTS  # that the probe looks at, of those of the resampler
+QUERIES = len(PLACES) + 1 + SLOTS  # how many of the resampler's embeddings, from the first, the probe reads
 
 
-Letters = Sequence[Sequence[tuple[float, float]]]  # of each text, left and right end of each character: shares of width
+# For each text, and each of its characters: left and right end, as shares of the picture's width.
+Letters = Sequence[Sequence[tuple[float, float]]]
 
 
 class Truth(NamedTuple):
-    """Labels of views; IGNORED where there is nothing to tell."""
+    """Labels of views; IGNORED where there is nothing to predict."""
 
     cells: Tensor  # int64 [views, 9, 3]
     ground: Tensor  # int64 [views, 4]
-    text: Tensor  # int64 [views, LONGEST]: 1 + number in CHARACTERS, 0 behind the end
+    text: Tensor  # int64 [views, LONGEST]: 1 + number in CHARACTERS, 0 after the end
     across: Tensor  # int64 [views, 3, ACROSS]: of each row 1 + number in CHARACTERS, 0 between them
 
     def to(self, device: torch.device) -> "Truth":
-        return Truth(*(one.to(device) for one in self))
+        return Truth(*(labels.to(device) for labels in self))
 
 
 def truth_of(scenes: Sequence[Scene], letters: Sequence[Letters | None] = ()) -> Truth:
-    """The labels of scenes; with where their characters stand, if that is known."""
+    """The labels of scenes, and of their characters' places where `letters` has them."""
     cells = torch.full((len(scenes), len(PLACES), 3), IGNORED)
     cells[..., 0] = len(SHAPES)
     ground, text = torch.full((len(scenes), 4), IGNORED), torch.zeros(len(scenes), LONGEST, dtype=torch.int64)
@@ -62,12 +64,12 @@ def truth_of(scenes: Sequence[Scene], letters: Sequence[Letters | None] = ()) ->
         ground[n, 2] = 0
         if printed := scene["printed"]:
             texts = [printed, *scene.get("also", ())]
-            for one, ends in zip(texts, letters[n] or () if letters else ()):
-                row = across[n, ROWS.index(one["place"])].fill_(0)
-                for char, (left, right) in zip(one["text"], ends):
+            for written, ends in zip(texts, letters[n] or () if letters else ()):
+                row = across[n, ROWS.index(written["place"])].fill_(0)
+                for char, (left, right) in zip(written["text"], ends):
                     if char != " ":
                         row[round(left * ACROSS) : round(right * ACROSS)] = 1 + CHARACTERS.index(char)
-            if len(texts) > 1:  # which of them is meant cannot be told
+            if len(texts) > 1:  # it is undefined which of them to predict
                 ground[n, 2] = IGNORED
                 continue
             ground[n, 2] = 1 + ROWS.index(printed["place"])
@@ -89,7 +91,7 @@ class Truths:
         }
 
     def __getitem__(self, names: Iterable[str]) -> Truth:
-        """Of these samples. Raises `UserError` if one has none."""
+        """The truth of these samples. Raises `UserError` if one has none."""
         scenes, letters = [], []
         for name in names:
             shard, number = self.places[name]
@@ -102,7 +104,7 @@ class Truths:
 
 
 class Probe(nn.Module):
-    """Linear readings of the embeddings of views, and of the states of their patches."""
+    """Linear predictions from the embeddings of views, and from the states of their patches."""
 
     def __init__(self, width: int, vision_width: int):
         super().__init__()
@@ -114,20 +116,22 @@ class Probe(nn.Module):
         self.text = nn.Linear(width, 1 + len(CHARACTERS))
 
     def forward(self, seen: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Of [views, queries, width]: float32 logits of each of CELL, of GROUND, and of characters; 0 is none."""
+        """From [views, queries, width]: float32 logits of each of CELL, of GROUND, of characters; class 0 is none."""
         places = len(PLACES)
         cells, ground = self.cell(seen[:, :places]).float(), self.ground(seen[:, places]).float()
         text = self.text(seen[:, places + 1 : QUERIES]).float()
         return list(cells.split(CELL, -1)), list(ground.split(GROUND, -1)), text
 
     def loss(self, seen: Tensor, truth: Truth) -> Tensor:
-        """The sum over what is told, each the mean over the views; of text the loss a character."""
+        """The sum of all predictions' losses, each a mean over the views; for text, the loss per character."""
         cells, ground, text = self(seen)
         told = [(logits, truth.cells[..., n]) for n, logits in enumerate(cells)]
         told += [(logits, truth.ground[..., n]) for n, logits in enumerate(ground)]
         loss = sum(_mean_loss(logits, labels) for logits, labels in told)
         places = torch.arange(len(PLACES), device=seen.device).expand(len(seen), -1)
-        loss = loss + _mean_loss(self.place(seen[:, : len(PLACES)]).float(), places)  # the resampler's values have none
+        loss = loss + _mean_loss(
+            self.place(seen[:, : len(PLACES)]).float(), places
+        )  # the resampler's values have no positions
         things = torch.where(truth.cells[..., 0] == len(SHAPES), IGNORED, truth.cells[..., 0])
         loss = loss + _mean_loss(cells[0], things)  # shapes are the hardest, and two places in three hold nothing
         written = truth.text[:, 0] > 0
@@ -141,25 +145,25 @@ class Probe(nn.Module):
         return loss + (ctc / lengths).mean()
 
     def patch_loss(self, states: Tensor, grids: Tensor, truth: Truth) -> Tensor:
-        """The same for what each patch tells: `states` [views, most patches, vision width] of `grids` [views, 2]."""
+        """The same for each patch: `states` are [views, most patches, vision width], `grids` [views, 2]."""
         rows, columns = grids[:, :1], grids[:, 1:]
         number = torch.arange(states.shape[1], device=states.device)[None]
-        row, column, there = number // columns, number % columns, number < rows * columns
+        row, column, present = number // columns, number % columns, number < rows * columns
         row_of_cells, column_of_cells = (2 * row + 1) * 3 // (2 * rows), (2 * column + 1) * 3 // (2 * columns)
-        view, at = there.nonzero(as_tuple=True)
-        cells = truth.cells[view, (3 * row_of_cells + column_of_cells)[view, at]]
-        shape, colour = self.patch(states[view, at]).float().split(CELL[:2], -1)
+        view, place = present.nonzero(as_tuple=True)
+        cells = truth.cells[view, (3 * row_of_cells + column_of_cells)[view, place]]
+        shape, colour = self.patch(states[view, place]).float().split(CELL[:2], -1)
         loss = _mean_loss(shape, cells[:, 0]) + _mean_loss(colour, cells[:, 1])
 
         thirds = (2 * row + 1) * 9 // (2 * rows)
-        view, at = (there & (thirds % 3 == 1)).nonzero(as_tuple=True)  # text stands in the middle of its row
-        told = self.part(states[view, at]).float().unflatten(-1, (PARTS, -1))
-        parts = column[view, at][:, None] * PARTS + torch.arange(PARTS, device=states.device)
+        view, place = (present & (thirds % 3 == 1)).nonzero(as_tuple=True)  # text is in the middle of its row
+        told = self.part(states[view, place]).float().unflatten(-1, (PARTS, -1))
+        parts = column[view, place][:, None] * PARTS + torch.arange(PARTS, device=states.device)
         middle = (2 * parts + 1) * ACROSS // (2 * PARTS * columns[view])
-        return loss + _mean_loss(told, truth.across[view[:, None], row_of_cells[view, at][:, None], middle])
+        return loss + _mean_loss(told, truth.across[view[:, None], row_of_cells[view, place][:, None], middle])
 
 
 def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """0 where there is nothing to tell."""
+    """The mean loss over labels that are not IGNORED; 0 if there are none."""
     losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return losses / (labels != IGNORED).sum().clamp(min=1)

@@ -41,7 +41,7 @@ class Data(Table):
 
 
 class Start(Table):
-    """Weights to begin with, each a folder with safetensors; what none of them has begins fresh."""
+    """Weights to begin with, each a folder with safetensors; weights that none of them has begin fresh."""
 
     checkpoint: Location | None = None  # of this trainer, of the recipe's shape and tokenizer
     vision: Location | None = None  # SigLIP's, as it is downloaded
@@ -53,10 +53,10 @@ class TrainingStage(Table):
     """What is learned from what, how fast, and how long."""
 
     name: Name
-    sets: dict[str, Weight] = Field(min_length=1)  # of [data] -> passes through it an epoch
+    sets: dict[str, Weight] = Field(min_length=1)  # name in [data] -> passes through it per epoch
     steps: int = Field(gt=0)
     trains: tuple[Part, ...] = Field(("vision", "resampler", "language"), min_length=1)
-    answers: float = Field(1.0, ge=0)  # weight of the loss of answers; at 0 no language model is run
+    answers: float = Field(1.0, ge=0)  # weight of the loss of answers; at 0 the language model is not run
     truth: float = Field(0.0, ge=0)  # weight of the probe's loss, see `training.probe`
     beta: float | None = Field(None, gt=0)  # of DPO; its sets hold pairs
 
@@ -77,7 +77,7 @@ class TrainingStage(Table):
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step, from 0 on. (Cosine to 0; or MiniCPM's, arXiv 2404.06395, linear to 0)"""
+        """The learning rate of a step, counted from 0. (Cosine to 0; or MiniCPM's, arXiv 2404.06395, linear to 0)"""
         warm_up = round(self.warm_up * self.steps)
         if step < warm_up:
             return self.rate * (step + 1) / (warm_up + 1)
@@ -91,7 +91,7 @@ class Recipe(Table):
     tokenizer: Location
     data: dict[Name, Data] = Field(min_length=1)
     stages: tuple[TrainingStage, ...] = Field(min_length=1)
-    instructions: dict[str, str] = {}  # task -> what the user says in its samples
+    instructions: dict[str, str] = {}  # task -> the user's text in its samples
     start: Start = Start()
     seed: int = 0
 
@@ -100,7 +100,7 @@ class Recipe(Table):
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file; paths in it are relative to the file's folder. Raises `UserError`, one line."""
+    """The recipe in a TOML file; its paths are relative to the file's folder. Raises `UserError` with one line."""
     path = Path(path)
     try:
         recipe = Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
@@ -126,8 +126,8 @@ def read_recipe(path: str | Path) -> Recipe:
     if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
         raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")
     here = path.resolve().parent
-    start = recipe.start.model_copy(update={name: _beside(here, one) for name, one in named.items()})
-    data = {name: one.model_copy(update={"root": _beside(here, one.root)}) for name, one in recipe.data.items()}
+    start = recipe.start.model_copy(update={name: _beside(here, part) for name, part in named.items()})
+    data = {name: part.model_copy(update={"root": _beside(here, part.root)}) for name, part in recipe.data.items()}
     shape = recipe.shape if recipe.shape in SHAPES else _beside(here, recipe.shape)
     tokenizer = _beside(here, recipe.tokenizer)
     return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": tokenizer, "start": start})

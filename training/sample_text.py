@@ -1,4 +1,4 @@
-"""What is said in a sample of a shard, as text."""
+"""The texts in a sample of a shard."""
 
 import json
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from training.shards import Sample
 
 
 def task_of(sample: Sample) -> str:
-    """A sample's name is `<key>-<task>`."""
+    """The task of a sample, from its name `<key>-<task>`."""
     return sample["__key__"].partition("-")[2]
 
 
 def texts(sample: Sample) -> Iterator[str]:
-    """What is said in a sample, for a tokenizer to learn from."""
+    """The texts in a sample, for a tokenizer to learn from."""
     if task_of(sample) == "conversation":
         yield from (message["content"] for message in conversation_of(sample)["turns"])
     elif "txt" in sample:
@@ -30,11 +30,11 @@ def text_of(sample: Sample, name: str) -> str:
 
 
 def conversation_of(sample: Sample) -> dict[str, Any]:
-    """The turns of a conversation, and its marks for images in order. Raises `SampleRejected` if there are none."""
+    """A conversation's turns, and its marks for images in order. Raises `SampleRejected` if it has none."""
     try:
-        said = json.loads(text_of(sample, "json"))["conversation"]
-        if not all(isinstance(turn[name], str) for turn in said["turns"] for name in ("role", "content")):
+        conversation = json.loads(text_of(sample, "json"))["conversation"]
+        if not all(isinstance(turn[name], str) for turn in conversation["turns"] for name in ("role", "content")):
             raise TypeError("a role or a content is no text")
-        return {"turns": said["turns"], "images": list(said["images"])}
+        return {"turns": conversation["turns"], "images": list(conversation["images"])}
     except (ValueError, KeyError, TypeError) as error:
         raise SampleRejected("unreadable_text", f"json: no conversation: {error!r}") from error

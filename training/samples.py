@@ -1,4 +1,4 @@
-"""What a sample of a shard teaches, as tokens and pixels: a function for each task.
+"""Encodes a sample of a shard as tokens and pixels, with a function for each task.
 
 encoder = SampleEncoder(Tokenizer("my-tokenizer"), queries=64, length=2048)
 tokens = encoder.tokens(sample)             # a sample of `training.shards`, or of plain webdataset
@@ -35,7 +35,7 @@ REASONS = OF_LAYOUT | {
 
 @dataclass(frozen=True)
 class Slicing:
-    """How images are cut into views, see `schemas.slices`. Raises `UserError` for a side of no whole patches."""
+    """How images are cut into views, see `schemas.slices`. Raises `UserError` if the side is not in whole patches."""
 
     plan: str = "llama.cpp"  # or "openbmb"
     side: int = 448  # pixels
@@ -50,17 +50,17 @@ class Slicing:
 
     @lru_cache(maxsize=10_000)  # noqa: B019 (a value, which lives as long as the process)
     def of(self, width: int, height: int) -> Plan:
-        """The plan for an image. Raises `ValueError` for one that it does not take."""
+        """The plan for an image of this size. Raises `ValueError` for a size that it cannot cut."""
         more = {"cells": self.cells} if self.plan == "openbmb" else {}
         return PLANS[self.plan](width, height, side=self.side, patch=self.patch, **more)
 
 
 @dataclass(frozen=True)
 class SampleEncoder:
-    """All that decides which tokens and pixels a sample becomes.
+    """Turns samples into tokens and pixels; its fields are everything that these depend on.
 
-    `instructions` is what the user says in a sample of a task, `{"ocr": "What is written there?"}`. Without one the
-    text stands right behind its image. Conversations bring their own.
+    `instructions` maps a task to the user's text in its samples, `{"ocr": "What is written there?"}`. For a task
+    without one, the text directly follows its image. Conversations have their own texts.
     """
 
     tokenizer: Tokenizer
@@ -70,7 +70,7 @@ class SampleEncoder:
     instructions: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """What the number of a sample's tokens depends on, for JSON."""
+        """Everything that the number of a sample's tokens depends on, for JSON."""
         return {
             "tokenizer": self.tokenizer.identity, "queries": self.queries, "length": self.length,
             "slicing": asdict(self.slicing), "instructions": dict(sorted(self.instructions.items())),
@@ -93,7 +93,7 @@ class SampleEncoder:
         for picture in tokens.pictures:
             try:
                 views += cut(decode(sample[picture.name]), picture.plan)
-            except Exception as error:  # decoders raise whatever they like
+            except Exception as error:  # decoders raise errors of any kind
                 raise SampleRejected("unreadable_image", f"{picture.name}: {error}") from error
         return views
 
@@ -113,28 +113,31 @@ class SampleEncoder:
 
 def images(sample: Sample) -> list[str]:
     """The image members: `jpg`; or `0.jpg`, `1.png`, … by number."""
-    found = [name for name in sample if name.rpartition(".")[2] in IMAGES]
-    return sorted(found, key=lambda name: [int(part) for part in name.split(".")[:-1] if part.isdigit()])
+    names = [name for name in sample if name.rpartition(".")[2] in IMAGES]
+    return sorted(names, key=lambda name: [int(part) for part in name.split(".")[:-1] if part.isdigit()])
+
+
+Recipe = SampleEncoder  # the name in the release before, which its README shows
 
 
 # A function for each task
 
 
 def answer(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
-    """An image, and what is to be said of it: its caption, or the text in it."""
-    said = text_of(sample, "txt")
+    """An image with its caption, or with the text in it."""
+    text = text_of(sample, "txt")
     if instruction is None:
-        return layout.sample(pictures, said)
-    return layout.conversation([Turn("user", [*pictures, instruction]), Turn("assistant", [said])])
+        return layout.sample(pictures, text)
+    return layout.conversation([Turn("user", [*pictures, instruction]), Turn("assistant", [text])])
 
 
 def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], instruction: str | None) -> Tokens:
-    """Turns with any number of images, none included; `json` has both: {"turns": [...], "images": [their marks]}."""
-    said = conversation_of(sample)
-    marks = said["images"]
+    """Turns with any number of images, or none; `json` has both: {"turns": [...], "images": [their marks]}."""
+    messages = conversation_of(sample)
+    marks = messages["images"]
     if len(marks) != len(pictures):
         raise SampleRejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
-    return layout.conversation(read_turns(said["turns"], dict(zip(marks, pictures))))
+    return layout.conversation(read_turns(messages["turns"], dict(zip(marks, pictures))))
 
 
 TASKS: dict[str, Callable[[Layout, Sample, Sequence[Picture], str | None], Tokens]] = {

@@ -1,10 +1,10 @@
-"""A checkpoint, or a folder of GGUF files, behind OpenAI's chat completions: `python -m training.serve CHECKPOINT`.
+"""Serves a checkpoint, or a folder of GGUF files, as OpenAI's chat completions: `python -m training.serve CHECKPOINT`.
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.chat.completions.create(model="pico", messages=[…], n=10, temperature=0.7, seed=1, logprobs=True)
 
-Images are data URLs. What waits while a batch is computed becomes the next batch. With `--alone` each answer is
-computed by itself: the same request then has the same answer, to the last bit, whatever else is asked meanwhile.
+Images are data URLs. Requests that arrive while a batch is computed form the next batch. With `--alone` each answer is
+computed by itself: the same request then has the same answer, to the last bit, whatever other requests there are.
 """
 
 import argparse
@@ -39,7 +39,14 @@ from training.pixels import decode
 from training.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
-HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}  # change no answer
+HARMLESS = {
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+}  # change no answer
 
 
 class Talks(Protocol):
@@ -47,7 +54,7 @@ class Talks(Protocol):
 
     def picture(self, name: str, image: Any) -> Any: ...
     def prompt(self, turns: Sequence[Turn], images: Any) -> Any: ...
-    def answer(self, asked: Sequence[GenerationRequest]) -> list[Generated]: ...
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Generated]: ...
 
 
 class Message(BaseModel):
@@ -56,7 +63,7 @@ class Message(BaseModel):
 
 
 class Asked(BaseModel):
-    """A request. What is not listed here and could change an answer is refused, never ignored."""
+    """A request. A field that is not listed here and could change an answer is refused, never ignored."""
 
     model_config = ConfigDict(extra="allow")
     model: str
@@ -81,16 +88,16 @@ class Refused(Exception):
 
 
 class Worker:
-    """Answers on a thread of its own: all that waits, at most so many at once."""
+    """Answers waiting requests on a thread of its own, at most `at_once` of them in one batch."""
 
-    def __init__(self, speaker: Talks, at_once: int):
-        self.speaker, self.at_once, self.waiting = speaker, at_once, SimpleQueue()
-        self.batches: list[int] = []  # how many were answered together, of the last thousand
+    def __init__(self, generator: Talks, at_once: int):
+        self.generator, self.at_once, self.waiting = generator, at_once, SimpleQueue()
+        self.batches: list[int] = []  # sizes of the last thousand batches
         Thread(target=self._work, daemon=True).start()
 
-    def ask(self, ask: GenerationRequest) -> Future:
+    def ask(self, request: GenerationRequest) -> Future:
         future: Future = Future()
-        self.waiting.put((ask, future))
+        self.waiting.put((request, future))
         return future
 
     def _work(self) -> None:
@@ -101,22 +108,22 @@ class Worker:
                     batch.append(self.waiting.get_nowait())
             except Empty:
                 pass
-            batch = [(ask, future) for ask, future in batch if future.set_running_or_notify_cancel()]
+            batch = [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
             if not batch:
                 continue
             self.batches = [*self.batches[-999:], len(batch)]
             try:
-                for (_, future), answer in zip(batch, self.speaker.answer([ask for ask, _ in batch])):
+                for (_, future), answer in zip(batch, self.generator.answer([request for request, _ in batch])):
                     future.set_result(answer)
-            except Exception as error:  # the server lives on, whoever asked hears of it
+            except Exception as error:  # the server stays up, and the callers get the error
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
 
 
-def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision: str, at_once: int = 64) -> FastAPI:
-    """The server of a model. `piece` has the bytes that a token stands for, `revision` names the weights."""
-    app, worker, begun = FastAPI(title=f"Shardmill: {name}"), Worker(speaker, at_once), int(time.time())
+def make_app(generator: Talks, piece: Callable[[int], bytes], name: str, revision: str, at_once: int = 64) -> FastAPI:
+    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights."""
+    app, worker, begun = FastAPI(title=f"Shardmill: {name}"), Worker(generator, at_once), int(time.time())
     app.state.worker = worker
 
     @app.get("/health")
@@ -125,15 +132,15 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        one = {"id": name, "object": "model", "created": begun, "owned_by": "shardmill", "revision": revision}
-        return {"object": "list", "data": [one]}
+        model = {"id": name, "object": "model", "created": begun, "owned_by": "shardmill", "revision": revision}
+        return {"object": "list", "data": [model]}
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(asked: Asked) -> dict[str, Any] | JSONResponse:
         if asked.model != name:
             raise Refused(f"there is no model {asked.model!r}; there is {name}", "model", 404, "model_not_found")
         check(asked)
-        prompt = await run_in_threadpool(read, speaker, asked.messages)
+        prompt = await run_in_threadpool(read, generator, asked.messages)
         top = asked.top_logprobs if asked.logprobs else 0
         limit = asked.max_completion_tokens or asked.max_tokens or 1 << 30
         futures = [
@@ -142,15 +149,15 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
         ]
         try:
             answers = [await wrap_future(future) for future in futures]
-        except Exception as error:  # what an app raises itself would close the connection under the next request
+        except Exception as error:  # raised from here, it would close the connection that the next request uses
             logging.exception("a batch failed")
             return _error(500, f"{type(error).__name__}: {error}", kind="server_error")
-        said, length = sum(len(one.ids) for one in answers), prompt_length(prompt)
+        completed, prompted = sum(len(answer.ids) for answer in answers), prompt_length(prompt)
         return {
             "id": f"chatcmpl-{token_hex(12)}", "object": "chat.completion", "created": int(time.time()),
             "model": name, "system_fingerprint": revision[:12],
-            "choices": [choice(number, one, piece, asked) for number, one in enumerate(answers)],
-            "usage": {"prompt_tokens": length, "completion_tokens": said, "total_tokens": length + said},
+            "choices": [choice(number, answer, piece, asked) for number, answer in enumerate(answers)],
+            "usage": {"prompt_tokens": prompted, "completion_tokens": completed, "total_tokens": prompted + completed},
         }  # fmt: skip
 
     @app.exception_handler(Refused)
@@ -171,37 +178,37 @@ def make_app(speaker: Talks, piece: Callable[[int], bytes], name: str, revision:
 
 
 def check(asked: Asked) -> None:
-    """Raises `Refused` for what this server does not do."""
+    """Raises `Refused` for a request that this server does not support."""
     for name, value in (asked.model_extra or {}).items():
-        if value and name not in HARMLESS:  # null, false, 0 and nothing ask for nothing
+        if value and name not in HARMLESS:  # null, false, 0 and empty values request nothing
             raise Refused(f"{name}: this server does not do that", name)
     if asked.top_logprobs and not asked.logprobs:
         raise Refused("top_logprobs: set logprobs too", "top_logprobs")
 
 
-def read(speaker: Talks, messages: Sequence[Message]) -> Any:
-    """A prompt of messages. Raises `Refused`."""
+def read(generator: Talks, messages: Sequence[Message]) -> Any:
+    """The prompt that messages make. Raises `Refused`."""
     images: dict[str, Any] = {}
     turns = []
     for number, message in enumerate(messages):
         where = f"messages.{number}"
         if message.role not in ROLES:
             raise Refused(f"{where}.role: no {message.role!r}; there are {', '.join(ROLES)}", f"{where}.role")
-        said = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
+        content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
         parts: list[Any] = []
-        for at, part in enumerate(said or []):
+        for place, part in enumerate(content or []):
             if part.get("type") == "text" and isinstance(part.get("text"), str):
                 parts.append(part["text"])
                 continue
-            image = image_of(part, f"{where}.content.{at}")
+            image = image_of(part, f"{where}.content.{place}")
             images[key := str(len(images))] = image
             try:
-                parts.append(speaker.picture(key, image))
+                parts.append(generator.picture(key, image))
             except ValueError as error:
-                raise Refused(f"{where}.content.{at}: {error}", f"{where}.content.{at}") from None
+                raise Refused(f"{where}.content.{place}: {error}", f"{where}.content.{place}") from None
         turns.append(Turn(message.role, parts))
     try:
-        return speaker.prompt(turns, images)
+        return generator.prompt(turns, images)
     except SampleRejected as error:
         code = "context_length_exceeded" if error.reason == "too_long" else error.reason
         raise Refused(str(error), "messages", code=code) from None
@@ -222,12 +229,12 @@ def image_of(part: dict[str, Any], where: str) -> Any:
         return decode(base64.b64decode(data, validate=True))
     except binascii.Error as error:
         raise Refused(f"{where}: is no base64: {error}", where) from None
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders raise errors of any kind
         raise Refused(f"{where}: no image can be read of it: {error}", where) from None
 
 
 def seeds(seed: int | None, count: int) -> list[int]:
-    """A seed for each draw: the first is the one that was given, so that n = 1 and the first of n are equal."""
+    """A seed for each draw. The first is the given one, so that n = 1 and the first of n are equal."""
     seed = randbits(63) if seed is None else seed
     more = (int.from_bytes(sha256(f"{seed} {number}".encode()).digest()[:8]) >> 1 for number in range(1, count))
     return [seed, *more]
@@ -246,8 +253,8 @@ def choice(number: int, answer: Generated, piece: Callable[[int], bytes], asked:
 
     content = [
         told(token, probability)
-        | {"top_logprobs": [told(*one) for one in (answer.top[at] if asked.top_logprobs else [])]}
-        for at, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities))
+        | {"top_logprobs": [told(*likely) for likely in (answer.top[place] if asked.top_logprobs else [])]}
+        for place, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities))
     ]
     return {
         "index": number, "finish_reason": "stop" if answer.finished else "length",
@@ -257,7 +264,7 @@ def choice(number: int, answer: Generated, piece: Callable[[int], bytes], asked:
 
 
 def pieces(tokenizer: Tokenizer) -> Callable[[int], bytes]:
-    """The bytes of each token of a byte-level BPE; of a mark, its name."""
+    """Maps each token of a byte-level BPE to its bytes, and a mark to its name."""
     vocabulary = json_vocabulary(tokenizer)
     return lambda token: vocabulary.get(token, b"")
 
@@ -266,16 +273,16 @@ def json_vocabulary(tokenizer: Tokenizer) -> dict[int, bytes]:
     import json
 
     read, letters = json.loads(tokenizer.json), _byte_letters()
-    added = {one["id"]: one["content"].encode() for one in read["added_tokens"]}
+    added = {token["id"]: token["content"].encode() for token in read["added_tokens"]}
     spelled = {
-        number: b"".join(letters.get(letter, letter.encode()) for letter in token)
-        for token, number in read["model"]["vocab"].items()
+        number: b"".join(letters.get(letter, letter.encode()) for letter in spelling)
+        for spelling, number in read["model"]["vocab"].items()
     }
     return spelled | added
 
 
 def _byte_letters() -> dict[str, bytes]:
-    """The letters by which byte-level tokens are written, and the byte that each stands for (GPT-2's table)."""
+    """The letters that byte-level tokens are written in, each with the byte that it means (GPT-2's table)."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     letters = {chr(byte): bytes([byte]) for byte in plain}
@@ -285,13 +292,13 @@ def _byte_letters() -> dict[str, bytes]:
 
 
 def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], bytes], str]:
-    """What to serve, the bytes of its tokens, and its revision. Raises `UserError`."""
+    """The model to serve, the function from its tokens to bytes, and its revision. Raises `UserError`."""
     if any(path.glob("*.gguf")):
         from training.gguf.files import files
         from training.gguf.generator import GgufGenerator
 
-        speaker = GgufGenerator(path)
-        return speaker, speaker.language.piece, _digest(files(path))
+        generator = GgufGenerator(path)
+        return generator, generator.language.piece, _digest(files(path))
     from training.checkpoint import MODEL, load_model
 
     model, tokenizer = load_model(path, device)
@@ -318,21 +325,21 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="a folder with model.safetensors, or one with GGUF files")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--name", help="of the model; by default the folder's")
+    parser.add_argument("--name", help="name of the model; by default that of the folder")
     parser.add_argument("--at-once", type=int, default=64, help="requests that are answered together")
     parser.add_argument("--alone", action="store_true", help="one at a time: no answer depends on another request")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; all cores if 0")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     name = options.name or options.checkpoint.resolve().name
     try:
-        speaker, piece, revision = open_model(options.checkpoint, options.device)
+        generator, piece, revision = open_model(options.checkpoint, options.device)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    app = make_app(speaker, piece, name, revision, 1 if options.alone else options.at_once)
+    app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once)
     print(f"{name} {revision[:12]} at http://{options.host}:{options.port}/v1", flush=True)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
 

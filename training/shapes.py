@@ -1,9 +1,9 @@
-"""The sizes of a model, and what llama.cpp demands of them: a shape that it could not run is never trained.
+"""The sizes of a model, and llama.cpp's limits on them: a shape that it could not run is never trained.
 
     shape = SHAPES["pico"]
     shape = read_shape("checkpoint/shape.json")
 
-The limits are those of the GGUF format of MiniCPM-V; what breaks one would fail there in silence, or end the process.
+The limits are those of MiniCPM-V in GGUF; a model that breaks one would fail there silently, or end the process.
 """
 
 import json
@@ -15,27 +15,27 @@ from typing import Any
 from schemas.errors import UserError
 
 HEAD = 128  # channels of a head of the resampler: fixed in llama.cpp
-BUCKETS = 70  # positions a side that llama.cpp sorts patches into
-BLOCK = 256  # weights that K-quants store together
+BUCKETS = 70  # positions per side into which llama.cpp sorts patches
+BLOCK = 256  # weights that K-quants store in one block
 SHAPE = "shape.json"  # in a checkpoint
 
 
 @dataclass(frozen=True)
 class Vision:
-    """A vision transformer, as SigLIP's."""
+    """A vision transformer like SigLIP's."""
 
     width: int  # channels
     feed_forward: int  # channels
     layers: int
     heads: int
-    positions: int = BUCKETS  # a side of the table of positions; it is stretched to 70 by repetition
+    positions: int = BUCKETS  # per side of the position table; repeated to give 70
     side: int = 448  # pixels of an image that is not sliced
     patch: int = 14  # pixels
 
 
 @dataclass(frozen=True)
 class Language:
-    """A causal transformer, as Llama's."""
+    """A causal transformer like Llama's."""
 
     width: int  # channels
     feed_forward: int  # channels
@@ -46,24 +46,24 @@ class Language:
     context: int = 2048  # tokens
     theta: float = 10_000.0  # base of the rotary positions
     epsilon: float = 1e-5  # of its norms
-    tied: bool = True  # whether tokens are told apart by what they are embedded as
+    tied: bool = True  # whether the output layer shares the weights of the token embeddings
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: the resampler's width is the language model's. Raises `ValueError` if llama.cpp could not run it."""
+    """A model; the resampler has the language model's width. Raises `ValueError` if llama.cpp could not run it."""
 
     vision: Vision
     language: Language
     queries: int = 64  # embeddings a view
-    epsilon: float = 1e-6  # of the norms of vision and resampler; llama.cpp knows one for both
+    epsilon: float = 1e-6  # of the norms of vision and resampler; llama.cpp has one value for both
 
     def __post_init__(self):
         vision, language = self.vision, self.language
         for name, value in _numbers(self):
             if not value > 0:
                 raise ValueError(f"{name}: {value} is not above 0")
-        for name, value, unit, why in (
+        for name, value, divisor, why in (
             ("vision.width", vision.width, vision.heads, "each head has as many channels"),
             ("vision.width", vision.width, 4, "positions are sines and cosines of two axes"),
             ("vision.side", vision.side, vision.patch, "an image is cut into whole patches"),
@@ -73,8 +73,8 @@ class Shape:
             ("language.width", language.width, 2 * language.heads, "rotary positions turn pairs of a head's channels"),
             ("language.heads", language.heads, language.key_heads, "as many heads share each head of keys"),
         ):
-            if value % unit:
-                raise ValueError(f"{name}: {value} is no multiple of {unit}; {why}")
+            if value % divisor:
+                raise ValueError(f"{name}: {value} is no multiple of {divisor}; {why}")
         if vision.width == vision.feed_forward:
             raise ValueError(f"vision.feed_forward: {vision.width} as the width; llama.cpp then swaps the two layers")
         if BUCKETS % vision.positions:
@@ -117,7 +117,7 @@ SHAPES: Mapping[str, Shape] = {"pico": PICO, "mini": MINI, "minicpm-llama3-v-2_5
 
 
 def shape_of(values: Mapping[str, Any]) -> Shape:
-    """A shape from tables `vision` and `language` and the rest. Raises `ValueError` for what it cannot be."""
+    """A shape from tables `vision` and `language` and other values. Raises `ValueError` if they make no shape."""
     values = dict(values)
     for name, kind in (("vision", Vision), ("language", Language)):
         table = values.get(name)
@@ -128,7 +128,7 @@ def shape_of(values: Mapping[str, Any]) -> Shape:
 
 
 def read_shape(path: str | Path) -> Shape:
-    """The shape that a JSON file holds. Raises `UserError`, one line that names the file, the field and the limit."""
+    """The shape in a JSON file. Raises `UserError` with one line that names the file, the field and the limit."""
     try:
         return shape_of(json.loads(Path(path).read_text("utf-8")))
     except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
@@ -136,7 +136,7 @@ def read_shape(path: str | Path) -> Shape:
 
 
 def read_checkpoint_shape(folder: Path) -> Shape:
-    """The shape of a checkpoint. Raises `UserError`, also for a folder that is none."""
+    """The shape of a checkpoint. Raises `UserError`, also if the folder is no checkpoint."""
     if not (folder / SHAPE).is_file():
         raise UserError(
             f"{folder}: is no checkpoint, it has no {SHAPE}; name a folder that `python -m training.checkpoint RUN OUT`"

@@ -1,10 +1,10 @@
-"""A published shard set as a sequence of samples, read straight out of its tars by index.
+"""A published shard set as a sequence of samples, read directly from its tars by index.
 
     samples = Shards("my-corpus", "train")      # or s3://…; or one release of the set, "train@3f2a9c81d04e"
     samples[17]["__key__"], samples[17]["jpg"], samples[17]["txt"]
 
-The set's card, the indexes that it names and the tars are the whole contract, see `schemas.shards`. A sample is what
-plain `webdataset` makes of the same tars: its name under `__key__`, the bytes of each member under its suffix.
+It needs only the set's card, the indexes that the card names, and the tars, see `schemas.shards`. A sample is the same
+as plain `webdataset` reads from these tars: its name under `__key__`, the bytes of each member under its suffix.
 """
 
 import json
@@ -26,13 +26,13 @@ from schemas.errors import UserError
 from schemas.shards import Card, Damaged, ShardEntry
 
 Sample = dict[str, str | bytes]
-PIECE = 1 << 24  # bytes that are asked of an object store at once
+PIECE = 1 << 24  # bytes requested from an object store at once
 
 
 class Shards:
-    """The samples of a set, in order. With `check`, each member that is read is held against its digest.
+    """The samples of a set, in order. With `check`, each member that is read is compared with its digest.
 
-    Raises `FileNotFoundError` if the set is not published, and `Damaged` when a sample's bytes are not what they were.
+    Raises `FileNotFoundError` if the set is not published, and `Damaged` if a sample's bytes have changed.
     """
 
     def __init__(self, root: str, name: str, check: bool = True):
@@ -45,12 +45,12 @@ class Shards:
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        """This process's own: a worker cannot use the connections of an object store that it was forked with."""
+        """The file system of this process: a forked worker cannot use its parent's connections to an object store."""
         return _file_system(self.root, os.getpid())
 
     @property
     def release(self) -> str:
-        """The name of what is read here, whatever is published later: `train@3f2a9c81d04e`."""
+        """The release that is read here, whatever is published later: `train@3f2a9c81d04e`."""
         return f"{self.card['set']}@{self.card['release']}"
 
     def __len__(self) -> int:
@@ -58,14 +58,14 @@ class Shards:
 
     def __getitem__(self, number: int) -> Sample:
         number = range(len(self))[number]
-        at = bisect_right(self.ends, number)
-        return self.shards[at].sample(number - self.ends[at] + len(self.shards[at]))
+        shard = bisect_right(self.ends, number)
+        return self.shards[shard].sample(number - self.ends[shard] + len(self.shards[shard]))
 
     def __iter__(self) -> Iterator[Sample]:
         return (shard.sample(number) for shard in self.shards for number in range(len(shard)))
 
     def read(self, tar: str, name: str, start: int, size: int, members: Sequence[Mapping[str, Any]]) -> Sample:
-        """A whole sample in one read, from where an index says that it is."""
+        """A whole sample in one read, from the place that the index gives."""
         path = f"{self.folder}/{tar}"
         try:
             if isinstance(self.fs, LocalFileSystem):
@@ -73,15 +73,15 @@ class Shards:
             else:
                 data = self.fs.cat_file(path, start=start, end=start + size)
         except FileNotFoundError:
-            raise UserError(f"{path}: is gone, with {name} in it; train on a release that is there") from None
+            raise UserError(f"{path}: is gone, with {name} in it; train on a release that exists") from None
         return self.unpack(data, tar, name, start, members)
 
     def unpack(self, data: bytes, tar: str, name: str, start: int, members: Sequence[Mapping[str, Any]]) -> Sample:
-        """The members in a sample's bytes."""
+        """A sample with its members, cut from its bytes."""
         sample: Sample = {"__key__": name}
         for member in members:
-            at = member["byte_offset"] - start
-            payload = sample[member["ext"]] = data[at : at + member["size"]]
+            offset = member["byte_offset"] - start
+            payload = sample[member["ext"]] = data[offset : offset + member["size"]]
             if len(payload) != member["size"] or (self.check and sha256(payload).hexdigest() != member["sha256"]):
                 raise Damaged(f"{self.folder}/{tar}: {member['ext']} of {name} is not what was published")
         return sample
@@ -91,13 +91,15 @@ class Shards:
             return json.loads(self.fs.cat_file(f"{self.folder}/{name}.json"))
         except FileNotFoundError:
             cards = sorted(path.rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
-            there = ", ".join(card.removesuffix(".json") for card in cards) or "none"
-            raise FileNotFoundError(f"{self.folder}: no shard set {name!r} is published; there is {there}") from None
+            names = ", ".join(card.removesuffix(".json") for card in cards) or "none"
+            raise FileNotFoundError(f"{self.folder}: no shard set {name!r} is published; there is {names}") from None
 
 
 class Shard:
-    """The samples of one tar. The index is read when it is first needed, and stays as Arrow has it: small, and in
-    memory that forked workers share."""
+    """The samples of one tar.
+
+    The index is read when it is first needed, and kept in Arrow's format: small, in memory that forked workers share.
+    """
 
     def __init__(self, of: Shards, entry: ShardEntry):
         self.of, self.entry = of, entry
@@ -110,7 +112,7 @@ class Shard:
         return self.of.read(self.entry["tar"], *(column[number].as_py() for column in self.index))
 
     def each(self) -> Iterator[Sample | Damaged]:
-        """All samples in order, read in large pieces; in the place of a damaged one, what is wrong with it."""
+        """All samples in order, read in large pieces; for a damaged one, the `Damaged` instead."""
         with self.of.fs.open(self.tar, "rb", block_size=PIECE) as file:
             for name, start, size, members in zip(*(column.to_pylist() for column in self.index)):
                 file.seek(start)
@@ -136,5 +138,5 @@ def _file_system(root: str, process: int) -> fsspec.AbstractFileSystem:
 
 @lru_cache(maxsize=256)
 def _opened(path: str) -> BinaryIO:
-    """An open tar; what falls out of the cache is closed. Names hold digests, so a tar is never another one later."""
+    """An open tar, closed when it leaves the cache. Names hold digests, so a tar never becomes another one."""
     return open(path, "rb", buffering=0)

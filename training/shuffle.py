@@ -1,11 +1,11 @@
-"""Which pack is trained when: a function of the seed and of the pack's number in one endless sequence, of nothing else.
+"""The order in which packs are trained: one endless sequence, a function of the seed and of the place in it only.
 
-The sequence is that of epoch 0, of epoch 1, and so on; steps run across their ends, so that no pack is left over. A set
-of weight w is passed through w times an epoch: with w = 0.25 an epoch has a quarter of its packs, each of the next
-three another quarter. An epoch is shuffled as a whole.
+The sequence is epoch 0, then epoch 1, and so on; a step may cross the end of an epoch, so that no pack is left over. An
+epoch passes w times through a set of weight w: with w = 0.25 it has a quarter of the set's packs, and each of the next
+three epochs has another quarter. An epoch is shuffled as a whole.
 
-Step s of batch b trains packs [s b, (s + 1) b). Its ranks take consecutive parts of that. So a run that was stopped
-goes on from the number of its steps alone, on any number of ranks and workers.
+Step s of batch b trains packs [s b, (s + 1) b). Its ranks take consecutive parts of these. So a run that was stopped
+can resume from its number of steps alone, on any number of ranks and workers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ ROUNDS = 6
 
 
 def shuffled(number: int, of: int, *key: int | str) -> int:
-    """The element that stands at place `number` of 0 … `of` - 1 shuffled, without looking at the others.
+    """The element at place `number` of 0 … `of` - 1 shuffled, without computing the others.
 
     A Feistel network on the smallest square of numbers, walked until it is back in range (Black and Rogaway 2002).
     """
@@ -36,7 +36,7 @@ def shuffled(number: int, of: int, *key: int | str) -> int:
 
 
 class Place(NamedTuple):
-    """What stands at one place of the sequence."""
+    """The pack at one place of the sequence."""
 
     epoch: int
     set: int
@@ -57,11 +57,11 @@ class Order:
 
     @property
     def total(self) -> Fraction:
-        """Packs an epoch, on the average."""
+        """Packs per epoch, on average."""
         return sum((weight * packs for packs, weight in zip(self.packs, self.weights)), Fraction(0))
 
     def before(self, epoch: int) -> list[int]:
-        """How many packs of each set stand before an epoch."""
+        """How many packs of each set come before an epoch."""
         return [floor(epoch * weight * packs) for packs, weight in zip(self.packs, self.weights)]
 
     def epoch_of(self, number: int) -> int:
@@ -71,32 +71,36 @@ class Order:
         return epoch
 
     def __getitem__(self, number: int) -> Place:
-        """The pack at a place, from 0 on without end."""
+        """The pack at a place; places count from 0 without end."""
         epoch = self.epoch_of(number)
         before, after = self.before(epoch), self.before(epoch + 1)
-        at = shuffled(number - sum(before), sum(after) - sum(before), self.seed, "epoch", epoch)
-        for one, (start, end) in enumerate(zip(before, after)):
-            if at < end - start:
-                turn, at = divmod(start + at, self.packs[one])
-                return Place(epoch, one, shuffled(at, self.packs[one], self.seed, "set", one, turn))
-            at -= end - start
+        place = shuffled(number - sum(before), sum(after) - sum(before), self.seed, "epoch", epoch)
+        for set_number, (start, end) in enumerate(zip(before, after)):
+            if place < end - start:
+                turn, place = divmod(start + place, self.packs[set_number])
+                return Place(
+                    epoch,
+                    set_number,
+                    shuffled(place, self.packs[set_number], self.seed, "set", set_number, turn),
+                )
+            place -= end - start
         raise AssertionError("an epoch has the packs of its sets")
 
 
 class Cut(NamedTuple):
-    """Packs [start, stop) of the sequence, that one rank trains in one pass."""
+    """Packs [start, stop) of the sequence, which one rank trains in one pass."""
 
     step: int
     start: int
     stop: int
-    last: bool  # of its step on this rank
+    last: bool  # whether it is the last of its step on this rank
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """What one rank trains, step after step, in passes of at most `micro` packs; a sampler for torch's `DataLoader`.
+    """The packs of one rank, step after step, in passes of at most `micro`; a sampler for torch's `DataLoader`.
 
-    A step is of `batch` packs on all ranks together. Where `ranks` do not divide it, some have a pack more than others.
+    A step has `batch` packs on all ranks together. If `ranks` does not divide it, some ranks have one pack more.
     Raises `ValueError` if a rank would have nothing to do.
     """
 
@@ -116,5 +120,5 @@ class Cuts:
     def __iter__(self) -> Iterator[Cut]:
         for step in count(self.start) if self.stop is None else range(self.start, self.stop):
             first, end = (step * self.batch + self.batch * rank // self.ranks for rank in (self.rank, self.rank + 1))
-            for at in range(first, end, self.micro):
-                yield Cut(step, at, min(at + self.micro, end), at + self.micro >= end)
+            for start in range(first, end, self.micro):
+                yield Cut(step, start, min(start + self.micro, end), start + self.micro >= end)

@@ -1,4 +1,4 @@
-"""A tokenizer as the layout needs it: marks by their names, and plain text that never becomes one.
+"""A tokenizer as the layout needs it: it knows marks by name, and plain text never becomes a mark.
 
     tokenizer = Tokenizer("my-tokenizer")       # a folder with tokenizer.json, as transformers saves it, or that file
     layout = Layout(tokenizer.encode, tokenizer.marks, queries=64)
@@ -27,7 +27,7 @@ from training.shards import Shards
 
 @dataclass(frozen=True)
 class Names:
-    """How the tokenizer calls each mark; by default as MiniCPM-V 2.6 does."""
+    """The tokenizer's name for each mark; by default as in MiniCPM-V 2.6."""
 
     image: tuple[str, str] = ("<image>", "</image>")
     slice: tuple[str, str] = ("<slice>", "</slice>")
@@ -41,9 +41,9 @@ class Names:
 
 
 class Tokenizer:
-    """A `tokenizers` tokenizer that is read from its JSON, and cannot be changed.
+    """A `tokenizers` tokenizer, read from its JSON and immutable.
 
-    Raises `UserError` for one without these marks: llama.cpp finds them by their exact names, and fails in silence.
+    Raises `UserError` if it lacks one of the marks: llama.cpp finds them by their exact names, and fails silently.
     """
 
     def __init__(self, path: str | Path, names: Names = Names()):
@@ -59,11 +59,11 @@ class Tokenizer:
     def _open(self) -> None:
         try:
             inner = tokenizers.Tokenizer.from_str(self.json)
-        except Exception as error:  # the only kind that it raises
+        except Exception as error:  # it raises no other kind
             raise UserError(f"{self.path}: is no tokenizer.json: {error}") from None
         inner.no_truncation()
         inner.no_padding()
-        inner.encode_special_tokens = True  # special tokens in a text are words; not kept when it is pickled
+        inner.encode_special_tokens = True  # special tokens in a text are words; pickling loses this
         self._inner = inner
         special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
         if missing := [name for name in self.names.all() if name not in special]:
@@ -94,7 +94,7 @@ class Tokenizer:
         self._open()
 
     def encode(self, text: str) -> list[int]:
-        """Plain text: nothing is added around it, and no mark is read in it."""
+        """The ids of plain text: nothing is added around it, and no mark is read in it."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -105,7 +105,7 @@ class Tokenizer:
 def train(lines: Iterable[str], vocab: int, names: Names = Names()) -> tokenizers.Tokenizer:
     """A byte-level BPE (llama.cpp's `gpt-2`) of at most `vocab` tokens: the marks first, then the bytes.
 
-    Raises `UserError` if these alone are more.
+    Raises `UserError` if marks and bytes alone are more.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab < (least := len(names.all()) + len(alphabet)):

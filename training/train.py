@@ -1,7 +1,8 @@
-"""Trains a model by a recipe, stage after stage: `python -m training.train RECIPE RUN`.
+"""Trains a model by a recipe, one stage after another: `python -m training.train RECIPE RUN`.
 
-On some GPUs: `torchrun --nproc-per-node 8 -m training.train …`. Run again, it goes on from its last checkpoint, to the
-same next step; on a CPU bit for bit. The run's folder holds the last checkpoint, `log.parquet` and `loss.svg`.
+On several GPUs: `torchrun --nproc-per-node 8 -m training.train …`. If it is run again, it resumes from its last
+checkpoint with the same next step; on a CPU bit for bit. The run's folder holds the last checkpoint, `log.parquet` and
+`loss.svg`.
 """
 
 import argparse
@@ -35,11 +36,11 @@ from training.samples import SampleEncoder, Slicing
 from training.shapes import read_shape
 from training.tokenizer import Tokenizer
 
-SHOWN = 10.0  # seconds between lines
+SHOWN = 10.0  # seconds between lines of output
 
 
 class World:
-    """The device of this process, and what the ranks do together."""
+    """The device of this process, and the operations that all ranks do together."""
 
     def __init__(self) -> None:
         self.rank, self.ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -56,28 +57,28 @@ class World:
         return tensor
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """In one message, since a small model has a hundred small ones.
+        """Sums gradients over ranks in one message, since a small model has a hundred small ones.
 
-        A rank may have seen no image, and has no gradients of what sees. Where no rank has one it stays None, as it
-        does in one process: an optimizer then leaves the weight alone, its momentum and decay included.
+        A rank whose batch had no image has no gradients for encoder and resampler. A gradient that no rank has stays
+        None, as in a single process: the optimizer then skips the weight, with its momentum and decay.
         """
         if self.ranks == 1:
             return
-        there = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
-        parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        summed = self.sum(torch.cat([*(one.flatten() for one in parts), there]))
-        *gradients, there = summed.split([*(one.numel() for one in parameters), len(parameters)])
-        for one, gradient, anywhere in zip(parameters, gradients, there.tolist()):
-            one.grad = gradient.view_as(one) if anywhere else None
+        has_gradient = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.device)
+        parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
+        summed = self.sum(torch.cat([*(parameter.flatten() for parameter in parts), has_gradient]))
+        *gradients, has_gradient = summed.split([*(parameter.numel() for parameter in parameters), len(parameters)])
+        for parameter, gradient, any_gradient in zip(parameters, gradients, has_gradient.tolist()):
+            parameter.grad = gradient.view_as(parameter) if any_gradient else None
 
 
 def train(
     recipe: Recipe, run: Path, world: World, workers: int = 0, every: float = 300.0, stop: int | None = None
 ) -> None:
-    """Goes on from where the run's last checkpoint stands.
+    """Trains the recipe's stages, from the run's last checkpoint on.
 
-    Another is written every so many seconds and at the end of a stage. `stop` ends the run after so many steps of all
-    stages together.
+    A checkpoint is written every `every` seconds and at the end of a stage. `stop` ends the run after that many steps
+    of all stages together.
     """
     device = world.device
     run.mkdir(parents=True, exist_ok=True)
@@ -95,12 +96,12 @@ def train(
     else:
         state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
     if state["stage"] not in (names := [stage.name for stage in stages]):
-        raise UserError(f"{run}: stands in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
+        raise UserError(f"{run}: is in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
     done = state["total"]
     if stop is not None and done >= stop:
         return
     log = [row for row in read_log(run) if row["total"] <= done]
-    releases = {*state.get("releases", ())}  # of shard sets, that all of it was trained on
+    releases = {*state.get("releases", ())}  # of shard sets, that the model was trained on
 
     for stage in stages[names.index(state["stage"]) :]:
         step = state["step"] if stage.name == state["stage"] else 0
@@ -112,28 +113,28 @@ def train(
         samples = samples_of(recipe, stage, tokenizer, model, world, run / "packs")
         if step and state["mixture"] != samples.identity:
             raise UserError(
-                f"{run}: stands at step {step} of {stage.name}, of other samples than those of the recipe now; "
+                f"{run}: is at step {step} of {stage.name}, with other samples than those of the recipe now; "
                 f"name the release it began with in [data], or begin another run"
             )
         releases |= {shards.release for shards in samples.shards}
-        if world.rank == 0 and (left := Counter(one.reason for one in samples.lost())):
+        if world.rank == 0 and (left := Counter(lost.reason for lost in samples.lost())):
             print(f"{stage.name}  left out: {', '.join(f'{n} {reason}' for reason, n in left.items())}", flush=True)
         learner = Learner(stage, model, probe, tokenizer.marks.query, samples, run, world, begins=step == 0)
-        learned = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
+        learned = [weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]]
         batches = load(
             samples, stage.batch, micro=stage.micro, rank=world.rank, ranks=world.ranks, start=step, stop=stage.steps,
             workers=workers, pin=device.type == "cuda",
         )  # fmt: skip
         saved = shown = time.monotonic()
-        norms = torch.zeros((), device=device)  # their sum, which is a number as long as all of them are
+        norms = torch.zeros((), device=device)  # their sum, which is finite as long as all of them are
         meter = torch.zeros(6, dtype=torch.float64, device=device)  # losses, and how much was learned; tokens, places
 
         for micros in in_steps(batches):
-            # What is learned in the whole step, on all ranks, decides what each micro-batch counts for.
+            # A micro-batch's weight depends on how much is learned in the whole step, on all ranks.
             of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
             for batch in micros:
-                for one in batch.lost:
-                    print(f"{stage.name}  {one.sample} of {one.tar}: {one.reason}: {one.detail}", flush=True)
+                for lost in batch.lost:
+                    print(f"{stage.name}  {lost.sample} of {lost.tar}: {lost.reason}: {lost.detail}", flush=True)
                 if not any(batch.samples):
                     continue
                 sums = learner.losses(batch.to(device, non_blocking=True))
@@ -152,7 +153,7 @@ def train(
             step, done, now = step + 1, done + 1, time.monotonic()
             last = step == stage.steps or done == stop
 
-            if world.ranks > 1:  # all ranks go by the clock of the first
+            if world.ranks > 1:  # all ranks use the clock of the first
                 clock = torch.tensor([now - shown, now - saved], dtype=torch.float64, device=device)
                 dist.broadcast(clock, 0)
                 shown, saved = now - clock[0].item(), now - clock[1].item()
@@ -165,12 +166,12 @@ def train(
             if last or now - saved > every:
                 saved = now
                 if not norms.isfinite():
-                    raise UserError(f"stages.{stage.name}.rate: {stage.rate:g} leads to no number by step {step}; "
+                    raise UserError(f"stages.{stage.name}.rate: {stage.rate:g} makes training diverge by step {step}; "
                                     f"choose a lower one, and run again from the last checkpoint")  # fmt: skip
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
                     state["releases"] = sorted(releases)
-                    write_log(run, log)  # first: rows of steps that no checkpoint holds are left out when it goes on
+                    write_log(run, log)  # first: a resumed run drops the rows of steps after its checkpoint
                     draw(run, log)
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
             if done == stop:
@@ -178,7 +179,7 @@ def train(
 
 
 def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[VisionLanguageModel, Probe]:
-    """Fresh weights. Raises `UserError` if the shape has no room for the tokenizer or the probe."""
+    """A model and a probe with fresh weights. Raises `UserError` if the shape has no room for the tokenizer."""
     shape = recipe.model_shape()
     if len(tokenizer) > shape.language.vocab:
         raise UserError(f"{tokenizer.path}: {len(tokenizer)} tokens; the shape has room for {shape.language.vocab}")
@@ -188,9 +189,9 @@ def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[V
 
 
 def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> list[str]:
-    """Puts the weights that the recipe starts from in their places; returns the releases they were trained on.
+    """Loads the weights that the recipe starts from; returns the releases that they were trained on.
 
-    Raises `UserError` if they are of another shape or tokenizer.
+    Raises `UserError` if they have another shape or tokenizer.
     """
     named = recipe.start.model_dump(exclude_none=True)
     if not (checkpoint := named.pop("checkpoint", None)):
@@ -200,7 +201,7 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
     if read_shape(folder / SHAPE) != model.shape:
         raise UserError(f'start.checkpoint: {folder} has another shape; say shape = "{folder / SHAPE}"')
     if Tokenizer(folder).identity != tokenizer.identity:
-        raise UserError(f'start.checkpoint: {folder} learned with another tokenizer; say tokenizer = "{folder}"')
+        raise UserError(f'start.checkpoint: {folder} was trained with another tokenizer; say tokenizer = "{folder}"')
     load_weights(model, read_tensors(folder / MODEL), str(folder))
     state = folder / STATE
     return json.loads(state.read_text()).get("releases", []) if state.exists() else []
@@ -210,7 +211,7 @@ def samples_of(
     recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World,
     packs: Path | None = None,
 ) -> Mixture | Pairs:  # fmt: skip
-    """The stage's shard sets, planned; into the folder `packs` where one of them is in an object store."""
+    """The stage's shard sets, planned; into the folder `packs` if one of them is in an object store."""
     vision = model.shape.vision
     slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
     encoder = SampleEncoder(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
@@ -242,12 +243,12 @@ class Learner:
         return torch.autocast(self.model.device.type, torch.bfloat16, self.stage.precision == "bfloat16")
 
     def counts(self, batch: Batch) -> Tensor:
-        """What is learned in a batch: answers' tokens, or pairs; and views."""
+        """How much is learned in a batch: tokens of answers, or pairs; and views."""
         learned = sum(map(len, batch.samples)) if self.stage.beta else int((batch.labels != IGNORED).sum())
         return torch.tensor([learned if self.stage.answers else 0, len(batch.grids) if self.stage.truth else 0])
 
     def losses(self, batch: Batch) -> Tensor:
-        """float32 [2]: the sums over what is counted, times the stage's weights."""
+        """float32 [2]: the summed losses of what `counts` counts, times the stage's weights."""
         sums = torch.zeros(2, device=batch.ids.device)
         with self.precision():
             if self.truths is not None:
@@ -274,7 +275,7 @@ class Learner:
         """Minus the log-probability of each learned token, float32 [packs, length]."""
         with self.precision():
             seen = self.look(batch)[0] if seen is None else seen
-            seen = torch.cat([seen, seen]) if self.stage.beta else seen  # both answers look at the same
+            seen = torch.cat([seen, seen]) if self.stage.beta else seen  # both answers are about the same images
             blocks = blocks_of(batch.positions) if batch.ids.device.type == "cpu" else None
             mask, visual = document_mask(batch.documents), batch.ids == self.query
             hidden = self.model(batch.ids, seen, visual, mask, batch.positions, blocks=blocks)
@@ -286,26 +287,28 @@ class Learner:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             if not len(batch.grids):
                 return self.model.see(batch.patches, batch.grids), None
-            states, there = self.model.patch_states(levels(batch.patches), batch.grids)
-            return self.model.resample(states, there, batch.grids), states
+            states, present = self.model.patch_states(levels(batch.patches), batch.grids)
+            return self.model.resample(states, present, batch.grids), states
 
 
 def levels(patches: Tensor) -> Tensor:
-    """What the encoder takes, from `training.pixels.raw_patches`."""
+    """The input of the vision encoder, from `training.pixels.raw_patches`."""
     return torch.from_numpy(LEVELS).to(patches.device)[patches.int()]
 
 
 def make_optimizers(stage: TrainingStage, model: VisionLanguageModel, probe: nn.Module) -> list[torch.optim.Optimizer]:
     """AdamW; or Muon for the matrices of hidden layers (Jordan et al. 2024), at AdamW's rates (arXiv 2502.16982).
 
-    Parts that the stage does not train are frozen. Only matrices of hidden layers decay.
+    Parts that the stage does not train are frozen. Weight decay applies only to matrices of hidden layers.
     """
-    for name, one in model.named_parameters():
-        one.requires_grad_(name.partition(".")[0] in stage.trains)
-    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    named |= {f"probe.{name}": one for name, one in probe.named_parameters() if stage.truth}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.partition(".")[0] in stage.trains)
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named |= {f"probe.{name}": parameter for name, parameter in probe.named_parameters() if stage.truth}
     outer = ("patch_embedding", "position_embedding", "embed_tokens", "lm_head", "resampler.query", "probe.")
-    hidden = [name for name, one in named.items() if one.ndim == 2 and not any(part in name for part in outer)]
+    hidden = [
+        name for name, parameter in named.items() if parameter.ndim == 2 and not any(part in name for part in outer)
+    ]
     matrices, others = [named[name] for name in hidden], [named[name] for name in named if name not in hidden]
     if stage.optimizer == "muon":
         return [
@@ -317,7 +320,7 @@ def make_optimizers(stage: TrainingStage, model: VisionLanguageModel, probe: nn.
 
 
 def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """Micro-batches, those of a step together."""
+    """Groups micro-batches by step."""
     micros: list[Batch] = []
     for batch in batches:
         micros.append(batch)
@@ -348,11 +351,11 @@ def show(stage: TrainingStage, row: TrainingRow) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split(":")[0] + ".")
     parser.add_argument("recipe", help="a TOML file, see training.recipe")
-    parser.add_argument("run", type=Path, help="the folder to write, or to go on with")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; all cores if 0")
+    parser.add_argument("run", type=Path, help="the folder to write, or of a run to resume")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
     parser.add_argument("--workers", type=int, default=1, help="processes that read samples")
     parser.add_argument("--every", type=float, default=300, help="seconds between checkpoints")
-    parser.add_argument("--stop", type=int, help="after so many steps of all stages together")
+    parser.add_argument("--stop", type=int, help="end after so many steps of all stages together")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -128,7 +128,7 @@ def test_packs_can_be_counted_and_asked_for():
 
 @pytest.mark.parametrize("lengths", [[0, 3], [3, 8], [-1]])
 def test_lengths_that_do_not_go_into_a_pack_are_refused(lengths):
-    with pytest.raises(ValueError, match="do not go into packs of 7"):
+    with pytest.raises(ValueError, match="do not fit into packs of 7"):
         plan_packs(lengths, 7)
 
 

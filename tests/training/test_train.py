@@ -282,7 +282,9 @@ def test_a_pack_of_which_nothing_can_be_read_is_passed_over(recipe, tmp_path, ca
 def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
     train(recipe({"steps": 3}), tmp_path, World(), stop=1)
     before = files(tmp_path)
-    with pytest.raises(UserError, match=r"stages.stage0.rate: 1e\+30 leads to no number by step 3; choose a lower one"):
+    with pytest.raises(
+        UserError, match=r"stages.stage0.rate: 1e\+30 makes training diverge by step 3; choose a lower one"
+    ):
         train(recipe({"steps": 3, "rate": 1e30}), tmp_path, World())
     assert files(tmp_path) == before
 
@@ -430,13 +432,13 @@ def test_the_projects_own_recipes_can_be_read(path):
 
 def test_a_run_of_another_recipe_is_refused(recipe, tmp_path):
     train(recipe({"name": "first"}), tmp_path, World())
-    with pytest.raises(UserError, match="stands in stage first, which the recipe lacks; it has other"):
+    with pytest.raises(UserError, match="is in stage first, which the recipe lacks; it has other"):
         train(recipe({"name": "other"}), tmp_path, World())
 
 
 def test_a_run_goes_on_with_no_other_samples(recipe, tmp_path):
     train(recipe({}), tmp_path, World(), stop=1)
-    with pytest.raises(UserError, match="stands at step 1 of stage0, of other samples"):
+    with pytest.raises(UserError, match="is at step 1 of stage0, with other samples"):
         train(recipe({"length": 700}), tmp_path, World())
     train(recipe({}), tmp_path, World())
     train(recipe({"length": 700}, {}), tmp_path, World())  # a stage that is done stays as it is
@@ -461,7 +463,7 @@ def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
 @pytest.mark.parametrize("first, then", [("muon", "adamw"), ("adamw", "muon")])
 def test_a_stage_ends_with_the_optimizer_that_it_began_with(recipe, tmp_path, first, then):
     train(recipe({"optimizer": first}), tmp_path, World(), stop=1)
-    with pytest.raises(UserError, match="was trained in another way; end the stage as it began"):
+    with pytest.raises(UserError, match="was trained by another optimizer; end the stage with the recipe"):
         train(recipe({"optimizer": then}), tmp_path, World())
 
 
@@ -580,10 +582,10 @@ def test_what_an_answer_calls_an_image_is_text(recipe, tmp_path):
     published_pairs(tmp_path, "said", ("A star.", "An <image> and an <image>.", picture))
     pairs = pairs_of(with_pairs(recipe, tmp_path, "said"))
     batch = pairs.batch([(0, 0)])
-    chosen, rejected = (batch.ids == pairs.recipe.tokenizer.marks.query).sum(1).tolist()
+    chosen, rejected = (batch.ids == pairs.encoder.tokenizer.marks.query).sum(1).tolist()
     assert chosen == rejected == QUERIES
     learned = batch.ids[1][batch.labels[1] != IGNORED].tolist()
-    assert pairs.recipe.tokenizer.decode(learned) == "An <image> and an <image>."
+    assert pairs.encoder.tokenizer.decode(learned) == "An <image> and an <image>."
 
 
 def test_pairs_that_cannot_be_read_are_left_out(recipe, tmp_path, capsys):

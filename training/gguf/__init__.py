@@ -1,1 +1,1 @@
-"""A checkpoint as GGUF files: written, held against what they were made from in real llama.cpp, run, and tuned."""
+"""A checkpoint as GGUF files: export, verification against the checkpoint in real llama.cpp, inference, and tuning."""

@@ -1,11 +1,11 @@
-"""A checkpoint as the two files that llama.cpp runs on a phone: the language model, and the mmproj that sees.
+"""A checkpoint as the two files that llama.cpp runs on a phone: the language model, and the mmproj for images.
 
     export("checkpoint", Path("phone"), "Q4_K_M")
 
     phone/model-Q4_K_M.gguf  mmproj-model-f16.gguf  card.json
 
-Weights are read, turned and written one at a time: memory is that of the largest, whatever the model. What
-`shardmill verify-gguf` then measures is added to the card.
+Weights are read, converted and written one at a time, so that memory is that of the largest one, for any model. The
+figures that `shardmill verify-gguf` measures later are added to the card.
 """
 
 import json
@@ -26,7 +26,7 @@ from training.shapes import read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
 WEIGHTS, STATE, MODEL_CARD = "model.safetensors", "state.json", "card.json"
-WHOLE = {"F32": Type.F32, "F16": Type.F16}  # what is written as it is, without llama.cpp's quantiser
+WHOLE = {"F32": Type.F32, "F16": Type.F16}  # types that are written directly, without llama.cpp's quantiser
 VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
 
 
@@ -40,8 +40,8 @@ def export(
 ) -> dict[str, Any]:
     """Writes the files and returns the card.
 
-    `imatrix` says how much each column of a weight matters, see `training.gguf.imatrix`; `calibration` is what the card
-    says of it. Raises `UserError` for a folder that is no checkpoint, and for what `names_in` does.
+    `imatrix` is the importance of each column of a weight, see `training.gguf.imatrix`; `calibration` describes it on
+    the card. Raises `UserError` if the folder is no checkpoint, and where `names_in` does.
     """
     from training.gguf.quantise import quantise
 
@@ -76,7 +76,7 @@ def export(
         "trained_on": _releases(checkpoint / STATE),
         "quantisation": {"language": quant, "vision": vision, "importance": calibration},
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in (language, mmproj)},
-        "parameters": sum(int(np.prod(one.shape)) for one in speaks + sees),
+        "parameters": sum(int(np.prod(tensor.shape)) for tensor in speaks + sees),
         "of_unquantised": language.stat().st_size / size,
         "seconds": round(time.perf_counter() - begun, 1),
         "parity": None,
@@ -86,8 +86,11 @@ def export(
 
 
 def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
-    """The files that an export writes: the language model, and the mmproj. Raises `UserError` for a quantisation that
-    there is not, and for a folder that holds another export, or is none: llama.cpp is given one file of each."""
+    """The files that an export writes: the language model, and the mmproj.
+
+    Raises `UserError` for an unknown quantisation, and if `out` is no folder or holds another export: llama.cpp is
+    given one file of each kind.
+    """
     from training.gguf.quantise import FTYPES
 
     if quant not in WHOLE and quant not in FTYPES:
@@ -103,7 +106,7 @@ def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
 
 
 class Weights:
-    """Weights of a safetensors file by name, in float32. It is opened for each, so that no page of it stays."""
+    """Weights of a safetensors file by name, in float32. Opens the file for each one, so that none stays in memory."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -119,7 +122,7 @@ class Weights:
 def write(
     path: Path, arch: str, keys: Keys, tensors: Iterable[Tensor], weights: Weights, kind: Type, general: Keys
 ) -> None:
-    """A GGUF file; matrices as `kind`, the rest in float32.
+    """Writes a GGUF file; matrices as `kind`, the rest in float32.
 
     Raises `UserError` for a weight that is missing, of another shape, or too large for float16.
     """
@@ -127,28 +130,28 @@ def write(
     for key, value in {**general, "general.file_type": _file_type(kind), **keys}.items():
         _add(writer, key, value)
     writer.add_quantization_version(2)
-    tensors = [(one, _kind(one, kind)) for one in tensors]
-    for one, stored in tensors:
-        size = int(np.prod(one.shape))
-        writer.add_tensor_info(one.name, one.shape, np.dtype(np.float32), stored_bytes(size, stored), stored)
+    tensors = [(tensor, _kind(tensor, kind)) for tensor in tensors]
+    for tensor, stored in tensors:
+        size = int(np.prod(tensor.shape))
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), stored_bytes(size, stored), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for one, stored in tensors:
-        made = one.made(weights[one.source])
-        if made.shape != one.shape:
-            where = f"{weights.path}: {one.source}"
-            raise UserError(f"{where} makes {list(made.shape)}, the shape says {list(one.shape)}")
+    for tensor, stored in tensors:
+        values = tensor.made(weights[tensor.source])
+        if values.shape != tensor.shape:
+            where = f"{weights.path}: {tensor.source}"
+            raise UserError(f"{where} makes {list(values.shape)}, the shape says {list(tensor.shape)}")
         with np.errstate(over="ignore"):
-            data = quants.quantize(np.ascontiguousarray(made), stored)
+            data = quants.quantize(np.ascontiguousarray(values), stored)
         if stored == Type.F16 and not np.isfinite(data).all():
-            raise UserError(f"{weights.path}: {one.source} has weights that float16 cannot hold; choose F32")
+            raise UserError(f"{weights.path}: {tensor.source} has weights that float16 cannot hold; choose F32")
         writer.write_tensor_data(data)
     writer.close()
 
 
 def stored_bytes(size: int, kind: Type) -> int:
-    """Bytes that so many weights take."""
+    """The bytes that `size` weights take."""
     block, stored = GGML_QUANT_SIZES[kind]
     return size // block * stored
 
@@ -165,7 +168,7 @@ def sha256(path: Path) -> str:
 
 
 def _kind(tensor: Tensor, kind: Type) -> Type:
-    """What has no whole blocks stays in float16 where matrices are quantised: a convolution, for one."""
+    """The type of a tensor; without whole blocks, like a convolution, it stays float16 where matrices are quantised."""
     if tensor.exact:
         return Type.F32
     return kind if kind in (Type.F32, Type.F16) or tensor.blocks else Type.F16
@@ -178,7 +181,7 @@ def _file_type(kind: Type) -> int:
 
 
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:
-    """Writes a key as its type in Python says: whole numbers are unsigned, real ones float32."""
+    """Writes a key by its Python type: integers become unsigned, floats float32."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, str):
@@ -198,7 +201,7 @@ def _beside(path: Path) -> Path:
 
 
 def _releases(state: Path) -> Any:
-    """The releases of shard sets that a checkpoint says it was trained on, if it says so."""
+    """The releases of shard sets that a checkpoint was trained on, if it names them."""
     try:
         return json.loads(state.read_text()).get("releases")
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""Answers of an export, computed by llama.cpp, with the face of `training.generate.Generator`.
+"""Answers of an export, computed by llama.cpp, with the interface of `training.generate.Generator`.
 
-speaker = GgufSpeaker("phone")
-(answer,) = speaker.answer([Ask(speaker.about(image, "Describe the image."))])
+generator = GgufGenerator("phone")
+(answer,) = generator.answer([GenerationRequest(generator.about(image, "Describe the image."))])
 
-Images go through llama.cpp's own preprocessing and token layout, as on the phone. What a user wrote is text, whatever
-marks it spells. Answers are computed one after the other; what is asked about one image in a row encodes it once.
+Images go through llama.cpp's own preprocessing and token layout, as on the phone. A user's text is always text, even
+where it spells a mark. Answers are computed one after another; consecutive requests about an image encode it once.
 """
 
 from collections import OrderedDict
@@ -34,38 +34,38 @@ class Parts(NamedTuple):
 
 
 class GgufGenerator:
-    """A folder that `training.gguf.export` wrote. Raises `UserError` for one that llama.cpp does not load."""
+    """The model in a folder that `training.gguf.export` wrote. Raises `UserError` if llama.cpp does not load it."""
 
     def __init__(self, folder: str | Path, settings: Settings = DEFAULT, context: int = 0):
         language, mmproj = files(Path(folder))
         self.language = LanguageModel(language, settings, context)
-        self.sight = VisionEncoder(mmproj, self.language, settings)
+        self.vision = VisionEncoder(mmproj, self.language, settings)
         self.seen: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
-        self.last: tuple[bytes, int, np.ndarray] | None = None  # a prompt, its length, and the logits behind it
+        self.last: tuple[bytes, int, np.ndarray] | None = None  # key and length of a prompt, and the logits after it
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.sight.__exit__()
+        self.vision.__exit__()
         self.language.__exit__()
 
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Parts:
-        """Turns, and the pictures in them by name. Raises `SampleRejected` if no room is left for an answer."""
+        """A prompt of turns and their pictures by name. Raises `SampleRejected` if it leaves no room for an answer."""
         parts: list[Part] = []
-        for role, said in [*turns, Turn("assistant", [])]:
+        for role, content in [*turns, Turn("assistant", [])]:
             parts += [Text("\n")] if parts else []
             parts += [Text("<|im_start|>", marks=True), Text(f"{role}\n")]
-            for part in said:
+            for part in content:
                 text = isinstance(part, str)
                 if text and isinstance(parts[-1], Text) and not parts[-1].marks:
-                    parts[-1] = Text(parts[-1].text + part)  # what stands between two marks is tokenized in one go
+                    parts[-1] = Text(parts[-1].text + part)  # text between two marks is tokenized in one call
                 else:
                     parts.append(Text(part) if text else images[part.name])
             parts += [Text("<|im_end|>", marks=True)]
-        del parts[-1]  # the answer is open
-        with self.sight.chunks(parts) as chunks:
-            length = sum(map(self.sight.length, chunks))
+        del parts[-1]  # the answer is not closed yet
+        with self.vision.chunks(parts) as chunks:
+            length = sum(map(self.vision.length, chunks))
         if length >= self.language.room:
             raise SampleRejected("too_long", f"{length} tokens of {self.language.room}")
         return Parts(tuple(parts), _key(parts), length)
@@ -74,45 +74,45 @@ class GgufGenerator:
         return Picture(name, None)  # llama.cpp plans it
 
     def about(self, image: Image.Image, question: str) -> Parts:
-        """A question about one image."""
+        """The prompt of a question about one image."""
         return self.prompt([Turn("user", [self.picture("image", image), question])], {"image": image})
 
-    def answer(self, asked: Sequence[GenerationRequest]) -> list[Generated]:
-        """An answer to each."""
-        return [self._answer(ask) for ask in asked]
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Generated]:
+        """One answer for each request."""
+        return [self._answer(request) for request in requests]
 
-    def _answer(self, ask: GenerationRequest) -> Generated:
-        answer, draws, language = Generated(), torch.Generator().manual_seed(ask.seed), self.language
-        logits = self.read(ask.prompt)
-        said = b""
-        while len(answer.ids) < ask.limit:
+    def _answer(self, request: GenerationRequest) -> Generated:
+        answer, draws, language = Generated(), torch.Generator().manual_seed(request.seed), self.language
+        logits = self.read(request.prompt)
+        text = b""
+        while len(answer.ids) < request.limit:
             log_probabilities = torch.from_numpy(logits).log_softmax(-1)
-            token = Generator._choose(log_probabilities, ask, draws)
-            if ask.top:
-                best = log_probabilities.topk(ask.top)
+            token = Generator._choose(log_probabilities, request, draws)
+            if request.top:
+                best = log_probabilities.topk(request.top)
                 answer.top.append(list(zip(best.indices.tolist(), best.values.tolist())))
             answer.finished = language.ends(token)
             if answer.finished:
                 break
             answer.ids.append(token)
             answer.log_probabilities.append(float(log_probabilities[token]))
-            said += language.piece(token)
+            text += language.piece(token)
             if language.place >= language.room:
                 break
-            if len(answer.ids) < ask.limit:
+            if len(answer.ids) < request.limit:
                 logits = language.decode(np.array([token], np.int32))
-        answer.text = said.decode("utf-8", "replace")
+        answer.text = text.decode("utf-8", "replace")
         return answer
 
     def read(self, prompt: Parts) -> np.ndarray:
-        """The logits behind a prompt, float32 [vocabulary]; one that was just read is not read again."""
+        """The logits after a prompt, float32 [vocabulary]; the prompt that was read last is not read again."""
         if self.last and self.last[0] == prompt.key:
             _, place, logits = self.last
             self.language.rewind(place)
             return logits
         self.last = None
         self.language.rewind()
-        with self.sight.chunks(prompt.parts) as chunks:
+        with self.vision.chunks(prompt.parts) as chunks:
             image = _key(part for part in prompt.parts if isinstance(part, Image.Image))
             views = [chunk for chunk in chunks if not isinstance(chunk, np.ndarray)]
             seen = iter(self._see(image, views))
@@ -123,7 +123,7 @@ class GgufGenerator:
 
     def _see(self, key: bytes, views: Sequence[ImageChunk]) -> list[np.ndarray]:
         if key not in self.seen:
-            self.seen[key] = [self.sight.encode(view, self.language.width) for view in views]
+            self.seen[key] = [self.vision.encode(view, self.language.width) for view in views]
         self.seen.move_to_end(key)
         while len(self.seen) > KEPT:
             self.seen.popitem(last=False)

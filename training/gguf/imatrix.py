@@ -1,9 +1,9 @@
-"""Which columns of a weight matter: the mean square of what is multiplied with them, over samples out of shards.
+"""The importance of a weight's columns: the mean square of their inputs, over samples from shards.
 
     matter, described = calibrate("checkpoint", "corpus", "train", samples=128)
     export("checkpoint", out, "Q4_K_M", imatrix=matter, calibration=described)
 
-llama.cpp's `imatrix` gathers the same of plain text. Here the samples are those that the model is for, images included.
+llama.cpp's `imatrix` computes the same from plain text. Here the samples are like those of use, with their images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from training.tokenizer import Tokenizer
 def calibrate(
     checkpoint: str | Path, root: str, name: str, samples: int = 128
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The importance matrix by llama.cpp's names, and what a card says of it. The model is held in float32 meanwhile.
+    """The importance matrix by llama.cpp's names, and its description for the card. Holds the model in float32.
 
     Raises `UserError` if there is no such set, or no sample of it can be read.
     """
@@ -40,30 +40,30 @@ def calibrate(
         raise UserError(str(error)) from None
     model, tokenizer = load_model(checkpoint)
     tokens = 0
-    with torch.inference_mode(), gathering(model) as found:
+    with torch.inference_mode(), gathering(model) as importance:
         read = 0
-        for laid, pictures in some(shards, model, tokenizer, samples):
+        for laid, pictures in spread_samples(shards, model, tokenizer, samples):
             model.language.lm_head(hidden(model, laid, pictures, tokenizer.marks.query))
             read, tokens = read + 1, tokens + len(laid.ids)
     if not read:
-        raise UserError(f"{root}: no sample of {name} can be read for calibration; look at it: shardmill stats")
+        raise UserError(f"{root}: no sample of {name} can be read for calibration; inspect it with `shardmill stats`")
     described = {"set": name, "release": shards.card["release"], "samples": read, "tokens": tokens}
-    return found, described
+    return importance, described
 
 
-def some(
+def spread_samples(
     shards: Shards, model: VisionLanguageModel, tokenizer: Tokenizer, count: int
 ) -> Iterator[tuple[Tokens, list[Image.Image]]]:
-    """About so many samples spread over a set, laid out, with their images; those that cannot be read are left out."""
+    """About `count` samples spread over a set, laid out, with their images; unreadable ones are left out."""
     vision, language = model.shape.vision, model.shape.language
-    recipe = SampleEncoder(
+    encoder = SampleEncoder(
         tokenizer, model.shape.queries, language.context, Slicing(side=vision.side, patch=vision.patch)
     )
     for number in sorted({int(number) for number in np.linspace(0, len(shards) - 1, min(count, len(shards)))}):
         sample = shards[number]
         try:
-            laid = recipe.tokens(sample)
-            recipe.views(sample, laid)
+            laid = encoder.tokens(sample)
+            encoder.views(sample, laid)
         except SampleRejected:
             continue
         yield laid, [decode(sample[picture.name]) for picture in laid.pictures]
@@ -86,14 +86,15 @@ def seen(model: VisionLanguageModel, views: Sequence[np.ndarray]) -> Tensor:
 
 @contextmanager
 def gathering(model: VisionLanguageModel) -> Iterator[dict[str, np.ndarray]]:
-    """Fills a dictionary, when it ends, with the mean squares of what each matrix of the language model was given."""
-    names = {one.source.removesuffix(".weight"): one.name for one in language_tensors(model.shape) if not one.exact}
-    names.pop("language.model.embed_tokens")  # is looked up, not multiplied with
+    """Fills a dictionary, when it ends, with the mean squares of the inputs of the language model's matrices."""
+    matrices = [tensor for tensor in language_tensors(model.shape) if not tensor.exact]
+    names = {matrix.source.removesuffix(".weight"): matrix.name for matrix in matrices}
+    names.pop("language.model.embed_tokens")  # it is looked up, not multiplied
     if model.shape.language.tied:
         names["language.lm_head"] = "token_embd.weight"
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    found: dict[str, np.ndarray] = {}
+    importance: dict[str, np.ndarray] = {}
 
     def watch(name: str):
         def see(_: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -106,8 +107,8 @@ def gathering(model: VisionLanguageModel) -> Iterator[dict[str, np.ndarray]]:
     modules: Mapping[str, nn.Module] = dict(model.named_modules())
     hooks = [modules[ours].register_forward_pre_hook(watch(theirs)) for ours, theirs in names.items()]
     try:
-        yield found
+        yield importance
     finally:
         for hook in hooks:
             hook.remove()
-    found |= {name: (total / counts[name]).float().numpy() for name, total in sums.items()}
+    importance |= {name: (total / counts[name]).float().numpy() for name, total in sums.items()}

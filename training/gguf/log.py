@@ -1,4 +1,4 @@
-"""What llama.cpp says while it works: kept for who asks, instead of printed on standard error."""
+"""llama.cpp's log: collected for callers instead of printed on standard error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,34 +12,34 @@ WARN, ERROR, GOES_ON = 3, 4, 5  # ggml's levels
 
 @dataclass
 class LogText:
-    """Whole lines, by how grave they are."""
+    """Whole lines, by severity."""
 
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
-_ears: list[LogText] = []
+_listeners: list[LogText] = []
 _level = [0]
 
 
 @llama_cpp.llama_log_callback
 def _hear(level: int, text: bytes, _: object) -> None:
-    """One for the whole life of the process, since llama.cpp may be in the middle of a call to it on another thread."""
+    """Stays installed as long as the process lives, since llama.cpp may be calling it on another thread."""
     _level[0] = level = _level[0] if level == GOES_ON else level
     if level in (WARN, ERROR) and (line := text.decode("utf-8", "replace").strip()):
-        for said in _ears:
-            (said.warnings if level == WARN else said.errors).append(line)
+        for log in _listeners:
+            (log.warnings if level == WARN else log.errors).append(line)
 
 
 @contextmanager
 def listening() -> Iterator[LogText]:
-    """Everything that llama.cpp and its image part say meanwhile."""
-    said = LogText()
-    _ears.append(said)
+    """Collects everything that llama.cpp and its image library log meanwhile."""
+    log = LogText()
+    _listeners.append(log)
     try:
-        yield said
+        yield log
     finally:
-        _ears[:] = [one for one in _ears if one is not said]
+        _listeners[:] = [listener for listener in _listeners if listener is not log]
 
 
 llama_cpp.llama_log_set(_hear, None)

@@ -1,4 +1,4 @@
-"""What a checkpoint's weights and sizes are called in GGUF, and how llama.cpp wants them to lie.
+"""The names of a checkpoint's weights and sizes in GGUF, and the layouts that llama.cpp needs.
 
     language_keys(shape, tokenizer), language_tensors(shape)        # the file of the language model
     vision_keys(shape), vision_tensors(shape)                       # the mmproj file: encoder and resampler
@@ -17,9 +17,9 @@ from schemas.errors import UserError
 from training.shapes import BUCKETS, Shape
 from training.tokenizer import Tokenizer
 
-VERSION = 3  # of MiniCPM-V, as llama.cpp counts: <image>…</image>, <slice>…</slice>, rows joined by "\n"
+VERSION = 3  # of MiniCPM-V, as llama.cpp numbers it: <image>…</image>, <slice>…</slice>, rows joined by "\n"
 
-# ChatML as `training.layout` lays it out: no system message of its own, nothing behind the last turn.
+# ChatML as `training.layout` lays it out: no system message of its own, nothing after the last turn.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 LLAMA_3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_TOKENIZERS = {  # how words are split, and whether a word of the vocabulary is taken whole: llama.cpp's name for it
+PRE_TOKENIZERS = {  # regex that splits words, whether words of the vocabulary are kept whole -> llama.cpp's name
     (None, False): "gpt-2",
     (LLAMA_3, True): "llama-bpe",
     (LLAMA_3.replace("{1,3}", ""), False): "qwen2",
@@ -49,22 +49,22 @@ def as_it_is(weight: np.ndarray) -> np.ndarray:
 
 
 class Tensor(NamedTuple):
-    """A tensor of a file, and the weight of a checkpoint that it is made of."""
+    """A tensor of a file, and the checkpoint's weight that it is made from."""
 
     name: str
     source: str
     shape: tuple[int, ...]
     made: Made = as_it_is
-    exact: bool = False  # stays float32 whatever the others become
+    exact: bool = False  # whether it stays float32 in any quantisation
 
     @property
     def blocks(self) -> bool:
-        """Whether its rows are whole blocks of 32, and can be quantised; SigLIP's 4,304 channels are not."""
+        """Whether its rows are whole blocks of 32 and can be quantised; rows of SigLIP's 4,304 channels are not."""
         return not self.exact and len(self.shape) == 2 and self.shape[1] % 32 == 0
 
 
 def language_keys(shape: Shape, tokenizer: Tokenizer) -> Keys:
-    """All keys of the language model's file but those that say how it is quantised."""
+    """All keys of the language model's file, except those about its quantisation."""
     language = shape.language
     return {
         "llama.context_length": language.context,
@@ -83,7 +83,7 @@ def language_keys(shape: Shape, tokenizer: Tokenizer) -> Keys:
 
 
 def vision_keys(shape: Shape) -> Keys:
-    """All keys of the mmproj file but those that say how it is quantised."""
+    """All keys of the mmproj file, except those about its quantisation."""
     vision = shape.vision
     return {
         "clip.has_vision_encoder": True,
@@ -105,7 +105,7 @@ def vision_keys(shape: Shape) -> Keys:
 
 
 def language_tensors(shape: Shape) -> Iterator[Tensor]:
-    """In the order of the file. Tied weights are stored once."""
+    """The language model's tensors in the order of the file. Tied weights are stored once."""
     language = shape.language
     width, head = language.width, language.width // language.heads
     yield Tensor("token_embd.weight", "language.model.embed_tokens.weight", (language.vocab, width))
@@ -131,7 +131,7 @@ def language_tensors(shape: Shape) -> Iterator[Tensor]:
 
 
 def vision_tensors(shape: Shape) -> Iterator[Tensor]:
-    """Encoder and resampler. `resampler.pos_embed_k` must be there and is never read: it is one row of the query."""
+    """Tensors of encoder and resampler. `resampler.pos_embed_k` is required but never read: one row of the query."""
     vision, width, wide = shape.vision, shape.vision.width, shape.language.width
     embeddings = "vision.embeddings"
     yield Tensor("v.patch_embd.weight", f"{embeddings}.patch_embedding.weight", (width, 3, vision.patch, vision.patch))
@@ -169,7 +169,7 @@ def vision_tensors(shape: Shape) -> Iterator[Tensor]:
 
 
 def turning_pairs(heads: int) -> Made:
-    """Rows of queries or keys from transformers' order, which turns channel i with i + d/2, to llama.cpp's, i + 1."""
+    """Reorders rows of queries or keys: transformers rotates channel i with i + d/2, llama.cpp with i + 1."""
 
     def made(weight: np.ndarray) -> np.ndarray:
         rows = weight.reshape(heads, 2, -1, weight.shape[1])
@@ -179,7 +179,7 @@ def turning_pairs(heads: int) -> Made:
 
 
 def stretched(side: int) -> Made:
-    """A table of side x side positions as llama.cpp's 70 x 70: each is repeated, as `training.model` shares it."""
+    """Repeats a table of side x side positions to llama.cpp's 70 x 70, matching `training.model`."""
 
     def made(table: np.ndarray) -> np.ndarray:
         square = table.reshape(side, side, -1)
@@ -190,10 +190,10 @@ def stretched(side: int) -> Made:
 
 
 def vocabulary(tokenizer: Tokenizer, size: int) -> Keys:
-    """The tokenizer as llama.cpp reads it, filled up to `size` tokens. Raises `UserError` for one that it cannot be.
+    """The tokenizer as llama.cpp reads it, filled up to `size` tokens. Raises `UserError` if llama.cpp cannot read it.
 
-    `<image>` and its like are plain tokens here. llama.cpp places them by their ids; were they control tokens, every
-    program that reads marks in a prompt would also read them in a user's sentence. No merge leads to them.
+    `<image>` and the other image marks are plain tokens here. llama.cpp inserts them by id; if they were control
+    tokens, every program that parses marks in a prompt would also parse them in a user's text. No merge makes them.
     """
     model = json.loads(tokenizer.json)["model"]
     names, marks = tokenizer.names, tokenizer.marks
@@ -202,16 +202,16 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Keys:
     for token, number in model["vocab"].items():
         tokens[number], kinds[number] = token, TokenType.NORMAL
     added = json.loads(tokenizer.json)["added_tokens"]
-    for one in added:
-        plain = one["content"] in (*names.image, *names.slice)
-        kind = TokenType.CONTROL if one["special"] else TokenType.USER_DEFINED
-        tokens[one["id"]], kinds[one["id"]] = one["content"], TokenType.NORMAL if plain else kind
+    for entry in added:
+        plain = entry["content"] in (*names.image, *names.slice)
+        kind = TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED
+        tokens[entry["id"]], kinds[entry["id"]] = entry["content"], TokenType.NORMAL if plain else kind
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre_tokenizer(tokenizer),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [int(kind) for kind in kinds],
-        "tokenizer.ggml.merges": [one if isinstance(one, str) else " ".join(one) for one in model["merges"]],
+        "tokenizer.ggml.merges": [entry if isinstance(entry, str) else " ".join(entry) for entry in model["merges"]],
         "tokenizer.ggml.bos_token_id": marks.end if marks.begin is None else marks.begin,
         "tokenizer.ggml.eos_token_id": marks.turn[1],
         "tokenizer.ggml.padding_token_id": marks.end,
@@ -222,7 +222,7 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Keys:
 
 
 def pre_tokenizer(tokenizer: Tokenizer) -> str:
-    """llama.cpp's name for how this tokenizer splits words. Raises `UserError` if it has none."""
+    """llama.cpp's name for this tokenizer's way to split words. Raises `UserError` if it has none."""
     read = json.loads(tokenizer.json)
     model, pre = read["model"], read["pre_tokenizer"] or {}
     steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]

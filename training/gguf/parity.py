@@ -1,4 +1,4 @@
-"""What an export computes, held against torch: embeddings, logits, answers. Each check returns its figures."""
+"""The results of an export, compared with torch: embeddings, logits, answers. Each check returns its figures."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,20 +23,20 @@ from training.layout import Tokens
 from training.model import VisionLanguageModel
 
 Figures = dict[str, Any]
-NEAR = 1e-2  # two tokens whose logits are no further apart may change places
+NEAR = 1e-2  # two tokens whose logits are this close may swap
 
 
 def image_embeddings(pair: Pair) -> Figures:
-    """What the resampler makes of views: the largest difference from torch where torch rounds as llama.cpp does.
+    """Embeddings of views: `largest` is the largest difference from torch when torch rounds as llama.cpp does.
 
-    In units of the embeddings' root mean square, since their scale is the model's own choice. `plain` is the largest
-    from torch as it is, `relative` its root mean square.
+    It is in units of the embeddings' root mean square, since each model has its own scale. `plain` is the largest
+    difference from torch without rounding, `relative` the root mean square of that difference.
     """
     rounded, plain, square, whole, views, values = 0.0, 0.0, 0.0, 0.0, 0, 0
-    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as sight:
+    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as vision:
         for image in pair.pictures()[-24:]:
-            cut = pair.speaker.about(image, "").views
-            theirs, ours = np.array(sight.views(image, language.width)), seen(pair.model, cut).numpy()
+            cut = pair.generator.about(image, "").views
+            theirs, ours = np.array(vision.views(image, language.width)), seen(pair.model, cut).numpy()
             with rounding(pair.model):
                 rounded = max(rounded, float(abs(theirs - seen(pair.model, cut).numpy()).max()))
             plain, views, values = max(plain, float(abs(theirs - ours).max())), views + len(ours), values + ours.size
@@ -47,7 +47,7 @@ def image_embeddings(pair: Pair) -> Figures:
 
 @contextmanager
 def rounding(model: VisionLanguageModel) -> Iterator[None]:
-    """Torch with the steps that llama.cpp takes in float16 on a CPU, whatever the file: embedding patches, and GELU."""
+    """Makes torch round where llama.cpp uses float16 on a CPU, for any file: in the patch embedding, and in GELU."""
 
     class Gelu(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,53 +55,55 @@ def rounding(model: VisionLanguageModel) -> Iterator[None]:
             return torch.where(x >= 10, x, torch.where(x <= -10, 0.0, looked_up))
 
     perceptrons = [layer.mlp for layer in model.vision.encoder.layers]
-    exact = [one.activation_fn for one in perceptrons]
+    exact = [perceptron.activation_fn for perceptron in perceptrons]
     see, weight = model.see, model.vision.embeddings.patch_embedding.weight
     whole = weight.data
     try:
         weight.data = whole.half().float()
-        for one in perceptrons:
-            one.activation_fn = Gelu()
+        for perceptron in perceptrons:
+            perceptron.activation_fn = Gelu()
         model.see = lambda patches, grids: see(patches.half().float(), grids)
         yield
     finally:
         del model.see
         weight.data = whole
-        for one, activation in zip(perceptrons, exact):
-            one.activation_fn = activation
+        for perceptron, activation in zip(perceptrons, exact):
+            perceptron.activation_fn = activation
 
 
 def text_logits(pair: Pair) -> Figures:
-    """Logits of every token of texts without an image."""
+    """The logits of every token of texts without an image."""
     lines = [ids[:64] for text in texts()[:20] if (ids := pair.tokenizer.encode(text))]
     with LanguageModel(pair.language_file, EXACT) as language:
-        found = []
+        differences = []
         for ids in lines:
             array = np.array(ids, np.int32)
             language.rewind()
-            found.append(abs(language.decode(array, every=True) - pair.logits((Tokens(array, array, ()), []))).max())
-    return {"texts": len(lines), "largest": float(max(found))}
+            logits = language.decode(array, every=True)
+            differences.append(abs(logits - pair.logits((Tokens(array, array, ()), []))).max())
+    return {"texts": len(lines), "largest": float(max(differences))}
 
 
 def image_and_text_logits(pair: Pair) -> Figures:
-    """Logits of every text token of samples with their images, which llama.cpp encodes itself."""
-    found = []
-    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as sight:
+    """The logits of every text token of samples with images; llama.cpp encodes the images itself."""
+    differences = []
+    with LanguageModel(pair.language_file, EXACT) as language, VisionEncoder(pair.mmproj, language, EXACT) as vision:
         for sample in list(pair.samples())[:16]:
-            theirs, at = read(language, sight, pair.query, sample)
-            found.append(abs(theirs - pair.logits(sample)[at]).max())
-    return {"samples": len(found), "largest": float(max(found))}
+            theirs, places = read(language, vision, pair.query, sample)
+            differences.append(abs(theirs - pair.logits(sample)[places]).max())
+    return {"samples": len(differences), "largest": float(max(differences))}
 
 
 def greedy(pair: Pair, at_once: int = 10) -> Figures:
-    """Greedy answers: equal, but where torch's two best tokens are nearly equally good."""
+    """Greedy answers: they are equal, except where torch's two best tokens are nearly equally likely."""
     pictures, wrong, near = pair.pictures()[: pair.count], [], 0
-    with pair.phone() as speaker:
+    with pair.phone() as phone:
         for start in range(0, len(pictures), at_once):
-            some = pictures[start : start + at_once]
-            asks = [GenerationRequest(pair.speaker.about(image, QUESTIONS[0]), limit=96, top=2) for image in some]
-            for image, ours in zip(some, pair.speaker.answer(asks)):
-                (theirs,) = speaker.answer([GenerationRequest(speaker.about(image, QUESTIONS[0]), limit=96)])
+            shown = pictures[start : start + at_once]
+            prompts = [pair.generator.about(image, QUESTIONS[0]) for image in shown]
+            requests = [GenerationRequest(prompt, limit=96, top=2) for prompt in prompts]
+            for image, ours in zip(shown, pair.generator.answer(requests)):
+                (theirs,) = phone.answer([GenerationRequest(phone.about(image, QUESTIONS[0]), limit=96)])
                 if ours.ids == theirs.ids:
                     continue
                 first = next((n for n, (a, b) in enumerate(zip(ours.ids, theirs.ids)) if a != b), None)
@@ -115,20 +117,20 @@ def greedy(pair: Pair, at_once: int = 10) -> Figures:
 
 
 def against_f16(pair: Pair) -> Figures:
-    """How far the answers' next-token distributions are from those of the same checkpoint in f16, a token."""
+    """Divergence of the answers' next-token distributions from the same checkpoint's in f16, per token."""
     divergences, agree = [], []
     with tempfile.TemporaryDirectory() as folder:
         export(pair.checkpoint, Path(folder), "F16", "f16")
         whole, sees = files(Path(folder))
         with (
-            LanguageModel(pair.language_file, EXACT) as ours, VisionEncoder(pair.mmproj, ours, EXACT) as our_sight,
-            LanguageModel(whole, EXACT) as theirs, VisionEncoder(sees, theirs, EXACT) as their_sight,
+            LanguageModel(pair.language_file, EXACT) as ours, VisionEncoder(pair.mmproj, ours, EXACT) as our_vision,
+            LanguageModel(whole, EXACT) as theirs, VisionEncoder(sees, theirs, EXACT) as their_vision,
         ):  # fmt: skip
             for sample in pair.samples():
-                quantised, at = read(ours, our_sight, pair.query, sample)
-                exact, _ = read(theirs, their_sight, pair.query, sample)
-                before = [number for number, place in enumerate(at) if _foretells(sample[0], place)]
-                p, q = (torch.from_numpy(one[before]).log_softmax(-1) for one in (exact, quantised))
+                quantised, places = read(ours, our_vision, pair.query, sample)
+                exact, _ = read(theirs, their_vision, pair.query, sample)
+                before = [number for number, place in enumerate(places) if _predicts_answer(sample[0], place)]
+                p, q = (torch.from_numpy(logits[before]).log_softmax(-1) for logits in (exact, quantised))
                 divergences += (p.exp() * (p - q)).sum(-1).tolist()
                 agree += (p.argmax(-1) == q.argmax(-1)).tolist()
     return {
@@ -137,21 +139,21 @@ def against_f16(pair: Pair) -> Figures:
     }  # fmt: skip
 
 
-def read(language: LanguageModel, sight: VisionEncoder, query: int, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """llama.cpp's logits for a sample's text tokens, [text tokens, vocabulary], and where these stand."""
-    (laid, images), found, at = sample, [], []
-    seen = iter([view for image in images for view in sight.views(image, language.width)])
+def read(language: LanguageModel, vision: VisionEncoder, query: int, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """llama.cpp's logits for a sample's text tokens, [text tokens, vocabulary], and the places of these tokens."""
+    (laid, images), logits, text_places = sample, [], []
+    seen = iter([view for image in images for view in vision.views(image, language.width)])
     language.rewind()
     for visual, run in groupby(enumerate(laid.ids.tolist()), key=lambda pair: pair[1] == query):
         places, ids = zip(*run)
         if not visual:
-            found.append(language.decode(np.array(ids, np.int32), every=True))
-            at += places
+            logits.append(language.decode(np.array(ids, np.int32), every=True))
+            text_places += places
             continue
         language.decode(next(seen))
-    return np.concatenate(found), np.array(at)
+    return np.concatenate(logits), np.array(text_places)
 
 
-def _foretells(laid: Tokens, place: int) -> bool:
-    """Whether an answer's token stands behind this place."""
+def _predicts_answer(laid: Tokens, place: int) -> bool:
+    """Whether this place predicts a token of an answer."""
     return place + 1 < len(laid.labels) and laid.labels[place + 1] >= 0

@@ -1,4 +1,4 @@
-"""What an export is tried on: texts of many scripts, sizes of images, pictures."""
+"""Test inputs for an export: texts in many scripts, sizes of images, pictures."""
 
 from random import Random
 
@@ -28,20 +28,20 @@ RANGES = (
 
 
 def texts(more: int = 400) -> list[str]:
-    """Lines that tokenizers stumble over, captions, and so many of random characters."""
+    """Lines that are hard for tokenizers, captions, and `more` lines of random characters."""
     draws = Random(0)
-    found = [*LINES, *(caption(imagine(draws), draws) for _ in range(50))]
+    lines = [*LINES, *(caption(imagine(draws), draws) for _ in range(50))]
     for _ in range(more):
         start, stop = draws.choice(RANGES)
         letters = [
             chr(draws.choice((32, 10, 39, 46, 48, draws.randrange(start, stop)))) for _ in range(draws.randrange(1, 40))
         ]
-        found.append("".join(letters))
-    return found
+        lines.append("".join(letters))
+    return lines
 
 
 def sizes(side: int) -> list[tuple[int, int]]:
-    """Sixty sizes of images, width and height: odd, tiny, tall, wide, around `side`, and by lot."""
+    """Sixty sizes of images, width and height: odd, tiny, tall, wide, around `side`, and random."""
     fixed = [
         (1, 1), (1, 2), (2, 1), (3, 5), (13, 14), (14, 14), (15, 13), (17, 31), (1, side), (side, 1),
         (side, side), (side - 1, side), (side, side - 1), (side + 1, side), (side, side + 1), (side + 1, side + 1),

@@ -1,13 +1,13 @@
 """The two files of an export, run by llama.cpp in this process.
 
-    language = Language("phone/model-Q4_K_M.gguf")
-    sight = Sight("phone/mmproj-model-f16.gguf", language)
-    with sight.chunks([Text("<|im_start|>", marks=True), Text("user\\n"), image, Text("What is this?")]) as chunks:
+    language = LanguageModel("phone/model-Q4_K_M.gguf")
+    vision = VisionEncoder("phone/mmproj-model-f16.gguf", language)
+    with vision.chunks([Text("<|im_start|>", marks=True), Text("user\\n"), image, Text("What is this?")]) as chunks:
         for chunk in chunks:
-            language.decode(chunk if isinstance(chunk, np.ndarray) else sight.encode(chunk))
+            language.decode(chunk if isinstance(chunk, np.ndarray) else vision.encode(chunk, language.width))
 
-llama.cpp ends the process where it finds a file that it does not expect: files of strangers go into a process of their
-own. Its structures change from release to release, so `llama-cpp-python` is pinned.
+llama.cpp ends the process when a file is not as it expects: open unknown files in a process of their own. Its
+structures change from release to release, so `llama-cpp-python` is pinned.
 """
 
 import ctypes
@@ -33,13 +33,13 @@ KV = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16, "q8_0": ll
 
 @dataclass(frozen=True)
 class Settings:
-    """How llama.cpp computes: what `shardmill tune-gguf` searches."""
+    """Options of llama.cpp's computation: `shardmill tune-gguf` searches for the fastest."""
 
     threads: int = os.cpu_count() or 1
-    batch: int = 2048  # tokens that are given at once
+    batch: int = 2048  # tokens that are passed at once
     micro_batch: int = 512  # tokens that are computed at once
     flash: bool = False  # flash attention, in the language model and in the encoder
-    kv: str = "f16"  # how keys and values are kept: f32, f16, or q8_0, which needs flash attention
+    kv: str = "f16"  # type of the cached keys and values: f32, f16, or q8_0, which needs flash attention
 
     def __str__(self) -> str:
         flash = "on" if self.flash else "off"
@@ -54,7 +54,7 @@ MARKS = {name.encode() for name in (*Names().image, *Names().slice)}  # plain to
 
 class Text(NamedTuple):
     text: str
-    marks: bool = False  # whether `<|im_start|>` in it is a mark, or ten characters that a user wrote
+    marks: bool = False  # whether `<|im_start|>` in it is a mark, or only characters that a user wrote
 
 
 Part = Text | Image.Image
@@ -62,12 +62,12 @@ ImageChunk = int  # llama.cpp's address of one view, ready to be encoded
 
 
 class LanguageModel:
-    """The language model, with one sequence. `place` is how many tokens it has seen."""
+    """The language model, with one sequence. `place` is the number of tokens in it."""
 
     def __init__(self, file: str | Path, settings: Settings = DEFAULT, context: int = 0):
-        """`context` is in tokens; 0 is what the model was trained with. Raises `UserError` if llama.cpp refuses."""
+        """`context` is in tokens; 0 means the trained length. Raises `UserError` if llama.cpp refuses the file."""
         self.settings, self.place = settings, 0
-        with listening() as said:
+        with listening() as log:
             self.model = llama_cpp.llama_model_load_from_file(
                 str(file).encode(), llama_cpp.llama_model_default_params()
             )
@@ -75,9 +75,9 @@ class LanguageModel:
                 self.vocab = llama_cpp.llama_model_get_vocab(self.model)
                 self.width, self.tokens = llama_cpp.llama_model_n_embd(self.model), len(self)
                 self.context = llama_cpp.llama_init_from_model(self.model, self._params(context))
-        self.warnings = said.warnings
+        self.warnings = log.warnings
         if not self.model or not self.context:
-            raise UserError(f"{file}: llama.cpp does not load it: {'; '.join(said.errors) or 'it says not why'}")
+            raise UserError(f"{file}: llama.cpp does not load it: {'; '.join(log.errors) or 'it gives no reason'}")
         self.room = llama_cpp.llama_n_ctx(self.context)
 
     def __len__(self) -> int:
@@ -100,32 +100,32 @@ class LanguageModel:
         return ids[:count]
 
     def ends(self, token: int) -> bool:
-        """Whether an answer ends with it."""
+        """Whether this token ends an answer."""
         return llama_cpp.llama_vocab_is_eog(self.vocab, token)
 
     def piece(self, token: int) -> bytes:
-        """What a token reads as; nothing if it is a mark."""
+        """The bytes of a token; empty if it is a mark."""
         buffer = ctypes.create_string_buffer(256)
         size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
         read = buffer.raw[: max(size, 0)]
         return b"" if read in MARKS else read
 
-    def decode(self, what: np.ndarray, every: bool = False) -> np.ndarray:
-        """Goes on with tokens, int [length], or embeddings, float32 [length, width].
+    def decode(self, inputs: np.ndarray, every: bool = False) -> np.ndarray:
+        """Appends tokens, int [length], or embeddings, float32 [length, width], to the sequence.
 
-        Returns the logits behind the last of them, float32 [vocabulary]; behind each, [length, vocabulary], if `every`.
+        Returns the logits after the last of them, float32 [vocabulary]; with `every`, after each, [length, vocabulary].
         Raises `ValueError` if there is no room for them.
         """
-        if self.place + len(what) > self.room:
-            raise ValueError(f"{self.place + len(what)} tokens; there is room for {self.room}")
-        found = []
-        for start in range(0, len(what), self.settings.batch):
-            some = what[start : start + self.settings.batch]
-            found.append(self._decode(some, every or start + len(some) == len(what), every))
-        return np.concatenate(found) if every else found[-1][0]
+        if self.place + len(inputs) > self.room:
+            raise ValueError(f"{self.place + len(inputs)} tokens; there is room for {self.room}")
+        logits = []
+        for start in range(0, len(inputs), self.settings.batch):
+            piece = inputs[start : start + self.settings.batch]
+            logits.append(self._decode(piece, every or start + len(piece) == len(inputs), every))
+        return np.concatenate(logits) if every else logits[-1][0]
 
     def rewind(self, place: int = 0) -> None:
-        """Forgets what stands at this place and behind it."""
+        """Removes everything from this place on from the sequence."""
         llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self.context), 0, place, -1)
         self.place = place
 
@@ -137,13 +137,13 @@ class LanguageModel:
         params.type_k = params.type_v = KV[settings.kv]
         return params
 
-    def _decode(self, what: np.ndarray, wanted: bool, every: bool) -> np.ndarray:
-        count, embeddings = len(what), what.ndim == 2
+    def _decode(self, inputs: np.ndarray, wanted: bool, every: bool) -> np.ndarray:
+        count, embeddings = len(inputs), inputs.ndim == 2
         batch = llama_cpp.llama_batch_init(count, self.width if embeddings else 0, 1)
         try:
             batch.n_tokens = count
-            filled = np.ctypeslib.as_array(batch.embd if embeddings else batch.token, what.shape)
-            filled[:] = what
+            filled = np.ctypeslib.as_array(batch.embd if embeddings else batch.token, inputs.shape)
+            filled[:] = inputs
             np.ctypeslib.as_array(batch.pos, (count,))[:] = np.arange(self.place, self.place + count)
             np.ctypeslib.as_array(batch.n_seq_id, (count,))[:] = 1
             logits = np.ctypeslib.as_array(batch.logits, (count,))
@@ -164,12 +164,12 @@ class LanguageModel:
 
 
 class VisionEncoder:
-    """The mmproj file: encoder and resampler. Without a language model it encodes images, and reads no text."""
+    """The mmproj file: encoder and resampler. Without a language model it encodes images, but tokenizes no text."""
 
     def __init__(
         self, file: str | Path, language: LanguageModel | None = None, settings: Settings = DEFAULT, watch: bool = False
     ):
-        """With `watch` it only looks, see `look`. Raises `UserError` if llama.cpp refuses the file."""
+        """With `watch` it only records patches, see `look`. Raises `UserError` if llama.cpp refuses the file."""
         self.settings, self.watched = settings, np.empty(0)
         params = mtmd_cpp.mtmd_context_params_default()
         params.n_threads, params.print_timings, params.warmup = settings.threads, False, False
@@ -177,12 +177,12 @@ class VisionEncoder:
         self._eye = llama_cpp.ggml_backend_sched_eval_callback(self._watch)  # lives as long as the context
         if watch:
             params.cb_eval = self._eye
-        with listening() as said:
+        with listening() as log:
             model = language.model if language else None
             self.context = mtmd_cpp.mtmd_init_from_file(str(file).encode(), model, params)
-        self.warnings = said.warnings
+        self.warnings = log.warnings
         if not self.context:
-            raise UserError(f"{file}: llama.cpp does not load it: {'; '.join(said.errors) or 'it says not why'}")
+            raise UserError(f"{file}: llama.cpp does not load it: {'; '.join(log.errors) or 'it gives no reason'}")
 
     def __enter__(self) -> Self:
         return self
@@ -192,29 +192,29 @@ class VisionEncoder:
 
     @contextmanager
     def chunks(self, parts: Sequence[Part]) -> Iterator[list[np.ndarray | ImageChunk]]:
-        """Texts as int32 [tokens], and the views of images, with the marks that llama.cpp puts around them.
+        """Texts as int32 [tokens], and the views of images, with llama.cpp's marks around them.
 
-        Raises `ValueError` for an image that llama.cpp does not take.
+        Raises `ValueError` if llama.cpp does not accept an image.
         """
         kept, bitmaps = [], []
         pointers = (ctypes.POINTER(mtmd_cpp.mtmd_input_part) * len(parts))()
         chunks = mtmd_cpp.mtmd_input_chunks_init()
         try:
             for number, part in enumerate(parts):
-                one = mtmd_cpp.mtmd_input_part()
+                input_part = mtmd_cpp.mtmd_input_part()
                 if isinstance(part, Text):
                     data = part.text.encode()
                     text = mtmd_cpp.mtmd_input_text(data, len(data), False, part.marks)
-                    one.text = ctypes.pointer(text)
+                    input_part.text = ctypes.pointer(text)
                 else:
-                    one.bitmap = _bitmap(part)
-                    bitmaps.append(one.bitmap)
-                kept.append(one)
-                pointers[number] = ctypes.pointer(one)
-            with listening() as said:
+                    input_part.bitmap = _bitmap(part)
+                    bitmaps.append(input_part.bitmap)
+                kept.append(input_part)
+                pointers[number] = ctypes.pointer(input_part)
+            with listening() as log:
                 failed = mtmd_cpp.mtmd_tokenize_from_parts(self.context, chunks, pointers, len(parts), True)
             if failed:
-                raise ValueError(f"llama.cpp takes no such image: {'; '.join(said.errors) or f'it returned {failed}'}")
+                raise ValueError(f"llama.cpp takes no such image: {'; '.join(log.errors) or f'it returned {failed}'}")
             yield [_chunk(chunks, number) for number in range(mtmd_cpp.mtmd_input_chunks_size(chunks))]
         finally:
             mtmd_cpp.mtmd_input_chunks_free(chunks)
@@ -223,7 +223,7 @@ class VisionEncoder:
 
     @staticmethod
     def length(chunk: np.ndarray | ImageChunk) -> int:
-        """How many tokens a chunk takes."""
+        """The number of tokens of a chunk."""
         return len(chunk) if isinstance(chunk, np.ndarray) else mtmd_cpp.mtmd_input_chunk_get_n_tokens(chunk)
 
     def views(self, image: Image.Image, width: int) -> list[np.ndarray]:
@@ -235,22 +235,22 @@ class VisionEncoder:
         """The embeddings of a view: float32 [queries, width]."""
         if failed := mtmd_cpp.mtmd_encode_chunk(self.context, chunk):
             raise RuntimeError(f"mtmd_encode_chunk returned {failed}")
-        found = mtmd_cpp.mtmd_get_output_embd(self.context)
-        return np.ctypeslib.as_array(found, (self.length(chunk), width)).copy()
+        pointer = mtmd_cpp.mtmd_get_output_embd(self.context)
+        return np.ctypeslib.as_array(pointer, (self.length(chunk), width)).copy()
 
     def look(self, chunk: ImageChunk) -> np.ndarray:
-        """The patches that the encoder would be given: float32 [rows, columns, 3 * patch * patch]."""
+        """The patches that the encoder would get: float32 [rows, columns, 3 * patch * patch]."""
         mtmd_cpp.mtmd_encode_chunk(self.context, chunk)
         return self.watched
 
-    def _watch(self, tensor: int, ask: bool, _: object) -> bool:
-        """llama.cpp tells of each tensor before and after it is computed; patches are the convolution's columns.
+    def _watch(self, tensor: int, before: bool, _: object) -> bool:
+        """llama.cpp calls this before and after it computes each tensor; patches are the convolution's columns.
 
-        What is returned then says whether to go on: nothing else is computed.
+        Called before, it returns whether to call it after; called after, whether to continue: it stops at the patches.
         """
         if libggml_base.ggml_op_desc(tensor) != b"IM2COL":
-            return not ask
-        if ask:
+            return not before
+        if before:
             return True
         head = _Tensor.from_address(tensor)
         columns = tuple(head.ne[:3])[::-1]
@@ -261,7 +261,7 @@ class VisionEncoder:
 
 
 class _Tensor(ctypes.Structure):
-    """How a `ggml_tensor` begins."""
+    """The first fields of a `ggml_tensor`."""
 
     _fields_ = [("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4)]
 

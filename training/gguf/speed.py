@@ -1,7 +1,7 @@
-"""How fast an export answers on this machine, and in how much memory: `python -m training.gguf.speed DIR`, one JSON.
+"""The speed and the memory of an export on this machine: `python -m training.gguf.speed DIR`, one JSON.
 
-Imports no torch: the memory that is measured is llama.cpp's, and little else's. With `--apart` the image is encoded
-and the encoder let go before the language model is loaded, as a phone with little memory does it.
+It does not import torch, so that nearly all of the measured memory is llama.cpp's. With `--apart`, the image is encoded
+and the encoder freed before the language model is loaded, as on a phone with little memory.
 """
 
 import argparse
@@ -29,44 +29,44 @@ QUESTION = "Describe the image."
 
 
 def measure(folder: Path, settings: Settings, apart: bool = False, tokens: int = 64, times: int = 3) -> dict[str, Any]:
-    """One picture of six cells, one question, so many tokens of an answer.
+    """Measures one picture of six cells, one question, and an answer of `tokens` tokens.
 
     `load`, `view`, `picture` and `answer` are in seconds, `prompt` and `decode` in tokens a second, `peak` and `before`
-    in bytes. An `answer` is all that a user waits for: the picture, the prompt, the tokens.
+    in bytes. `answer` is the whole wait of a user: for the picture, the prompt, and the tokens.
     """
     language_file, mmproj = files(folder)
     before, image = peak(), picture(mmproj)
     begun = time.perf_counter()
     if apart:
-        with VisionEncoder(mmproj, None, settings) as sight:
+        with VisionEncoder(mmproj, None, settings) as vision:
             loaded = time.perf_counter() - begun
             width = _value(mmproj, "clip.vision.projection_dim")
-            views, looked = _look(sight, image, width, times)
+            views, looked = _look(vision, image, width, times)
         begun = time.perf_counter()
         with LanguageModel(language_file, settings) as language:
             loaded += time.perf_counter() - begun
-            read, said = _speak(language, views, tokens, times)
+            read, spoken = _speak(language, views, tokens, times)
     else:
-        with LanguageModel(language_file, settings) as language, VisionEncoder(mmproj, language, settings) as sight:
+        with LanguageModel(language_file, settings) as language, VisionEncoder(mmproj, language, settings) as vision:
             loaded = time.perf_counter() - begun
-            views, looked = _look(sight, image, language.width, times)
-            read, said = _speak(language, views, tokens, times)
+            views, looked = _look(vision, image, language.width, times)
+            read, spoken = _speak(language, views, tokens, times)
     length = sum(map(len, views)) + len(QUESTION)
     return {
         "settings": asdict(settings), "apart": apart, "load": loaded, "view": looked / len(views), "picture": looked,
-        "prompt": length / read, "decode": tokens / said, "answer": looked + read + said, "peak": peak(),
+        "prompt": length / read, "decode": tokens / spoken, "answer": looked + read + spoken, "peak": peak(),
         "before": before,
     }  # fmt: skip
 
 
 def picture(mmproj: Path) -> Image.Image:
-    """Three cells by two."""
+    """A picture of three by two cells."""
     side = _value(mmproj, "clip.vision.image_size")
     return drawn(1, 2 * side)[0].resize((3 * side, 2 * side))
 
 
 def peak() -> int:
-    """The most memory that this process has held, in bytes."""
+    """The peak memory of this process, in bytes."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -75,17 +75,17 @@ def peak() -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
-def _look(sight: VisionEncoder, image: Image.Image, width: int, times: int) -> tuple[list[np.ndarray], float]:
+def _look(vision: VisionEncoder, image: Image.Image, width: int, times: int) -> tuple[list[np.ndarray], float]:
     seconds = []
     for _ in range(times):
         begun = time.perf_counter()
-        views = sight.views(image, width)
+        views = vision.views(image, width)
         seconds.append(time.perf_counter() - begun)
     return views, median(seconds)
 
 
 def _speak(language: LanguageModel, views: Sequence[np.ndarray], tokens: int, times: int) -> tuple[float, float]:
-    read, said = [], []
+    read, spoken = [], []
     for _ in range(times):
         language.rewind()
         begun = time.perf_counter()
@@ -96,8 +96,8 @@ def _speak(language: LanguageModel, views: Sequence[np.ndarray], tokens: int, ti
         for _ in range(tokens):
             logits = language.decode(np.array([logits.argmax()], np.int32))
         read.append(middle - begun)
-        said.append(time.perf_counter() - middle)
-    return median(read), median(said)
+        spoken.append(time.perf_counter() - middle)
+    return median(read), median(spoken)
 
 
 def _value(path: Path, key: str) -> int:

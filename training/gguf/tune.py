@@ -1,11 +1,11 @@
-"""How llama.cpp answers fastest on the device at hand: the configuration search of MiniCPM-V's paper, step by step.
+"""Searches for llama.cpp's fastest settings on this device, by the configuration search of MiniCPM-V's paper.
 
     for step in tune(Path("phone")):
         print(step.name, step.chosen, step.gain)
 
-One setting after the other (arXiv 2408.01800, section 5.3.3): each is tried with those that were found before it, and
-stays as it was unless another value is faster by more than what two measurements of the same differ. Each trial is a
-process of its own.
+One setting is searched after another (arXiv 2408.01800, section 5.3.3), with those that were chosen before it. It
+changes only if another value is faster by more than two measurements of the same value differ. Each trial is a process
+of its own.
 """
 
 import os
@@ -20,7 +20,7 @@ from training.gguf.verify import speed
 
 @dataclass(frozen=True)
 class Step:
-    """A setting that was searched."""
+    """The search of one setting."""
 
     name: str
     tried: dict[str, float]  # seconds of an answer, by value
@@ -30,10 +30,10 @@ class Step:
 
 
 def tune(folder: Path, tokens: int = 64, times: int = 3, noise: float = 0.03) -> Iterator[Step]:
-    """Yields each step as it is done; the last one's `settings` are the answer.
+    """Yields each step when it is done; the last one's `settings` are the result.
 
-    What is made fast is one picture of seven views, a question, and an answer of so many tokens. A gain below `noise`
-    is none. Raises `UserError` for a folder that is no export.
+    The measured task is one picture of seven views, a question, and an answer of `tokens` tokens. A gain below `noise`
+    does not count. Raises `UserError` if the folder is no export.
     """
 
     def seconds(settings: Settings) -> float:
@@ -42,16 +42,16 @@ def tune(folder: Path, tokens: int = 64, times: int = 3, noise: float = 0.03) ->
     settings = START
     now = seconds(settings)
     for name, values in CANDIDATES.items():
-        tried = {_said(getattr(settings, name)): now}
+        tried = {_shown(getattr(settings, name)): now}
         best, fastest = settings, now
         for value in values(settings):
-            other = replace(settings, **{name: value})
-            if other == settings:
+            candidate = replace(settings, **{name: value})
+            if candidate == settings:
                 continue
-            tried[_said(value)] = found = seconds(other)
-            if found < min(fastest, now * (1 - noise)):
-                best, fastest = other, found
-        yield Step(name, tried, _said(getattr(best, name)), now / fastest, best)
+            tried[_shown(value)] = measured = seconds(candidate)
+            if measured < min(fastest, now * (1 - noise)):
+                best, fastest = candidate, measured
+        yield Step(name, tried, _shown(getattr(best, name)), now / fastest, best)
         settings, now = best, fastest
 
 
@@ -66,5 +66,5 @@ CANDIDATES: dict[str, Callable[[Settings], list[Any]]] = {
 }
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -1,9 +1,9 @@
-"""Whether an export is the checkpoint, in real llama.cpp: every figure against its bar.
+"""Verifies an export against its checkpoint in real llama.cpp: every figure is compared with its bar.
 
-    found = verify(Path("phone"), Path("checkpoint"), root="corpus", name="held_out")
-    found["passed"], found["checks"], found["speed"]
+    report = verify(Path("phone"), Path("checkpoint"), root="corpus", name="held_out")
+    report["passed"], report["checks"], report["speed"]
 
-llama.cpp runs in processes of their own: one that it ends is a check that failed.
+llama.cpp runs in processes of its own: if it ends one, the check in it has failed.
 """
 
 import json
@@ -26,7 +26,7 @@ ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # the se
 
 
 class Bar(NamedTuple):
-    """What a figure of a check must be, at most or at least."""
+    """The limit of a figure of a check, at most or at least."""
 
     check: str
     figure: str
@@ -38,7 +38,7 @@ class Bar(NamedTuple):
 
 
 def bars(language: str, vision: str, kl: float, same_top: float) -> Iterator[Bar]:
-    """Those of files of these types; a quantised language model is held against f16, not against torch."""
+    """The bars for files of these types; a quantised language model is compared with f16, not with torch."""
     for check, figure in (
         ("keys_and_shapes", "wrong"), ("loads", "warnings"), ("tokenizer", "unequal"), ("tokenizer", "marks_read"),
         ("preprocessing", "other_views"), ("preprocessing", "unequal"), ("layout", "unequal"),
@@ -66,33 +66,33 @@ def verify(
     same_top: float = 0.9,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """All figures, for JSON; they are also put on the export's card, if it is of this checkpoint.
+    """All figures, for JSON; they are also written to the export's card, if it is of this checkpoint.
 
-    Raises `UserError` for folders that are no export, no checkpoint, no corpus.
+    Raises `UserError` if a folder is no export, no checkpoint or no corpus.
     """
     language, mmproj = files(folder)
     kinds = kinds_of(folder)
     more = ["--root", root, "--set", name] if root and name else []
     checks = _run(["training.gguf.checks", str(folder), str(checkpoint), "--samples", str(samples), *more], say)
     missed = judge(checks, bars(*kinds, kl, same_top))
-    found = {
+    report = {
         "passed": not missed, "missed": missed, "quantisation": dict(zip(("language", "vision"), kinds)),
         "checkpoint": sha256(checkpoint / WEIGHTS), "llama_cpp_python": version("llama-cpp-python"),
         "bytes": {path.name: path.stat().st_size for path in (language, mmproj)}, "checks": checks,
         "speed": None if missed else {how: speed(folder, how == "apart", say) for how in ("together", "apart")},
     }  # fmt: skip
-    _note(folder, found)
-    return found
+    _note(folder, report)
+    return report
 
 
 def kinds_of(folder: Path) -> tuple[str, str]:
-    """What the language model and the mmproj file are stored as, by their names."""
+    """The types of the language model and of the mmproj file, from their names."""
     language, mmproj = files(folder)
     return language.stem.rpartition("-")[2], mmproj.stem.rpartition("-")[2]
 
 
 def judge(checks: dict[str, dict[str, Any]], bars: Iterable[Bar]) -> list[str]:
-    """Notes at each figure whether its bar holds, and returns those that do not; a check that is missing holds none."""
+    """Adds to each figure whether its bar holds, and returns those that miss; a missing check misses all its bars."""
     missed = {check for check, figures in checks.items() if "failed" in figures}
     for bar in bars:
         figures = checks.setdefault(bar.check, {"failed": "not reached"})
@@ -105,7 +105,7 @@ def judge(checks: dict[str, dict[str, Any]], bars: Iterable[Bar]) -> list[str]:
 
 
 def speed(folder: Path, apart: bool = False, say: Callable[[str], None] = lambda line: None, **how: Any) -> Any:
-    """What `training.gguf.speed` measures, in a process of its own. Raises `UserError` if llama.cpp ends it."""
+    """The figures of `training.gguf.speed`, run in a process of its own. Raises `UserError` if llama.cpp ends it."""
     say(f"speed, vision and language {'apart' if apart else 'together'}")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in how.items() if value not in (True, False)]
     options += [f"--{name}" for name, value in how.items() if value is True]
@@ -117,27 +117,27 @@ def speed(folder: Path, apart: bool = False, say: Callable[[str], None] = lambda
     return json.loads(done.stdout)
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """The table: check, figures, bars, verdict."""
-    for check, figures in found["checks"].items():
-        told = {key: value for key, value in figures.items() if key not in ("bars", "seconds", "detail")}
+    for check, figures in report["checks"].items():
+        values = {key: value for key, value in figures.items() if key not in ("bars", "seconds", "detail")}
         barred = figures.get("bars", {})
-        failed = "failed" in figures or not all(one["holds"] for one in barred.values())
-        wanted = ", ".join(f"{name} {one['bar']}" for name, one in barred.items())
+        failed = "failed" in figures or not all(bar["holds"] for bar in barred.values())
+        wanted = ", ".join(f"{name} {bar['bar']}" for name, bar in barred.items())
         detail = f"  {figures['detail']}" if failed and figures.get("detail") else ""
-        shown = ", ".join(f"{name} {_short(value)}" for name, value in told.items()) + detail
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items()) + detail
         yield check.replace("_", " "), shown, wanted, "MISSED" if failed else "ok" if barred else ""
-    for how, one in (found["speed"] or {}).items():
+    for how, run in (report["speed"] or {}).items():
         shown = (
-            f"loads in {one['load']:.2f} s, a view in {one['view'] * 1000:.1f} ms, prompt {one['prompt']:,.0f} and "
-            f"answer {one['decode']:,.0f} tokens/s, peak {(one['peak'] - one['before']) / 1e6:,.0f} MB of its own"
+            f"loads in {run['load']:.2f} s, a view in {run['view'] * 1000:.1f} ms, prompt {run['prompt']:,.0f} and "
+            f"answer {run['decode']:,.0f} tokens/s, peak {(run['peak'] - run['before']) / 1e6:,.0f} MB of its own"
         )
         yield f"speed, {how}", shown, "", ""
-    yield "bytes", ", ".join(f"{name} {size / 1e6:,.2f} MB" for name, size in found["bytes"].items()), "", ""
+    yield "bytes", ", ".join(f"{name} {size / 1e6:,.2f} MB" for name, size in report["bytes"].items()), "", ""
 
 
 def _run(command: list[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """The checks by name; the one in which the process ended says how."""
+    """Runs the checks, by name; if the process ended in one, that one says how."""
     environment = {**os.environ, **ENVIRONMENT}
     checks, begun = {}, "start"
     with (
@@ -147,37 +147,37 @@ def _run(command: list[str], say: Callable[[str], None]) -> dict[str, dict[str, 
         ) as process,
     ):
         for line in process.stdout:
-            told = json.loads(line)
-            if name := told.pop("check", None):
-                checks[name] = told
+            message = json.loads(line)
+            if name := message.pop("check", None):
+                checks[name] = message
             else:
-                begun = told["begun"]
+                begun = message["begun"]
                 say(begun.replace("_", " "))
         process.wait()
         errors.seek(0)
-        said = errors.read()
+        stderr = errors.read()
     if process.returncode == 2:
-        raise UserError(said.strip().splitlines()[-1])
+        raise UserError(stderr.strip().splitlines()[-1])
     if process.returncode:
-        checks[begun] = {"failed": _ended(process.returncode, said)}
+        checks[begun] = {"failed": _ended(process.returncode, stderr)}
     return checks
 
 
-def _ended(code: int, said: str) -> str:
+def _ended(code: int, stderr: str) -> str:
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    lines = [line for line in said.strip().splitlines() if line.strip()]
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
     return f"{how}: {lines[-1]}" if lines else how
 
 
-def _note(folder: Path, found: Mapping[str, Any]) -> None:
-    """Puts the figures on the card of the export."""
+def _note(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes the figures to the card of the export."""
     try:
         card = json.loads((folder / MODEL_CARD).read_text())
     except FileNotFoundError:
         return
-    if card["checkpoint"]["sha256"] == found["checkpoint"]:
+    if card["checkpoint"]["sha256"] == report["checkpoint"]:
         write_model_card(
-            folder, {**card, "parity": {key: found[key] for key in ("passed", "missed", "checks", "speed")}}
+            folder, {**card, "parity": {key: report[key] for key in ("passed", "missed", "checks", "speed")}}
         )
 
 

@@ -28,7 +28,7 @@ from gguf import GGUFReader, quants
 from schemas.errors import UserError
 from training.checkpoint import load_model
 from training.gguf.export import export
-from training.gguf.imatrix import calibrate, gathering, hidden, some
+from training.gguf.imatrix import calibrate, gathering, hidden, spread_samples
 from training.gguf.names import language_tensors, pre_tokenizer, stretched, vision_tensors
 from training.model import _buckets
 from training.shapes import SHAPES
@@ -150,7 +150,7 @@ def test_the_card_says_what_it_was_made_of(checkpoint, tmp_path, importance):
 def test_importance_is_the_mean_square_of_what_a_matrix_is_given(checkpoint, corpus):
     """Against sums of the same inputs, computed with no hook: the last norm's output, and the first norm's."""
     model, tokenizer = load_model(checkpoint)
-    samples = list(some(Shards(corpus, "train"), model, tokenizer, 5))
+    samples = list(spread_samples(Shards(corpus, "train"), model, tokenizer, 5))
     with torch.inference_mode():
         with gathering(model) as found:
             states = [hidden(model, *sample, tokenizer.marks.query) for sample in samples]

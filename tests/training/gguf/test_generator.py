@@ -104,7 +104,7 @@ def test_images_are_encoded_without_a_language_model(phone, theirs):
     """One after the other, as a phone with little memory does it."""
     with VisionEncoder(phone / "mmproj-model-f32.gguf", None, EXACT) as alone:
         found = alone.views(noise(3, 120, 80), theirs.language.width)
-    np.testing.assert_array_equal(found, theirs.sight.views(noise(3, 120, 80), theirs.language.width))
+    np.testing.assert_array_equal(found, theirs.vision.views(noise(3, 120, 80), theirs.language.width))
 
 
 def test_the_chat_template_is_the_layout(ours, theirs):
@@ -124,11 +124,11 @@ def test_the_chat_template_is_the_layout(ours, theirs):
         Turn("assistant", ["No."]), Turn("user", ["Why?\n"]),
     ]  # fmt: skip
     query = ours.tokenizer.marks.query
-    with theirs.sight.chunks([Text(before, marks=True), image, Text(after, marks=True)]) as chunks:
+    with theirs.vision.chunks([Text(before, marks=True), image, Text(after, marks=True)]) as chunks:
         ids = [
             id
             for chunk in chunks
-            for id in (chunk if isinstance(chunk, np.ndarray) else [query] * theirs.sight.length(chunk))
+            for id in (chunk if isinstance(chunk, np.ndarray) else [query] * theirs.vision.length(chunk))
         ]
     assert ids == ours.prompt(turns, {"a": image}).ids.tolist()
 
