@@ -101,6 +101,6 @@ class FetchConfig(Table):
 STAGE = stage_info(
     "images", ImageRow, REASONS, reads={"rows": ("key", "url", "sha256", "checksum")},
     samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash")},
-    settings=ImagesConfig, optional_stage=False,
+    settings=ImagesConfig, optional_stage=False, more_settings={"fetch": FetchConfig},
 )
 IMAGES = STAGE.schema

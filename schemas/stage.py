@@ -28,6 +28,7 @@ class StageInfo:
     paid: bool = False  # it asks models: its answers are kept until their partition is made
     settings: type[Table] | None = None  # its table of the configuration
     optional_stage: bool = True  # it is made only where its table stands
+    more_settings: Mapping[str, type[Table]] = field(default_factory=dict)  # further tables, that may be left out
     own: bool = False  # a user's, from [stages.NAME]
 
     @property

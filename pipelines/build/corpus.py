@@ -145,11 +145,11 @@ def _check_read(info: StageInfo, name: str, columns: tuple[str, ...], there: Sta
 
 def _check(config: Config, infos: list[StageInfo], stages: list) -> None:
     """Raises `UserError` for a condition that is none. All views are made once, empty."""
-    pairs = [name for name, one in config.sets.items() if one.task == PREFERENCE]
-    if pairs and "pairs" not in [info.name for info in infos]:
-        raise UserError(f"sets.{pairs[0]}: there are no pairs without the table [responses]; add it")
     with duckdb.connect() as connection:
         create(connection, {}, infos)
         for stage in stages:
             stage.check(connection)
         check_gates(config.gates, connection, FACTS)
+    pairs = [name for name, one in config.sets.items() if one.task == PREFERENCE]
+    if pairs and "pairs" not in [info.name for info in infos]:
+        raise UserError(f"sets.{pairs[0]}: there are no pairs without the table [responses]; add it")

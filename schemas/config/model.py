@@ -8,7 +8,6 @@ from schemas.config.endpoints import EndpointConfig
 from schemas.config.sources import SourceConfig
 from schemas.config.table import Location, Table
 from schemas.errors import UserError
-from schemas.images import FetchConfig
 from schemas.ocr import OcrConfig
 from schemas.own_stages import OwnStageConfig
 from schemas.selection import SetConfig
@@ -33,13 +32,13 @@ def _tables_of_stages() -> dict[str, Any]:
             fields[name] = (stage.settings | None, None)
         elif stage.settings:
             fields[name] = (stage.settings, stage.settings())
+        fields |= {name: (table | None, None) for name, table in stage.more_settings.items()}
     return fields
 
 
 class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages())):
     root: Location                                      # where all goes: a folder, or s3://…, gs://…
     source: SourceConfig = Field(discriminator="kind")
-    fetch: FetchConfig | None = None
     endpoints: dict[Name, EndpointConfig] = {}
     sets: dict[Name, SetConfig] = {}
     stages: dict[StageName, OwnStageConfig] = {}

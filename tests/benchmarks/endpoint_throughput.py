@@ -44,11 +44,13 @@ def main(slots: int, latency: float, questions: int) -> None:
         config = EndpointConfig(model="scripted", url=server.url, concurrency=slots)
         stage = Judge((open_endpoint("labeler", config),), prompt=packaged("verdict"))
         units = units_of(root, stage, questions)
-        for _ in stage.make([unit.row for unit in units[: 2 * slots]], root):  # connections and imports
+        for _ in stage.make(
+            [{**unit.row, "before": None} for unit in units[: 2 * slots]], root
+        ):  # connections and imports
             pass
         began, busy, chunk = time.monotonic(), time.process_time(), []
         by_key = {unit.key: unit for unit in units}
-        for key, fields in stage.make([unit.row for unit in units], root):
+        for key, fields in stage.make(rows, root):
             chunk.append(finished(stage, by_key[key], fields)[0])
             if len(chunk) == stage.chunk_rows:
                 write_chunk(root, stage, 0, chunk)

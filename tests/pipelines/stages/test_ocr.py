@@ -109,7 +109,7 @@ def test_the_floor_under_confidences_is_that_of_the_configuration_alone():
     (line,) = load_engine("rapidocr").read(np.asarray(ImageOps.flip(picture("please stay"))))
     assert 0 < line["confidence"] < 0.5  # below which RapidOCR by itself says nothing
     assert ReadText(OcrConfig(min_confidence=0.1)).judged([line])["lines"] == [line]
-    assert ReadText(OcrConfig()).judged([line]) == {"lines": [], "verdict": "low_confidence"}
+    assert ReadText(OcrConfig()).judged([line]) == {"lines": [], "dropped": [line], "verdict": "low_confidence"}
 
 
 def test_rapidocr_sees_the_colours_that_it_sees_in_a_file(tmp_path):
@@ -132,7 +132,10 @@ def test_another_engine_is_refused_in_one_line(pictures, configure):
     config = configure(FOLDER + "[ocr]")
     for command in ("plan", "run"):
         said = say(command, config, "--engine", "tesseract")
-        assert (said.code, said.err) == (2, "shardmill: --engine: no engine 'tesseract'; there are rapidocr, easyocr\n")
+        assert (said.code, said.err) == (
+            2,
+            "shardmill: --engine: unknown engine 'tesseract'; choose from rapidocr, easyocr\n",
+        )
         said = say(command, configure(FOLDER, "silent.toml"), "--engine", "rapidocr")
         assert said.code == 2 and said.err.startswith("shardmill: --engine: no text is read without the table [ocr]")
     assert {path.name for path in config.parent.iterdir()} == {"my.toml", "silent.toml", "pictures"}
