@@ -1,4 +1,4 @@
-"""How an image is cut into views, and how many tokens they become. Sizes only; `training.pixels` has the pixels.
+"""How an image is cut into views, and how many tokens they become. This module plans sizes; `training.pixels` cuts.
 
 An image has one overview. A large one also has a refined image, cut into a grid of equal cells. Two ways to plan that:
 llama.cpp's, so that what the phone sees is what was trained, and the one of OpenBMB's fine-tuning code. They differ for
@@ -32,12 +32,12 @@ NOTHING = Size(0, 0)
 class Plan:
     """The views of an image of one size."""
 
-    image: Size             # that is planned for
+    image: Size             # for which this is planned
     overview: Size
     columns: int = 0        # of the grid; 0 when the image is not sliced
     rows: int = 0
     cell: Size = NOTHING
-    picture: Size = NOTHING     # of the whole image inside the refined one: centred, the rest is black
+    picture: Size = NOTHING     # size of the whole image inside the refined one: centred, the rest is black
 
     @property
     def refined(self) -> Size:
@@ -49,15 +49,15 @@ class Plan:
         return [self.overview] + self.columns * self.rows * [self.cell]
 
 
-LLAMA_CPP_CELLS = 9         # at most
+LLAMA_CPP_CELLS = 9         # it makes at most so many
 LLAMA_CPP_SIDE = 65_536     # pixels; it resizes to no longer side
 
 
 def plan_llama_cpp(width: int, height: int, side: int = 448, patch: int = 14) -> Plan:
     """The views that llama.cpp makes of an image; `side` is the GGUF file's `clip.vision.image_size`.
 
-    An image that is long but small in area, such as 1 x 10,000, is sliced too, and its overview then only rounded to
-    patches. Raises `ValueError` for one so long that llama.cpp refuses it.
+    An image that is long but small in area, such as 1 x 10,000, is sliced too; its overview is then only rounded to
+    patches. Raises `ValueError` for an image so long that llama.cpp refuses it.
     """
     image = _size(width, height)
     if max(image) <= side:
@@ -71,7 +71,7 @@ def plan_llama_cpp(width: int, height: int, side: int = 448, patch: int = 14) ->
 
 
 def plan_openbmb(width: int, height: int, side: int = 448, patch: int = 14, cells: int = 9) -> Plan:
-    """The views that OpenBMB's fine-tuning code makes of an image, with at most so many cells."""
+    """The views that OpenBMB's fine-tuning code makes of an image, with at most `cells` cells."""
     image = _size(width, height)
     if width * height <= side * side or cells <= 1:
         return Plan(image, _round(_with_area(image, side, float), patch, _half_even))
@@ -82,16 +82,16 @@ PLANS: dict[str, Callable[..., Plan]] = {"llama.cpp": plan_llama_cpp, "openbmb":
 
 
 def visual_tokens(plan: Plan, queries: int) -> int:
-    """Embeddings that the resampler makes of an image: `queries` a view."""
+    """Number of embeddings that the resampler makes of an image: `queries` per view."""
     return len(plan.views) * queries
 
 
 def image_tokens(plan: Plan, queries: int) -> int:
-    """Places that an image takes in a sequence: its embeddings, two marks a view, a line break between rows."""
+    """Tokens that an image takes in a sequence: its embeddings, two marks per view, a line break between rows."""
     return visual_tokens(plan, queries) + 2 * len(plan.views) + max(plan.rows - 1, 0)
 
 
-# What the two plans share. `real` is the type that a real number has, `nearest` rounds length / unit to an integer.
+# What the two plans share. `real` is the type of real numbers, `nearest` rounds length / unit to an integer.
 
 Real = type[float] | type[np.float32]
 Nearest = Callable[[int, int], int]
@@ -109,7 +109,7 @@ def _slice(image: Size, side: int, patch: int, most: int, real: Real, nearest: N
 
 
 def _grid(image: Size, cells: int, most: int, real: Real) -> tuple[int, int]:
-    """Columns and rows: of the grids with about so many cells, the first whose shape is nearest to the image's."""
+    """Columns and rows: of the grids of about `cells` cells, the first whose shape is nearest to the image's."""
     shape = float(real(math.log(real(image.width) / real(image.height))))
     return min(_grids(cells, most), key=lambda grid: real(abs(shape - math.log(grid[0] / grid[1]))))
 
@@ -121,7 +121,7 @@ def _grids(cells: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _with_area(size: Size, side: int, real: Real) -> Size:
-    """About side x side in the given shape: the height first, the width from that."""
+    """A size of the same shape with an area of about side x side: its height comes first, its width from that."""
     shape = real(size.width) / real(size.height)
     height = int(real(side) / np.sqrt(shape))
     return Size(int(real(height) * shape), height)
@@ -132,12 +132,12 @@ def _round(size: Size, patch: int, nearest: Nearest) -> Size:
 
 
 def _multiple(length: int, unit: int, nearest: Nearest) -> int:
-    """The multiple of the unit that is nearest, and at least one."""
+    """The nearest multiple of the unit, and at least one unit."""
     return max(nearest(length, unit), 1) * unit
 
 
 def _half_up(length: int, unit: int) -> int:
-    """In integers: float32 gives the same for every length below 2**23 / unit."""
+    """Computed in integers: float32 gives the same for every length below 2**23 / unit."""
     return (2 * length + unit) // (2 * unit)
 
 

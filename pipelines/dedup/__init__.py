@@ -1,1 +1,1 @@
-"""Near duplicates by perceptual hashes, and images that are kept out of a corpus."""
+"""Finds near duplicates by perceptual hashes, and reads lists of images to keep out of a corpus."""

@@ -1,7 +1,7 @@
-"""Images to keep out of a corpus: a benchmark's test set, a list to take down. Folders of images, or lists of hashes.
+"""Images to keep out of a corpus, such as a benchmark's test set: folders of images, or lists of hashes.
 
-A list is a text, a hash at the beginning of each line (64 hex digits: the SHA-256 of a file, 16: a perceptual hash, see
-`pipelines.stages.images`), or Parquet with columns `sha256` and `phash`, as every corpus has under `images/`.
+A list is a text file with a hash at the beginning of each line (64 hex digits: the SHA-256 of a file, 16: a perceptual
+hash, see `pipelines.stages.images`), or Parquet with columns `sha256` and `phash`, as in a corpus under `images/`.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from schemas.errors import UserError
 from schemas.pictures import open_image, upright
 
 HASH = re.compile(r"(?:([0-9a-f]{64})|([0-9a-f]{16}))(?![^\s,;])", re.IGNORECASE)
-WHAT = "SHA-256 (64 hex digits) and no perceptual hash (16)"
+KINDS_OF_HASH = "SHA-256 (64 hex digits) and no perceptual hash (16)"
 
-Entry = tuple[str | None, str | None]  # SHA-256 and perceptual hash of an image, or the one that is known
+Entry = tuple[str | None, str | None]  # SHA-256 and perceptual hash of an image; None if unknown
 
 
 class Listed(NamedTuple):
-    """A file of images to keep out, or of their hashes."""
+    """An image to keep out, or a file with hashes of such images."""
 
-    name: str  # from the folder on that the configuration names
+    name: str  # path that begins with the folder that the configuration names
     stamp: str
     fs: fsspec.AbstractFileSystem
     path: str
@@ -44,15 +44,15 @@ class Listed(NamedTuple):
         except OSError as error:
             raise self.error(f"cannot be read: {error}") from None
 
-    def error(self, what: object) -> UserError:
-        return UserError(f"duplicates.exclude: {self.name}: {' '.join(str(what).split())[:200]}")
+    def error(self, message: object) -> UserError:
+        return UserError(f"duplicates.exclude: {self.name}: {' '.join(str(message).split())[:200]}")
 
 
 class Hashes(NamedTuple):
-    """What is known of n images to keep out. Arrays of shape (n,) but for `sha256`; 0 where nothing is known."""
+    """The hashes of n images to keep out. Arrays of shape (n,), except `sha256`; 0 where a hash is unknown."""
 
-    name: np.ndarray  # int64, position in `Excluded.files`
-    sha256: np.ndarray  # uint64 of shape (n, 2): its first half
+    name: np.ndarray  # int64, index into `Excluded.files`
+    sha256: np.ndarray  # uint64 of shape (n, 2): the first half of the SHA-256
     has_sha256: np.ndarray  # bool
     phash: np.ndarray  # uint64
     has_phash: np.ndarray  # bool
@@ -60,19 +60,19 @@ class Hashes(NamedTuple):
 
 @dataclass(frozen=True)
 class Excluded:
-    """All that is to be kept out. Raises `UserError` for a file that cannot be read."""
+    """All images to keep out. Its properties raise `UserError` for a file that cannot be read."""
 
     files: tuple[Listed, ...]
 
     @cached_property
     def digest(self) -> str:
-        """Of names and contents, wherever they lie."""
-        return digest(sorted([one.name, hashlib.sha256(one.read()).hexdigest()] for one in self.files))
+        """Of the files' names and contents; it does not depend on where they lie."""
+        return digest(sorted([file.name, hashlib.sha256(file.read()).hexdigest()] for file in self.files))
 
     @cached_property
     def hashes(self) -> Hashes:
-        found = [(n, *entry) for n, one in enumerate(self.files) for entry in _entries(one)]
-        names, sha256s, phashes = zip(*found) if found else ((), (), ())
+        entries = [(n, *entry) for n, file in enumerate(self.files) for entry in _entries(file)]
+        names, sha256s, phashes = zip(*entries) if entries else ((), (), ())
         high, low = (
             np.array([int((sha256 or "0" * 64)[part], 16) for sha256 in sha256s], np.uint64)
             for part in (slice(16), slice(16, 32))
@@ -87,9 +87,9 @@ class Excluded:
 
 
 def find_excluded(places: Iterable[str]) -> tuple[Listed, ...]:
-    """The files that are named, in order of their names. Raises `UserError` for a place that names none."""
-    found = {one.path: one for place in places for one in _files(place)}
-    return tuple(sorted(found.values(), key=lambda one: (one.name, one.path)))
+    """The files at places (paths, patterns), in order of their names. Raises `UserError` for a place without files."""
+    by_path = {file.path: file for place in places for file in _files(place)}
+    return tuple(sorted(by_path.values(), key=lambda file: (file.name, file.path)))
 
 
 def _files(place: str) -> Iterator[Listed]:
@@ -102,19 +102,19 @@ def _files(place: str) -> Iterator[Listed]:
     fixed = re.split(r"[*?\[]", path)[0]
     if fs.isdir(path):
         above = path.rsplit("/", 1)[0]
-        found = {n: info for n, info in fs.find(path, detail=True).items() if suffix(n) in IMAGE_SUFFIXES}
-        if not found:
+        infos = {n: info for n, info in fs.find(path, detail=True).items() if suffix(n) in IMAGE_SUFFIXES}
+        if not infos:
             raise UserError(f"duplicates.exclude: {place}: has no images; name lists of hashes by their files")
     elif fs.isfile(path):
-        above, found = path.rsplit("/", 1)[0], {path: fs.info(path)}
+        above, infos = path.rsplit("/", 1)[0], {path: fs.info(path)}
     else:
         above = fixed.rsplit("/", 2)[0]
-        found = fs.glob(path, detail=True) if fixed != path else {}
-        found = {name: info for name, info in found.items() if info["type"] == "file"}
-    found = {name: info for name, info in found.items() if name.rsplit("/", 1)[-1][0] not in "._"}
-    if not found:
+        infos = fs.glob(path, detail=True) if fixed != path else {}
+        infos = {name: info for name, info in infos.items() if info["type"] == "file"}
+    infos = {name: info for name, info in infos.items() if name.rsplit("/", 1)[-1][0] not in "._"}
+    if not infos:
         raise UserError(f"duplicates.exclude: {place}: no such file or folder")
-    yield from (Listed(name[len(above) :].lstrip("/"), stamp(info), fs, name) for name, info in found.items())
+    yield from (Listed(name[len(above) :].lstrip("/"), stamp(info), fs, name) for name, info in infos.items())
 
 
 def _entries(file: Listed) -> Iterator[Entry]:
@@ -125,12 +125,12 @@ def _entries(file: Listed) -> Iterator[Entry]:
         yield from _table(file) if kind == "parquet" else _lines(file)
 
 
-@lru_cache(maxsize=1_000_000)  # a run opens its configuration more than once, and to decode images takes time
+@lru_cache(maxsize=1_000_000)  # a run opens its configuration more than once, and decoding images takes time
 def _image(file: Listed) -> Entry:
     data = file.read()
     try:
         return hashlib.sha256(data).hexdigest(), str(imagehash.phash(upright(open_image(data))))
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders may raise anything
         raise file.error(f"is no image that can be decoded ({error}); take it away, or list its SHA-256") from None
 
 
@@ -144,9 +144,9 @@ def _lines(file: Listed) -> Iterator[Entry]:
     for number, line in enumerate(text.splitlines(), 1):
         if not (line := line.strip()) or line.startswith("#"):
             continue
-        if not (found := HASH.match(line)):
-            raise file.error(f"line {number}: {line[:70]!r} is no {WHAT}")
-        yield found[1], found[2]
+        if not (match := HASH.match(line)):
+            raise file.error(f"line {number}: {line[:70]!r} is no {KINDS_OF_HASH}")
+        yield match[1], match[2]
 
 
 def _table(file: Listed) -> Iterator[Entry]:
@@ -163,6 +163,6 @@ def _table(file: Listed) -> Iterator[Entry]:
     for number, entry in enumerate(zip(columns.get("sha256", nothing), columns.get("phash", nothing)), 1):
         for digits, value in zip((64, 16), entry):
             if value is not None and (len(value) != digits or not HASH.fullmatch(value)):
-                raise file.error(f"row {number}: {value[:70]!r} is no {WHAT}")
+                raise file.error(f"row {number}: {value[:70]!r} is no {KINDS_OF_HASH}")
         if entry != (None, None):
             yield entry

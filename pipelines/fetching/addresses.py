@@ -1,7 +1,7 @@
-"""Which addresses may be asked: those of the public internet, and of hosts that the configuration names.
+"""Which addresses may be connected to: those of the public internet, and of hosts that the configuration names.
 
-A name is looked up once, and the address that a socket is opened to is checked where it is opened: what a name says a
-moment later, or what a URL is redirected to, makes no difference.
+Each address is checked where the socket to it is opened. So it makes no difference if a name resolves to another
+address a moment later, or if a URL is redirected.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-KEPT = 300.0  # seconds that an answer about a name is good for
-NAMES = 20_000  # whose answers are kept
+KEPT = 300.0  # seconds for which the addresses of a name are kept
+NAMES = 20_000  # names whose addresses are kept
 LOCAL = frozenset({"localhost"})
 
 # IANA's special-purpose registries, multicast, and the address at which Azure's machines find their host.
@@ -29,10 +29,10 @@ SPECIAL = [
         "2001::/23", "2001:db8::/32", "3fff::/20",
     )
 ]  # fmt: skip
-UNICAST = ip_network("2000::/3")  # all that is given out of IPv6
+UNICAST = ip_network("2000::/3")  # the part of IPv6 from which addresses are assigned
 NAT64 = ip_network("64:ff9b::/96")
 
-exempt: ContextVar[bool] = ContextVar("exempt", default=False)  # whether the host that is asked now was named
+exempt: ContextVar[bool] = ContextVar("exempt", default=False)  # whether the configuration names this host
 
 
 class Blocked(OSError):
@@ -43,25 +43,25 @@ class Blocked(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to a host on the public internet; those that hold another one are judged by it."""
+    """Whether an address is on the public internet; an IPv6 address that embeds an IPv4 address is judged by that."""
     ip = ip_address(address.split("%")[0])
     if isinstance(ip, IPv6Address):
-        held = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None)
-        if held:
-            return is_public(str(held))
+        embedded = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None)
+        if embedded:
+            return is_public(str(embedded))
         if ip not in UNICAST:
             return False
     return not any(ip in block for block in SPECIAL)
 
 
 def is_below(host: str, names: frozenset[str]) -> str | None:
-    """Which of some names is a host's own, or that of a domain it belongs to."""
+    """The one of `names` that is the host's own name or that of a domain it belongs to; None if there is none."""
     parts = host.split(".")
     return next((name for n in range(len(parts)) if (name := ".".join(parts[n:])) in names), None)
 
 
 def checked_socket(info: tuple) -> socket.socket:
-    """The socket of a connection that is about to be made. Raises `Blocked` if its address may not be asked."""
+    """The socket for a new connection. Raises `Blocked` if its address may not be connected to."""
     family, kind, protocol, _, address = info
     if not exempt.get() and not is_public(address[0]):
         raise Blocked(address[0])
@@ -69,47 +69,49 @@ def checked_socket(info: tuple) -> socket.socket:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up in threads, each once for a while, however many ask for it. Names under `localhost` are this
-    machine's without asking anyone (RFC 6761)."""
+    """Looks names up in threads, and keeps each result for a while, so that many requests need one lookup.
+
+    Names under `localhost` are this machine's, without a lookup (RFC 6761).
+    """
 
     def __init__(self, threads: int):
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="dns")
         self.known: dict[tuple, tuple[float, asyncio.Future]] = {}
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """All addresses that may be asked. Raises `Blocked` when a name has none but others, and `gaierror`."""
+        """The addresses that may be connected to. Raises `Blocked` if a name has only others, and `gaierror`."""
         infos = await asyncio.shield(self._looked_up(host.rstrip(".").lower(), family))
-        good = infos if exempt.get() else [info for info in infos if is_public(info[4][0])]
-        if not good:
+        allowed = infos if exempt.get() else [info for info in infos if is_public(info[4][0])]
+        if not allowed:
             raise Blocked(", ".join(info[4][0] for info in infos))
         return [
             {"hostname": host, "host": address[0], "port": port, "family": family, "proto": protocol,
              "flags": socket.AI_NUMERICHOST}
-            for family, _, protocol, _, address in good
+            for family, _, protocol, _, address in allowed
         ]  # fmt: skip
 
     def _looked_up(self, host: str, family: int) -> asyncio.Future:
         now = time.monotonic()
-        until, answer = self.known.get((host, family), (0.0, None))
-        if answer is None or (answer.done() and (now > until or can_pass(answer.exception()))):
+        until, lookup = self.known.get((host, family), (0.0, None))
+        if lookup is None or (lookup.done() and (now > until or can_pass(lookup.exception()))):
             if len(self.known) >= NAMES:
                 self.known = {name: kept for name, kept in self.known.items() if not kept[1].done()}
             loop = asyncio.get_running_loop()
             if is_below(host, LOCAL):
-                answer = loop.create_future()
-                answer.set_result(look_up("127.0.0.1", family))
+                lookup = loop.create_future()
+                lookup.set_result(look_up("127.0.0.1", family))
             else:
-                answer = loop.run_in_executor(self.threads, look_up, host, family)
-                answer.add_done_callback(lambda done: done.exception())  # who asked may be gone
-            self.known[host, family] = now + KEPT, answer
-        return answer
+                lookup = loop.run_in_executor(self.threads, look_up, host, family)
+                lookup.add_done_callback(lambda done: done.exception())  # nobody may be waiting for it any more
+            self.known[host, family] = now + KEPT, lookup
+        return lookup
 
     async def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def look_up(host: str, family: int) -> list[tuple[Any, ...]]:
-    """What the machine's resolver says of a name. Raises `gaierror`."""
+    """The addresses of a name, from the machine's resolver. Raises `gaierror`."""
     try:
         return socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a part of it is empty, or longer than 63 letters
@@ -117,5 +119,5 @@ def look_up(host: str, family: int) -> list[tuple[Any, ...]]:
 
 
 def can_pass(error: BaseException | None) -> bool:
-    """Whether a name that was not found may be found in a moment."""
+    """Whether a failed lookup may succeed in a moment."""
     return isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN

@@ -1,4 +1,4 @@
-"""One request to a server of a stranger: so long and no longer, so large and no larger, and nothing else is taken."""
+"""One HTTP request to an untrusted server, with bounds on its time and on the size of the body."""
 
 import errno
 import resource
@@ -19,8 +19,8 @@ from pipelines.fetching.addresses import Blocked, Resolver, can_pass, checked_so
 from pipelines.fetching.hosts import FetchFailed
 from schemas.images import FetchConfig
 
-KEPT_OPEN = 2.0  # seconds that a connection waits for the next URL of its host
-FILES = 10_000  # that a worker may have open, connections included
+KEPT_OPEN = 2.0  # seconds for which a connection waits for the next URL of its host
+FILES = 10_000  # files that a worker may have open, connections included
 OURS = {
     errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENOSPC, errno.EDQUOT,
     errno.EFBIG, errno.EIO, errno.EROFS,
@@ -31,10 +31,10 @@ Headers = CIMultiDictProxy[str]
 
 
 class HttpClient:
-    """An HTTP client that keeps no cookies, knows no credentials, asks no proxy, and reaches public addresses alone."""
+    """An HTTP client without cookies, credentials or proxy, which connects only to public addresses."""
 
     def __init__(self, config: FetchConfig):
-        """Is made, and used, where an event loop runs."""
+        """To be created, and used, in a running event loop."""
         self.allowed = frozenset(name.lower() for name in config.allow_hosts)
         allow_many_files()
         connector = aiohttp.TCPConnector(
@@ -73,7 +73,7 @@ class HttpClient:
 
 
 def url_of(text: str, base: URL | None = None) -> URL:
-    """A URL as it is asked for: no user, no password, no fragment. Raises `FetchFailed` if it is not http(s)."""
+    """A URL as it is requested: without user, password and fragment. Raises `FetchFailed` if it is not http(s)."""
     try:
         url = URL(text.strip())
         url = base.join(url) if base else url
@@ -89,7 +89,7 @@ def too_large(limit: int) -> FetchFailed:
 
 
 def unpacker(headers: Headers):
-    """What undoes the compression of a body, though none was asked for; None if there is none."""
+    """A decompressor for a body that is compressed although that was not asked for; None for an uncompressed body."""
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return None
@@ -100,7 +100,7 @@ def unpacker(headers: Headers):
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Says in one of the stage's words what went wrong. What is this machine's own fault stays as it is."""
+    """Turns errors into `FetchFailed` with a reason of the stage. Faults of this machine are raised as they are."""
     try:
         yield
     except FetchFailed:
@@ -126,7 +126,7 @@ def failures() -> Iterator[None]:
 
 
 def unreachable(error: OSError) -> FetchFailed:
-    """Why no connection came about."""
+    """Why no connection could be made."""
     if isinstance(error, Blocked):
         return FetchFailed("blocked_address", error.strerror)
     if isinstance(error, socket.gaierror):
@@ -135,7 +135,7 @@ def unreachable(error: OSError) -> FetchFailed:
 
 
 def allow_many_files() -> None:
-    """Lifts this process's own limit of open files, 256 on some machines, as far as it may."""
+    """Raises this process's limit of open files, 256 on some machines, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -1,7 +1,7 @@
-"""Asks servers of strangers for images: many at once, few a host, each for so long and no longer.
+"""Fetches images from untrusted servers: many at once, few per host, each within a time limit.
 
-A worker process has one event loop, in a thread of its own, that serves all partitions the worker has in hand, the
-oldest first. Bodies go into a file as they come, so that memory depends neither on their size nor on their number.
+A worker process has one event loop, in a thread of its own, that serves all partitions that the worker processes, the
+oldest first. Bodies are written to a file as they arrive, so that memory depends on neither their size nor number.
 """
 
 import asyncio
@@ -32,32 +32,32 @@ GOOD = {200, 203}
 MOVED = {301, 302, 303, 307, 308}
 BUSY = {429, 503}
 CAN_PASS = {408, 425, 500, 502, 504, *BUSY}
-NAMED = {403, 404, 410, 429}  # have a reason of their own
-SILENT = {"timeout", "dns", "tls", "connection"}  # reasons for which nobody was heard
-ROBOTS = 1_000_000  # bytes of a robots.txt; what stands behind them is not read
+NAMED = {403, 404, 410, 429}  # statuses that have a reason of their own
+SILENT = {"timeout", "dns", "tls", "connection"}  # reasons that mean that no server answered
+ROBOTS = 1_000_000  # bytes of a robots.txt that are read; the rest is not
 BLOCK = 1 << 16  # bytes
-MANY = 100  # hosts; when not one of so many can be reached, it is not they who are gone
+MANY = 100  # hosts; if not one of so many can be reached, this machine is offline
 
 
 class Offline(Exception):
-    """Not one of many hosts could be reached."""
+    """None of many hosts could be reached."""
 
 
 class FetchRequest(NamedTuple):
     url: str
-    at_hand: bool = False  # its bytes are here; the question is only whether they may be used
+    at_hand: bool = False  # its bytes are here already; it is only asked whether they may be used
 
 
 @dataclass
 class FetchResult:
     """What became of one URL."""
 
-    reason: str | None = None  # none if there are bytes to look at
+    reason: str | None = None  # None if there are bytes to decode
     detail: str | None = None
     pieces: list[tuple[int, int]] = field(default_factory=list)  # of the body: offset and size in its file
-    robots_tag: str | None = None  # the `X-Robots-Tag` headers that came with it, a line each
-    status: int | None = None  # HTTP's, the last one
-    tries: int = 0  # in which it was asked for
+    robots_tag: str | None = None  # its `X-Robots-Tag` headers, one per line
+    status: int | None = None  # the last HTTP status
+    tries: int = 0  # in which it was requested
     milliseconds: float = 0.0  # of the last try: connecting, redirects and reading, but no waiting for turns
     offline: bool = False
 
@@ -67,20 +67,21 @@ class FetchResult:
 
 
 class Bodies:
-    """A file that many bodies are written to at a time, as they come, in blocks that are used again."""
+    """A file to which many bodies are written at the same time, as they arrive, in blocks that are reused."""
 
     def __init__(self, descriptor: int, limit: int):
-        self.descriptor, self.limit, self.end = descriptor, limit, 0  # bytes a body may have, bytes in all
+        self.descriptor, self.limit = descriptor, limit  # of the file; bytes that a body may have
+        self.end = 0  # bytes of the file
         self.free: list[int] = []  # offsets of blocks
 
-    def write(self, answer: FetchResult, data: bytes) -> None:
-        """Puts down more of an answer's body."""
-        left = memoryview(data)  # a piece that was packed tightly may be as large as a body may be: it is not copied
+    def write(self, result: FetchResult, data: bytes) -> None:
+        """Appends to the body of a result."""
+        left = memoryview(data)  # not copied: a decompressed piece may be as large as a whole body
         while left:
-            offset, size = answer.pieces.pop() if answer.pieces and answer.pieces[-1][1] < BLOCK else (self._block(), 0)
+            offset, size = result.pieces.pop() if result.pieces and result.pieces[-1][1] < BLOCK else (self._block(), 0)
             part, left = left[: BLOCK - size], left[BLOCK - size :]
             os.pwrite(self.descriptor, part, offset + size)
-            answer.pieces.append((offset, size + len(part)))
+            result.pieces.append((offset, size + len(part)))
 
     def _block(self) -> int:
         if not self.free:
@@ -88,19 +89,19 @@ class Bodies:
             self.end += BLOCK
         return self.free.pop()
 
-    def drop(self, answer: FetchResult) -> None:
-        self.free += [offset for offset, _ in answer.pieces]
-        answer.pieces = []
+    def drop(self, result: FetchResult) -> None:
+        self.free += [offset for offset, _ in result.pieces]
+        result.pieces = []
 
-    def read(self, answer: FetchResult) -> bytes:
-        return b"".join(os.pread(self.descriptor, size, offset) for offset, size in answer.pieces)
+    def read(self, result: FetchResult) -> bytes:
+        return b"".join(os.pread(self.descriptor, size, offset) for offset, size in result.pieces)
 
 
 making = threading.Lock()
 
 
 def fetcher(config: FetchConfig) -> "Fetcher":
-    """The one of this process, whose bounds hold for all partitions in hand: they come for it at the same moment."""
+    """The fetcher of this process, whose bounds hold for all of its partitions. Threads may call this at once."""
     with making:
         return _fetcher(config)
 
@@ -111,14 +112,14 @@ def _fetcher(config: FetchConfig) -> "Fetcher":
 
 
 class Fetcher:
+    """Fetches URLs in an event loop of its own."""
+
     def __init__(self, config: FetchConfig):
-        gc.set_threshold(50_000, 20, 100)  # thousands of requests in flight are looked at for nothing: 40 % slower
+        gc.set_threshold(50_000, 20, 100)  # to scan thousands of requests in flight often is 40 % slower
         self.config = config
-        self.numbers, self.turns, self.hosts = (
-            itertools.count(),
-            PrioritySemaphore(config.in_flight),
-            Hosts(config.per_host),
-        )
+        self.numbers = itertools.count()
+        self.turns = PrioritySemaphore(config.in_flight)
+        self.hosts = Hosts(config.per_host)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="fetch", daemon=True).start()
 
@@ -129,81 +130,81 @@ class Fetcher:
         atexit.register(self.close)
 
     def _run(self, work: Coroutine) -> Any:
-        """Runs something in the loop, from another thread."""
+        """Runs a coroutine in the loop, from another thread; returns its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def close(self) -> None:
         self._run(self.client.session.close())
 
     def fetch(
-        self, asks: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts
+        self, requests: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts
     ) -> Iterator[list[tuple[int, FetchResult]]]:
-        """(which URL, what became of it) of all that are done by now, until all are. Raises `Offline`."""
+        """Lists of (index of a request, its result), as they become done, until all are. Raises `Offline`."""
         done: SimpleQueue[tuple[int, FetchResult] | Exception] = SimpleQueue()
 
-        async def one(number: int, index: int) -> None:
+        async def fetch_one(number: int, index: int) -> None:
             try:
-                done.put((index, await self._answer(number, asks[index], bodies, opt_outs)))
-            except Exception as error:  # a bug, or this machine's own fault: for who waits in the other thread
+                done.put((index, await self._fetch(number, requests[index], bodies, opt_outs)))
+            except Exception as error:  # a bug, or a fault of this machine: raised in the thread that waits
                 done.put(error)
 
         async def begin() -> list[asyncio.Task]:
-            return [asyncio.ensure_future(one(next(self.numbers), index)) for index in range(len(asks))]
+            return [asyncio.ensure_future(fetch_one(next(self.numbers), index)) for index in range(len(requests))]
 
         async def end() -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        tasks, left = self._run(begin()), len(asks)
+        tasks, left = self._run(begin()), len(requests)
         unreached: set[str] = set()  # hosts
         reached = False
         try:
             while left:
-                answers = list(waiting(done))
-                left -= len(answers)
-                for index, answer in answers:
-                    if answer.offline:
-                        unreached.add(url_of(asks[index].url).raw_host)
-                    elif answer.tries and answer.reason != "blocked_address":
+                results = list(waiting(done))
+                left -= len(results)
+                for index, result in results:
+                    if result.offline:
+                        unreached.add(url_of(requests[index].url).raw_host)
+                    elif result.tries and result.reason != "blocked_address":
                         reached = True
-                yield answers
+                yield results
         finally:
-            self._run(end())  # nobody writes to the file any more
+            self._run(end())  # after this, nothing writes to the file
         if not reached and len(unreached) >= MANY:
             raise Offline(f"not one of {len(unreached)} hosts could be reached: is this machine online?")
 
-    async def _answer(self, number: int, ask: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
-        """Tries a URL, and tries again what can pass."""
-        answer = FetchResult()
+    async def _fetch(self, number: int, request: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
+        """Tries a URL, again if another try may succeed."""
+        result = FetchResult()
         for tried in itertools.count(1):
             try:
-                await self._try(number, ask, tried, answer, bodies, opt_outs)
-                answer.reason, answer.detail, answer.offline = None, None, False
-                return answer
+                await self._try(number, request, tried, result, bodies, opt_outs)
+                result.reason, result.detail, result.offline = None, None, False
+                return result
             except FetchFailed as failed:
-                bodies.drop(answer)
-                answer.reason, answer.detail, answer.offline = failed.reason, plain(failed.detail), failed.offline
+                bodies.drop(result)
+                result.reason, result.detail, result.offline = failed.reason, plain(failed.detail), failed.offline
                 if not (pause := self._pause(failed, tried)):
-                    return answer
+                    return result
             await asyncio.sleep(pause)
 
     def _pause(self, failed: FetchFailed, tried: int) -> float | None:
-        """Seconds after which to try again, none of them the same; none if there is no use in it."""
+        """Random seconds after which to try again; None if there is no use in it."""
         jitter = random.random()
         seconds = max(failed.after * (1 + jitter / 4), 2.0 ** (tried - 2) * (1 + jitter))
         return seconds if failed.again and tried < self.config.tries and seconds <= self.config.deadline else None
 
     async def _try(
-        self, number: int, ask: FetchRequest, tried: int, answer: FetchResult, bodies: Bodies, opt_outs: OptOuts
+        self, number: int, request: FetchRequest, tried: int, result: FetchResult, bodies: Bodies, opt_outs: OptOuts
     ) -> None:  # fmt: skip
         """One try, redirects included. Raises `FetchFailed`."""
-        url, seen, write = url_of(ask.url), set(), partial(bodies.write, answer)
-        answer.milliseconds = 0.0
+        url, seen, write = url_of(request.url), set(), partial(bodies.write, result)
+        result.milliseconds = 0.0
 
         def wanted(status: int, headers: Headers) -> bool:
             tags = headers.getall("X-Robots-Tag", ())
-            answer.status, answer.robots_tag = status, plain("\n".join(tags)) or None
+            result.status, result.robots_tag = status, plain("\n".join(tags)) or None
             if status < 400 and self.config.honour_robots_tag and (word := refusal(tags)):
                 raise FetchFailed("opt_out", f"X-Robots-Tag: {word}")
             return status in GOOD
@@ -214,11 +215,11 @@ class Fetcher:
                 raise FetchFailed("opt_out", f"{line} in a list of fetch.opt_out")
             if self.config.robots_txt and not may_ask(await self._robots(number, url), url):
                 raise FetchFailed("opt_out", f"{url.origin()}/robots.txt")
-            if ask.at_hand:
+            if request.at_hand:
                 return
             async with self._turn(number, url) as host:
-                answer.tries = tried
-                status, headers = await self._ask(host, url, answer, bodies.limit, wanted, write)
+                result.tries = tried
+                status, headers = await self._ask(host, url, result, bodies.limit, wanted, write)
             if status in GOOD:
                 return
             url = moved(url, status, headers)
@@ -226,7 +227,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
-        """A turn at a URL's host, which is not left alone then, and one of all."""
+        """A turn at a URL's host, once that is not left alone, and one of the turns of all hosts."""
         host = self.hosts[url.raw_host]
         async with host.turns.turn(number):
             while True:
@@ -237,26 +238,26 @@ class Fetcher:
                         return
 
     async def _ask(
-        self, host: Host, url: URL, answer: FetchResult, limit: int, wanted: Callable[[int, Headers], bool],
+        self, host: Host, url: URL, result: FetchResult, limit: int, wanted: Callable[[int, Headers], bool],
         write: Callable[[bytes], None],
     ) -> tuple[int, Headers]:  # fmt: skip
-        """Asks once, for no longer than is left of the try's time. Raises `FetchFailed`."""
+        """Sends one request, within the time that is left of the try. Raises `FetchFailed`."""
         began = time.monotonic()
-        left = self.config.deadline - answer.milliseconds / 1000
+        left = self.config.deadline - result.milliseconds / 1000
         try:
             status, headers = await self.client.get(url, left, limit, wanted, write)
         except FetchFailed as failed:
             host.silent(failed) if failed.reason in SILENT else host.answered()
             raise
         finally:
-            answer.milliseconds += 1000 * (time.monotonic() - began)
+            result.milliseconds += 1000 * (time.monotonic() - began)
         host.busy(retry_after(headers), failed_by(status, headers)) if status in BUSY else host.answered()
         return status, headers
 
     # robots.txt
 
     async def _robots(self, number: int, url: URL) -> list[Rule]:
-        """The rules of a URL's host, read once while it is remembered. Raises `FetchFailed` if they cannot be read."""
+        """The rules of a URL's host, read once for as long as the host is remembered. Raises `FetchFailed`."""
         host, origin = self.hosts[url.raw_host], url.origin()
         await host.rested(patience=self.config.deadline)
         if origin not in host.robots:
@@ -264,14 +265,13 @@ class Fetcher:
         return await asyncio.shield(host.robots[origin])
 
     async def _read_robots(self, number: int, host: Host, origin: URL) -> list[Rule]:
-        """Who has none (404, 403) minds nothing; who cannot say now is left alone for a while."""
+        """A host without robots.txt (404, 403) allows everything; one that cannot answer now is left alone a while."""
         for tried in itertools.count(1):
             try:
                 return robots_rules(await self._robots_text(number, origin / "robots.txt"))
             except FetchFailed as error:
-                failed = FetchFailed(
-                    error.reason, f"robots.txt: {error.detail}", again=error.again, offline=error.offline
-                )
+                detail = f"robots.txt: {error.detail}"
+                failed = FetchFailed(error.reason, detail, again=error.again, offline=error.offline)
                 if not (pause := self._pause(error, tried)):
                     host.leave(REST, failed)
                     del host.robots[origin]
@@ -279,7 +279,7 @@ class Fetcher:
             await asyncio.sleep(pause)
 
     async def _robots_text(self, number: int, url: URL) -> str:
-        """What stands there, in the end. Raises `FetchFailed`."""
+        """The text of a robots.txt, after redirects; empty if there is none. Raises `FetchFailed`."""
         pieces: list[bytes] = []
 
         def write(piece: bytes) -> None:
@@ -306,32 +306,32 @@ def is_good(status: int, headers: Headers) -> bool:
 
 
 def moved(url: URL, status: int, headers: Headers) -> URL:
-    """Where a URL is sent on to. Raises `FetchFailed` if it is not."""
+    """The URL to which a response redirects. Raises `FetchFailed` if it does not."""
     if status in MOVED and "Location" in headers:
         return url_of(headers["Location"], url)
     raise failed_by(status, headers)
 
 
 def failed_by(status: int, headers: Headers) -> FetchFailed:
-    """What a status without a body says."""
+    """The failure that a status means."""
     general = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "bad_answer")
     reason = f"http_{status}" if status in NAMED else general
     return FetchFailed(reason, f"status {status}", again=status in CAN_PASS, after=retry_after(headers))
 
 
 def waiting(done: SimpleQueue) -> Iterator[tuple[int, FetchResult]]:
-    """What is in a queue, and at least one. Raises what was put there to be raised."""
+    """What is in a queue, at least one entry. Raises an exception that was put there."""
     try:
-        one = done.get()
+        entry = done.get()
         while True:
-            if isinstance(one, Exception):
-                raise one
-            yield one
-            one = done.get_nowait()
+            if isinstance(entry, Exception):
+                raise entry
+            yield entry
+            entry = done.get_nowait()
     except Empty:
         pass
 
 
 def plain(text: str) -> str:
-    """What a stranger said, as a cell of a table: valid Unicode, and not too much of it."""
+    """Untrusted text for a cell of a table: valid Unicode, at most 500 characters."""
     return text.encode("utf-8", "replace").decode()[:500]

@@ -1,4 +1,4 @@
-"""Turns, so many at once and the oldest first, and what is known of each host that is asked."""
+"""A semaphore that serves the oldest first, and the state of each host that is asked."""
 
 import asyncio
 import heapq
@@ -12,81 +12,81 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 REMEMBERED = 20_000  # hosts
-FAILURES = 5  # tries in a row that a host does not answer; then it is left alone for a while
+FAILURES = 5  # tries in a row without an answer after which a host is left alone for a while
 REST = 60.0  # seconds
 
 
 class FetchFailed(Exception):
-    """Why a URL gave no image: `reason` is a word of the stage's list, `detail` is for a person."""
+    """Why a URL gave no image: `reason` is one of the stage's REASONS, `detail` is for a person."""
 
     def __init__(self, reason: str, detail: str, *, again: bool = False, after: float = 0.0, offline: bool = False):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
-        self.again = again  # it can pass
-        self.after = after  # seconds that the server wants to be left alone
-        self.offline = offline  # a machine without network would see the same
+        self.again = again  # another try may succeed
+        self.after = after  # seconds for which the server wants to be left alone
+        self.offline = offline  # a machine without network would fail in the same way
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server wants to be left alone, which may be said as a date; 0 if it says nothing of the kind."""
-    said = headers.get("Retry-After", "")
+    """Seconds for which a server wants to be left alone; the header may hold a date. 0 if it has no valid value."""
+    value = headers.get("Retry-After", "")
     try:
-        seconds = float(said)
+        seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError, OverflowError):
             return 0.0
     return seconds if 0 < seconds < math.inf else 0.0
 
 
 class PrioritySemaphore:
-    """Lets so many in at once; of those who wait, the one with the lowest number next."""
+    """Admits `count` tasks at once; of those that wait, the one with the lowest number is admitted next."""
 
     def __init__(self, count: int):
         self.count = self.free = count
-        self.waiting: list[tuple[int, int, asyncio.Future]] = []  # number, who came first, who to let in
-        self.came = itertools.count()
+        self.waiting: list[tuple[int, int, asyncio.Future]] = []  # number, order of arrival, future to set
+        self.arrivals = itertools.count()
 
     @asynccontextmanager
     async def turn(self, number: int) -> AsyncIterator[None]:
         if self.free:
             self.free -= 1
         else:
-            mine = asyncio.get_running_loop().create_future()
-            heapq.heappush(self.waiting, (number, next(self.came), mine))
+            admission = asyncio.get_running_loop().create_future()
+            heapq.heappush(self.waiting, (number, next(self.arrivals), admission))
             try:
-                await mine
+                await admission
             except asyncio.CancelledError:
-                if not mine.cancelled():  # it was let in just before
-                    self._next()
+                if not admission.cancelled():  # it was admitted just before
+                    self._admit_next()
                 raise
         try:
             yield
         finally:
-            self._next()
+            self._admit_next()
 
-    def _next(self) -> None:
+    def _admit_next(self) -> None:
         while self.waiting:
-            *_, other = heapq.heappop(self.waiting)
-            if not other.done():
-                other.set_result(None)
+            *_, admission = heapq.heappop(self.waiting)
+            if not admission.done():
+                admission.set_result(None)
                 return
         self.free += 1
 
 
 class Host:
-    """One host: whose turn it is to ask it, and until when it is left alone, and why."""
+    """The state of one host: whose turn it is to ask it, until when it is left alone, and why."""
 
     def __init__(self, at_once: int):
         self.turns = PrioritySemaphore(at_once)
-        self.failures = 0  # to answer, in a row
-        self.refusals = 0  # in a row, those at a time counted once
-        self.closed, self.why = 0.0, None
+        self.failures = 0  # tries in a row that it did not answer
+        self.refusals = 0  # in a row; those at the same time are counted once
+        self.closed, self.closed_by = 0.0, None  # monotonic time until which it is left alone, and the failure
         self.robots: dict[Any, asyncio.Future] = {}  # origin -> what its robots.txt says
 
     def rests(self) -> float:
-        """Seconds that it is still left alone; none if they are past."""
+        """Seconds for which it is still left alone; 0 if it is not."""
         return max(0.0, self.closed - time.monotonic())
 
     @property
@@ -97,15 +97,14 @@ class Host:
         """Waits while it is left alone. Raises `FetchFailed` at once if that takes longer than `patience` seconds."""
         while seconds := self.rests():
             if seconds > patience:
-                raise FetchFailed(
-                    self.why.reason, f"not asked, after this: {self.why.detail}", offline=self.why.offline
-                )
+                cause = self.closed_by
+                raise FetchFailed(cause.reason, f"not asked, after this: {cause.detail}", offline=cause.offline)
             await asyncio.sleep(seconds)
 
     def leave(self, seconds: float, why: FetchFailed) -> None:
-        """Leaves it alone for so long."""
+        """Leaves it alone for at least `seconds`."""
         if seconds > self.rests():
-            self.closed, self.why = time.monotonic() + seconds, why
+            self.closed, self.closed_by = time.monotonic() + seconds, why
 
     def silent(self, why: FetchFailed) -> None:
         """Notes that it did not answer."""
@@ -124,7 +123,7 @@ class Host:
 
 
 class Hosts:
-    """The hosts that were asked last."""
+    """The hosts that were asked last, by name."""
 
     def __init__(self, at_once: int):
         self.at_once = at_once

@@ -1,4 +1,4 @@
-"""Who does not want an image to be used: `X-Robots-Tag` headers, lists of the user's own, robots.txt (RFC 9309)."""
+"""Opt-outs, by which images must not be used: `X-Robots-Tag` headers, the user's own lists, robots.txt (RFC 9309)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from pipelines.engine.commit import digest
 from pipelines.fetching.addresses import is_below
 from schemas.errors import UserError
 
-AGENT = "shardmill"  # the name by which headers and robots.txt speak to us
+AGENT = "shardmill"  # the name by which headers and robots.txt address us
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}  # `none` is noindex and nofollow in one word
 VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives with a colon
 
@@ -22,9 +22,9 @@ VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-pr
 
 
 def refusal(headers: Iterable[str]) -> str | None:
-    """The directive by which `X-Robots-Tag` headers refuse; none if they do not, or speak to other agents.
+    """The directive by which `X-Robots-Tag` headers refuse; None if they do not, or address only other agents.
 
-    `otherbot: noindex, nofollow` speaks to that agent until another one is named.
+    `otherbot: noindex, nofollow` addresses that agent until another agent is named.
     """
     for header in headers:
         agent = AGENT
@@ -37,16 +37,16 @@ def refusal(headers: Iterable[str]) -> str | None:
     return None
 
 
-# Lists of the user's own
+# The user's own lists
 
 
 @dataclass(frozen=True)
 class OptOuts:
-    """Hosts and URLs that are left alone. Pickles to workers with all that it holds."""
+    """Hosts and URLs that are not requested. Pickles to workers with all that it holds."""
 
-    hosts: frozenset[str] = frozenset()  # each with all below it
+    hosts: frozenset[str] = frozenset()  # each with its subdomains
     patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)  # of URLs, by host; "" for any
-    digest: str = ""  # of what the lists say
+    digest: str = ""  # of the content of the lists
 
     def covers(self, url: URL) -> str | None:
         """The line that covers a URL, if one does."""
@@ -57,10 +57,10 @@ class OptOuts:
 
 
 def read_opt_outs(files: Sequence[str]) -> OptOuts:
-    """Text files with a host or a pattern of URLs a line; `#` begins a comment.
+    """Reads text files with a host or a pattern of URLs per line; `#` begins a comment.
 
-    `example.com` is that host with all below it. `example.com/art/*` and `*.example.com/*.png` are patterns: `*` stands
-    for anything, there is no scheme, and case makes no difference. Raises `UserError` for a file that cannot be read.
+    `example.com` is that host with its subdomains. `example.com/art/*` and `*.example.com/*.png` are patterns: `*`
+    stands for any text, there is no scheme, and case makes no difference. Raises `UserError` for an unreadable file.
     """
     hosts, patterns = set(), set()
     for file in files:
@@ -84,25 +84,26 @@ def read_opt_outs(files: Sequence[str]) -> OptOuts:
 
 
 def in_ascii(host: str) -> str:
-    """A host as it stands in requests: names in other scripts in their ASCII form."""
+    """A host as requests have it: names in other scripts in their ASCII form."""
     return host if host.isascii() else ".".join(URL.build(host=part).raw_host or part for part in host.split("."))
 
 
 @lru_cache(100_000)
 def expression(pattern: str) -> re.Pattern:
+    """A pattern of a list as a regular expression."""
     return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE | re.DOTALL)
 
 
 # robots.txt
 
-Rule = tuple[str, bool]  # a pattern of paths, and whether they may be asked for
+Rule = tuple[str, bool]  # a pattern of paths, and whether they may be requested
 
 
 def robots_rules(text: str) -> list[Rule]:
-    """The rules of a robots.txt for us: those for our name, or else those for everybody."""
+    """The rules of a robots.txt that apply to us: those for our name, or else those for every agent."""
     groups: dict[str, list[Rule]] = {}
     agents: list[str] = []
-    named = True  # the line before named an agent
+    named = True  # whether the line before named an agent
     for line in text.splitlines():
         name, _, value = (part.strip() for part in line.split("#")[0].partition(":"))
         if name.lower() == "user-agent":
@@ -117,22 +118,24 @@ def robots_rules(text: str) -> list[Rule]:
 
 
 def may_ask(rules: Sequence[Rule], url: URL) -> bool:
-    """Whether robots.txt lets a URL be asked for: the longest pattern that fits decides, and of equals the kinder."""
+    """Whether robots.txt allows a URL: the longest matching pattern decides; of equally long ones, one that allows."""
     path = unquote(url.raw_path_qs)
     fitting = [(len(pattern), allowed) for pattern, allowed in rules if fits(pattern, path)]
     return max(fitting, default=(0, True))[1]
 
 
 def fits(pattern: str, path: str) -> bool:
-    """Whether a path begins as a pattern says; `*` is anything, `$` at its end the end. Takes no longer than the two
-    are, whatever a stranger puts into them."""
+    """Whether a pattern matches the beginning of a path; `*` is any text, a final `$` the end of the path.
+
+    Takes linear time, also for hostile patterns.
+    """
     first, *parts = pattern.removesuffix("$").split("*")
     if not path.startswith(first):
         return False
-    at = len(first)
+    end = len(first)
     for part in parts:
-        found = path.find(part, at)
-        if found < 0:
+        start = path.find(part, end)
+        if start < 0:
             return False
-        at = found + len(part)
-    return at == len(path) or not pattern.endswith("$") or (bool(parts) and path.endswith(parts[-1]))
+        end = start + len(part)
+    return end == len(path) or not pattern.endswith("$") or (bool(parts) and path.endswith(parts[-1]))

@@ -1,4 +1,4 @@
-"""What answers hold: lists, as JSON or bullets, and the probability of a word."""
+"""Reads the answers of models: lists, as JSON or bullets, and the probability of a word."""
 
 import json
 import math
@@ -8,32 +8,32 @@ from typing import Any
 
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
-CANDIDATES = 20  # whose probabilities are asked for: the most that servers give
+CANDIDATES = 20  # first tokens whose probabilities are requested: the most that servers return
 BLANK = " \t\n▁Ġ"  # what tokenizers put in front of a word
 
 
 def schema_of(name: str, count: int | None = None) -> dict[str, Any]:
-    """What makes a server answer with {name: [texts]}, so many of them if a count is given."""
-    many = {"type": "array", "items": {"type": "string"}} | ({"minItems": count, "maxItems": count} if count else {})
-    shape = {"type": "object", "properties": {name: many}, "required": [name], "additionalProperties": False}
+    """The `response_format` for answers of the form {name: [texts]}, with `count` texts if that is given."""
+    texts = {"type": "array", "items": {"type": "string"}} | ({"minItems": count, "maxItems": count} if count else {})
+    shape = {"type": "object", "properties": {name: texts}, "required": [name], "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": shape}}
 
 
 def read_list(text: str, name: str) -> list[str] | None:
-    """The lines of an answer: of JSON, or bullets; None if it is neither."""
+    """The entries of an answer that is a JSON list or has bullets; None if it is neither."""
     fenced = FENCE.fullmatch(text)
     try:
-        said = json.loads(fenced[1] if fenced else text)
-        said = said[name] if isinstance(said, dict) else said
-        if isinstance(said, list) and all(isinstance(one, str) for one in said):
-            return [" ".join(one.split()) for one in said if one.strip()]
+        value = json.loads(fenced[1] if fenced else text)
+        entries = value[name] if isinstance(value, dict) else value
+        if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+            return [" ".join(entry.split()) for entry in entries if entry.strip()]
     except (ValueError, KeyError):
         pass
-    lines = [found[1].strip() for line in text.splitlines() if (found := BULLET.fullmatch(line))]
+    lines = [match[1].strip() for line in text.splitlines() if (match := BULLET.fullmatch(line))]
     return lines or None
 
 
 def probability(top: Iterable[tuple[str, float]], word: str) -> float | None:
-    """The probability that the first token is a word, small or with a capital; None if it is no candidate."""
-    found = [math.exp(logprob) for token, logprob in top if token.strip(BLANK) in (word, word.capitalize())]
-    return math.fsum(found) if found else None
+    """The probability that the first token is `word`, in small letters or capitalized; None if it is no candidate."""
+    masses = [math.exp(logprob) for token, logprob in top if token.strip(BLANK) in (word, word.capitalize())]
+    return math.fsum(masses) if masses else None

@@ -1,6 +1,7 @@
-"""Models behind one door: every LLM and VLM is an OpenAI-compatible server that the configuration names.
+"""Endpoints: every LLM and VLM is reached through an OpenAI-compatible server that the configuration names.
 
-What an endpoint is, what decides of its answers, and what is said and heard; `pipelines.models.chat` asks.
+This module says what an endpoint is, which of its properties decide its answers, and what requests and answers look
+like; `pipelines.models.chat` sends the requests.
 """
 
 import base64
@@ -23,23 +24,23 @@ LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunne
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model, and where it is reached. Goes to workers; the key does not: it is in the environment of who asks."""
+    """A model, and where it is reached. Pickles to workers without the key, which is in their environment."""
 
     name: str
     config: EndpointConfig
     revision: str | None = None
-    model: str | None = None  # its name, unless it is a checkpoint of this machine: then its weights say all
+    model: str | None = None  # its name; None for a local checkpoint, which `revision` identifies
     urls: tuple[str, ...] = ()  # of a `command`, once its server runs
-    calls_left: int | None = None  # of the budgets, when a stage begins
-    tokens_left: int | None = None
+    calls_left: int | None = None  # of the budget, when a stage begins
+    tokens_left: int | None = None  # of the budget, when a stage begins
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides of answers: never where it is or who asks."""
-        said = {"model": self.model, "revision": self.revision, "extra": self.config.extra or None}
-        return {name: value for name, value in said.items() if value is not None}
+        """The properties that decide answers: neither its URL nor its key is among them."""
+        properties = {"model": self.model, "revision": self.revision, "extra": self.config.extra or None}
+        return {name: value for name, value in properties.items() if value is not None}
 
     def key(self) -> str | None:
-        """The key of the process that asks. Raises `UserError` if it is not there."""
+        """The key, from the environment of this process. Raises `UserError` if it is missing."""
         name = self.config.api_key_env
         if name is None:
             return None
@@ -49,21 +50,22 @@ class Endpoint:
 
     @cached_property
     def asked_as(self) -> str:
+        """Its table in the configuration, for messages."""
         return f"endpoints.{self.name}"
 
 
 def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
-    """The endpoint that a place in the configuration names. Raises `UserError` if it cannot be what is meant."""
+    """The endpoint that a field of the configuration, `place`, names. Raises `UserError` if it cannot be used."""
     if name not in config.endpoints:
         known = ", ".join(config.endpoints) or "none yet"
         raise UserError(f"{place}: there is no table [endpoints.{name}]; there are {known}")
-    one, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
+    endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
     if runner not in LOCAL_RUNNERS:
-        for what in ("command", "max_calls", "max_tokens"):
-            if getattr(one, what) is not None:
-                why = "starts a server that" if what == "command" else "is counted in one process, which"
-                raise UserError(f"endpoints.{name}.{what}: {why} workers of {runner} do not reach; leave it out")
-    return open_endpoint(name, one)
+        for field in ("command", "max_calls", "max_tokens"):
+            if getattr(endpoint, field) is not None:
+                why = "starts a server that" if field == "command" else "is counted in one process, which"
+                raise UserError(f"endpoints.{name}.{field}: {why} workers of {runner} do not reach; leave it out")
+    return open_endpoint(name, endpoint)
 
 
 def open_endpoint(name: str, config: EndpointConfig) -> Endpoint:
@@ -75,13 +77,13 @@ def open_endpoint(name: str, config: EndpointConfig) -> Endpoint:
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether a model is named by a path of this machine."""
+    """Whether a model's name is a path on this machine."""
     return ("/" in model or model.endswith(".gguf")) and Path(model).expanduser().exists()
 
 
 @cache
 def weights_of(model: str) -> str:
-    """16 hex digits of the SHA-256 of a local checkpoint: of its file, or of its folder's weights and settings."""
+    """16 hex digits of the SHA-256 of a local checkpoint: of its file, or of the weights and settings in its folder."""
     path = Path(model).expanduser()
     files = [path] if path.is_file() else sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})
     if not files:
@@ -94,26 +96,26 @@ def weights_of(model: str) -> str:
     return sha256.hexdigest()[:16]
 
 
-# What is asked, and what comes back
+# Requests and answers
 
 
 @dataclass(frozen=True)
 class Answer:
     text: str
-    cut: bool  # it ends where the tokens ended
-    top: Sequence[tuple[str, float]] | None  # the first token's candidates and their log-probabilities, if asked for
+    cut: bool  # it ended because no tokens were left
+    top: Sequence[tuple[str, float]] | None  # candidates of the first token and their log-probabilities, if requested
     measured: dict[str, Any]  # for the ledger
 
 
 class CallFailed(Exception):
-    """Why a request gave no answer: `reason` is a word of `schemas.answers`, `detail` is for a person."""
+    """Why a request had no answer: `reason` is a word of `schemas.answers`, `detail` is for a person."""
 
     def __init__(self, reason: str, detail: str, *, after: float = 0.0):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
-        self.after = after  # seconds that the server wants to be left alone
+        self.after = after  # seconds for which the server wants to be left alone
         self.measured: dict[str, Any] = {}
-        self.before: list[dict[str, Any]] = []  # measured of requests on which this one was built
+        self.before: list[dict[str, Any]] = []  # `measured` of the requests on whose answers this one was built
 
     @property
     def can_pass(self) -> bool:
@@ -121,11 +123,11 @@ class CallFailed(Exception):
 
 
 def image_part(data: bytes, format: str) -> dict[str, Any]:
-    """An image as part of a message, its bytes as they came."""
+    """An image as part of a message, with its original bytes."""
     url = f"data:image/{format.lower()};base64,{base64.b64encode(data).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def message(text: str, image: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """What a user says, an image in front."""
+    """The messages of one request: the user's text, with the image in front if there is one."""
     return [{"role": "user", "content": [image, {"type": "text", "text": text}] if image else text}]

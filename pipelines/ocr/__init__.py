@@ -1,1 +1,1 @@
-"""What the OCR stage uses: engines, the order in which lines are read, and whether a text is good."""
+"""Parts of the OCR stage: engines, the reading order of lines, and the quality of a text."""

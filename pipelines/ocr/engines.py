@@ -1,7 +1,7 @@
-"""OCR engines behind one small face: pixels in, lines out. A new one is a class here and a word in `OcrConfig`.
+"""OCR engines behind one interface: pixels in, lines out. A new engine is a class here and a word in `OcrConfig`.
 
-RapidOCR's models come in its package. EasyOCR's weights are files in a folder of the user's; they are held against the
-MD5 sums that EasyOCR itself has for them, and loaded as tensors alone: EasyOCR would unpickle whatever they hold.
+RapidOCR's models come in its package. EasyOCR's weights are files in a folder of the user. They are checked against the
+MD5 sums that EasyOCR has for them, and loaded as tensors only: EasyOCR would unpickle whatever they hold.
 """
 
 import io
@@ -32,22 +32,22 @@ class Engine(Protocol):
 
 
 class RapidOcr:
-    """PP-OCR by onnxruntime. One thread: two in a process are slower than one."""
+    """PP-OCR by onnxruntime, with one thread: two in a process are slower than one."""
 
     def __init__(self):
         from rapidocr import RapidOCR
 
         threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
-        # Its own floor under confidences, 0.5, would hide what `min_confidence` is to decide.
+        # Its own threshold of confidence, 0.5, would drop lines before `min_confidence` is applied.
         self.engine = RapidOCR(params={**threads, "Global.log_level": "error", "Global.text_score": 0.0})
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
-        found = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
-        return [] if found.boxes is None else _lines(zip(found.boxes, found.txts, found.scores))
+        output = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
+        return [] if output.boxes is None else _lines(zip(output.boxes, output.txts, output.scores))
 
 
 class EasyOcr:
-    """CRAFT and a CRNN by torch, one thread a process."""
+    """CRAFT and a CRNN by torch, with one thread per process."""
 
     def __init__(self, config: EasyOcrConfig):
         fetch_weights(config)
@@ -62,16 +62,17 @@ class EasyOcr:
         return _lines(self.reader.readtext(pixels))
 
 
-def _lines(found: Iterable[tuple[Any, str, float]]) -> list[OcrLine]:
+def _lines(readings: Iterable[tuple[Any, str, float]]) -> list[OcrLine]:
+    """OCR lines from (four corners, text, confidence)."""
     return [
         {"text": text, "confidence": round(float(score), 5),
          "box": [round(float(x), 1) for corner in box for x in corner]}
-        for box, text, score in found
+        for box, text, score in readings
     ]  # fmt: skip
 
 
 def open_engine(config: OcrConfig) -> Engine:
-    """The engine of a configuration, loaded once a process. Raises `UserError` if it cannot be had here."""
+    """The engine of a configuration, loaded once per process. Raises `UserError` if it cannot be loaded."""
     if config.engine == "rapidocr":
         return load_engine("rapidocr")
     return load_engine("easyocr", config.easyocr, tuple(weights(config.easyocr).values()))
@@ -83,17 +84,17 @@ def load_engine(name: str, *made_of: Any) -> Engine:
 
 
 def identity(config: OcrConfig) -> dict[str, Any]:
-    """What an engine is made of: packages, models, and how they are set. Part of the fingerprint of what it reads."""
+    """The packages, models and settings of an engine; part of the fingerprint of its results."""
     packages = {"rapidocr": ("rapidocr", "onnxruntime"), "easyocr": ("easyocr", "torch")}[config.engine]
-    found: dict[str, Any] = {package: version(package) for package in packages}
+    parts: dict[str, Any] = {package: version(package) for package in packages}
     if config.engine == "easyocr":
-        found |= weights(config.easyocr)
-        found |= {"languages": sorted(config.easyocr.languages), "gpu": config.easyocr.gpu}  # on a CPU it is quantized
-    return found
+        parts |= weights(config.easyocr)
+        parts |= {"languages": sorted(config.easyocr.languages), "gpu": config.easyocr.gpu}  # on a CPU it is quantized
+    return parts
 
 
 def check_engine(config: OcrConfig) -> None:
-    """Raises `UserError`, naming the field, if an engine cannot work here. Writes nothing: `prepare_engine` does."""
+    """Raises `UserError` with the field's name if an engine cannot work here. Writes nothing: `prepare_engine` does."""
     if config.engine == "easyocr":
         if find_spec("easyocr") is None:
             raise UserError('ocr.engine: easyocr is not installed; install the extra "shardmill[easyocr]"')
@@ -101,7 +102,7 @@ def check_engine(config: OcrConfig) -> None:
 
 
 def prepare_engine(config: OcrConfig) -> None:
-    """Gets what an engine may have to download. Raises `UserError` if that does not work."""
+    """Downloads what an engine needs. Raises `UserError` if that fails."""
     if config.engine == "easyocr":
         fetch_weights(config.easyocr)
 
@@ -110,23 +111,23 @@ def prepare_engine(config: OcrConfig) -> None:
 
 
 def _reader(config: EasyOcrConfig, folder: str, **options: Any):
-    """EasyOCR's `Reader`, which loads nothing but tensors, downloads nothing and leaves no trace in its own home."""
+    """EasyOCR's `Reader`, set to load only tensors, to download nothing, and to write nothing to the home folder."""
     from easyocr import Reader
 
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # stronger than `weights_only=False`, which EasyOCR says
-    with tempfile.TemporaryDirectory() as nowhere:
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # overrides `weights_only=False`, which EasyOCR passes
+    with tempfile.TemporaryDirectory() as empty:
         try:
             return Reader(
-                list(config.languages), gpu=config.gpu, model_storage_directory=folder, user_network_directory=nowhere,
+                list(config.languages), gpu=config.gpu, model_storage_directory=folder, user_network_directory=empty,
                 download_enabled=False, verbose=False, **options,
             )  # fmt: skip
         finally:
-            sys.path[:] = [path for path in sys.path if path != nowhere]
+            sys.path[:] = [path for path in sys.path if path != empty]
 
 
 @cache
 def _models(languages: tuple[str, ...]) -> list[dict[str, str]]:
-    """What EasyOCR says of the detector and the recogniser that it takes for languages: filename, url, md5sum."""
+    """EasyOCR's entries {filename, url, md5sum} of the detector and the recogniser that it uses for languages."""
     from easyocr.config import all_lang_list, detection_models, recognition_models
 
     if unknown := sorted(set(languages) - set(all_lang_list)):
@@ -135,7 +136,7 @@ def _models(languages: tuple[str, ...]) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory() as empty:
         try:
             reader = _reader(EasyOcrConfig(languages=languages), empty, detector=False, recognizer=False)
-        except ValueError as error:  # some go together with English alone
+        except ValueError as error:  # some languages can only be combined with English
             raise UserError(f"ocr.easyocr.languages: {error}") from None
         except FileNotFoundError:
             raise UserError(f"ocr.easyocr.languages: EasyOCR has no model for {', '.join(languages)}") from None
@@ -145,18 +146,18 @@ def _models(languages: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def weights(config: EasyOcrConfig) -> dict[str, str]:
-    """The files of weights that EasyOCR takes for a configuration, with their MD5 sums: no others can be used."""
+    """The weight files that EasyOCR uses for a configuration, with their MD5 sums; no other files can be used."""
     return {model["filename"]: model["md5sum"] for model in _models(config.languages)}
 
 
 def check_weights(config: EasyOcrConfig) -> None:
-    """Raises `UserError` if weights are missing and may not be downloaded, or are not what they should be."""
+    """Raises `UserError` if weights are missing and may not be downloaded, or if their MD5 sum is wrong."""
     folder, models = Path(config.models), _models(config.languages)
     if "://" in config.models:
         raise UserError(f"ocr.easyocr.models: {config.models} is a URL; EasyOCR reads its weights from a local folder")
     missing = [model for model in models if not (folder / model["filename"]).is_file()]
     if missing and not config.download:
-        names, urls = (", ".join(model[what] for model in missing) for what in ("filename", "url"))
+        names, urls = (", ".join(model[field] for model in missing) for field in ("filename", "url"))
         raise UserError(f"ocr.easyocr.models: {folder} has no {names}; unpack {urls} there, or set download = true")
     for model in models:
         path = folder / model["filename"]
@@ -172,14 +173,14 @@ def _md5(path: Path, size: int, changed: int) -> str:
 
 
 def fetch_weights(config: EasyOcrConfig) -> None:
-    """Downloads weights that are missing, if it may. Raises `UserError` if they are not all there in the end."""
+    """Downloads missing weights, if the configuration allows it. Raises `UserError` if any are missing afterwards."""
     folder = Path(config.models)
     check_weights(config)
     for model in _models(config.languages):
         if (folder / model["filename"]).is_file():
             continue
         try:
-            with urlopen(model["url"], timeout=60) as answer, ZipFile(io.BytesIO(answer.read())) as archive:
+            with urlopen(model["url"], timeout=60) as response, ZipFile(io.BytesIO(response.read())) as archive:
                 Root(config.models).write(model["filename"], archive.read(model["filename"]))
         except (OSError, HTTPException, BadZipFile, KeyError) as error:
             raise UserError(f"ocr.easyocr.download: {model['url']}: {error}; unpack it in {folder} by hand") from None

@@ -1,7 +1,7 @@
-"""Whether what an engine read of an image is good enough to teach a model to read.
+"""Whether the text that an engine read in an image is good enough to teach a model to read.
 
-An engine answers whatever it sees: stars and crosses become `★` and `十`, letters it was never taught become those that
-look like them. A text is good when it is sure of itself, long enough, and most of it stands in lines that make sense.
+An engine reads text in anything: stars and crosses become `★` and `十`, letters that it does not know become similar
+ones. A text is good if its confidence is high, it is long enough, and most of it stands in lines that make sense.
 """
 
 import unicodedata
@@ -13,12 +13,12 @@ from schemas.ocr import OcrConfig, OcrLine
 
 
 def letters_in(text: str) -> int:
-    """How many characters of a text are letters, with their marks, or digits, of any script."""
+    """The number of characters that are letters, marks on letters, or digits, of any script."""
     return sum(unicodedata.category(character)[0] in "LMN" for character in text)
 
 
 def characters_in(text: str) -> int:
-    """How many characters of a text are not whitespace."""
+    """The number of characters that are not whitespace."""
     return sum(not character.isspace() for character in text)
 
 
@@ -29,7 +29,7 @@ def confidence(lines: Sequence[OcrLine]) -> float:
 
 
 def verdict(read: Iterable[OcrLine], config: OcrConfig) -> str:
-    """One of `schemas.ocr.OCR_VERDICTS`, for all lines that an engine read; those that are not kept do not count."""
+    """The verdict on all lines that an engine read, one of `schemas.ocr.OCR_VERDICTS`; only kept lines count."""
     read = [line for line in read if line["text"].strip()]
     lines = [line for line in read if line["confidence"] >= config.min_confidence]
     texts = [line["text"] for line in lines]
@@ -51,6 +51,6 @@ def verdict(read: Iterable[OcrLine], config: OcrConfig) -> str:
 
 
 def _lone(texts: Sequence[str]) -> int:
-    """How many lines are one letter of a script that no longer line is in: a `十` beside Latin words is a cross."""
+    """How many lines are one letter of a script that no longer line has: a `十` among Latin words is a cross."""
     longer = Counter(script for text in texts if letters_in(text) > 1 for script in scripts_of(text))
     return sum(letters_in(text) == 1 and bool(scripts_of(text) - longer.keys()) for text in texts)

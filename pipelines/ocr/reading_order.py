@@ -1,8 +1,8 @@
-"""The order in which a person reads the lines of an image: rows, columns, vertical writing, a page held askew.
+"""The order in which a person reads the lines of an image: rows, columns, vertical writing, tilted pages.
 
-A recursive XY cut (Nagy and Seth, 1984) over the lines' boxes, with three things beside: the page is turned upright
-first; lines in columns of running text are read column by column, where the cells of a table are read row by row; and
-what is written vertically is read from right to left.
+This is a recursive XY cut (Nagy and Seth, 1984) over the lines' boxes, with three additions: the page is turned upright
+first; columns of running text are read column by column, but the cells of a table row by row; and vertical writing is
+read from right to left.
 """
 
 import math
@@ -13,28 +13,28 @@ from typing import NamedTuple
 from pipelines.text_rules.scripts import scripts_of
 from schemas.ocr import OcrLine
 
-GUTTER = 0.75  # heights of a line: a narrower gap parts no columns
-RUNNING = 5.0  # heights of a line: what is narrower is a cell of a table, not a line of running text
-TALL = 1.5  # height by width
+GUTTER = 0.75  # line heights; a narrower gap does not separate columns
+RUNNING = 5.0  # line heights; a narrower line is a cell of a table, not running text
+TALL = 1.5  # height / width
 
 
 class Box(NamedTuple):
-    """Where a line is on the upright page, pixels."""
+    """Where a line is on the upright page, in pixels."""
 
     left: float
     top: float
     right: float
     bottom: float
-    rim: float  # of it, that may lie over its neighbours
+    rim: float  # width of the edge that may overlap with neighbours
     line: OcrLine
 
 
 Span = tuple[float, float]
-Axis = Callable[[Box], Span]  # from where to where a box reaches
+Axis = Callable[[Box], Span]  # the extent of a box in one direction
 
 
 def in_reading_order(lines: Iterable[OcrLine]) -> list[OcrLine]:
-    """Lines as they are read; a function of the lines alone, not of the order in which they come."""
+    """Lines in reading order, which does not depend on the order in which they are given."""
     lines = sorted(lines, key=lambda line: (line["box"], line["text"], line["confidence"]))
     if not lines:
         return []
@@ -69,7 +69,7 @@ def _joined(parts: Iterable[list[Box]]) -> list[Box]:
 
 
 def _cut(boxes: Sequence[Box], axis: Axis) -> list[list[Box]]:
-    """Boxes parted wherever a straight line along an axis meets none, in order."""
+    """Boxes, in order, divided wherever a straight line across the axis meets none."""
     parts: list[list[Box]] = []
     end = -math.inf
     for box in sorted(boxes, key=lambda box: _core(box, axis)):
@@ -82,35 +82,35 @@ def _cut(boxes: Sequence[Box], axis: Axis) -> list[list[Box]]:
 
 
 def _at_widest_gap(boxes: Sequence[Box], axis: Axis) -> list[list[Box]]:
-    """Boxes parted at each gap if that leaves them alone, else at the widest one."""
+    """Boxes divided at each gap if that leaves every box alone, otherwise at the widest gap only."""
     parts = _cut(boxes, axis)
     if len(parts) in (1, 2, len(boxes)):
         return parts
     ends = [max(_core(box, axis)[1] for box in part) for part in parts]
-    at = max(range(1, len(parts)), key=lambda n: _core(parts[n][0], axis)[0] - max(ends[:n]))
-    return [[box for part in some for box in part] for some in (parts[:at], parts[at:])]
+    widest = max(range(1, len(parts)), key=lambda n: _core(parts[n][0], axis)[0] - max(ends[:n]))
+    return [[box for part in half for box in part] for half in (parts[:widest], parts[widest:])]
 
 
 def _columns(strips: Sequence[list[Box]], along: Axis, gutter: float) -> tuple[list[list[Box]], int]:
-    """The columns that the first strips have in common, as far as they have, and how many strips these are."""
+    """The columns that the first strips have in common, and the number of these strips."""
     columns: list[tuple[Span, list[Box]]] = []
     for taken, strip in enumerate(strips):
         before = columns
         for box in strip:
-            (start, stop), boxes, others = along(box), [box], []
-            for (low, high), those in columns:
+            (start, stop), merged, apart = along(box), [box], []
+            for (low, high), boxes in columns:
                 if low < stop + gutter and start < high + gutter:
-                    start, stop, boxes = min(low, start), max(high, stop), those + boxes
+                    start, stop, merged = min(low, start), max(high, stop), boxes + merged
                 else:
-                    others.append(((low, high), those))
-            columns = [*others, ((start, stop), boxes)]
+                    apart.append(((low, high), boxes))
+            columns = [*apart, ((start, stop), merged)]
         if len(columns) == 1 < len(before):
-            return [those for _, those in sorted(before, key=lambda column: column[0])], taken
-    return [those for _, those in sorted(columns, key=lambda column: column[0])], len(strips)
+            return [boxes for _, boxes in sorted(before, key=lambda column: column[0])], taken
+    return [boxes for _, boxes in sorted(columns, key=lambda column: column[0])], len(strips)
 
 
 def _is_running(column: Sequence[Box], along: Axis, down: Axis) -> bool:
-    """Whether a column holds at least two lines of running text: wide, and close below each other."""
+    """Whether a column has at least two lines of running text, which are wide and close to each other."""
     rows = _cut(column, down)
     if len(rows) < 2:
         return False
@@ -122,14 +122,14 @@ def _is_running(column: Sequence[Box], along: Axis, down: Axis) -> bool:
 
 
 def _row_by_row(boxes: Sequence[Box], along: Axis, down: Axis) -> list[Box]:
-    """Boxes that no straight line parts: by their middles, those that share more than half their height together."""
+    """Boxes that no straight line divides, row by row; boxes that share more than half of their height are one row."""
     left, ordered = sorted(boxes, key=lambda box: sum(down(box))), []
     while left:
         start, stop = down(left[0])
         row = [box for box in left if min(stop, down(box)[1]) - max(start, down(box)[0])
                > 0.5 * min(stop - start, _length(down(box)))] or left[:1]  # fmt: skip
         ordered += sorted(row, key=along)
-        left = [box for box in left if not any(box is other for other in row)]
+        left = [box for box in left if not any(box is member for member in row)]
     return ordered
 
 
@@ -153,13 +153,13 @@ def _length(span: Span) -> float:
 
 
 def _core(box: Box, axis: Axis) -> Span:
-    """A box along an axis without its rim: engines draw boxes wide, and lines of one page never lie quite parallel."""
+    """The extent of a box without its rim: engines draw boxes too wide, and lines of a page are not quite parallel."""
     start, stop = axis(box)
     return start + box.rim, stop - box.rim
 
 
 def _is_vertical(boxes: Sequence[Box]) -> bool:
-    """Whether most of the writing runs from top to bottom, as only East Asian scripts do."""
+    """Whether most of the writing runs from top to bottom, as only in East Asian scripts."""
     tall = wide = 0.0
     for box in boxes:
         width, height = _length(_x(box)), _length(_y(box))
@@ -171,18 +171,19 @@ def _is_vertical(boxes: Sequence[Box]) -> bool:
 
 
 def _edges(line: OcrLine) -> tuple[Span, Span]:
-    """The means of a line's two edges from left to right, and of those from top to bottom: (x, y) each."""
+    """The mean vector (x, y) of a line's two edges from left to right, and that of the two from top to bottom."""
     x0, y0, x1, y1, x2, y2, x3, y3 = line["box"]
     return ((x1 + x2 - x0 - x3) / 2, (y1 + y2 - y0 - y3) / 2), ((x2 + x3 - x0 - x1) / 2, (y2 + y3 - y0 - y1) / 2)
 
 
 def _sides(line: OcrLine) -> tuple[float, float]:
+    """Width and height of a line along its own edges, in pixels."""
     across, down = _edges(line)
     return math.hypot(*across), math.hypot(*down)
 
 
 def _slant(lines: Sequence[OcrLine]) -> float:
-    """By how much the page is turned clockwise, radians: the median of the lines that are clearly longer than high."""
+    """The clockwise rotation of the page in radians: the median over lines that are clearly longer than high."""
     slants = []
     for line in lines:
         (across, down), (width, height) = _edges(line), _sides(line)
@@ -194,7 +195,7 @@ def _slant(lines: Sequence[OcrLine]) -> float:
 
 
 def _upright(line: OcrLine, slant: float, rim: float) -> Box:
-    """A line's place once the page is turned back by its slant."""
+    """The box of a line once the page is turned back by its slant."""
     cos, sin = math.cos(slant), math.sin(slant)
     corners = list(zip(line["box"][::2], line["box"][1::2]))
     xs, ys = [x * cos + y * sin for x, y in corners], [y * cos - x * sin for x, y in corners]

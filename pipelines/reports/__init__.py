@@ -1,1 +1,1 @@
-"""report.html: what became of every row, how the corpus is spread, and samples to look at, on one page."""
+"""`report.html`: the fate of every row, distributions over the corpus, and samples, on one page."""

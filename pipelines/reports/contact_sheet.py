@@ -1,6 +1,6 @@
-"""Samples to look at, with thumbnails and OCR boxes: some of each shard set, and some rows left out under each reason.
+"""Samples with thumbnails and OCR boxes: some of each shard set, and some rows that were left out for each reason.
 
-Which ones is decided by hash(seed, key) alone: the same ones are shown for as long as they are there.
+hash(seed, key) alone decides which ones: the same ones are shown for as long as they exist.
 """
 
 import io
@@ -23,9 +23,9 @@ from schemas.pictures import open_image, upright
 from schemas.views import literal
 
 SIDE = 256  # pixels of a thumbnail's longer side
-BYTES = 16_000  # of a thumbnail, about
-PIXELS = 25_000_000  # a larger image is not decoded for a thumbnail, if it cannot be decoded smaller
-SETS, SAMPLES = 24, 60  # sets that are shown, and samples of all of them together
+BYTES = 16_000  # of a thumbnail, approximately
+PIXELS = 25_000_000  # a larger image gets no thumbnail, unless it can be decoded at a smaller size
+SETS, SAMPLES = 24, 60  # sets that are shown, and samples in all sets together
 EXAMPLES = 8  # rows of each reason
 LINES, TURNS, PICTURES = 100, 6, 6  # boxes of an image; turns and images of a conversation
 TEXT = 3000  # characters of a text
@@ -51,23 +51,23 @@ LEFT JOIN ocr o ON o.partition = r.partition AND o.key = r.key
 """
 
 
-# Which ones
+# Selection of rows
 
 
 def pick_samples(connection: duckdb.DuckDBPyConnection, seed: int, last: str) -> list[Row]:
-    """{set, task, rows, places} of each shard set; before there is a selection, of what the last stage kept."""
+    """{set, task, rows, places} of each shard set; before there is a selection, of what stage `last` kept."""
     first = FIRST.format(detail="NULL", seed=literal(f"{seed}/"), most=max(EXAMPLES, SAMPLES // 2))
     if last != "selection":
         names, placed = "NULL AS set, NULL AS task", f"{last} WHERE reason IS NULL"
     else:
         names, placed = "set, task", "(SELECT partition, key, unnest(samples, recursive := true) FROM selection)"
-    found = rows_of(connection, f"SELECT {names}, count(*) AS rows, {first} FROM {placed} GROUP BY ALL ORDER BY ALL")
-    most = max(EXAMPLES, SAMPLES // max(2, len(found)))
-    return [one | {"places": (one["places"] or [])[:most]} for one in found[:SETS]]
+    sets = rows_of(connection, f"SELECT {names}, count(*) AS rows, {first} FROM {placed} GROUP BY ALL ORDER BY ALL")
+    most = max(EXAMPLES, SAMPLES // max(2, len(sets)))
+    return [entry | {"places": (entry["places"] or [])[:most]} for entry in sets[:SETS]]
 
 
 def pick_left_out(connection: duckdb.DuckDBPyConnection, seed: int, stage: str) -> list[Row]:
-    """{reason, rows, places} of each reason of a stage; a place has its row's detail."""
+    """{reason, rows, places} of each reason of a stage; places hold their row's detail."""
     first = FIRST.format(detail=f"left(detail, {TEXT})", seed=literal(f"{seed}/"), most=EXAMPLES)
     left_out = f"reason IS NOT NULL AND reason != {literal(UPSTREAM)}"
     sql = f"SELECT reason, count(*) AS rows, {first} FROM {stage} WHERE {left_out} GROUP BY reason"
@@ -78,30 +78,35 @@ def rows_of(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:
     return connection.sql(sql).to_arrow_table().to_pylist()
 
 
-# What they are
+# Content of rows
 
 
 def cards(
     connection: duckdb.DuckDBPyConnection, root: Root, images: Mapping[int, Commit], places: set[Place]
 ) -> dict[Place, Row]:
-    """What is known of some rows, each with `pictures`: its own, and those that its conversation shows besides, or the
-    one that it is a duplicate of."""
-    found = {place: row for row in _shown(connection, "key", {key for _, key in places})
-             if (place := (row["partition"], row["key"])) in places}  # fmt: skip
-    parts = {place: [row] if row["size"] else [] for place, row in found.items()}
-    for row in _shown(connection, "part_of", {key for (_, key), row in found.items() if row["turns"]}):
-        parts.get((row["partition"], row["part_of"]), []).append(row)
-    kept = {row["key"]: row for row in _shown(connection, "key", {row["of"] for row in found.values() if row["of"]})
-            if row["size"] and not row["duplicate"]}  # fmt: skip
-    for place, row in found.items():
-        parts[place] += [kept[row["of"]]] if row["of"] in kept else []
+    """The rows at these places, each with `pictures`: its own, those of its conversation, and its original if it is a
+    duplicate."""
+    rows = {place: row for row in _shown(connection, "key", {key for _, key in places})
+            if (place := (row["partition"], row["key"])) in places}  # fmt: skip
+    shown = {place: [row] if row["size"] else [] for place, row in rows.items()}  # the rows whose images are shown
+    for part in _shown(connection, "part_of", {key for (_, key), row in rows.items() if row["turns"]}):
+        shown.get((part["partition"], part["part_of"]), []).append(part)
+    originals = _originals(connection, rows.values())
+    for place, row in rows.items():
+        shown[place] += [originals[row["of"]]] if row["of"] in originals else []
     with ThreadPoolExecutor(4) as pool:
-        drawn = {p: pool.map(lambda row: picture(root, images, row), rows[:PICTURES]) for p, rows in parts.items()}
-        return {p: row | {"pictures": list(drawn[p]), "picture_count": len(parts[p])} for p, row in found.items()}
+        drawn = {p: pool.map(lambda row: picture(root, images, row), owners[:PICTURES]) for p, owners in shown.items()}
+        return {p: row | {"pictures": list(drawn[p]), "picture_count": len(shown[p])} for p, row in rows.items()}
+
+
+def _originals(connection: duckdb.DuckDBPyConnection, rows: Iterable[Row]) -> dict[str, Row]:
+    """key -> row of the images of which rows are duplicates, as far as they have an image and are none themselves."""
+    originals = _shown(connection, "key", {row["of"] for row in rows if row["of"]})
+    return {row["key"]: row for row in originals if row["size"] and not row["duplicate"]}
 
 
 def _shown(connection: duckdb.DuckDBPyConnection, column: str, keys: set[str]) -> list[Row]:
-    """The rows of which a column holds one of these keys."""
+    """The rows in which a column holds one of these keys."""
     if not keys:
         return []
     wanted = ", ".join(map(literal, sorted(keys)))
@@ -109,7 +114,7 @@ def _shown(connection: duckdb.DuckDBPyConnection, column: str, keys: set[str]) -
 
 
 def picture(root: Root, images: Mapping[int, Commit], row: Row) -> Row:
-    """A row's thumbnail with its OCR boxes, or a note of why there is none."""
+    """A row's thumbnail with its OCR boxes, or a note why there is none."""
     if not row["size"]:
         return {"key": row["key"], "note": f"the image of {row['key']} was left out"}
     payload = images[row["partition"]].payload if row["partition"] in images else None
@@ -119,15 +124,15 @@ def picture(root: Root, images: Mapping[int, Commit], row: Row) -> Row:
         return {"key": row["key"], "note": str(error)}
     try:
         return {"key": row["key"], "note": None, **thumbnail(data), "boxes": boxes(row["lines"] or [])}
-    except Exception as error:  # decoders raise whatever they like on bytes from strangers
+    except Exception as error:  # decoders may raise anything on untrusted bytes
         return {"key": row["key"], "note": f"no thumbnail: {error}"}
 
 
 def thumbnail(data: bytes) -> dict[str, Any]:
-    """A small WebP of an image as a data URI, its width and height, and those of the image itself; all upright."""
+    """A small upright WebP of an image as a data URI, its width and height, and `full`, those of the upright image."""
     with open_image(data) as image:
         full = image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in TURNED else image.size
-        image.draft(None, (2 * SIDE, 2 * SIDE))  # of a JPEG only so many pixels are decoded
+        image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at about this size
         if image.width * image.height > PIXELS:
             raise ValueError(f"{image.width}x{image.height} is too large")
         small = upright(image)
@@ -142,7 +147,7 @@ def thumbnail(data: bytes) -> dict[str, Any]:
 
 
 def boxes(lines: Iterable[Row]) -> list[Row]:
-    """{points, text, confidence} of each line with four corners; points as SVG takes them, in the image's pixels."""
+    """{points, text, confidence} of each line with four corners; points in SVG's notation, in the image's pixels."""
     return [
         {
             "points": " ".join(f"{x:.5g},{y:.5g}" for x, y in zip(line["box"][::2], line["box"][1::2], strict=True)),

@@ -1,4 +1,4 @@
-"""How a corpus is spread: histograms of what is measured of its samples, those that were selected in front."""
+"""Histograms of what is measured of a corpus's samples, with the selected samples in front."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import duckdb
 
 from schemas.arrow import Row
 
-# One pass over the samples; everything below asks this table.
+# One pass over the samples; all queries below read this table.
 MEASURED = """
 CREATE TEMP TABLE measured AS
 SELECT reason, host, format, width, height, size, ocr_verdict, ocr_confidence,
@@ -16,20 +16,20 @@ SELECT reason, host, format, width, height, size, ocr_verdict, ocr_confidence,
        CASE WHEN conversation IS NULL AND part_of IS NULL THEN coalesce(length(text), 0) END AS characters
 FROM samples"""
 
-WIDTH, BASE, FEWEST = 300, 70, 12  # a drawing's width, where its bars stand, and the fewest bins it shows
+WIDTH, BASE, FEWEST = 300, 70, 12  # a drawing's width, the y on which its bars stand, and its fewest bins
 TICKS = 6
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values to numbered bins."""
+    """How values are assigned to numbered bins."""
 
     bin: str  # SQL of a value's bin
     begin: Callable[[float], float]  # the value at which a bin begins
-    place: Callable[[float], float]  # where a value stands, counted in bins
-    ticks: tuple[tuple[float, ...], ...]  # values to name, coarser ones first
-    say: Callable[[float], str]
-    whole: bool = False  # a bin is one number, from 0 on
+    place: Callable[[float], float]  # the position of a value, counted in bins
+    ticks: tuple[tuple[float, ...], ...]  # values of ticks, coarser ones first
+    say: Callable[[float], str]  # a value as text
+    whole: bool = False  # whether each bin is one integer, from 0 on
 
 
 def number(value: float) -> str:
@@ -86,17 +86,17 @@ COUNTED = {"formats": "format", "verdicts": "ocr_verdict"}
 
 
 def histograms(connection: duckdb.DuckDBPyConnection) -> list[Row]:
-    """A drawing for each measure of which there are values."""
-    drawn = [histogram(connection, title, *measure) for title, measure in MEASURES.items()]
-    return [one for one in drawn if one["bars"] or one["none"]]
+    """A histogram for each measure that has values."""
+    charts = [histogram(connection, title, *measure) for title, measure in MEASURES.items()]
+    return [chart for chart in charts if chart["bars"] or chart["none"]]
 
 
 def histogram(
     connection: duckdb.DuckDBPyConnection, title: str, x: str, scale: Scale, none: str, table: str = "measured"
 ) -> Row:
-    """{title, said, none, bars, ticks}: places and heights in a drawing of WIDTH units, whose bars stand on BASE.
+    """{title, summary, none, bars, ticks} of an expression `x`, drawn WIDTH units wide with its bars on BASE.
 
-    Of a table with a column `reason`, null for those that stand in front.
+    The bars are of all rows of a table; those whose column `reason` is null stand in front.
     """
     low = ">= 0" if scale is SHARE or scale.whole else "> 0"
     bins = connection.sql(f"""
@@ -104,44 +104,65 @@ def histogram(
         FROM {table} WHERE {x} {low} GROUP BY bin ORDER BY bin""").fetchall()
     ((zeros, least, middle, most),) = connection.sql(f"""
         SELECT count(*) FILTER ({x} = 0), min({x}), quantile_disc({x}, 0.5), max({x}) FROM {table}""").fetchall()
-    found = {"title": title, "none": f"{zeros:,} {none}" if none and zeros else "", "bars": [], "ticks": [], "said": ""}
+    chart = {"title": title, "none": f"{zeros:,} {none}" if none and zeros else ""}
     if not bins:
-        return found
+        return chart | {"bars": [], "ticks": [], "summary": ""}
     first, end = (0, 20) if scale is SHARE else widened(bins[0][0], bins[-1][0] + 1)
-    step, tallest, total = WIDTH / (end - first), max(rows for _, rows, _ in bins), sum(rows for _, rows, _ in bins)
+    step = WIDTH / (end - first)
+    front = "selected" if table == "measured" else "in kept pairs"
+    return chart | {
+        "bars": _bars(bins, scale, first, step, front),
+        "ticks": _ticks(scale, first, step),
+        "summary": _summary(scale, least, middle, most),
+    }
+
+
+def _bars(bins: list[tuple[int, int, int]], scale: Scale, first: int, step: float, front: str) -> list[Row]:
+    """Places, heights and labels of bars, from (bin, rows, rows in front)."""
+    tallest, total = max(rows for _, rows, _ in bins), sum(rows for _, rows, _ in bins)
+    bars = []
     for bin, rows, kept in bins:
         begin, stop = (scale.say(scale.begin(n)) for n in (bin, bin + 1))
         values = begin if scale.whole else f"{begin} to {stop}"
-        front = "selected" if table == "measured" else "in kept pairs"
         high, inner = (round(max(1, n / tallest * (BASE - 4)) if n else 0, 1) for n in (rows, kept))
-        found["bars"].append({
+        bars.append({
             "x": round((bin - first) * step + 0.5, 1), "width": round(step - 1, 1),
             "y": round(BASE - high, 1), "height": high, "kept_y": round(BASE - inner, 1), "kept_height": inner,
-            "said": f"{values}: {rows:,} ({rows / total:.1%}), {kept:,} of them {front}",
+            "label": f"{values}: {rows:,} ({rows / total:.1%}), {kept:,} of them {front}",
         })  # fmt: skip
-    for ticks in scale.ticks:
-        at = [(round((scale.place(v) - first) * step, 1), scale.say(v)) for v in ticks]
-        inside = [{"x": x, "said": said} for x, said in at if 0 <= x <= WIDTH]
+    return bars
+
+
+def _ticks(scale: Scale, first: int, step: float) -> list[Row]:
+    """The finest ticks of a scale of which at most TICKS are in the drawing."""
+    ticks: list[Row] = []
+    for values in scale.ticks:
+        placed = [{"x": round((scale.place(value) - first) * step, 1), "label": scale.say(value)} for value in values]
+        inside = [tick for tick in placed if 0 <= tick["x"] <= WIDTH]
         if len(inside) <= TICKS:
-            found["ticks"] = inside
-    said = [scale.say(value) for value in (least, most, middle)]
-    found["said"] = f"all {said[0]}" if least == most else "{} to {}, median {}".format(*said)
-    return found
+            ticks = inside
+    return ticks
+
+
+def _summary(scale: Scale, least: float, middle: float, most: float) -> str:
+    if least == most:
+        return f"all {scale.say(least)}"
+    return f"{scale.say(least)} to {scale.say(most)}, median {scale.say(middle)}"
 
 
 def widened(first: int, end: int) -> tuple[int, int]:
-    """At least `FEWEST` bins, so that a single one is a bar and no wall."""
+    """First bin and end of at least `FEWEST` bins around these, so that a single bin does not fill the drawing."""
     more = max(0, FEWEST - (end - first))
     return first - more // 2, end + more - more // 2
 
 
 def counted(connection: duckdb.DuckDBPyConnection, column: str) -> list[Row]:
     """{value, rows, kept, total} of the values of a column, the most frequent first."""
-    rows = connection.sql(f"""
+    counts = connection.sql(f"""
         SELECT {column}, count(*) AS rows, count(*) FILTER (reason IS NULL) FROM measured
         WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY rows DESC, 1 LIMIT 20""").fetchall()
-    total = sum(rows for _, rows, _ in rows)
-    return [{"value": value, "rows": rows, "kept": kept, "total": total} for value, rows, kept in rows]
+    total = sum(rows for _, rows, _ in counts)
+    return [{"value": value, "rows": rows, "kept": kept, "total": total} for value, rows, kept in counts]
 
 
 def hosts(connection: duckdb.DuckDBPyConnection, most: int = 15) -> list[Row]:
@@ -151,9 +172,11 @@ def hosts(connection: duckdb.DuckDBPyConnection, most: int = 15) -> list[Row]:
         FROM measured WHERE host IS NOT NULL GROUP BY host HAVING kept < rows
         ORDER BY rows - kept DESC, rows DESC, host LIMIT {most}""").fetchall()
     names = [host for host, _, _ in rows]
-    why: dict[str, str] = {}
+    main_reasons: dict[str, str] = {}
     for host, reason in connection.execute("""
             SELECT host, reason FROM measured WHERE host IN (SELECT unnest(?::VARCHAR[])) AND reason IS NOT NULL
             GROUP BY ALL ORDER BY host, count(*) DESC, reason""", [names]).fetchall():  # fmt: skip
-        why.setdefault(host, reason)
-    return [{"host": h, "rows": rows, "kept": kept, "main_reason": why.get(h)} for h, rows, kept in rows]
+        main_reasons.setdefault(host, reason)
+    return [
+        {"host": host, "rows": count, "kept": kept, "main_reason": main_reasons.get(host)} for host, count, kept in rows
+    ]

@@ -1,6 +1,6 @@
-"""The page of a report: one HTML file that asks nothing of anybody, and shows what strangers wrote as text.
+"""The page of a report: one HTML file that loads nothing else, and shows untrusted content as text.
 
-Whatever is put in is escaped; characters that are not seen, or that turn others around, stand there by their code.
+All content is escaped; characters that are invisible, or that change the direction of others, are shown as their code.
 """
 
 import re
@@ -16,7 +16,7 @@ from pipelines.reports.preferences import SECTION
 from pipelines.reports.style import STYLE
 from pipelines.reports.template import PAGE
 
-BRIEF, LINES = 180, 6  # characters and lines of a text before it is folded
+BRIEF, LINES = 180, 6  # characters and lines of a text that are shown before it is folded
 WHOLE = 3500  # characters of HTML that a folded text may take
 
 UNSEEN = Markup("<i class=u>{}</i>")
@@ -24,20 +24,20 @@ LINK = re.compile(r"https?://[^\s\"'<>\\^`{|}]{1,2000}", re.IGNORECASE)
 
 
 def is_seen(character: str) -> bool:
-    """Whether a character may stand as it is. The joiners of Persian and of emoji, and wide blanks, may."""
+    """Whether a character is shown as it is. The joiners of Persian and of emoji, and wide blanks, are."""
     return character.isprintable() or character in "\n\t\xa0\u3000\u200c\u200d"
 
 
 def visible(text: object, room: int = WHOLE) -> Markup:
-    """A text as HTML of at most about `room` characters; a run of one unseen character is its code and their number."""
+    """A text as HTML of at most about `room` characters; a run of one invisible character is its code and count."""
     pieces: list[Markup] = []
     for unseen, run in groupby(str(text), key=lambda c: "" if is_seen(c) else c):
         if unseen:
             count = sum(1 for _ in run)
-            found = [UNSEEN.format(f"U+{ord(unseen):04X}" + (f" ×{count:,}" if count > 1 else ""))]
+            shown = [UNSEEN.format(f"U+{ord(unseen):04X}" + (f" ×{count:,}" if count > 1 else ""))]
         else:
-            found = map(escape, run)
-        for piece in found:
+            shown = map(escape, run)
+        for piece in shown:
             room -= len(piece)
             if room < 0:
                 return Markup("").join([*pieces, Markup("<i class=u>…</i>")])
@@ -46,14 +46,14 @@ def visible(text: object, room: int = WHOLE) -> Markup:
 
 
 def brief(text: str) -> str:
-    """The beginning of a text, or all of one that is hardly longer."""
+    """The beginning of a text, or all of a text that is hardly longer."""
     if len(text) <= 1.4 * BRIEF and text.count("\n") < LINES:
         return text
     return "\n".join(text[:BRIEF].split("\n")[:LINES])
 
 
 def is_link(url: str | None) -> bool:
-    """Whether a URL may be followed: nothing but http and https, and nothing that a browser would read otherwise."""
+    """Whether a URL may be a link: only http(s), and without characters that a browser would read in another way."""
     return bool(url and LINK.fullmatch(url) and all(map(is_seen, url)))
 
 
@@ -62,7 +62,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def size(bytes: float) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in words."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if bytes < 1000:
             return f"{bytes:.3g} {unit}" if unit != "bytes" else f"{bytes:.0f} bytes"
@@ -72,11 +72,13 @@ def size(bytes: float) -> str:
 
 @cache
 def _template() -> Any:
-    texts = DictLoader({"page": PAGE, "preferences": SECTION})
-    made = Environment(loader=texts, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"n": "{:,}".format, "visible": visible, "brief": brief, "size": size}
-    made.globals |= {"share": share, "percent": percent, "is_link": is_link, "style": Markup(STYLE)}
-    return made.get_template("page")
+    templates = DictLoader({"page": PAGE, "preferences": SECTION})
+    environment = Environment(
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"n": "{:,}".format, "visible": visible, "brief": brief, "size": size}
+    environment.globals |= {"share": share, "percent": percent, "is_link": is_link, "style": Markup(STYLE)}
+    return environment.get_template("page")
 
 
 def page(report: dict[str, Any]) -> str:

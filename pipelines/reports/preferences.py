@@ -1,4 +1,4 @@
-"""Preferences in a report: from instructions to pairs, how both are spread, what a pair cost, and some to look at."""
+"""The section on preferences: from instructions to pairs, distributions, the cost of a pair, and sample pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from schemas.views import Files, literal
 
 SHOWN = 12  # pairs
 
-# One row a response, and one a pair that was drawn; everything below asks these.
+# One row per response, and one per pair that was drawn; all queries below read these tables.
 RESPONSES = r"""
 CREATE TEMP TABLE answers AS
 SELECT partition, key, instruction, score, why_not, regexp_replace(text, '^\s+|\s+$', '', 'g') AS said,
@@ -41,7 +41,7 @@ SELECT count(*), count(*) FILTER (abs(a.score - b.score) < $margin),
 FROM answers a
 JOIN answers b ON b.partition = a.partition AND b.instruction = a.instruction AND b.key > a.key
 WHERE a.score IS NOT NULL AND b.score IS NOT NULL"""
-SOME = f"""
+PAIRS = f"""
 SELECT partition, key, image, left(question, {TEXT}) AS question, length(question) AS question_characters,
        left(chosen, {TEXT}) AS chosen, length(chosen) AS chosen_characters,
        left(rejected, {TEXT}) AS rejected, length(rejected) AS rejected_characters,
@@ -65,11 +65,11 @@ FROM cost WHERE stage IN ('responses', 'claims', 'verdicts')"""
 def asked(
     root: Root, table: Stages, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int
 ) -> dict[str, Any]:
-    """What the section says beyond the counts of commits, from the partitions of all stages that are looked into."""
-    some: dict[str, Files | None] = {}
-    for stage, there in commits.items():
-        some |= stage_files(root, [table[stage]], sorted(looked & there.keys()))
-    with connect(root, some, table.values()) as connection:
+    """The content of the section besides the counts of commits, from the `looked` partitions of all stages."""
+    inspected: dict[str, Files | None] = {}
+    for stage, stage_commits in commits.items():
+        inspected |= stage_files(root, [table[stage]], sorted(looked & stage_commits.keys()))
+    with connect(root, inspected, table.values()) as connection:
         for sql in (RESPONSES, MEASURED, JUDGED):
             connection.execute(sql)
         charts = [
@@ -78,27 +78,27 @@ def asked(
             histogram(connection, "rejected to chosen text, words", "longer", RATIO, "", "compared"),
         ]
         settings = next((commit.settings for commit in commits.get("pairs", {}).values()), {})
-        found = {
+        section = {
             "steps": steps(connection, settings.get("min_margin", 1)),
             "charts": [chart for chart in charts if chart["bars"]],
             "pairs": pick(connection, root, commits.get("images", {}), seed),
         }
-    every = files(root, table)
-    with connect(root, {name: every[name] for name in ("calls", "pairs") if name in every}) as connection:
-        return found | {"cost": rows_of(connection, COST)}
+    all_files = files(root, table)
+    with connect(root, {name: all_files[name] for name in ("calls", "pairs") if name in all_files}) as connection:
+        return section | {"cost": rows_of(connection, COST)}
 
 
 def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
-    """From responses to pairs: as `pipelines.reports.report.funnel` has stages."""
-    why = connection.sql("SELECT why_not, count(*) FROM answers GROUP BY why_not ORDER BY 2 DESC, 1").fetchall()
-    scored = sum(count for reason, count in why if reason is None)
+    """From responses to pairs, in the form of `pipelines.reports.report.funnel`."""
+    outcomes = connection.sql("SELECT why_not, count(*) FROM answers GROUP BY why_not ORDER BY 2 DESC, 1").fetchall()
+    scored = sum(count for reason, count in outcomes if reason is None)
     ((possible, equal, same),) = connection.execute(POSSIBLE, {"margin": margin}).fetchall()
     pairs = dict(connection.sql("SELECT reason, count(*) FROM compared GROUP BY reason").fetchall())
     candidates, drawn = possible - equal - same, sum(pairs.values())
     lost = [(reason, pairs[reason], OF_PAIRS[reason]) for reason in OF_PAIRS if reason in pairs]
     return [
-        _step("scored", "responses", sum(count for _, count in why), scored,
-              [(reason, count, "") for reason, count in why if reason]),
+        _step("scored", "responses", sum(count for _, count in outcomes), scored,
+              [(reason, count, "") for reason, count in outcomes if reason]),
         _step("candidates", "possible pairs", possible, candidates,
               [("equal_scores", equal, f"their scores differ by less than {margin}"),
                ("equal_texts", same, "both say the same")]),
@@ -109,18 +109,18 @@ def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
 
 
 def _step(name: str, of: str, rows: int, kept: int, reasons: list[tuple[str, int, str]]) -> Row:
-    told = [{"reason": reason, "rows": count, "meaning": meaning} for reason, count, meaning in reasons if count]
-    return {"stage": name, "of": of, "rows": rows, "kept": kept, "before": 0, "missing": 0, "reasons": told}
+    counted = [{"reason": reason, "rows": count, "meaning": meaning} for reason, count, meaning in reasons if count]
+    return {"stage": name, "of": of, "rows": rows, "kept": kept, "before": 0, "missing": 0, "reasons": counted}
 
 
 def pick(connection: duckdb.DuckDBPyConnection, root: Root, images: Mapping[int, Commit], seed: int) -> list[Row]:
-    """Some kept pairs, by hash(seed, key) alone: each with its image, and the claims of both texts."""
-    lot = literal(f"{seed}/")
-    drawn = f"SELECT key FROM compared WHERE reason IS NULL ORDER BY md5({lot} || key) LIMIT {SHOWN}"
+    """Some kept pairs, chosen by hash(seed, key) alone: each with its image, and the claims of both texts."""
+    salt = literal(f"{seed}/")
+    drawn = f"SELECT key FROM compared WHERE reason IS NULL ORDER BY md5({salt} || key) LIMIT {SHOWN}"
     keys = [key for (key,) in connection.sql(drawn).fetchall()]
     if not keys:
         return []
-    pairs = rows_of(connection, SOME.format(keys=", ".join(map(literal, keys)), seed=lot))
+    pairs = rows_of(connection, PAIRS.format(keys=", ".join(map(literal, keys)), seed=salt))
     responses = [pair[side] for pair in pairs for side in ("chosen_key", "rejected_key")]
     claims = rows_of(connection, CLAIMS.format(keys=", ".join(map(literal, responses))))
     shown = cards(connection, root, images, {(pair["partition"], pair["image"]) for pair in pairs})
@@ -136,9 +136,10 @@ SECTION = """\
 <div{{ ' class="target"'|safe if side == "chosen" }}><span class="label">{{ side }}, score {{ score }}</span>
 {{ words(text, characters) }}
 <ul class="claims">
-{% for one in claims %}
-<li{{ ' class="bad"'|safe if not one.accepted }} title="yes is likelier for {{ one.agree }} of {{ one.labelers }}">
-{{- "accepted: " if one.accepted else "rejected: " }}{{ words(one.claim, one.characters) }}</li>
+{% for claim in claims %}
+<li{{ ' class="bad"'|safe if not claim.accepted }} title="yes is likelier for {{ claim.agree }} of
+{{- " " }}{{ claim.labelers }}">
+{{- "accepted: " if claim.accepted else "rejected: " }}{{ words(claim.claim, claim.characters) }}</li>
 {% endfor %}
 </ul></div>
 {% endmacro %}
@@ -176,11 +177,11 @@ SECTION = """\
 <div class="wide"><table><tr><th>stage</th><th>endpoint</th><th class="r">calls</th><th class="r">failed</th>
 <th class="r">tokens</th><th class="r">seconds</th><th class="r">calls a kept pair</th>
 <th class="r">tokens a kept pair</th><th class="r">seconds a kept pair</th></tr>
-{% for one in preferences.cost %}
-<tr><td>{{ one.stage|visible }}</td><td>{{ one.endpoint|visible }}</td><td class="r">{{ one.calls|n }}</td>
-<td class="r">{{ one.failed|n }}</td><td class="r">{{ one.tokens|n }}</td><td class="r">{{ one.seconds|n }}</td>
-{% for each in (one.calls_a_pair, one.tokens_a_pair, one.seconds_a_pair) %}
-<td class="r">{{ "-" if each is none else each|n }}</td>
+{% for cost in preferences.cost %}
+<tr><td>{{ cost.stage|visible }}</td><td>{{ cost.endpoint|visible }}</td><td class="r">{{ cost.calls|n }}</td>
+<td class="r">{{ cost.failed|n }}</td><td class="r">{{ cost.tokens|n }}</td><td class="r">{{ cost.seconds|n }}</td>
+{% for share_of_pair in (cost.calls_a_pair, cost.tokens_a_pair, cost.seconds_a_pair) %}
+<td class="r">{{ "-" if share_of_pair is none else share_of_pair|n }}</td>
 {% endfor %}
 </tr>
 {% endfor %}

@@ -1,8 +1,8 @@
-"""`report.html`: what became of every row, how the corpus is spread, samples to look at, and what the last run changed.
+"""`report.html`: the fate of every row, distributions over the corpus, samples, and the changes of the last run.
 
-It finds data bugs early: a wrong filter is seen in what it left out. Counts are those of commits, as `shardmill stats`
-says them; everything else is asked of the catalog's views. One file without a script, made anew by each run; whatever
-is missing or damaged leaves a note in it.
+The report shows data bugs early: a wrong filter can be seen in the rows that it left out. Counts come from commits, as
+in `shardmill stats`; everything else comes from the catalog's views. The report is one file without scripts, written
+anew by each run; missing or damaged data leaves a note in it.
 """
 
 import glob
@@ -29,11 +29,12 @@ from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_sam
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
+from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
 from schemas.views import Files
 
 REPORT = "report.html"
-LOOK_AT = 500_000  # rows; of a larger corpus, so many are looked at for all that is not counted in commits
+LOOK_AT = 500_000  # rows of a larger corpus that are read for everything that commits do not count
 TEACHES = {
     "caption": "its caption",
     "ocr": "the text in the image",
@@ -51,12 +52,12 @@ def write_report(root: Root, seed: int = 0) -> str:
 
 
 def gather(root: Root, seed: int = 0) -> dict[str, Any]:
-    """All that the page says."""
+    """The content of the page."""
     table = stages_of(root)
     commits = {stage: read_commits(root, stage) for stage in of_corpus(table)}
-    settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
-    done, every, sets = [stage for stage in commits if commits[stage]], runs(root), read_cards(root)
-    run = every[-1].row() if every else None
+    settled = {partition for file in read_manifest(root) if file.split for partition in file.partitions}
+    done, ledgers, sets = [stage for stage in commits if commits[stage]], runs(root), read_cards(root)
+    run = ledgers[-1].row() if ledgers else None
     looked = look_at(commits)
     stages = funnel(table, {stage: commits[stage] for stage in done}, settled)
     return {
@@ -67,18 +68,19 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
         **asked(root, table, commits, done, looked, seed),
         "preferences": preferred(root, table, commits, looked, settled, seed),
-        **changed(root, table, every[-1] if every else None),
+        **changed(root, table, ledgers[-1] if ledgers else None),
     }  # fmt: skip
 
 
 def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
-    """Rows in, kept, and left out under each reason, stage by stage; `before`: left out by an earlier stage."""
+    """For each stage the rows in, kept, and left out for each reason; `before` are those left out by earlier stages."""
     stages = []
-    for stage, found in commits.items():
-        reasons = sum((Counter(commit.reasons) for commit in found.values()), Counter())
+    for stage, by_partition in commits.items():
+        reasons = sum((Counter(commit.reasons) for commit in by_partition.values()), Counter())
         stages.append({
-            "stage": stage, "rows": sum(c.rows for c in found.values()), "kept": sum(c.kept for c in found.values()),
-            "before": reasons.pop(UPSTREAM, 0), "partitions": len(settled), "missing": len(settled - found.keys()),
+            "stage": stage, "rows": sum(commit.rows for commit in by_partition.values()),
+            "kept": sum(commit.kept for commit in by_partition.values()), "before": reasons.pop(UPSTREAM, 0),
+            "partitions": len(settled), "missing": len(settled - by_partition.keys()),
             "reasons": [{"reason": reason, "rows": rows, "meaning": table[stage].reasons.get(reason, "")}
                         for reason, rows in reasons.most_common()],
         })  # fmt: skip
@@ -88,17 +90,18 @@ def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
 def preferred(
     root: Root, table: Stages, commits: Commits, looked: set[int], settled: set[int], seed: int
 ) -> dict[str, Any] | None:
-    """What is said of preferences; None where nobody was asked for any. `commits`: of the corpus."""
-    ours = {name: found for name, stage in table.items() if not stage.per_image and (found := read_commits(root, name))}
+    """The content of the section on preferences; None if there are none. `commits` are those of the corpus."""
+    stages = [name for name, stage in table.items() if not stage.per_image]
+    ours = {stage: by_partition for stage in stages if (by_partition := read_commits(root, stage))}
     if not ours:
         return None
-    found, note = attempt(lambda: preferences.asked(root, table, {**commits, **ours}, looked, seed))
+    section, note = attempt(lambda: preferences.asked(root, table, {**commits, **ours}, looked, seed))
     kept = sum(commit.kept for commit in ours.pop("pairs", {}).values())
-    return {"funnel": funnel(table, ours, settled), "kept": kept, "note": note, **(found or {})}
+    return {"funnel": funnel(table, ours, settled), "kept": kept, "note": note, **(section or {})}
 
 
 def look_at(commits: Commits) -> set[int]:
-    """The partitions that are looked into: all of them; of a large corpus some, by lot, and one with each reason."""
+    """The partitions that are read: all of them; of a large corpus, some by lot, and one with each reason."""
     rows = commits.get("rows", {})
     lots = sorted(rows, key=lambda partition: hashlib.sha256(str(partition).encode()).digest())
     chosen, left = set(), LOOK_AT
@@ -106,59 +109,64 @@ def look_at(commits: Commits) -> set[int]:
         if left > 0:
             chosen.add(partition)
             left -= rows[partition].rows
-    for found in commits.values():
-        seen = set(chain.from_iterable(found[p].reasons for p in chosen if p in found))
+    for by_partition in commits.values():
+        seen = set(chain.from_iterable(by_partition[p].reasons for p in chosen if p in by_partition))
         for partition in lots:
-            if partition in found and not found[partition].reasons.keys() <= seen:
+            if partition in by_partition and not by_partition[partition].reasons.keys() <= seen:
                 chosen.add(partition)
-                seen |= found[partition].reasons.keys()
+                seen |= by_partition[partition].reasons.keys()
     return chosen
 
 
-# What the catalog is asked
+# Queries of the catalog
 
 
 def asked(root: Root, table: Stages, commits: Commits, done: list[str], looked: set[int], seed: int) -> dict[str, Any]:
     """Distributions, samples, and rows left out."""
-    found: dict[str, Any] = {"charts": [], "formats": [], "verdicts": [], "hosts": [], "sheets": [], "left_out": [],
-                             "cards": {}, "spread_note": None, "sheet_note": None}  # fmt: skip
+    content: dict[str, Any] = {"charts": [], "formats": [], "verdicts": [], "hosts": [], "sheets": [], "left_out": [],
+                               "cards": {}, "spread_note": None, "sheet_note": None}  # fmt: skip
     files: dict[str, Files | None] = {}
     for stage in done:
         files |= stage_files(root, [table[stage]], sorted(looked & commits[stage].keys()))
     if not done:
-        return found
+        return content
     opened, note = attempt(lambda: connect(root, files, table.values()))
     if note:
-        return found | {"spread_note": note, "sheet_note": note}
+        return content | {"spread_note": note, "sheet_note": note}
     with opened as connection:
-        spread, found["spread_note"] = attempt(lambda: spread_of(connection))
-        found |= spread or {}
-        sheets, found["sheet_note"] = attempt(lambda: pick_samples(connection, seed, done[-1]))
-        found["sheets"] = sheets or []
-        for stage in done:
-            picked, note = attempt(lambda: pick_left_out(connection, seed, stage))
-            for one in picked or []:
-                one |= {"rows": sum(c.reasons.get(one["reason"], 0) for c in commits[stage].values()),
-                        "meaning": table[stage].reasons.get(one["reason"], "")}  # fmt: skip
-            found["left_out"].append({"stage": stage, "reasons": picked or [], "note": note})
-        groups = chain(found["sheets"], *(stage["reasons"] for stage in found["left_out"]))
-        places = {(place["partition"], place["key"]) for one in groups for place in one["places"]}
+        spread, content["spread_note"] = attempt(lambda: spread_of(connection))
+        content |= spread or {}
+        sheets, content["sheet_note"] = attempt(lambda: pick_samples(connection, seed, done[-1]))
+        content["sheets"] = sheets or []
+        content["left_out"] = [left_out(connection, table[stage], commits, seed) for stage in done]
+        groups = chain(content["sheets"], *(stage["reasons"] for stage in content["left_out"]))
+        places = {(place["partition"], place["key"]) for group in groups for place in group["places"]}
         shown, note = attempt(lambda: cards(connection, root, commits.get("images", {}), places))
-        return found | {"cards": shown or {}, "sheet_note": note or found["sheet_note"]}
+        return content | {"cards": shown or {}, "sheet_note": note or content["sheet_note"]}
 
 
-def attempt(ask: Callable[[], Any]) -> tuple[Any, str | None]:
-    """An answer, or a note that what was asked for cannot be read."""
+def left_out(connection: duckdb.DuckDBPyConnection, stage: StageInfo, commits: Commits, seed: int) -> dict[str, Any]:
+    """{stage, reasons, note}: examples for each reason of a stage, with the counts of its commits."""
+    picked, note = attempt(lambda: pick_left_out(connection, seed, stage.name))
+    for group in picked or []:
+        group |= {"rows": sum(commit.reasons.get(group["reason"], 0) for commit in commits[stage.name].values()),
+                  "meaning": stage.reasons.get(group["reason"], "")}  # fmt: skip
+    return {"stage": stage.name, "reasons": picked or [], "note": note}
+
+
+def attempt(query: Callable[[], Any]) -> tuple[Any, str | None]:
+    """The result of a query and no note; or None and a note that the data cannot be read."""
     try:
-        return ask(), None
+        return query(), None
     except duckdb.Error as error:
-        said = one_line(error)
+        message = one_line(error)
     except (Corrupt, OSError) as error:
-        said = str(error)
-    return None, f"cannot be read, `shardmill verify` says more: {said[:500]}"
+        message = str(error)
+    return None, f"cannot be read, `shardmill verify` says more: {message[:500]}"
 
 
 def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Distributions of what was measured, and hosts."""
     connection.execute(MEASURED)
     counts = {name: counted(connection, column) for name, column in COUNTED.items()}
     return {"charts": histograms(connection), "hosts": hosts(connection), **counts}
@@ -168,21 +176,21 @@ def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def changed(root: Root, table: Stages, run: Ledger | None) -> dict[str, Any]:
-    """Counts by stage, and a few keys with what stood there before and what stands there now."""
+    """Counts of changes by stage, and a few keys with their rows before and after the run."""
     names = root.files(f"runs/{run.run}") if run else []
     files = [glob.escape(root.url_of(f"runs/{run.run}/{n}")) for n in names if n.startswith("changes-")]
     if not files:
         return {"changes": [], "changes_note": None}
-    found, note = attempt(lambda: _changes(root, table, files))
-    return {"changes": found or [], "changes_note": note}
+    changes, note = attempt(lambda: _changes(root, table, files))
+    return {"changes": changes or [], "changes_note": note}
 
 
 def _changes(root: Root, table: Stages, files: list[str]) -> list[Row]:
     order = [*table, *(stage for stage in STAGES if stage not in table), "shards"]
     with connect(root, {"changes": Files(files)}) as connection:
         counts: dict[str, Counter[str]] = {}
-        asked = connection.sql("SELECT stage, change, count(*) FROM changes GROUP BY ALL")
-        for stage, change, rows in asked.fetchall():
+        query = connection.sql("SELECT stage, change, count(*) FROM changes GROUP BY ALL")
+        for stage, change, rows in query.fetchall():
             counts.setdefault(stage, Counter())[change] = rows
         row = f"{{'key': key, 'change': change, 'before': left(before, {TEXT}), 'after': left(after, {TEXT})}}"
         examples = rows_of(connection, f"""
@@ -198,10 +206,13 @@ def _changes(root: Root, table: Stages, files: list[str]) -> list[Row]:
 
 
 def parts(row: Row) -> list[dict[str, str]]:
-    """{column, before, after} of each column that changed; of a long change, or a removed row, its JSON as it is."""
+    """{column, before, after} of each column that changed; for a long change or a removed row, the JSON as it is."""
     try:
         before, after = json.loads(row["before"] or ""), json.loads(row["after"] or "")
-    except ValueError:  # of more characters than are shown
+    except ValueError:  # cut, as it has more characters than are shown
         return [{"column": "", "before": row["before"] or "", "after": row["after"] or ""}]
-    said = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # noqa: E731
-    return [{"column": name, "before": said(before.get(name)), "after": said(after.get(name))} for name in after]
+    return [{"column": name, "before": _shown(before.get(name)), "after": _shown(after.get(name))} for name in after]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""How a report looks: its style and its template, for Jinja with everything escaped; see `pipelines.reports.page`."""
+"""The Jinja template of report.html; `pipelines.reports.page` renders it with everything escaped."""
 
 PAGE = """\
 {% macro words(text, characters) %}
@@ -98,9 +98,9 @@ PAGE = """\
 </article>
 {% endmacro %}
 
-{% macro sheet(one, task) %}
+{% macro sheet(group, task) %}
 <div class="cards">
-{% for place in one.places %}
+{% for place in group.places %}
 {% set row = cards.get((place.partition, place.key)) %}
 {% if row %}
 {{ card(row, task, place.detail) }}
@@ -109,14 +109,14 @@ PAGE = """\
 </div>
 {% endmacro %}
 
-{% macro counts(title, found) %}
-{% if found %}
+{% macro counts(title, values) %}
+{% if values %}
 <div><h3>{{ title }}</h3><table>
-{% for one in found %}
-<tr><td>{{ one.value|visible }}</td><td class="r">{{ one.rows|n }}</td>
-<td><div class="bar line" title="{{ one.kept|n }} of them selected"><i class="kept" style="width:
-{{- percent(one.kept, one.total) }}%"></i><i class="pale" style="width:
-{{- percent(one.rows - one.kept, one.total) }}%"></i></div></td></tr>
+{% for entry in values %}
+<tr><td>{{ entry.value|visible }}</td><td class="r">{{ entry.rows|n }}</td>
+<td><div class="bar line" title="{{ entry.kept|n }} of them selected"><i class="kept" style="width:
+{{- percent(entry.kept, entry.total) }}%"></i><i class="pale" style="width:
+{{- percent(entry.rows - entry.kept, entry.total) }}%"></i></div></td></tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -152,16 +152,16 @@ or damaged</p>
 {% endmacro %}
 
 {% macro drawing(chart) %}
-<div><h3>{{ chart.title }}</h3><p class="soft">{{ [chart.said, chart.none]|select|join("; ") }}</p>
+<div><h3>{{ chart.title }}</h3><p class="soft">{{ [chart.summary, chart.none]|select|join("; ") }}</p>
 <svg class="chart" viewBox="0 0 300 86" role="img">
 {% for bar in chart.bars %}
-<g><title>{{ bar.said }}</title>
+<g><title>{{ bar.label }}</title>
 <rect class="all" x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"/>
 <rect class="sel" x="{{ bar.x }}" y="{{ bar.kept_y }}" width="{{ bar.width }}" height="{{ bar.kept_height }}"/></g>
 {% endfor %}
 <line x1="0" x2="300" y1="70.5" y2="70.5"/>
 {% for tick in chart.ticks %}
-<text x="{{ tick.x }}" y="83">{{ tick.said }}</text>
+<text x="{{ tick.x }}" y="83">{{ tick.label }}</text>
 {% endfor %}
 </svg></div>
 {% endmacro %}
@@ -197,8 +197,8 @@ or damaged</p>
 </div>
 <nav>
 <a href="#funnel">Funnel</a> <a href="#spread">Distributions</a>
-{% for one in sheets %}
-<a href="#set-{{ loop.index }}">{{ (one.set or "Kept so far")|visible }}</a>
+{% for group in sheets %}
+<a href="#set-{{ loop.index }}">{{ (group.set or "Kept so far")|visible }}</a>
 {% endfor %}
 {% if preferences %}
 <a href="#preferences">Preferences</a>
@@ -222,10 +222,11 @@ or damaged</p>
 {% if sets %}
 <div class="wide"><table><tr><th>set</th><th>teaches</th><th>release</th><th class="r">samples</th>
 <th class="r">shards</th><th class="r">size</th></tr>
-{% for one in sets %}
-<tr><td>{{ one.set|visible }}</td><td>{{ one.task|visible }}</td><td><code>{{ one.release|visible }}</code></td>
-<td class="r">{{ one.samples|n }}</td><td class="r">{{ one.shards|length|n }}</td>
-<td class="r">{{ one.bytes|size }}</td></tr>
+{% for release in sets %}
+<tr><td>{{ release.set|visible }}</td><td>{{ release.task|visible }}</td><td><code>
+{{- release.release|visible }}</code></td>
+<td class="r">{{ release.samples|n }}</td><td class="r">{{ release.shards|length|n }}</td>
+<td class="r">{{ release.bytes|size }}</td></tr>
 {% endfor %}
 </table></div>
 {% else %}
@@ -251,11 +252,11 @@ or damaged</p>
 <h3>Hosts that lost the most</h3>
 <div class="wide"><table><tr><th>host</th><th class="r">rows</th><th class="r">kept</th><th class="r">share</th>
 <th></th><th>mostly</th></tr>
-{% for one in hosts %}
-<tr><td>{{ one.host|visible(200) }}</td><td class="r">{{ one.rows|n }}</td><td class="r">{{ one.kept|n }}</td>
-<td class="r">{{ share(one.kept, one.rows) }}</td><td><div class="bar line"><i class="kept" style="width:
-{{- percent(one.kept, one.rows) }}%"></i></div></td>
-<td><code>{{ (one.main_reason or "")|visible }}</code></td></tr>
+{% for host in hosts %}
+<tr><td>{{ host.host|visible(200) }}</td><td class="r">{{ host.rows|n }}</td><td class="r">{{ host.kept|n }}</td>
+<td class="r">{{ share(host.kept, host.rows) }}</td><td><div class="bar line"><i class="kept" style="width:
+{{- percent(host.kept, host.rows) }}%"></i></div></td>
+<td><code>{{ (host.main_reason or "")|visible }}</code></td></tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -266,11 +267,11 @@ or damaged</p>
 {% if sheet_note %}
 <h2>Samples</h2><p class="note">{{ sheet_note|visible }}</p>
 {% endif %}
-{% for one in sheets %}
-<h2 id="set-{{ loop.index }}">{{ "Shard set " ~ one.set if one.set else "Kept so far" }}</h2>
-<p class="soft">{{ one.places|length|n }} of {{ one.rows|n }} samples
-{{- ", each teaches " ~ teaches[one.task] if one.task }}, drawn by lot</p>
-{{ sheet(one, one.task) }}
+{% for group in sheets %}
+<h2 id="set-{{ loop.index }}">{{ "Shard set " ~ group.set if group.set else "Kept so far" }}</h2>
+<p class="soft">{{ group.places|length|n }} of {{ group.rows|n }} samples
+{{- ", each teaches " ~ teaches[group.task] if group.task }}, drawn by lot</p>
+{{ sheet(group, group.task) }}
 {% endfor %}
 
 {% if preferences %}
@@ -282,10 +283,10 @@ or damaged</p>
 {% if stage.note %}
 <p class="note">{{ stage.stage }}: {{ stage.note|visible }}</p>
 {% endif %}
-{% for one in stage.reasons %}
-<h3 id="left-{{ stage.stage }}-{{ one.reason }}">{{ stage.stage }}: {{ one.reason|visible }}
-<span class="soft">{{ one.rows|n }}, {{ one.meaning }}</span></h3>
-{{ sheet(one, None) }}
+{% for group in stage.reasons %}
+<h3 id="left-{{ stage.stage }}-{{ group.reason }}">{{ stage.stage }}: {{ group.reason|visible }}
+<span class="soft">{{ group.rows|n }}, {{ group.meaning }}</span></h3>
+{{ sheet(group, None) }}
 {% endfor %}
 {% endfor %}
 {% if not left_out|selectattr("reasons")|list %}
@@ -300,15 +301,15 @@ or damaged</p>
 {% elif changes %}
 <div class="wide"><table><tr><th>stage</th><th class="r">added</th><th class="r">changed</th>
 <th class="r">removed</th></tr>
-{% for one in changes %}
-<tr><td>{{ one.stage|visible }}</td><td class="r">{{ one.added|n }}</td><td class="r">{{ one.changed|n }}</td>
-<td class="r">{{ one.removed|n }}</td></tr>
+{% for stage in changes %}
+<tr><td>{{ stage.stage|visible }}</td><td class="r">{{ stage.added|n }}</td><td class="r">{{ stage.changed|n }}</td>
+<td class="r">{{ stage.removed|n }}</td></tr>
 {% endfor %}
 </table></div>
-{% for one in changes if one.examples %}
-<h3>{{ one.stage|visible }}</h3>
+{% for stage in changes if stage.examples %}
+<h3>{{ stage.stage|visible }}</h3>
 <div class="wide"><table class="diff"><tr><th>key</th><th></th><th>before</th><th>after</th></tr>
-{% for row in one.examples %}
+{% for row in stage.examples %}
 {% for part in row.parts %}
 <tr><td>{% if loop.first %}<code>{{ row.key|visible }}</code>{% endif %}</td>
 <td>{{ (part.column or row.change)|visible }}</td>

@@ -1,4 +1,4 @@
-"""Where rows and bytes come from, a kind a file."""
+"""Where rows and bytes come from: one module for each kind of source."""
 
 from pipelines.sources.conversations import Conversations
 from pipelines.sources.folder import Folder

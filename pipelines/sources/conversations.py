@@ -1,7 +1,7 @@
 """MiniCPM-V's fine-tune format: a JSON list, or JSON lines, of {id, image, conversations}; several images, or none.
 
-`image` is a path, or a mark for each path: {"<image_00>": "a.jpg", "<image_01>": "b.jpg"}. The first image stands in
-the row of the conversation; each other one has a row of its own that says what it is `part_of`.
+`image` is a path, or an object from marks to paths: {"<image_00>": "a.jpg", "<image_01>": "b.jpg"}. The first image
+stands in the row of the conversation; each other image has a row of its own, whose `part_of` names that row.
 """
 
 import json
@@ -34,13 +34,13 @@ class Conversations(Source):
 
     def rows(self, file: str) -> Iterator[Row]:
         for entry in self._entries(file):
-            said = {name: entry.pop(name, None) for name in ("id", "image", "conversations")}
-            names = ("conversation", str(said["id"]) if said["id"] is not None else compact(said))
-            row = {"names": names, "extra": entry | {"id": said["id"]}}
+            fields = {name: entry.pop(name, None) for name in ("id", "image", "conversations")}
+            names = ("conversation", str(fields["id"]) if fields["id"] is not None else compact(fields))
+            row = {"names": names, "extra": entry | {"id": fields["id"]}}
             try:
-                turns, images = read_conversation(said["conversations"], said["image"])
+                turns, images = read_conversation(fields["conversations"], fields["image"])
             except ValueError as error:
-                yield row | {"reason": "bad_conversation", "detail": f"{said['id']}: {error}"}
+                yield row | {"reason": "bad_conversation", "detail": f"{fields['id']}: {error}"}
                 continue
             row["conversation"] = compact({"turns": turns, "images": list(images)})
             first, *more = images.values() or [None]
@@ -61,20 +61,37 @@ class Conversations(Source):
 
 
 def compact(value: Any) -> str:
-    """One text for one value, in Unicode: half a surrogate pair stays visible, to be replaced with all others."""
+    """JSON that is the same for equal values, not escaped: a lone surrogate stays as it is, and is replaced later."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def read_conversation(turns: Any, image: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     """The turns, and mark -> path of the images. Raises `ValueError` for what the format does not allow."""
+    _check_turns(turns)
+    images = _images_of(image)
+    _check_marks(turns, images)
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns], images
+
+
+def _check_turns(turns: Any) -> None:
     if not isinstance(turns, list) or not turns:
         raise ValueError("conversations is no list of turns")
     for turn in turns:
-        said = [turn.get(name) for name in ("role", "content")] if isinstance(turn, dict) else [None]
-        if not all(isinstance(text, str) for text in said) or said[0] not in ROLES:
+        if not _is_turn(turn):
             raise ValueError(f"a turn is no {{role, content}}: {str(turn)[:200]}")
     if all(turn["role"] != "assistant" for turn in turns):
         raise ValueError("no turn of the assistant: nothing to learn")
+
+
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, dict):
+        return False
+    role, content = turn.get("role"), turn.get("content")
+    return isinstance(role, str) and role in ROLES and isinstance(content, str)
+
+
+def _images_of(image: Any) -> dict[str, str]:
+    """mark -> path, of what an entry holds under `image`."""
     images = {"<image>": image} if isinstance(image, str) else image or {}
     if not isinstance(images, dict) or not all(isinstance(path, str) for path in images.values()):
         raise ValueError(f"image is no path, and no {{mark: path}}: {str(image)[:200]}")
@@ -82,9 +99,13 @@ def read_conversation(turns: Any, image: Any) -> tuple[list[dict[str, str]], dic
         raise ValueError(f"{wrong[0]!r} is no mark of an image; write <image_00>")
     if outside := [path for path in images.values() if not is_inside(path)]:
         raise ValueError(f"{outside[0]!r} does not lie in the folder of images")
-    named = [mark for turn in turns for mark in MARK.findall(turn["content"])] if images else []
-    if unknown := [mark for mark in named if mark not in images]:
+    return images
+
+
+def _check_marks(turns: list[dict[str, str]], images: dict[str, str]) -> None:
+    """Raises `ValueError` if a mark in the text names no image or is repeated. Without images, no text is a mark."""
+    marks = [mark for turn in turns for mark in MARK.findall(turn["content"])] if images else []
+    if unknown := [mark for mark in marks if mark not in images]:
         raise ValueError(f"{unknown[0]} is in the text, but no image has that mark")
-    if twice := [mark for mark in images if named.count(mark) > 1]:
-        raise ValueError(f"{twice[0]} stands in the text more than once")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in turns], images
+    if repeated := [mark for mark in images if marks.count(mark) > 1]:
+        raise ValueError(f"{repeated[0]} stands in the text more than once")

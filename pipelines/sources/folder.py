@@ -1,4 +1,4 @@
-"""A folder of images with .txt beside them, or of captions in Parquet, CSV or JSONL that name images under it."""
+"""A folder of images with .txt files beside them, or of tables (Parquet, CSV, JSONL) of captions that name images."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables
 from schemas.arrow import Row
 from schemas.errors import UserError
 
-ALL = "."  # the name of a folder of images as a source file
+ALL = "."  # the name of the one source file that a folder of images counts as
 USUAL = {"image_column": IMAGE_COLUMNS, "text_column": TEXT_COLUMNS}
 
 
@@ -38,8 +38,8 @@ class Folder(Tables):
         for path in paths:
             if suffix(path) == "txt":
                 continue
-            beside = texts.get(path.rsplit(".", 1)[0])
-            text = self.fs.cat_file(f"{self.base}/{beside}").decode("utf-8", "replace") if beside else None
+            text_path = texts.get(path.rsplit(".", 1)[0])
+            text = self.fs.cat_file(f"{self.base}/{text_path}").decode("utf-8", "replace") if text_path else None
             yield {"names": (path,), "file": path, "text": text}
 
     def _captions(self, file: str) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """Questions about images, in JSON lines or Parquet: RLAIF-V's input, {"image_path", "question", "ds_question_id", …}.
 
-A row an image, with all that is asked of it, in the order of the file: `extra` has {"instructions": [the records]}.
+There is one row per image, with all of its questions in the order of the file: `extra` has {"instructions": [records]}.
 """
 
 from collections.abc import Iterator
@@ -31,21 +31,21 @@ class Instructions(Tables):
 
     def rows(self, file: str) -> Iterator[Row]:
         image, question = self.columns(file, USUAL)
-        asked: dict[str, list[Row]] = {}
+        questions_by_path: dict[str, list[Row]] = {}
         for record in self.records(file):
             path = record.get(image)
             if isinstance(path, str) and is_inside(path):
-                asked.setdefault(path, []).append(_read(record, image, question))
+                questions_by_path.setdefault(path, []).append(_read(record, image, question))
             else:
                 row = {"names": (str(path)[:1000], str(record.get(question))), "reason": "no_image"}
                 yield row | {"detail": f"{image} is {str(path)[:200]!r}", "extra": {"instructions": [record]}}
-        for path, questions in asked.items():
+        for path, questions in questions_by_path.items():
             yield {"names": (path,), "file": path, "extra": {"instructions": questions}}
 
 
 def _read(record: Row, image: str, question: str) -> dict[str, Any]:
-    """One question: what is asked, what it is called, and whatever else its record says."""
+    """One instruction: its question, its name, and in `extra` the other fields of its record."""
     name = next((name for name in NAMES if record.get(name) is not None), None)
     extra = {key: value for key, value in record.items() if key not in (image, question, name)}
-    said = {"question": text_of(record.get(question)), "name": text_of(record.get(name)) if name else None}
-    return said | ({"extra": extra} if extra else {})
+    instruction = {"question": text_of(record.get(question)), "name": text_of(record.get(name)) if name else None}
+    return instruction | ({"extra": extra} if extra else {})

@@ -1,8 +1,8 @@
-"""LAION-style Parquet: a URL and its alt text a row, and whatever else the row says (similarity, punsafe, WIDTH, …).
+"""LAION-style Parquet: each row has a URL, its alt text, and other columns (similarity, punsafe, WIDTH, …).
 
-Everything else goes along as `extra`, for conditions such as `extra.similarity::double > 0.3`. Where a column names
-files that are here already, the bytes come from them. Columns `sha256`, `md5` or `hash`, as img2dataset and DataComp
-have them, are checksums of the bytes; LAION-2B's `hash` is not: 64 bits of the URL and text.
+The other columns become `extra`, for conditions such as `extra.similarity::double > 0.3`. Where a column names local
+files, the bytes come from them. Columns `sha256`, `md5` or `hash`, as img2dataset and DataComp have them, are checksums
+of the bytes; LAION-2B's `hash` is not: it is 64 bits of a hash of URL and text.
 """
 
 import re
@@ -16,7 +16,7 @@ from schemas.errors import UserError
 
 USUAL = {"url_column": URL_COLUMNS, "text_column": TEXT_COLUMNS}
 LOCAL = {"image_column": IMAGE_COLUMNS}
-CHECKSUMS = {64: "sha256", 32: "md5"}  # by their hex digits
+CHECKSUMS = {64: "sha256", 32: "md5"}  # by their number of hex digits
 
 
 class Laion(Tables):
@@ -33,17 +33,17 @@ class Laion(Tables):
         self._names(file)
 
     def rows(self, file: str) -> Iterator[Row]:
-        url_column, text_column, *local = self._names(file)
+        url_column, text_column, *image_columns = self._names(file)
         for record in self.records(file):
             url, text = text_of(record.get(url_column)), text_of(record.get(text_column))
             extra = {name: value for name, value in record.items() if name not in (url_column, text_column)}
             row = {"names": (str(url), str(text)), "url": url, "text": text, "extra": extra}
             row["checksum"] = checksum(extra)
-            path = text_of(record.get(local[0])) if local else None
+            path = text_of(record.get(image_columns[0])) if image_columns else None
             if is_inside(path):
                 row |= {"file": path}
             elif path or not url:
-                row |= {"reason": "no_image", "detail": f"{(local or [url_column])[0]} is {path or url!r}"}
+                row |= {"reason": "no_image", "detail": f"{(image_columns or [url_column])[0]} is {path or url!r}"}
             yield row
 
     def _names(self, file: str) -> list[str]:
@@ -51,7 +51,7 @@ class Laion(Tables):
 
 
 def checksum(record: Mapping[str, Any]) -> str | None:
-    """What a record says the bytes' SHA-256 or MD5 is; what is no such thing by its length says nothing."""
+    """The SHA-256 or MD5 of the bytes according to a record, as kind:digits; None if no value has such a length."""
     values = {str(name).lower(): str(value).lower() for name, value in record.items()}
     for name in ("sha256", "md5", "hash"):
         value = values.get(name, "")

@@ -1,17 +1,17 @@
-"""Web-like pictures with known truth, drawn from a seed; some of them planted faults.
+"""Web-like pictures whose content is known, drawn from a seed; some of them have planted faults.
 
-Any picture can be drawn alone: all that it is follows from (seed, number). What is said of it is its alt text, noisy as
-the web's are; its truth stands in `extra`, beside what was done to both:
+Any picture can be drawn alone: everything about it follows from (seed, number). Its text is an alt text, as noisy as on
+the web. `extra` has its scene, the kind of noise in its alt text, and the fault that was planted:
 
     {"scene": <schemas.scenes.scene.Scene>, "noise": "shouting", "planted": "duplicate", "of": 17}
 
-With `questions` a row has a conversation too, see `schemas.scenes.lessons`. With `letters`, `extra` has the left
+With `questions`, a row also has a conversation, see `schemas.scenes.lessons`. With `letters`, `extra` has the left
 and the right end of each printed character of each text, as shares of the picture's width:
 `"letters": [[[0.31, 0.36], …]]`.
 
-`planted` is the share of pictures that are not simply drawn: of these, as PLANTED says, three in ten each are an exact
-duplicate and a near one (scaled by up to 10 %, encoded anew) of an earlier picture, and one in ten each is truncated,
-random bytes, an HTML page, and smaller than ten pixels. `noise` is the share of alt texts with one of the NOISES.
+`planted` is the share of pictures with a fault. Of these, as PLANTED says, 30 % are exact duplicates of an earlier
+picture, 30 % near duplicates (scaled by up to 10 %, encoded again), and 10 % each are truncated, random bytes, an HTML
+page, and smaller than ten pixels. `noise` is the share of alt texts with one of the NOISES.
 """
 
 import io
@@ -33,10 +33,10 @@ from schemas.scenes.lessons import IMAGE, conversation
 from schemas.scenes.scene import USUAL, WORDS, Printed, Scene, Thing, alt_text, cell, imagine
 
 Ends = list[tuple[float, float]]  # left and right end of each character of a text, as shares of the width
-HEIGHT = (0.12, 0.2)  # least and most of a text's type, as shares of the side
+HEIGHT = (0.12, 0.2)  # least and greatest height of printed type, as shares of the side
 
 VERSION = 1
-FILE = 1000  # pictures a source file
+FILE = 1000  # pictures per source file
 PLANTED = {
     "duplicate": 0.3, "near_duplicate": 0.3, "truncated": 0.1, "random_bytes": 0.1, "html": 0.1, "tiny": 0.1,
 }  # fmt: skip
@@ -54,9 +54,9 @@ class Scenes(Source):
 
     def files(self) -> list[FileStamp]:
         config = self.config
-        said = (config.noise, config.questions)
-        said += tuple(name for name in ("letters", "quiz") if getattr(config, name))
-        made_of = digest([VERSION, config.seed, config.side, *said, config.planted, self.fonts, *self._kinds])
+        options = (config.noise, config.questions)
+        options += tuple(name for name in ("letters", "quiz") if getattr(config, name))
+        made_of = digest([VERSION, config.seed, config.side, *options, config.planted, self.fonts, *self._kinds])
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
@@ -103,7 +103,7 @@ class Scenes(Source):
         return data[: int(len(data) * draws.uniform(0.3, 0.9))] if planted == "truncated" else data
 
     def planted(self, number: int) -> tuple[str, int | None]:
-        """What was done to a picture, "none" or one of PLANTED, and of a duplicate the original's number."""
+        """The fault of a picture, one of PLANTED or "none", and the number of the original if it is a duplicate."""
         kind = self._kind(number)
         if not kind.endswith("duplicate"):
             return kind, None
@@ -120,14 +120,14 @@ class Scenes(Source):
         return draw(self.scene(number), draws, config.side, config.fonts, config.print_height)
 
     def letters(self, number: int) -> list[Ends]:
-        """Where the characters stand that are printed in a picture."""
+        """Where the printed characters of a picture stand."""
         config, draws = self.config, self._draws(number, "look")
         _, letters = paint(self.scene(number), draws, 2 * config.side, config.fonts, config.print_height)
         return [[(round(left, 4), round(right, 4)) for left, right in ends] for ends in letters]
 
     @cached_property
     def _kinds(self) -> list[str]:
-        """What pictures are drawn from, if that is not the usual."""
+        """The kinds of content that pictures are drawn from, as text; empty if they are the usual ones."""
         kinds = (*self.config.kinds(), self.config.print_height)
         return [] if kinds == (*USUAL, HEIGHT) else [repr(kinds)]
 
@@ -136,15 +136,15 @@ class Scenes(Source):
         kind = draws.choices(list(PLANTED), list(PLANTED.values()))[0]
         return kind if draws.random() < self.config.planted and number else "none"
 
-    def _draws(self, number: int, what: str) -> Random:
-        return Random(f"{self.config.seed}/{number}/{what}")
+    def _draws(self, number: int, purpose: str) -> Random:
+        return Random(f"{self.config.seed}/{number}/{purpose}")
 
     def _end(self, start: int) -> int:
         return min(start + FILE, self.config.count)
 
     @cached_property
     def fonts(self) -> str:
-        """Says which font files there are besides Pillow's own. Raises `UserError` if one cannot be read."""
+        """A digest of the font files besides Pillow's own. Raises `UserError` if one cannot be read."""
         return digest([font_digest(font) for font in self.config.fonts])
 
 
@@ -152,7 +152,7 @@ class Scenes(Source):
 
 
 def _regular(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    """The corners of a polygon around the origin, the first one up; every second one as far out as `inner`."""
+    """The corners of a polygon around the origin, the first at the top; every second one lies at radius `inner`."""
     polar = [(inner if n % 2 else 1.0, math.tau * n / corners) for n in range(corners)]
     return [(radius * math.sin(turn), -radius * math.cos(turn)) for radius, turn in polar]
 
@@ -182,7 +182,7 @@ OUTLINES = {  # in a circle of radius 1
 def draw(
     scene: Scene, draws: Random, side: int, fonts: tuple[str, ...] = (), height: tuple[float, float] = HEIGHT
 ) -> Image.Image:
-    """The picture of a scene, side x side pixels. Drawn at twice that, so that edges are smooth."""
+    """The picture of a scene, side x side pixels. It is drawn at twice that size, so that edges are smooth."""
     image, _ = paint(scene, draws, 2 * side, fonts, height)
     image = _blended(image.reduce(2), CLOUDS, CLOUDINESS, draws)
     return _blended(image, side, draws.uniform(0.1, 0.2), draws) if scene["ground"]["texture"] == "noisy" else image
@@ -191,7 +191,7 @@ def draw(
 def paint(
     scene: Scene, draws: Random, side: int, fonts: tuple[str, ...], height: tuple[float, float]
 ) -> tuple[Image.Image, list[Ends]]:
-    """What is in a scene, in even light, and where the characters of its texts stand."""
+    """The picture of a scene in even light, and where the characters of its texts stand."""
     image = _ground(scene, draws, side)
     pen = ImageDraw.Draw(image)
     for thing in scene["objects"]:
@@ -205,14 +205,14 @@ def _ground(scene: Scene, draws: Random, side: int) -> Image.Image:
     colour = _near(RGB[ground["colour"]], draws)
     if ground["texture"] != "gradient":
         return Image.new("RGB", (side, side), colour)
-    one, other = (tuple(max(0, c + shade) for c in colour) for shade in SHADES[ground["colour"]])
-    image = Image.new("RGB", (side, side), one)
-    image.paste(other, mask=Image.linear_gradient("L").rotate(draws.choice((0, 90, 180, 270))).resize(image.size))
+    start, end = (tuple(max(0, c + shade) for c in colour) for shade in SHADES[ground["colour"]])
+    image = Image.new("RGB", (side, side), start)
+    image.paste(end, mask=Image.linear_gradient("L").rotate(draws.choice((0, 90, 180, 270))).resize(image.size))
     return image
 
 
 def _blended(image: Image.Image, grains: int, strength: float, draws: Random) -> Image.Image:
-    """Light that is not even: random grains x grains, spread over the picture."""
+    """The picture in uneven light: grains x grains random values are spread over it."""
     noise = Image.frombytes("L", (grains, grains), draws.randbytes(grains * grains))
     return Image.blend(image, noise.resize(image.size, Image.Resampling.BICUBIC).convert("RGB"), strength)
 
@@ -233,7 +233,7 @@ def _thing(pen: ImageDraw.ImageDraw, thing: Thing, draws: Random, side: int) -> 
 def _print(
     image: Image.Image, printed: Printed, draws: Random, fonts: tuple[str, ...], heights: tuple[float, float]
 ) -> Ends:
-    """Prints a text across its row, in one of the faces that have all of its glyphs. Says where its characters are."""
+    """Prints a text across its row, in a face that has all of its glyphs; returns where its characters are."""
     side = image.width
     row, _ = cell(printed["place"])
     x, y = side * draws.uniform(0.48, 0.52), side * ((row + 0.5) / 3 + draws.uniform(-0.03, 0.03))
@@ -257,7 +257,7 @@ def _print(
 
 
 def _near(colour: tuple[int, ...], draws: Random) -> tuple[int, ...]:
-    """A colour that everyone would call by the same name."""
+    """A slightly different colour, which everyone would call by the same name."""
     shift = draws.randint(-8, 8)
     return tuple(min(255, max(0, c + shift + draws.randint(-5, 5))) for c in colour)
 
@@ -276,7 +276,7 @@ def encode(image: Image.Image, draws: Random) -> bytes:
 
 PLAIN, PIXELS = "plain", "pixels"  # the two that come with Pillow: Aileron for ASCII, a bitmap for Latin-1
 FACES = (PLAIN, PIXELS)
-NO_GLYPH = "\U000f0001"  # a font draws what it lacks as it draws this
+NO_GLYPH = "\U000f0001"  # a font draws every character that it lacks like this one
 
 
 @lru_cache
@@ -284,15 +284,15 @@ def words(fonts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """The words of `schemas.scenes.scene.WORDS` that can be printed, with their scripts."""
     return tuple(
         (word, script)
-        for script, those in WORDS.items()
-        for word in those
+        for script, script_words in WORDS.items()
+        for word in script_words
         if any(has_glyphs(face, word) for face in (*FACES, *fonts))
     )
 
 
 @lru_cache(maxsize=4096)
 def has_glyphs(face: str, text: str) -> bool:
-    """Whether a face draws each character of a text as itself, and not as nothing or as the box for what it lacks."""
+    """Whether a face has a glyph for each character: it draws neither nothing nor the box for missing ones."""
     if face == PIXELS and any(ord(c) > 255 for c in text):
         return False
     font = open_font(face, 32)
@@ -314,6 +314,6 @@ def open_font(face: str, size: int = 0) -> ImageFont.ImageFont | ImageFont.FreeT
 
 
 def font_digest(face: str) -> str:
-    """What a font file is, wherever it lies."""
+    """The SHA-256 of a font file, which does not depend on where it lies."""
     with open(open_font(face, 32).path, "rb") as file:
         return sha256(file.read()).hexdigest()

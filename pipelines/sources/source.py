@@ -1,4 +1,4 @@
-"""What every source can do: list its files, read their rows, load a row's bytes."""
+"""The base of all sources: they list their files, read the files' rows, and load a row's bytes."""
 
 import json
 import re
@@ -34,19 +34,19 @@ class Source:
         raise NotImplementedError
 
     def buckets(self, file: str) -> int:
-        """Over how many partitions a file that was never seen is to be split."""
+        """The number of partitions over which a new file is split."""
         raise NotImplementedError
 
     def rows(self, file: str) -> Iterator[Row]:
-        """The rows of a file, in its order: any of `SourceRow`'s columns, and `names`, what the key is made of."""
+        """The rows of a file, in its order: any columns of `SourceRow`, and `names`, from which the key is made."""
         raise NotImplementedError
 
     def check(self, file: str) -> None:
-        """Raises `UserError` if a file cannot be read in the way that is configured."""
+        """Raises `UserError` if a file cannot be read as configured."""
 
     def load(self, row: Row) -> bytes:
         """The bytes of a row's image. Raises `FileNotFoundError`, or `EOFError` when its file is cut."""
-        fs, folder = self._beside
+        fs, folder = self._image_folder
         start, size = row["byte_offset"], row["size"]
         end = None if size is None else (start or 0) + size
         data = fs.cat_file(f"{folder}/{row['file']}", start=start, end=end)
@@ -66,14 +66,14 @@ class Source:
         return self._opened[0]
 
     def check_images(self) -> None:
-        """Raises `UserError` if the folder that `source.images` names is not there."""
-        fs, folder = self._beside
+        """Raises `UserError` if the folder that `source.images` names does not exist."""
+        fs, folder = self._image_folder
         if getattr(self.config, "images", None) and not fs.isdir(folder):
             raise UserError(f"source.images: {self.config.images} does not exist")
 
     @cached_property
-    def _beside(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Where the files of rows are: beside the source's own, or where `source.images` says."""
+    def _image_folder(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Where the image files of rows are: in `source.images`, or else beside the source's own files."""
         images = getattr(self.config, "images", None)
         if images is None:
             return self.fs, self.base
@@ -89,40 +89,40 @@ class Source:
 
     @cached_property
     def _is_pattern(self) -> bool:
-        """Whether the path has wildcards, and is not the name of a file or folder that is there: `photos [2024]`."""
+        """Whether the path has wildcards and is not the name of an existing file or folder, such as `photos [2024]`."""
         return bool(WILD.search(self._path)) and not self.fs.exists(self._path)
 
     @cached_property
     def base(self) -> str:
-        """The folder that paths are relative to: the part before any wildcard, or a lone file's folder."""
+        """The folder to which paths are relative: the part before any wildcard, or the folder of a single file."""
         if self._is_pattern:
             return WILD.split(self._path)[0].rpartition("/")[0]
         return self._path.rpartition("/")[0] if self.fs.isfile(self._path) else self._path
 
     def find(self, suffixes: tuple[str, ...]) -> list[FileStamp]:
-        """Files with one of these suffixes that the path names: itself, those under it, or those it matches."""
+        """The files with one of these suffixes that the path names: the file itself, those under it, or its matches."""
         path = self._path
         try:
             if self._is_pattern:
-                found = self.fs.glob(path, detail=True)
+                infos = self.fs.glob(path, detail=True)
             elif self.base == path:
-                found = self.fs.find(path, detail=True)
+                infos = self.fs.find(path, detail=True)
             else:
-                found = {path: self.fs.info(path)}
+                infos = {path: self.fs.info(path)}
         except FileNotFoundError:
             raise UserError(f"source.path: {self.config.path} does not exist") from None
-        if not found and not self.fs.exists(self.base):
+        if not infos and not self.fs.exists(self.base):
             hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
             raise UserError(f"source.path: {self.config.path} does not exist{hint}")
-        names = {name: info for name, info in found.items() if info["type"] == "file" and suffix(name) in suffixes}
-        return [FileStamp(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(names.items())]
+        files = {name: info for name, info in infos.items() if info["type"] == "file" and suffix(name) in suffixes}
+        return [FileStamp(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(files.items())]
 
     def __getstate__(self) -> dict:
         return {"config": self.config}
 
 
 def object_of(text: str) -> dict[str, Any]:
-    """The JSON object in a text; what is no object is kept as it is under `json`."""
+    """The JSON object in a text; a text that is no object is kept as it is under `json`."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Tables of records: Parquet, CSV or JSON lines, each record read by itself."""
+"""Tables of records: Parquet, CSV or JSON lines; each record is read by itself."""
 
 import csv
 import io
@@ -28,33 +28,33 @@ class Tables(Source):
         return max(1, ceil(self.count(file) / self.config.rows_per_partition))
 
     def count(self, file: str) -> int:
-        """How many records a table has."""
+        """The number of records of a table."""
         if suffix(file) == "parquet":
             with self.fs.open(f"{self.base}/{file}", "rb") as raw:
                 return pq.ParquetFile(raw).metadata.num_rows
         return sum(1 for _ in self.records(file))
 
     def columns(self, file: str, usual: dict[str, tuple[str, ...]]) -> list[str]:
-        """For each field of the configuration the column it names, or the first of the usual ones.
+        """For each field of the configuration the column that it names, or the first of the usual columns.
 
-        Raises `UserError` if a table has no such column.
+        Raises `UserError` if the table has no such column.
         """
         try:
-            there = list(dict.fromkeys(name for record in islice(self.records(file), 100) for name in record))
+            present = list(dict.fromkeys(name for record in islice(self.records(file), 100) for name in record))
         except (pa.ArrowException, csv.Error) as error:
             raise UserError(f"source.path: {file} cannot be read: {str(error).splitlines()[0]}") from None
-        found = []
+        columns = []
         for field, names in usual.items():
-            named = getattr(self.config, field)
-            column = next((name for name in ((named,) if named else names) if name in there), None)
-            if column is None and there:
-                wanted = f"no column {named!r}" if named else f"none of the columns {', '.join(names)}"
-                raise UserError(f"source.{field}: {file} has {wanted}; it has {', '.join(there)}")
-            found.append(column)
-        return found
+            configured = getattr(self.config, field)
+            column = next((name for name in ((configured,) if configured else names) if name in present), None)
+            if column is None and present:
+                missing = f"no column {configured!r}" if configured else f"none of the columns {', '.join(names)}"
+                raise UserError(f"source.{field}: {file} has {missing}; it has {', '.join(present)}")
+            columns.append(column)
+        return columns
 
     def records(self, file: str) -> Iterator[dict[str, Any]]:
-        """The records of a table: what one says never depends on the others."""
+        """The records of a table; none depends on the other records."""
         with self.fs.open(f"{self.base}/{file}", "rb") as raw:
             if suffix(file) == "parquet":
                 for batch in pq.ParquetFile(raw).iter_batches(10_000, use_threads=False):
@@ -68,7 +68,7 @@ class Tables(Source):
 
 
 def text_of(value: Any) -> str | None:
-    """A cell as text; what is no number (NaN, as pandas writes for nothing) or null is none."""
+    """A cell as text; None for null and for NaN, which pandas writes for missing values."""
     return None if value is None or value != value else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Tars in img2dataset's layout: jpg/png/webp, txt and json of one sample side by side. A tar is one partition."""
+"""Tars in img2dataset's layout: jpg/png/webp, txt and json of one sample stand together. A tar is one partition."""
 
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -26,13 +26,13 @@ class WebDataset(Source):
             except tarfile.ReadError as error:
                 yield cut | {"detail": f"{file}: {error}"}
                 return
-            found = list(_samples(_members(tar)))
-            places: dict[str, set[frozenset[str]]] = {}  # the suffixes that a stem has where it stands, once each
-            for stem, members in found:
-                places.setdefault(stem, set()).add(frozenset(members))
-            for stem, members in found:
+            samples = list(_samples(_members(tar)))
+            suffixes_of: dict[str, set[frozenset[str]]] = {}  # stem -> its suffixes at each place where it stands
+            for stem, members in samples:
+                suffixes_of.setdefault(stem, set()).add(frozenset(members))
+            for stem, members in samples:
                 row = self._row(file, stem, members, raw)
-                if any(members.keys().isdisjoint(other) for other in places[stem]):
+                if any(members.keys().isdisjoint(suffixes) for suffixes in suffixes_of[stem]):
                     row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
                 yield row
             raw.seek(tar.offset)
@@ -58,28 +58,28 @@ class WebDataset(Source):
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The plain files of a tar, up to its end or to where it is cut."""
+    """The plain files of a tar, up to its end or up to where it is cut."""
     try:
         yield from (member for member in tar if member.isfile())
-    except tarfile.ReadError:  # the file of the last member is cut, as who reads it will see
+    except tarfile.ReadError:  # the last member is cut; reading it fails later
         return
 
 
 def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Members of one name that stand together, by suffix; a suffix that comes again begins another sample."""
-    stem, found = None, {}
+    """Stem and members by suffix, of members with one stem in a row; a repeated suffix begins another sample."""
+    stem, members_by_suffix = None, {}
     for member in members:
         name, ext = _split(member.name)
-        if found and (name != stem or ext in found):
-            yield stem, found
-            found = {}
-        stem, found[ext] = name, member
-    if found:
-        yield stem, found
+        if members_by_suffix and (name != stem or ext in members_by_suffix):
+            yield stem, members_by_suffix
+            members_by_suffix = {}
+        stem, members_by_suffix[ext] = name, member
+    if members_by_suffix:
+        yield stem, members_by_suffix
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A member's sample and its suffix: all after the first dot of the file's own name, as webdataset splits."""
+    """A member's stem and suffix. As in webdataset, the suffix is all after the first dot of the file's own name."""
     folder, _, base = name.rpartition("/")
     stem, _, ext = base.partition(".")
     return (f"{folder}/{stem}" if folder else stem), ext.lower()
@@ -89,10 +89,10 @@ def _read(raw, member: tarfile.TarInfo | None) -> str | None:
     """A member's text. Raises `EOFError` if it is cut."""
     if member is None:
         return None
-    here = raw.tell()
+    position = raw.tell()
     raw.seek(member.offset_data)
     data = raw.read(member.size)
-    raw.seek(here)
+    raw.seek(position)
     if len(data) != member.size:
         raise EOFError(f"{member.size} bytes wanted, {len(data)} there")
     return data.decode("utf-8", "replace")

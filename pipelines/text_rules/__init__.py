@@ -1,1 +1,1 @@
-"""Texts judged and taken apart by plain rules, no model asked: weak captions, and the claims of English sentences."""
+"""Plain rules, without a model, that judge captions and divide English sentences into claims."""

@@ -1,7 +1,7 @@
-"""Which captions are weak, and which rewritten ones are taken: plain rules, the first that holds decides.
+"""Which captions are weak, and which rewritten captions are taken: plain rules, of which the first that holds decides.
 
-Alt texts of the web are file names, lists of words for search engines, and what a page says of any picture. Letters of
-a script that has no spaces count as half a word each.
+Many alt texts of the web are file names, lists of words for search engines, or phrases that pages use for any picture.
+Each letter of a script without spaces counts as half a word.
 """
 
 import re
@@ -17,7 +17,7 @@ CAMERA = re.compile(
     r"[\s_#(.-]*\d[\d\s_().-]*(copy|kopie|edit(ed)?|x\d+)?",
     re.I,
 )
-BOILERPLATE = re.compile(  # no host is longer than 253: without a bound, a long word is gone through from each letter
+BOILERPLATE = re.compile(  # no host is longer than 253; unbounded, a long word would be scanned from each letter
     r"(https?://|www\.)\S+|\b\S{1,253}\.(com|net|org|info|co\.uk|de|fr|ru)\b"
     r"|\b(click|tap) (here|to (enlarge|view|see|zoom|download|buy))\b"
     r"|\b(view|see) (full[- ]size|larger|more)( image)?\b|\bimage may contain:?"
@@ -33,7 +33,7 @@ MOJIBAKE = re.compile("\ufffd|Ã[\x80-\xbf©¨¤¶¼]|â€|Â[\xa0-\xbf]|&(amp|
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 NO_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "EAST_ASIAN")
 
-# Small words without which hardly a sentence of eight words is written; they are also never what repeats too often.
+# Hardly any sentence of eight words lacks all of these small words. They are also not counted as repetitions.
 SMALL = frozenset(
     re.findall(
         r"\w+",
@@ -56,48 +56,48 @@ REFUSAL = re.compile(
     r"|\bno (alt text|picture|image) (was|is|has been) (given|provided)\b|抱歉|无法|對不起|申し訳",
     re.I,
 )
-MARKED = r"(?:\*\*)?{}:?(?:\*\*)?:?\s*"  # a name, its colon, and stars as Markdown has them
+MARKED = r"(?:\*\*)?{}:?(?:\*\*)?:?\s*"  # a name, its colon, and Markdown's stars
 FORM = re.compile(
     rf"\s*{MARKED.format('Question')}(?P<question>.+?)\s*{MARKED.format('Answer')}(?P<answer>.*)", re.S | re.I
 )
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; of scripts without spaces, each letter."""
-    found = []
-    for word in WORD.findall(text):
-        parts = list(word) if script_of(word[0]) in NO_SPACES else [word]
-        found += [part.lower() for part in parts]
-    return found
+    """The words of a text in lower case; in scripts without spaces, each letter is one."""
+    words = []
+    for run in WORD.findall(text):
+        parts = list(run) if script_of(run[0]) in NO_SPACES else [run]
+        words += [part.lower() for part in parts]
+    return words
 
 
 def length_of(text: str) -> float:
-    """Words, where a letter of a script without spaces is half of one; numbers count too."""
+    """The number of words, numbers included; a letter of a script without spaces is half a word."""
     words = words_of(text)
     half = sum(len(word) == 1 and script_of(word) in NO_SPACES for word in words)
     return len(words) - half / 2 + len(re.findall(r"\b\d[\d.,]*\b", text))
 
 
 def main_script(text: str) -> str | None:
-    """The script of most letters; None if there are none."""
+    """The script of most letters; None if there are no letters."""
     counts = Counter(script for character in text if (script := script_of(character)))
     return counts.most_common(1)[0][0] if counts else None
 
 
 def weakness(text: str | None, config: CaptionsConfig) -> str:
-    """One of `schemas.captions.CAPTION_VERDICTS` for a caption as it came."""
+    """The verdict on an original caption, one of `schemas.captions.CAPTION_VERDICTS`."""
     text = (text or "").strip()
     if FILE.fullmatch(text) or CAMERA.fullmatch(text):
         return "file_name"
     if not words_of(text):
         return "no_text"
-    left = length_of(BOILERPLATE.sub(" ", text))
-    if BOILERPLATE.search(text) and (left < config.min_words or left < length_of(text) / 2):
+    remaining = length_of(BOILERPLATE.sub(" ", text))
+    if BOILERPLATE.search(text) and (remaining < config.min_words or remaining < length_of(text) / 2):
         return "boilerplate"
     if length_of(text) < config.min_words:
         return "too_short"
-    written = text.split()
-    if MOJIBAKE.search(text) or sum(map(mixes_scripts, written)) > len(written) / 10:
+    chunks = text.split()
+    if MOJIBAKE.search(text) or sum(map(mixes_scripts, chunks)) > len(chunks) / 10:
         return "mixed_script"
     if repeats(words_of(text), most=2, share=1 / 4):
         return "repeated"
@@ -105,8 +105,10 @@ def weakness(text: str | None, config: CaptionsConfig) -> str:
 
 
 def repeats(words: Sequence[str], most: int, share: float) -> bool:
-    """Whether one to three words in a row come more than `most` times, and make more than a share of the text; small
-    words alone do not count."""
+    """Whether one to three words in a row come more than `most` times and make up more than `share` of the text.
+
+    Runs of nothing but small words do not count.
+    """
     for size in (1, 2, 3):
         runs = [tuple(words[n : n + size]) for n in range(len(words) - size + 1)]
         counts = Counter(run for run in runs if not SMALL.issuperset(run))
@@ -118,15 +120,15 @@ def repeats(words: Sequence[str], most: int, share: float) -> bool:
 
 
 def is_fluent(text: str) -> bool:
-    """Whether a text reads like a sentence or a title, as far as can be told without knowing its language."""
-    words, written = words_of(text), text.split()
+    """Whether a text reads like a sentence or a title, as far as one can tell without knowing its language."""
+    words, chunks = words_of(text), text.split()
     signs = sum(not (c.isalnum() or c.isspace() or c in ".,;:!?'’\"“”-–()…、。，！？「」：；") for c in text)
     breaks = len(re.findall(r"[|/\\_#+*=~•·»]|\s-\s|,(?=\S)", text))
-    digits = sum(any(c.isdigit() for c in one) for one in written)
-    shouted = sum(len(one) > 3 and one.isupper() for one in written)
-    if signs > len(text) / 12 or breaks > max(1, len(words) / 6) or digits > len(written) / 3:
+    numbers = sum(any(c.isdigit() for c in chunk) for chunk in chunks)
+    shouted = sum(len(chunk) > 3 and chunk.isupper() for chunk in chunks)
+    if signs > len(text) / 12 or breaks > max(1, len(words) / 6) or numbers > len(chunks) / 3:
         return False
-    if shouted > 3 and shouted > len(written) / 2:
+    if shouted > 3 and shouted > len(chunks) / 2:
         return False
     if text.count(",") > max(2, len(words) / 3):
         return False
@@ -140,24 +142,24 @@ def is_fluent(text: str) -> bool:
 def read_answer(
     text: str, prompt: str, original: str | None, cut: bool, config: CaptionsConfig
 ) -> dict[str, str | None]:
-    """The question, what was rewritten, and whether it is taken: a word of `schemas.captions.ANSWERS`.
+    """`question`, `rewritten` and `answer` of a model's answer; the last is a word of `schemas.captions.ANSWERS`.
 
-    A prompt that asks for no question and answer is answered by the caption alone.
+    If the prompt does not ask for a question and an answer, the text is the caption alone.
     """
     if not FORM.search(prompt):
         answer = " ".join(text.split())
         verdict = fault(answer, prompt, original, cut, config) or "taken"
         return {"question": None, "rewritten": answer, "answer": verdict}
-    found = FORM.fullmatch(text)
-    if not found:
+    form = FORM.fullmatch(text)
+    if not form:
         return {"question": None, "rewritten": text.strip(), "answer": "refusal" if REFUSAL.search(text) else "no_form"}
-    question, answer = (" ".join(found[name].split()).strip("* ") for name in ("question", "answer"))
+    question, answer = (" ".join(form[name].split()).strip("* ") for name in ("question", "answer"))
     verdict = fault(answer, prompt, original, cut, config) or "taken"
     return {"question": question, "rewritten": answer, "answer": verdict}
 
 
 def fault(answer: str, prompt: str, original: str | None, cut: bool, config: CaptionsConfig) -> str | None:
-    """What is wrong with a rewritten caption; None if it can be taken."""
+    """What is wrong with a rewritten caption; None if nothing is."""
     words = words_of(answer)
     if not words:
         return "empty_answer"
@@ -176,6 +178,6 @@ def fault(answer: str, prompt: str, original: str | None, cut: bool, config: Cap
 
 
 def echoes(words: Sequence[str], prompt: Sequence[str], size: int = 8) -> bool:
-    """Whether so many words in a row stand in the prompt too."""
+    """Whether `size` words in a row also stand in the prompt."""
     runs = {tuple(prompt[n : n + size]) for n in range(len(prompt) - size + 1)}
     return any(tuple(words[n : n + size]) in runs for n in range(len(words) - size + 1))

@@ -1,4 +1,4 @@
-"""A sentence as words, taken apart: its clauses, their verbs, lists of things and of what is said of them."""
+"""Takes a sentence, as a list of words, apart: clauses, their verbs, lists of things and lists of predicates."""
 
 from collections.abc import Iterator
 
@@ -16,34 +16,35 @@ from pipelines.text_rules.english import (
     PRONOUNS,
     RELATIVES,
     plural_word,
-    some,
     third,
+    word_set,
 )
 
 Words = list[str]
-OF = some("one some all both each many several")  # "one of the cats"
+OF = word_set("one some all both each many several")  # "one of the cats"
 
 
 class Unclear(ValueError):
-    """A sentence that these rules make nothing of."""
+    """These rules cannot divide the sentence."""
 
 
 def verb_at(words: Words) -> int | None:
-    """Where the finite verb of a clause stands, past any "that is …" within its subject."""
-    inside = 0
-    for at, word in enumerate(words):
-        if at and word.lower() in RELATIVES:
-            inside += 1
-        elif at and _is_finite(words, at):
-            if not inside:
-                return at
-            inside -= 1
+    """The index of the finite verb of a clause, after any "that is …" within its subject."""
+    open_relatives = 0
+    for index, word in enumerate(words):
+        if index and word.lower() in RELATIVES:
+            open_relatives += 1
+        elif index and _is_finite(words, index):
+            if not open_relatives:
+                return index
+            open_relatives -= 1
     return None
 
 
-def _is_finite(words: Words, at: int) -> bool:
-    word, before = words[at].lower(), words[at - 1].lower() if at else ""
-    after = words[at + 1].lower() if at + 1 < len(words) else ""
+def _is_finite(words: Words, index: int) -> bool:
+    """Whether the word at `index` is a finite verb there."""
+    word, before = words[index].lower(), words[index - 1].lower() if index else ""
+    after = words[index + 1].lower() if index + 1 < len(words) else ""
     if word in AUXILIARIES:
         return True
     form = FORMS.get(word)
@@ -53,7 +54,7 @@ def _is_finite(words: Words, at: int) -> bool:
         return not plural_word(before) or before in ("", ",")
     if form.form == "past":
         return True
-    return plural_word(before) or before in {"they", "we", "you", "i", ","} or "and" in words[:at] or not at
+    return plural_word(before) or before in {"they", "we", "you", "i", ","} or "and" in words[:index] or not index
 
 
 def is_plural(thing: Words) -> bool:
@@ -68,8 +69,8 @@ def is_plural(thing: Words) -> bool:
 
 
 def head(thing: Words) -> str:
-    """The noun of a thing: its last word before anything that only tells where or which."""
-    end = next((at for at, word in enumerate(thing) if at and _ends_thing(word)), len(thing))
+    """The noun of a thing: its last word before anything that only says where or which it is."""
+    end = next((index for index, word in enumerate(thing) if index and _ends_thing(word)), len(thing))
     return thing[end - 1]
 
 
@@ -79,12 +80,12 @@ def _ends_thing(word: str) -> bool:
 
 
 def is_doing(word: str) -> bool:
-    """Whether a word says what something does: "riding", and not "building"."""
+    """Whether a word says what something does: "riding", but not "building"."""
     return word.endswith("ing") and len(word) > 4 and word not in INGS
 
 
 def begins_thing(words: Words) -> bool:
-    """Whether a thing is named here: after a determiner or number, or several without any."""
+    """Whether the words begin with a thing: a noun after a determiner or number, or a plural or mass noun without."""
     if not words:
         return False
     word, after = words[0].lower(), words[1].lower() if len(words) > 1 else ","
@@ -94,19 +95,19 @@ def begins_thing(words: Words) -> bool:
 
 
 def listed(words: Words) -> list[Words]:
-    """The things in "a red circle, a star and two blue squares"; not of one "between a cat and a dog"."""
-    found, start, between = [], 0, False
-    for at, word in enumerate(words):
+    """The things in "a red circle, a star and two blue squares"; "between a cat and a dog" is not parted."""
+    things, start, between = [], 0, False
+    for index, word in enumerate(words):
         between |= word.lower() == "between"
-        if word.lower() not in ("and", ",") or at < start:
+        if word.lower() not in ("and", ",") or index < start:
             continue
-        after = at + 1 + (words[at + 1 : at + 2] in (["and"], ["also"])) if word == "," else at + 1
+        after = index + 1 + (words[index + 1 : index + 2] in (["and"], ["also"])) if word == "," else index + 1
         if word == "and" and between:
             between = False
-        elif begins_thing(words[after:]) and at > start:
-            found.append(words[start:at])
+        elif begins_thing(words[after:]) and index > start:
+            things.append(words[start:index])
             start = after
-    return [*found, words[start:]]
+    return [*things, words[start:]]
 
 
 def joined(words: Words) -> list[Words]:
@@ -114,20 +115,20 @@ def joined(words: Words) -> list[Words]:
     kind = _kind(words)
     if kind == "thing":
         return listed(words)
-    found, start = [], 0
-    for at, word in enumerate(words):
-        after = at + 1 + (words[at + 1 : at + 2] in (["and"], ["but"]))
-        if word.lower() in ("and", ",", "but") and at > start and after < len(words):
-            one, other = words[start:at], words[after:]
-            both = {words[at - 1].lower(), other[0].lower()} <= COLOURS
-            quoted = words[at - 1][0] in "\"“'"  # "OPEN" and "CLOSED"
+    predicates, start = [], 0
+    for index, word in enumerate(words):
+        after = index + 1 + (words[index + 1 : index + 2] in (["and"], ["but"]))
+        if word.lower() in ("and", ",", "but") and index > start and after < len(words):
+            left, right = words[start:index], words[after:]
+            both_colours = {words[index - 1].lower(), right[0].lower()} <= COLOURS
+            quoted = words[index - 1][0] in "\"“'"  # "OPEN" and "CLOSED"
             kinds = (kind,) if kind != "word" or word == "," else (kind, "place", "doing")
-            alike = not quoted and _kind(other) in kinds
-            long = kind == "word" and (len(one) > 3 or {w.lower() for w in one} & PREPOSITIONS)
-            if alike and not both and (not long or other[0].endswith("ed")):
-                found.append(one)
+            alike = not quoted and _kind(right) in kinds
+            long = kind == "word" and (len(left) > 3 or {w.lower() for w in left} & PREPOSITIONS)
+            if alike and not both_colours and (not long or right[0].endswith("ed")):
+                predicates.append(left)
                 start = after
-    return [*found, words[start:]]
+    return [*predicates, words[start:]]
 
 
 def _kind(words: Words) -> str:
@@ -140,11 +141,11 @@ def _kind(words: Words) -> str:
 
 
 def clauses(words: Words) -> Iterator[Words]:
-    """The clauses of a sentence that say something of themselves; the second of two verbs gets the subject of both."""
-    for at, word in enumerate(words):
+    """The clauses of a sentence; the subject of two verbs is repeated, so that each verb has a clause of its own."""
+    for index, word in enumerate(words):
         if word.lower() not in ("and", "but", "while", "whereas", ";", ","):
             continue
-        left, right = words[:at], words[at + 1 :]
+        left, right = words[:index], words[index + 1 :]
         if left and left[-1] == ",":
             left = left[:-1]
         while right and right[0].lower() in ("and", "but", "while", "whereas", "also", ","):
@@ -152,9 +153,9 @@ def clauses(words: Words) -> Iterator[Words]:
         verb = verb_at(left)
         if verb is None or not right:
             continue
-        other = verb_at(right)
-        said_of = right[0].lower() in {"there", *PRONOUNS} or (right[0].lower() in PREPOSITIONS and word != ",")
-        if other and (said_of or begins_thing(right[:other])):
+        right_verb = verb_at(right)
+        has_subject = right[0].lower() in {"there", *PRONOUNS} or (right[0].lower() in PREPOSITIONS and word != ",")
+        if right_verb and (has_subject or begins_thing(right[:right_verb])):
             yield left
             yield from clauses(right)
             return
@@ -166,41 +167,41 @@ def clauses(words: Words) -> Iterator[Words]:
 
 
 def things_in(words: Words) -> list[Words]:
-    """The things that are named in some words, each from its determiner on."""
-    starts = [at for at, word in enumerate(words) if word.lower() in DETERMINERS or (not at and plural_word(word))]
+    """The things that the words name, each from its determiner on."""
+    starts = [n for n, word in enumerate(words) if word.lower() in DETERMINERS or (not n and plural_word(word))]
     return [words[start:end] for start, end in zip(starts, [*starts[1:], len(words)]) if end > start + (start > 0)]
 
 
 def in_place(words: Words) -> Words:
-    """A clause in its usual order: "On the left is a star" and "In the corner, a dog sleeps" tell the place last."""
+    """A clause in its usual order, with the place last: "On the left is a star", "In the corner, a dog sleeps"."""
     if words[0].lower() not in PREPOSITIONS:
         return words
     if "," in words[:8] and verb_at(words[words.index(",") + 1 :]):
-        at = words.index(",")
-        return [*words[at + 1 :], *lowered(words[:at])]
-    at = next((at for at, word in enumerate(words) if word.lower() in BE), None)
-    if at and words[at - 1].lower() == "there":
-        return [*words[at - 1 :], *lowered(words[: at - 1])]
-    if at and begins_thing(words[at + 1 :]) and verb_at(words[at + 1 :]) is None:
-        things = listed(words[at + 1 :])
+        comma = words.index(",")
+        return [*words[comma + 1 :], *lowered(words[:comma])]
+    verb = next((index for index, word in enumerate(words) if word.lower() in BE), None)
+    if verb and words[verb - 1].lower() == "there":
+        return [*words[verb - 1 :], *lowered(words[: verb - 1])]
+    if verb and begins_thing(words[verb + 1 :]) and verb_at(words[verb + 1 :]) is None:
+        things = listed(words[verb + 1 :])
         several = len(things) > 1 or is_plural(things[0])
-        return [*words[at + 1 :], agreed(words[at], several), *lowered(words[:at])]
+        return [*words[verb + 1 :], agreed(words[verb], several), *lowered(words[:verb])]
     raise Unclear
 
 
 def agreed(verb: str, several: bool) -> str:
-    """A verb of the present, for one or several."""
-    low = verb.lower()
-    if low in BE:
-        return {True: {"is": "are", "was": "were"}, False: {"are": "is", "were": "was"}}[several].get(low, low)
-    form = FORMS.get(low)
+    """A verb in the form for one thing or for several."""
+    verb = verb.lower()
+    if verb in BE:
+        return {True: {"is": "are", "was": "were"}, False: {"are": "is", "were": "was"}}[several].get(verb, verb)
+    form = FORMS.get(verb)
     if form is None or form.form == "past":
-        return low
+        return verb
     return form.base if several else third(form.base)
 
 
 def lowered(words: Words) -> Words:
-    """Words that stand no longer first; a name keeps its capital."""
+    """Words that no longer begin a sentence: without their capital, unless it is that of a name."""
     known = DETERMINERS | PREPOSITIONS | COLOURS | FEW_PLURALS | MASSES | {"there"}
     if (
         words

@@ -1,15 +1,15 @@
-"""The scripts of letters, and words that mix them as no language does."""
+"""The scripts of letters, and words that mix scripts as no language does."""
 
 import unicodedata
 from functools import cache
 
-# These stand together in one word, with Latin letters beside them (UTS 39, section 5.2: "highly restrictive").
+# These scripts may stand together in one word, also with Latin letters (UTS 39, section 5.2: "highly restrictive").
 EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "BOPOMOFO", "HANGUL"}
 
 
 @cache
 def script_of(character: str) -> str | None:
-    """A letter's script by the first word of its Unicode name, the East Asian ones as one; None if it has none."""
+    """A letter's script: the first word of its Unicode name, or EAST_ASIAN; None if the character is no letter."""
     character = unicodedata.normalize("NFKC", character)[:1]
     if unicodedata.category(character) not in ("Lu", "Ll", "Lt", "Lo"):
         return None

@@ -1,7 +1,7 @@
-"""Conversations about generated scenes, all that is answered true: what a small model learns to see from.
+"""Conversations about generated scenes, in which every answer is true: a small model learns from them to see.
 
-Many short questions a picture teach more than one caption; so a picture is described, read, asked about, and its noisy
-alt text rewritten, in any order.
+Many short questions about a picture teach more than one caption. So a conversation asks to describe the picture, to
+read its text, to answer questions about it, and to rewrite its noisy alt text, in any order.
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,32 @@ IMAGE = "<image>"
 
 
 def conversation(scene: Scene, draws: Random, turns: int, quiz: bool = False) -> list[Lesson]:
-    """So many questions and their answers; the image stands in front of the first. A quiz asks for short ones alone."""
+    """A conversation of `turns` questions with their answers; the image stands in front of the first question.
+
+    A quiz has only questions with short answers.
+    """
     asked = [(draws.choice(DESCRIBE), caption(scene, draws)), (draws.choice(READ), reading(scene))]
     asked.append((draws.choice(REWRITE).format(alt_text(scene, draws, 0.8)[0]), caption(scene, draws)))
     draws.shuffle(asked)
     asked = asked[: 0 if quiz else max(1, turns // 3)]
-    about = [(one.question, one.answer) for one in questions(scene)]
-    asked += draws.sample(about, min(turns - len(asked), len(about)))
+    short = [(question.question, question.answer) for question in questions(scene)]
+    asked += draws.sample(short, min(turns - len(asked), len(short)))
     draws.shuffle(asked)
     return spoken([(_at_times_told_how(question, answer, draws), answer) for question, answer in asked])
 
 
 def reading(scene: Scene) -> str:
+    """The printed text, or the sentence that there is none."""
     return scene["printed"]["text"] if scene["printed"] else NOT_WRITTEN
 
 
 def spoken(asked: Sequence[tuple[str, str]]) -> list[Lesson]:
-    """Questions and answers as turns; the image in front of the first question."""
-    said: list[Lesson] = []
+    """Questions and answers as turns; the image stands in front of the first question."""
+    lessons: list[Lesson] = []
     for question, answer in asked:
-        said.append(Lesson(role="user", content=question if said else IMAGE + question))
-        said.append(Lesson(role="assistant", content=answer))
-    return said
+        lessons.append(Lesson(role="user", content=question if lessons else IMAGE + question))
+        lessons.append(Lesson(role="assistant", content=answer))
+    return lessons
 
 
 def _at_times_told_how(question: str, answer: str, draws: Random) -> str:

@@ -1,4 +1,4 @@
-"""Generated scenes: their truth, and what is said and asked about them, well or badly.
+"""Generated scenes: what they show, and true and faulty texts and questions about them.
 
 A scene is one to four flat shapes on a three by three grid, at most one short printed text, and a background.
 `schemas.scenes.claims` reads sentences about scenes and holds them against this truth.
@@ -21,7 +21,7 @@ class Printed(TypedDict):
     text: str               # as printed
     script: str             # one of WORDS
     colour: str             # one of COLOURS
-    place: str              # its row: "top", "centre" or "bottom"; it takes the whole of it
+    place: str              # "top", "centre" or "bottom"; the text takes the whole row
 
 
 class Ground(TypedDict):
@@ -33,7 +33,7 @@ class Scene(TypedDict):
     objects: list[Thing]    # no two in one place
     printed: Printed | None
     ground: Ground
-    also: NotRequired[list[Printed]]    # more texts, of which nothing is said or asked
+    also: NotRequired[list[Printed]]    # more texts; no caption or question mentions them
 
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart")
@@ -41,13 +41,13 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black"
 SIZES = ("small", "large")
 PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 TEXTURES = ("plain", "gradient", "noisy")
-GROUNDS = {                 # colour -> the colours of things and of text that stand out on it
+GROUNDS = {                 # background colour -> the colours of things and of text that stand out on it
     "white": (COLOURS[:-1], ("black", "blue", "red", "purple", "green")),
     "beige": (("red", "orange", "green", "blue", "purple", "pink", "black"), ("black", "blue", "red", "purple")),
     "gray": (COLOURS, ("black", "white", "yellow")),
     "black": ((*COLOURS[:-2], "white"), ("white", "yellow", "orange", "pink")),
 }
-WORDS = {                   # script -> what is printed in it
+WORDS = {                   # script -> the texts that can be printed in it
     "latin": (
         "OPEN", "CLOSED", "SALE", "EXIT", "BREAD", "TAXI", "HOTEL", "MARKET", "LIBRARY", "COFFEE", "STOP", "PIZZA",
         "24 HOURS", "NO PARKING", "FREE WIFI", "NEW MENU", "WET PAINT", "Welcome", "Hello", "Tickets", "Flowers",
@@ -61,7 +61,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 class Kinds(NamedTuple):
-    """What scenes are drawn from."""
+    """From what kinds of content scenes are drawn."""
 
     objects: tuple[int, int] = (1, 4)       # fewest and most; a row with text has no room for any
     grounds: tuple[str, ...] = tuple(GROUNDS)
@@ -92,13 +92,13 @@ def imagine(draws: Random, words: Sequence[tuple[str, str]] = ASCII, kinds: Kind
         else:
             shape, colour, size = draws.choice(SHAPES), draws.choice(inks), draws.choice(SIZES)
             objects.append(Thing(shape=shape, colour=colour, size=size, place=place))
-    about = Ground(colour=ground, texture=draws.choice(TEXTURES))
-    scene = Scene(objects=objects, printed=texts[0] if texts else None, ground=about)
+    background = Ground(colour=ground, texture=draws.choice(TEXTURES))
+    scene = Scene(objects=objects, printed=texts[0] if texts else None, ground=background)
     return {**scene, "also": texts[1:]} if texts[1:] else scene
 
 
 def _code(draws: Random) -> str:
-    """Letters and digits as on a number plate: read or missed, never guessed."""
+    """Letters and digits as on a number plate: a model can read them, but not guess them."""
     return "".join(draws.choices("ABCDEFGHJKLMNPRSTUVWXYZ", k=draws.randint(2, 3))) + f" {draws.randint(100, 9999)}"
 
 
@@ -107,26 +107,26 @@ def cell(place: str) -> tuple[int, int]:
     return divmod(PLACES.index(place), 3)
 
 
-# What is said of a scene, all of it true
+# Captions, in which everything is true
 
 
 def caption(scene: Scene, draws: Random) -> str:
     """One to three sentences."""
     sentences = [_listing(scene, draws)]
-    for more in draws.sample((_property, _relation, _absence, _total, _ground, _reading), 2):
-        if draws.random() < 0.4 and (sentence := more(scene, draws)):
+    for kind in draws.sample((_property, _relation, _absence, _total, _ground, _reading), 2):
+        if draws.random() < 0.4 and (sentence := kind(scene, draws)):
             sentences.append(sentence)
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
 def _listing(scene: Scene, draws: Random) -> str:
-    """What is there: each thing once, equal ones counted, now and then not all of them."""
-    said, items = [], []
+    """A list of what there is: each thing once, equal things as a number of them; sometimes not all things."""
+    named, items = [], []
     for thing in scene["objects"][: draws.choice((1, 4, 4, 4))]:
         keys = ("shape", "colour", "size") if draws.random() < 0.6 else ("shape", "colour")
-        if any(all(thing[key] == other[key] for key in told) for other, told in said):
+        if any(all(thing[key] == before[key] for key in told) for before, told in named):
             continue
-        said.append((thing, keys))
+        named.append((thing, keys))
         count = sum(all(thing[key] == other[key] for key in keys) for other in scene["objects"])
         items.append(_mention(thing, keys, count, draws))
         if count == 1 and draws.random() < 0.5:
@@ -166,8 +166,8 @@ def _where(place: str, draws: Random) -> str:
 
 def _property(scene: Scene, draws: Random) -> str:
     thing = draws.choice(scene["objects"])
-    about = ("the {shape} is {colour}", "the {colour} {shape} is {size}", "the {size} {shape} is {colour}")
-    return draws.choice(about).format(**thing) + draws.choice(("", f" and {_where(thing['place'], draws)}"))
+    sentences = ("the {shape} is {colour}", "the {colour} {shape} is {size}", "the {size} {shape} is {colour}")
+    return draws.choice(sentences).format(**thing) + draws.choice(("", f" and {_where(thing['place'], draws)}"))
 
 
 def _relation(scene: Scene, draws: Random) -> str | None:
@@ -179,7 +179,7 @@ def _relation(scene: Scene, draws: Random) -> str | None:
 
 
 def relations(one: Thing, other: Thing) -> list[str]:
-    """How one thing stands to another; never empty, as no two stand in one place."""
+    """The relations in which one thing stands to another; at least one, as no two things stand in one place."""
     (row, column), (row2, column2) = cell(one["place"]), cell(other["place"])
     holds = {"above": row < row2, "below": row > row2,
              "to the left of": column < column2, "to the right of": column > column2}
@@ -213,24 +213,23 @@ def _listed(items: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
-# What is asked of a scene
+# Questions about a scene
 
 
 class Question(NamedTuple):
     question: str
     answer: str             # "yes", "no", or a word or two
-    statement: str          # the same as a sentence, always true
+    statement: str          # question and answer as one sentence, always true
 
 
 def questions(scene: Scene) -> list[Question]:
-    """Every question of our kinds; of those that take a yes or no, about as many with the one as with the other."""
+    """All questions of these kinds; of the yes/no questions, about half are answered by yes."""
     asked = [*_about_things(scene), *_about_counts(scene), *_about_ground(scene["ground"])]
     printed = scene["printed"]
     asked += _yes_no(printed is not None, "is there any text", "there is text", "there is no text")
     if printed:
-        other = _other_text(printed)
         asked.append(Question("What does the text say?", printed["text"], f'The text says "{printed["text"]}".'))
-        for text in (printed["text"], other):
+        for text in (printed["text"], _other_text(printed)):
             asked += _yes_no(text == printed["text"], f'does the text say "{text}"', f'the text says "{text}"',
                              f'the text does not say "{text}"')
     return list(dict.fromkeys(asked))
@@ -238,10 +237,10 @@ def questions(scene: Scene) -> list[Question]:
 
 def _other_text(printed: Printed) -> str:
     """A text that could stand there too: another word, or a code with another last digit."""
-    text, those = printed["text"], WORDS[printed["script"]]
+    text, words = printed["text"], WORDS[printed["script"]]
     if text[-1].isdigit():
         return f"{text[:-1]}{(int(text[-1]) + 1) % 10}"
-    return those[(those.index(text) + 1 if text in those else 0) % len(those)]
+    return words[(words.index(text) + 1 if text in words else 0) % len(words)]
 
 
 def _yes_no(true: bool, question: str, yes: str, no: str) -> list[Question]:
@@ -251,22 +250,22 @@ def _yes_no(true: bool, question: str, yes: str, no: str) -> list[Question]:
 
 
 def _about_things(scene: Scene) -> list[Question]:
-    """Of each thing: is it there, in another colour, in another shape; and of those with one name, how and where."""
+    """Whether each thing is there, also in another colour; how and where a thing is, if its name is unique."""
     asked, things = [], scene["objects"]
-    there = [(thing["colour"], thing["shape"]) for thing in things]
+    names = [(thing["colour"], thing["shape"]) for thing in things]
     for n, thing in enumerate(things):
         colour, shape = thing["colour"], thing["shape"]
-        wrong = [c for c in COLOURS if (c, shape) not in there]
-        turned = wrong[(COLOURS.index(colour) + n) % len(wrong)]
+        absent = [name for name in COLOURS if (name, shape) not in names]
+        wrong = absent[(COLOURS.index(colour) + n) % len(absent)]
         a = "an" if colour == "orange" else "a"
         asked += _yes_no(True, f"is there {a} {colour} {shape}", f"there is {a} {colour} {shape}", "")
-        a = "an" if turned == "orange" else "a"
-        asked += _yes_no(False, f"is there {a} {turned} {shape}", "", f"there is no {turned} {shape}")
-        if [s for _, s in there].count(shape) == 1:
+        a = "an" if wrong == "orange" else "a"
+        asked += _yes_no(False, f"is there {a} {wrong} {shape}", "", f"there is no {wrong} {shape}")
+        if [shape_named for _, shape_named in names].count(shape) == 1:
             asked.append(Question(f"What colour is the {shape}?", colour, f"The {shape} is {colour}."))
-            for named in (colour, turned):
+            for named in (colour, wrong):
                 asked += _predicate(f"the {shape}", named, named == colour)
-        if there.count((colour, shape)) == 1:
+        if names.count((colour, shape)) == 1:
             name = f"the {colour} {shape}"
             for size in SIZES:
                 asked += _predicate(name, size, size == thing["size"])
@@ -275,11 +274,12 @@ def _about_things(scene: Scene) -> list[Question]:
                 where = f"in the {place}" if place == "centre" or " " in place else f"at the {place}"
                 asked += _predicate(name, where, place == thing["place"])
             for other in things[n + 1 :]:
-                if there.count((other["colour"], other["shape"])) == 1:
-                    for one, relation, two in ((thing, relations(thing, other)[0], other),
-                                               (other, relations(thing, other)[0], thing)):
-                        asked += _predicate(f"the {one['colour']} {one['shape']}",
-                                            f"{relation} the {two['colour']} {two['shape']}", one is thing)
+                if names.count((other["colour"], other["shape"])) == 1:
+                    relation = relations(thing, other)[0]
+                    for subject, neighbour in ((thing, other), (other, thing)):
+                        asked += _predicate(f"the {subject['colour']} {subject['shape']}",
+                                            f"{relation} the {neighbour['colour']} {neighbour['shape']}",
+                                            subject is thing)
     return asked
 
 
@@ -292,12 +292,13 @@ def _about_counts(scene: Scene) -> list[Question]:
     for shape in ("shape", *counts):
         plural = shape + ("es" if shape == "cross" else "s")
         count = counts[shape] or len(scene["objects"])
-        said = f"there are {NUMBERS[count]} {plural}" if count > 1 else f"there is only one {shape}"
-        asked.append(Question(f"How many {plural} are there?", NUMBERS[count], f"{said[0].upper()}{said[1:]}."))
+        statement = f"there are {NUMBERS[count]} {plural}" if count > 1 else f"there is only one {shape}"
+        sentence = f"{statement[0].upper()}{statement[1:]}."
+        asked.append(Question(f"How many {plural} are there?", NUMBERS[count], sentence))
         if shape == counts.most_common(1)[0][0]:
-            asked += _yes_no(count == 1, f"is there only one {shape}", said, said)
+            asked += _yes_no(count == 1, f"is there only one {shape}", statement, statement)
         if count > 1:
-            asked += _yes_no(True, f"are there {NUMBERS[count]} {plural}", said, "")
+            asked += _yes_no(True, f"are there {NUMBERS[count]} {plural}", statement, "")
             wrong = NUMBERS[count + 1 if count < 4 else 3]
             asked += _yes_no(False, f"are there {wrong} {plural}", "", f"there are not {wrong} {plural}")
     return asked
@@ -311,7 +312,7 @@ def _about_ground(ground: Ground) -> list[Question]:
     return asked
 
 
-# What the web says of it
+# Alt texts as the web has them
 
 
 def _shouting(scene: Scene, draws: Random) -> str:
@@ -319,7 +320,7 @@ def _shouting(scene: Scene, draws: Random) -> str:
 
 
 def _repeated(scene: Scene, draws: Random) -> str:
-    """The same few words over and over, each now and then twice."""
+    """The same few words over and over."""
     thing = draws.choice(scene["objects"])
     return " ".join(f"{thing['colour']} {thing['shape']}" for _ in range(draws.randint(3, 8)))
 
@@ -333,18 +334,18 @@ def _file_name(scene: Scene, draws: Random) -> str:
 def _wrong_colour(scene: Scene, draws: Random) -> str:
     """A plain caption of one thing in a colour that nothing of its shape has."""
     thing = draws.choice(scene["objects"])
-    there = {other["colour"] for other in scene["objects"] if other["shape"] == thing["shape"]}
-    wrong: Thing = {**thing, "colour": draws.choice([colour for colour in COLOURS if colour not in there])}
-    said = f"{_mention(wrong, draws.choice((('size',), ())), 1, draws)} {_where(thing['place'], draws)}"
-    return f"{said[0].upper()}{said[1:]}."
+    present = {other["colour"] for other in scene["objects"] if other["shape"] == thing["shape"]}
+    wrong: Thing = {**thing, "colour": draws.choice([colour for colour in COLOURS if colour not in present])}
+    sentence = f"{_mention(wrong, draws.choice((('size',), ())), 1, draws)} {_where(thing['place'], draws)}"
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _spam(scene: Scene, draws: Random) -> str:
     thing = draws.choice(scene["objects"])
-    what = f"{thing['colour']} {thing['shape']}"
+    goods = f"{thing['colour']} {thing['shape']}"
     offers = ("Buy {} Online", "Best {} 2024", "FREE SHIPPING", "cheap {}", "{} wallpaper HD 4k", "{} clipart vector",
               "Sale -50% {}", "Download {} png", "www.example.com", "stock photo", "{} for sale", "royalty free")
-    return draws.choice((" | ", ", ", " - ")).join(offer.format(what) for offer in draws.sample(offers, 5))
+    return draws.choice((" | ", ", ", " - ")).join(offer.format(goods) for offer in draws.sample(offers, 5))
 
 
 NOISES: dict[str, Callable[[Scene, Random], str]] = {
@@ -353,6 +354,6 @@ NOISES: dict[str, Callable[[Scene, Random], str]] = {
 
 
 def alt_text(scene: Scene, draws: Random, noise: float = 0.5) -> tuple[str, str]:
-    """An alt text as found on the web, and what is wrong with it: one of NOISES with this probability, or "none"."""
+    """An alt text as found on the web, and what is wrong with it: one of NOISES with probability `noise`, or "none"."""
     kind = draws.choice(tuple(NOISES)) if draws.random() < noise else "none"
     return NOISES.get(kind, caption)(scene, draws), kind

@@ -1,4 +1,4 @@
-"""The words in which scenes are spoken of, and how a text is read as a row of them."""
+"""The words with which English speaks of scenes, and how a text becomes lexemes: the longest phrases of such words."""
 
 import re
 import unicodedata
@@ -100,39 +100,61 @@ PICTURES = ("image", "picture", "photo", "frame", "scene", "canvas")
 
 
 class Lexeme(NamedTuple):
-    kind: str
+    kind: str               # one of those in MEANINGS, "script", "place", "string", "stop", "mark", "word" or "end"
     value: Any              # of a noun its shape and whether it is a plural, of a number the least and the most, …
-    said: str
+    text: str               # as the text has it
 
 
 END = Lexeme("end", None, "")
 
+Entry = tuple[str, Any]     # kind and value of a lexeme
+Place = tuple[str | None, str | None]   # row and column; None if it is not said
+SIDES = ("left", "right")
 
-def _lexicon() -> dict[str, tuple[str, Any]]:
+
+def _lexicon() -> dict[str, Entry]:
     """phrase -> kind and value."""
-    found: dict[str, tuple[str, Any]] = {}
+    lexicon = _entries()
+    relations = {phrase: entry for phrase, entry in lexicon.items() if entry[0] == "relation"}
+    for phrase, entry in relations.items():
+        lexicon |= {f"{adverb} {phrase}": entry for adverb in ("just", "directly", "right")}
+    lexicon |= {script: ("script", script) for script in WORDS}
+    lexicon |= {f"{phrase}of": ("relation", f"{side} of") for phrase, side in _side_phrases()}
+    for phrase, place in _places().items():
+        lexicon[phrase] = lexicon[f"near the {phrase}"] = "place", place
+    return lexicon
+
+
+def _entries() -> dict[str, Entry]:
+    """The phrases in MEANINGS, and the plurals of nouns."""
+    entries: dict[str, Entry] = {}
     for line in filter(None, MEANINGS.splitlines()):
         kind, meaning, phrases = (part.strip() for part in line.split(":"))
         for phrase in phrases.split(", "):
-            found[phrase] = kind, _value(kind, meaning)
+            entries[phrase] = kind, _value(kind, meaning)
             if kind in ("noun", "board", "thing"):
-                found[phrase + ("es" if phrase[-1] in "sx" else "s")] = kind, (meaning or None, True)
-    for phrase in [phrase for phrase, (kind, _) in found.items() if kind == "relation"]:
-        found |= {f"{how} {phrase}": found[phrase] for how in ("just", "directly", "right")}
-    found |= {script: ("script", script) for script in WORDS}
-    places: dict[str, tuple[str | None, str | None]] = {"on top of the image": ("top", None)}
+                entries[phrase + ("es" if phrase[-1] in "sx" else "s")] = kind, (meaning or None, True)
+    return entries
+
+
+def _places() -> dict[str, Place]:
+    """phrase -> the place that it names."""
+    places: dict[str, Place] = {"on top of the image": ("top", None)}
     for row, names in ROWS.items():
         for name in names:
             places[name] = row, "middle" if row == "middle" else None
-            places |= {f"{name} {side}": (row, side) for side in ("left", "right")}
-            places |= {f"{side} {name}": (row, side) for side in ("left", "right")}
+            places |= {f"{name} {side}": (row, side) for side in SIDES}
+            places |= {f"{side} {name}": (row, side) for side in SIDES}
             places |= {f"{name} {middle}": (row, "middle") for middle in ROWS["middle"] if row != "middle"}
-    for side, start, part in product(("left", "right"), ("", "to the ", "on the ", "at the "), ("", "side ")):
-        found[f"{start}{side} {part}of"] = "relation", f"{side} of"
-        places |= {side: (None, side)} | {f"{start}{side} {part}of the {picture}": (None, side) for picture in PICTURES}
-    for phrase, place in places.items():
-        found[phrase] = found[f"near the {phrase}"] = "place", place
-    return found
+    for phrase, side in _side_phrases():
+        places |= {side: (None, side)} | {f"{phrase}of the {picture}": (None, side) for picture in PICTURES}
+    return places
+
+
+def _side_phrases() -> list[tuple[str, str]]:
+    """Phrases for a side, each with a space at its end, and the side."""
+    openings = product(SIDES, ("", "to the ", "on the ", "at the "), ("", "side "))
+    return [(f"{opening}{side} {noun}", side) for side, opening, noun in openings]
 
 
 def _value(kind: str, meaning: str) -> Any:
@@ -149,8 +171,8 @@ LONGEST = max(len(phrase.split()) for phrase in LEXICON)
 
 
 class Token(NamedTuple):
-    said: str
-    quoted: str | None
+    text: str               # with its quotes
+    quoted: str | None      # what stands in quotes; None if it has none
 
 
 QUOTED = r'"([^"]{1,200})"|“([^”]{1,200})”|«([^»]{1,200})»|‘([^’]{1,200})’|(?<!\w)\'([^\']{1,200})\'(?!\w)'
@@ -161,7 +183,7 @@ GOES_ON = {"and", "at", "in", "on", "with", "to", "above", "below", "under", "ne
 
 
 def sentences(text: str) -> Iterator[list[Lexeme]]:
-    """The lexemes of a text, sentence by sentence: the longest phrases that the lexicon knows, one after the other."""
+    """The lexemes of a text, sentence by sentence; each is the longest phrase that the lexicon knows there."""
     text = re.sub(r"(?i)\bca(?=n['’]t\b)", "can", unicodedata.normalize("NFC", text))
     text = re.sub(r"(?i)n['’]t\b", " not", text)
     text = re.sub(r"(?i)\b(there|it|that|here|one)['’]s\b", r"\1 is", text)
@@ -178,66 +200,67 @@ def sentences(text: str) -> Iterator[list[Lexeme]]:
 
 
 def _lexemes(tokens: list[Token]) -> Iterator[Lexeme]:
-    """What stands in capitals beside "sign" or "words", and what follows "says", is a string without its quotes."""
-    words = [token.said.lower() for token in tokens]
-    shouted = not any(token.said.islower() and len(token.said) > 1 for token in tokens if token.quoted is None)
-    at = 0
-    while at < len(tokens):
-        end = at if shouted else _capitals(tokens, at)
-        if at < end < len(words) and names_text(*LEXICON.get(words[end], END[:2])):
-            kind, value = "string", _said(tokens, at, end)
+    """The lexemes of a line. Capitals beside "sign" or "words", and words after "says", are a string without quotes."""
+    words = [token.text.lower() for token in tokens]
+    shouted = not any(token.text.islower() and len(token.text) > 1 for token in tokens if token.quoted is None)
+    start = 0
+    while start < len(tokens):
+        end = start if shouted else _capitals(tokens, start)
+        if start < end < len(words) and names_text(*LEXICON.get(words[end], END[:2])):
+            kind, value = "string", _text(tokens, start, end)
         else:
-            kind, value, end = _lexeme(tokens, words, at)
-        yield Lexeme(kind, value, _said(tokens, at, end))
-        at = end
+            kind, value, end = _lexeme(tokens, words, start)
+        yield Lexeme(kind, value, _text(tokens, start, end))
+        start = end
         if kind == "says" or names_text(kind, value):
-            start = at + (words[at : at + 1] in ([","], [":"]))
-            end = start if shouted else _capitals(tokens, start)
-            if end == start and kind == "says":
-                end = _until_it_goes_on(tokens, start)
-            if end > start:
-                yield Lexeme("string", _said(tokens, start, end), _said(tokens, start, end))
-                at = end
+            first = start + (words[start : start + 1] in ([","], [":"]))
+            end = first if shouted else _capitals(tokens, first)
+            if end == first and kind == "says":
+                end = _until_it_goes_on(tokens, first)
+            if end > first:
+                yield Lexeme("string", _text(tokens, first, end), _text(tokens, first, end))
+                start = end
 
 
-def _lexeme(tokens: list[Token], words: list[str], at: int) -> tuple[str, Any, int]:
-    """Kind and value of what stands here, and where it ends."""
-    word = words[at]
-    if tokens[at].quoted is not None:
-        return "string", tokens[at].quoted, at + 1
+def _lexeme(tokens: list[Token], words: list[str], start: int) -> tuple[str, Any, int]:
+    """Kind and value of the lexeme that starts here, and where it ends."""
+    word = words[start]
+    if tokens[start].quoted is not None:
+        return "string", tokens[start].quoted, start + 1
     if not word[0].isalnum() and word != "&":
-        return MARKS.get(word, "comma"), None, at + 1
-    for end in range(min(at + LONGEST, len(words)), at, -1):
-        if found := LEXICON.get(" ".join(words[at:end])):
-            return *found, end
+        return MARKS.get(word, "comma"), None, start + 1
+    for end in range(min(start + LONGEST, len(words)), start, -1):
+        if entry := LEXICON.get(" ".join(words[start:end])):
+            return *entry, end
     if word.isdecimal():
-        return "number", (int(word[:9]), int(word[:9])), at + 1
-    return "word", None, at + 1
+        return "number", (int(word[:9]), int(word[:9])), start + 1
+    return "word", None, start + 1
 
 
 def names_text(kind: str, value: Any) -> bool:
     return kind in ("noun", "board") and value[0] == "text"
 
 
-def _said(tokens: list[Token], start: int, end: int) -> str:
-    return " ".join(token.said for token in tokens[start:end])
+def _text(tokens: list[Token], start: int, end: int) -> str:
+    return " ".join(token.text for token in tokens[start:end])
 
 
 def _capitals(tokens: list[Token], start: int) -> int:
-    """Where a run of words in capitals and digits ends that starts here."""
+    """Where the run of words in capitals and digits that starts here ends; `start` if there is none."""
     end = start
     while end < min(start + 8, len(tokens)) and tokens[end].quoted is None:
-        word = tokens[end].said
+        word = tokens[end].text
         if not (word.isdecimal() or (word.isupper() and word not in ("A", "I"))):
             break
         end += 1
-    return end if any(token.said.isupper() for token in tokens[start:end]) else start
+    return end if any(token.text.isupper() for token in tokens[start:end]) else start
 
 
-def _until_it_goes_on(tokens: list[Token], at: int) -> int:
+def _until_it_goes_on(tokens: list[Token], start: int) -> int:
     """Where a string in small letters ends: "the sign says open at the top"."""
-    while at < len(tokens) and tokens[at].quoted is None and tokens[at].said[0].isalnum():
-        if tokens[at].said.lower() in GOES_ON:
+    end = start
+    while end < len(tokens) and tokens[end].quoted is None and tokens[end].text[0].isalnum():
+        if tokens[end].text.lower() in GOES_ON:
             break
-        at += 1
-    return at
+        end += 1
+    return end

@@ -44,9 +44,8 @@ def main(slots: int, latency: float, questions: int) -> None:
         config = EndpointConfig(model="scripted", url=server.url, concurrency=slots)
         stage = Judge((open_endpoint("labeler", config),), prompt=packaged("verdict"))
         units = units_of(root, stage, questions)
-        for _ in stage.make(
-            [{**unit.row, "before": None} for unit in units[: 2 * slots]], root
-        ):  # connections and imports
+        rows = [{**unit.row, "before": None} for unit in units]
+        for _ in stage.make(rows[: 2 * slots], root):  # connections and imports
             pass
         began, busy, chunk = time.monotonic(), time.process_time(), []
         by_key = {unit.key: unit for unit in units}

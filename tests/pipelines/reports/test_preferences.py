@@ -82,7 +82,7 @@ def test_distributions_count_each_response_and_each_pair_once(root):
 
     def bars(title: str) -> dict[str, tuple[int, int]]:
         found = (
-            re.match(r"(.+): ([\d,]+) \(.*%\), ([\d,]+) of them in kept pairs", bar["said"]) for bar in charts[title]
+            re.match(r"(.+): ([\d,]+) \(.*%\), ([\d,]+) of them in kept pairs", bar["label"]) for bar in charts[title]
         )
         return {one[1]: (int(one[2]), int(one[3])) for one in found}
 

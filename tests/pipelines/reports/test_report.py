@@ -139,12 +139,12 @@ def test_histograms_count_every_value_once(built):
     counts = query(root, "select count(width) w, count(size) s, count(text) t from samples").to_pylist()
     assert counts == [{"w": 16, "s": 16, "t": 18}]
     drawn = {chart["title"]: chart["bars"] for chart in gather(root)["charts"]}
-    said = {title: sum(int(re.search(r": (\d+) \(", bar["said"])[1]) for bar in bars) for title, bars in drawn.items()}
+    said = {title: sum(int(re.search(r": (\d+) \(", bar["label"])[1]) for bar in bars) for title, bars in drawn.items()}
     assert said == {"width, pixels": 16, "height, pixels": 16, "width to height": 16, "file size, bytes": 16,
                     "caption, characters": 18}  # fmt: skip
     (bar,) = drawn["width, pixels"]
-    assert bar["said"] == "200 to 251: 16 (100.0%), 16 of them selected"
-    kept = [int(re.search(r", (\d+) of them selected", bar["said"])[1]) for bar in drawn["caption, characters"]]
+    assert bar["label"] == "200 to 251: 16 (100.0%), 16 of them selected"
+    kept = [int(re.search(r", (\d+) of them selected", bar["label"])[1]) for bar in drawn["caption, characters"]]
     assert sum(kept) == 16
 
 

@@ -201,7 +201,7 @@ def test_the_parts_of_a_caption_claim_what_the_whole_does(captions):
 
 def said(claim) -> tuple:
     """A claim without the words in which it is made."""
-    return tuple(repr(value) for name, value in vars(claim).items() if name != "said")
+    return tuple(repr(value) for name, value in vars(claim).items() if name != "text")
 
 
 def test_a_question_asks_for_the_claim_that_it_stands_beside(captions):

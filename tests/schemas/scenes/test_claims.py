@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.scenes.claims import Checked, answer, check, hallucination
-from schemas.scenes.reader import Pattern, SceneClaim, parse
+from schemas.scenes.reader import parse
 from schemas.scenes.scene import Scene
+from schemas.scenes.statements import Pattern, SceneClaim
 from schemas.scenes.words import LEXICON
 
 
