@@ -1,1 +1,1 @@
-"""The downloader: what servers of strangers are asked for, within which bounds, and who does not want it."""
+"""The downloader: requests to untrusted servers, the bounds on these requests, and opt-outs."""

@@ -182,13 +182,13 @@ class _Speaker:
         """The claims of one clause. Raises `Unclear`."""
         words = self._resolved(words)
         if words[0].lower() == "there" and len(words) > 2 and words[1].lower() in BE:
-            yield from self._there(words[1].lower(), words[2:])
+            yield from self._existence(words[1].lower(), words[2:])
             return
         verb = verb_at(words)
         if verb is None:
             if not begins_thing(words):
                 raise Unclear
-            yield from self._there("is", words)
+            yield from self._existence("is", words)
             return
         subject, spoken, rest = words[:verb], words[verb], words[verb + 1 :]
         if (not rest and spoken.lower() in BE.keys() | HAVE) or _is_unclear(subject):
@@ -202,7 +202,7 @@ class _Speaker:
                 several = is_plural(thing) or len(listed(thing)) > 1
                 yield claim(thing, agreed(spoken, several) if len(things) > 1 else spoken, predicate)
 
-    def _there(self, verb: str, words: Words) -> Iterator[Claim]:
+    def _existence(self, verb: str, words: Words) -> Iterator[Claim]:
         """The claims that there are the things of a list."""
         things = [words] if words[0].lower() == "not" else listed(words)
         if any(thing[0].lower() in UNCLEAR and not begins_thing(thing) for thing in things):

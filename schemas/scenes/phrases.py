@@ -29,7 +29,7 @@ class Phrase:
     be: list[Attribute] = field(default_factory=list)               # after "is"
     be_not: list[list[Attribute]] = field(default_factory=list)     # after "is not"
     relations: list[tuple[str, "Phrase", bool]] = field(default_factory=list)   # relation, to what, whether denied
-    unread: list[str] = field(default_factory=list)                  # words that were not understood
+    unread: list[str] = field(default_factory=list)                 # words that were not understood
     least: int | None = None
     most: int | None = None
     counted: bool = False               # by an article or a number
@@ -73,7 +73,7 @@ class PhraseReader:
 
     # Lexemes
 
-    def at(self, index: int) -> Lexeme:
+    def lexeme(self, index: int) -> Lexeme:
         return self.lexemes[index] if 0 <= index < len(self.lexemes) else END
 
     def text(self, start: int, end: int) -> str:
@@ -81,7 +81,7 @@ class PhraseReader:
 
     def skip(self, index: int, *kinds: str) -> int:
         """The index of the first lexeme that is of none of these kinds."""
-        while self.at(index).kind in kinds:
+        while self.lexeme(index).kind in kinds:
             index += 1
         return index
 
@@ -103,7 +103,7 @@ class PhraseReader:
 
     def next_phrase(self, index: int, *kinds: str) -> Phrase | None:
         """The next noun, if only lexemes of these kinds stand before it."""
-        while (phrase := self.phrase(index)) is None and self.at(index).kind in kinds:
+        while (phrase := self.phrase(index)) is None and self.lexeme(index).kind in kinds:
             index += 1
         return phrase
 
@@ -112,7 +112,7 @@ class PhraseReader:
 
         None if it is neither a noun nor a pronoun whose antecedent is known.
         """
-        lexeme = self.at(index)
+        lexeme = self.lexeme(index)
         kind, value, text = lexeme
         pronoun = self._pronoun(phrase, determined)
         if kind in ("noun", "board", "thing"):
@@ -138,23 +138,23 @@ class PhraseReader:
 
     def _pronoun(self, phrase: Phrase, determined: int) -> str:
         """The last determiner, if it stands for a noun that was named before: "one is red"; otherwise ""."""
-        kind = self.at(determined - 1).kind if determined > phrase.start else ""
-        stands_alone = kind in PRONOUNS and self.at(determined).kind in AFTER_PRONOUN
+        kind = self.lexeme(determined - 1).kind if determined > phrase.start else ""
+        stands_alone = kind in PRONOUNS and self.lexeme(determined).kind in AFTER_PRONOUN
         return kind if stands_alone and self.antecedents.shape else ""
 
     def _read_determiners(self, phrase: Phrase) -> int:
         """Reads articles, numbers and the like; returns where they end."""
         index, partitive = phrase.start, False
         while index < phrase.start + 8:
-            kind, value, text = self.at(index)
+            kind, value, text = self.lexeme(index)
             if kind == "no":
                 phrase.negated = True
             elif kind in ("article", "number", "both", "one"):
                 _count(phrase, *value)
                 phrase.the |= kind == "both"
-            elif kind in ("least", "most") and self.at(index + 1).kind in ("number", "one"):
+            elif kind in ("least", "most") and self.lexeme(index + 1).kind in ("number", "one"):
                 index, phrase.counted = index + 1, True
-                number = self.at(index).value[0] + value
+                number = self.lexeme(index).value[0] + value
                 phrase.least, phrase.most = (number, None) if kind == "least" else (0, number)
             elif kind in ("the", "every", "other", "only"):
                 setattr(phrase, kind, kind != "the" or not partitive)
@@ -176,15 +176,15 @@ class PhraseReader:
 
     def _read_adjective(self, phrase: Phrase, index: int) -> bool:
         """Reads one lexeme between determiners and noun; returns whether it can stand there."""
-        lexeme = self.at(index)
+        lexeme = self.lexeme(index)
         kind, value, text = lexeme
         if kind in ATTRIBUTES:
             phrase.has.append(attribute_of(lexeme))
         elif self._joins_adjectives(phrase, index):
             phrase.either |= kind == "or"
-        elif kind == "noun" and value[0] not in FITS and self.at(self.skip(index + 1, "filler")).kind == "thing":
+        elif kind == "noun" and value[0] not in FITS and self.lexeme(self.skip(index + 1, "filler")).kind == "thing":
             phrase.has.append(("shape", value[0], text))                # "heart-shaped object"
-        elif kind == "string" and names_text(*self.at(index + 1)[:2]):
+        elif kind == "string" and names_text(*self.lexeme(index + 1)[:2]):
             phrase.has.append(("words", value, text))
         elif kind == "word" and phrase.determined and len(phrase.unread) < 2 and not phrase.placed:
             phrase.unread.append(text)
@@ -197,10 +197,10 @@ class PhraseReader:
     def _joins_adjectives(self, phrase: Phrase, index: int) -> bool:
         """Whether this joins two adjectives of one noun. In a list without determiner, a comma does so before "and":
         "red, green and blue squares"."""
-        kind, following = self.at(index).kind, self.at(index + 1).kind
+        kind, following = self.lexeme(index).kind, self.lexeme(index + 1).kind
         if kind not in ("and", "or", "comma") or not phrase.has or following not in ATTRIBUTES:
             return False
-        after_list = self.at(self.skip(index, "comma", *ATTRIBUTES)).kind
+        after_list = self.lexeme(self.skip(index, "comma", *ATTRIBUTES)).kind
         return kind != "comma" or phrase.determined or after_list == "and"
 
 

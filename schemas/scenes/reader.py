@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from schemas.scenes.phrases import ATTRIBUTES, FITS, Antecedents, Attribute, Phrase, PhraseReader, attribute_of
-from schemas.scenes.statements import SceneClaim, Unreadable, claims_of, is_ambiguous, predication
+from schemas.scenes.statements import SceneClaim, Unreadable, claims_of, is_ambiguous, predication_of
 from schemas.scenes.words import Lexeme, sentences
 
-SILENT = ("glue", "the", "article", "is", "that", "filler", "says", "it", "they", "every")  # claim nothing alone
+SILENT = ("glue", "the", "article", "is", "that", "filler", "says", "it", "they", "every")  # kinds that claim nothing
 HANDED_BACK = {                               # kinds of lexemes that are handed back if they belong to no noun
     "word", "number", "one", "ones", "only", "other", "least", "most", "filler", "both", "string",
     *ATTRIBUTES - {"place"},
@@ -82,13 +82,13 @@ class SentenceReader:
     def read(self) -> None:
         """Negation reaches the next noun, and on over a list: "no stars, hearts or crosses". Raises `Unreadable`."""
         index = 0
-        while (kind := self.words.at(index).kind) != "end":
+        while (kind := self.words.lexeme(index).kind) != "end":
             if phrase := self.words.phrase(index):
                 index = self._read_noun(phrase)
             elif kind == "beyond" or (kind == "or" and not (self.context.carried or self.context.negated)):
                 raise Unreadable
             elif kind == "place" and self.words.next_phrase(index + 1, "glue", "the", "is", "comma", "no"):
-                self.context.front, self.context.front_used = attribute_of(self.words.at(index)), False
+                self.context.front, self.context.front_used = attribute_of(self.words.lexeme(index)), False
                 index += 1
             elif kind == "relation" and (fronted := self._fronted(index, "comma")):
                 index = self._read_fronted(index, *fronted)
@@ -114,25 +114,25 @@ class SentenceReader:
     def _read_fronted(self, index: int, neighbour: Phrase, subject: Phrase) -> int:
         """Reads "below the star" before its subject; returns where the subject starts."""
         self._add_claims(neighbour, self.words.text(neighbour.start, neighbour.end))
-        self.context.front, self.context.fronted = None, (self.words.at(index).value, neighbour)
+        self.context.front, self.context.fronted = None, (self.words.lexeme(index).value, neighbour)
         return subject.start
 
     def _read_connective(self, index: int) -> int:
         """Reads what stands between nouns and starts none; returns where it ends."""
-        kind, context = self.words.at(index).kind, self.context
+        kind, context = self.words.lexeme(index).kind, self.context
         if kind in ("and", "or", "comma", "but"):
             self._read_joint(index)
         elif kind == "no":
             context.negated = True
         elif kind not in SILENT:
-            just_before = self.words.at(index - 1).text.lower() in ("no", "without")        # it negates these words
+            just_before = self.words.lexeme(index - 1).text.lower() in ("no", "without")        # it negates these words
             context.negated = context.negated and not just_before
             return self._hand_back(index)
         return index + 1
 
     def _read_joint(self, index: int) -> None:
         """Notes "and", "or", a comma or "but", and what they end: a negation, a list, a place in front."""
-        kind, context = self.words.at(index).kind, self.context
+        kind, context = self.words.lexeme(index).kind, self.context
         context.joint, context.negated = kind, context.negated and kind == "or"
         ends_list = kind == "but" or (kind == "comma" and index > context.last_or)
         context.carried = context.carried and not ends_list
@@ -142,9 +142,9 @@ class SentenceReader:
     def _hand_back(self, start: int) -> int:
         """Hands a run of words back as not parsed; returns where it ends."""
         end = start + 1
-        while self.words.at(end).kind in HANDED_BACK and not self.words.phrase(end):
+        while self.words.lexeme(end).kind in HANDED_BACK and not self.words.phrase(end):
             end += 1
-        start -= self.words.at(start - 1).kind == "no"
+        start -= self.words.lexeme(start - 1).kind == "no"
         self.unparsed.append(self.words.text(start, end))
         return end
 
@@ -159,7 +159,7 @@ class SentenceReader:
             link = self._link(end, denied)
             phrase.every |= link.every
             if neighbour := self._neighbour(link):
-                phrase.relations.append((self.words.at(link.end).value, neighbour, link.denied))
+                phrase.relations.append((self.words.lexeme(link.end).value, neighbour, link.denied))
                 self.context.front = None
                 return neighbour.start
             complement = self._complement(phrase, link)
@@ -173,7 +173,7 @@ class SentenceReader:
         """The link that starts here; `denied` says whether what was said before it was denied."""
         index, joint, that, copula, every = start, "", False, False, False
         while True:
-            kind = self.words.at(index).kind
+            kind = self.words.lexeme(index).kind
             if kind in ("and", "comma", "but") or (kind == "or" and denied):
                 joint, denied = kind, denied and kind != "but"
             elif kind == "is":
@@ -190,20 +190,20 @@ class SentenceReader:
 
     def _is_passed_over(self, index: int) -> bool:
         """Whether a word in a link says nothing by itself; an article does if it starts a noun."""
-        kind = self.words.at(index).kind
+        kind = self.words.lexeme(index).kind
         return kind in ("glue", "filler", "says") or (kind in ("the", "article") and not self.words.phrase(index))
 
     def _neighbour(self, link: Link) -> Phrase | None:
         """The thing to which a relation after the link leads, unless the relation belongs to the next noun."""
-        if self.words.at(link.end).kind != "relation":
+        if self.words.lexeme(link.end).kind != "relation":
             return None
         neighbour = self.words.next_phrase(link.end + 1, "glue")
         return None if link.joint and self._fronted(link.end) else neighbour
 
     def _complement(self, phrase: Phrase, link: Link) -> Complement | None:
         """The adjective, place, string or noun after the link, if it is said of the phrase."""
-        index, lexeme = link.end, self.words.at(link.end)
-        if lexeme.kind == "colour" and self.words.at(index - 1).text.lower() == "on":       # "in white on black"
+        index, lexeme = link.end, self.words.lexeme(link.end)
+        if lexeme.kind == "colour" and self.words.lexeme(index - 1).text.lower() == "on":       # "in white on black"
             return None
         noun = self.words.phrase(index)
         if lexeme.kind in ATTRIBUTES and not noun and not self._leads(link):
@@ -217,7 +217,7 @@ class SentenceReader:
     def _leads(self, link: Link) -> bool:
         """Whether a place after the link is that of the next noun: "…, and on the left is a star"."""
         front = self.context.front
-        if self.words.at(link.end).kind != "place" or not (link.joint or front):
+        if self.words.lexeme(link.end).kind != "place" or not (link.joint or front):
             return False
         comma = ("comma",) if front else ()
         return self.words.next_phrase(link.end + 1, "glue", "the", "is", "no", *comma) is not None
@@ -229,8 +229,8 @@ class SentenceReader:
         """
         if (neighbour := self.words.next_phrase(index + 1, "glue")) is None:
             return None
-        if self.words.at(neighbour.end).kind == "string":
-            _, value, text = self.words.at(neighbour.end)
+        if self.words.lexeme(neighbour.end).kind == "string":
+            _, value, text = self.words.lexeme(neighbour.end)
             neighbour.has.append(("words", value, text))
             neighbour.end += 1
         subject = self.words.next_phrase(neighbour.end, "glue", "is", *kinds)
@@ -239,15 +239,16 @@ class SentenceReader:
     # Claims
 
     def _add_claims(self, phrase: Phrase, text: str) -> None:
+        """Adds what a phrase, read from `text`, claims; or hands the text back if it is open which things are meant."""
         if phrase.other:
             self.unparsed.append(text)
             return
-        said = predication(phrase)
-        self.unparsed += said.unread
-        if is_ambiguous(phrase, said):
+        predication = predication_of(phrase)
+        self.unparsed += predication.unread
+        if is_ambiguous(phrase, predication):
             self.unparsed.append(text)
             return
-        self.claims += claims_of(phrase, said, text)
+        self.claims += claims_of(phrase, predication, text)
         if phrase.noun != "ground" and not phrase.negated:
             fitting = [attribute for attribute in phrase.has + phrase.be if attribute[0] in FITS[phrase.noun]]
             self.antecedents.thing = list(dict.fromkeys(fitting))

@@ -38,7 +38,7 @@ class Predication:
     of: list[Pattern]                   # several for "red and blue squares"
     be: list[Pattern]                   # one empty pattern if nothing is said
     be_not: list[Pattern]
-    unread: list[str]                    # words that were not understood, or that cannot be said of such a noun
+    unread: list[str]                   # words that were not understood, or that cannot be said of such a noun
 
     @property
     def is_said(self) -> bool:
@@ -49,48 +49,51 @@ class Predication:
         return len(self.of) * len(self.be) == 1
 
 
-def predication(phrase: Phrase) -> Predication:
-    """Raises `Unreadable` for an "or" without negation, for "neither the star nor the heart is red", and for more than
-    MOST_PATTERNS."""
+def predication_of(phrase: Phrase) -> Predication:
+    """The patterns of a phrase.
+
+    Raises `Unreadable` for an "or" without negation, for "neither the star nor the heart is red", and for more than
+    MOST_PATTERNS patterns.
+    """
     if phrase.either and not phrase.negated:
         raise Unreadable
     if phrase.negated and phrase.the and not (phrase.be or phrase.be_not or phrase.relations):
         raise Unreadable
-    said = [phrase.has, phrase.be, *phrase.be_not]
+    all_attributes = [phrase.has, phrase.be, *phrase.be_not]
     return Predication(
         of=_patterns(phrase.noun, phrase.has),
         be=_patterns(phrase.noun, phrase.be),
         be_not=[pattern for attributes in phrase.be_not for pattern in _patterns(phrase.noun, attributes)],
-        unread=phrase.unread + [text for attributes in said for text in _misfits(phrase.noun, attributes)],
+        unread=phrase.unread + [text for attributes in all_attributes for text in _misfits(phrase.noun, attributes)],
     )
 
 
-def is_ambiguous(phrase: Phrase, said: Predication) -> bool:
+def is_ambiguous(phrase: Phrase, predication: Predication) -> bool:
     """Whether it stays open which things are meant: "two red and blue circles"."""
-    return not said.is_single and phrase.counted and (phrase.least, phrase.most) != (1, None)
+    return not predication.is_single and phrase.counted and (phrase.least, phrase.most) != (1, None)
 
 
-def claims_of(phrase: Phrase, said: Predication, text: str) -> list[SceneClaim]:
+def claims_of(phrase: Phrase, predication: Predication, text: str) -> list[SceneClaim]:
     """The claims of a phrase that is not ambiguous, read from `text`. Raises `Unreadable`."""
-    denied = [SceneClaim(text, said.of[0], pattern, negated=True) for pattern in said.be_not]
-    return [*_main_claims(phrase, said, text), *denied, *_relation_claims(phrase, said, text)]
+    denied = [SceneClaim(text, predication.of[0], pattern, negated=True) for pattern in predication.be_not]
+    return [*_main_claims(phrase, predication, text), *denied, *_relation_claims(phrase, predication, text)]
 
 
-def _main_claims(phrase: Phrase, said: Predication, text: str) -> list[SceneClaim]:
+def _main_claims(phrase: Phrase, predication: Predication, text: str) -> list[SceneClaim]:
     """That the things are there, and are as they are said to be; or that all of them are."""
-    least, most = _bounds(phrase, said)
-    pairs = list(product(said.of, said.be))
-    if _is_about_all(phrase, said):
-        counts = [SceneClaim(text, said.of[0], least=least, most=most)] if phrase.counted else []
+    least, most = _bounds(phrase, predication)
+    pairs = list(product(predication.of, predication.be))
+    if _is_about_all(phrase, predication):
+        counts = [SceneClaim(text, predication.of[0], least=least, most=most)] if phrase.counted else []
         return counts + [SceneClaim(text, of, be, every=True, negated=phrase.negated) for of, be in pairs]
-    if said.is_said or not _claims_nothing(phrase, said):
+    if predication.is_said or not _claims_nothing(phrase, predication):
         return [SceneClaim(text, of, be, least, most, negated=phrase.negated) for of, be in pairs]
     return []
 
 
-def _bounds(phrase: Phrase, said: Predication) -> tuple[int, int | None]:
+def _bounds(phrase: Phrase, predication: Predication) -> tuple[int, int | None]:
     """How many things there are at least and at most, as claimed; a plural without a number is at least two."""
-    if not said.is_single:
+    if not predication.is_single:
         return 1, None
     if phrase.least is not None:
         return phrase.least, phrase.most
@@ -98,25 +101,25 @@ def _bounds(phrase: Phrase, said: Predication) -> tuple[int, int | None]:
     return 2 if several else 1, phrase.most
 
 
-def _is_about_all(phrase: Phrase, said: Predication) -> bool:
+def _is_about_all(phrase: Phrase, predication: Predication) -> bool:
     """Whether all things of a kind are said to be so: "every circle is red", "the circles are red"."""
-    the_things = phrase.the and phrase.plural and phrase.noun == "thing" and not phrase.negated and len(said.be) == 1
-    return said.is_said and (phrase.every or the_things)
+    the_things = phrase.the and phrase.plural and phrase.noun == "thing" and not phrase.negated
+    return predication.is_said and (phrase.every or (the_things and len(predication.be) == 1))
 
 
-def _claims_nothing(phrase: Phrase, said: Predication) -> bool:
+def _claims_nothing(phrase: Phrase, predication: Predication) -> bool:
     """Whether a phrase without a predicate claims nothing by itself: "the background", "it", "no star left of …"."""
-    is_ground = said.of == [{"shape": "ground"}]
+    is_ground = predication.of == [{"shape": "ground"}]
     is_pronoun = phrase.given == len(phrase.has)
     return is_ground or is_pronoun or (phrase.negated and bool(phrase.relations))
 
 
-def _relation_claims(phrase: Phrase, said: Predication, text: str) -> list[SceneClaim]:
+def _relation_claims(phrase: Phrase, predication: Predication, text: str) -> list[SceneClaim]:
     """That the things stand in relations to others, or do not."""
     return [
         SceneClaim(
-            text, said.of[0], said.be[0], relation=relation, to=_patterns(neighbour.noun, neighbour.has)[0],
-            negated=denied or phrase.negated,
+            text, predication.of[0], predication.be[0], relation=relation,
+            to=_patterns(neighbour.noun, neighbour.has)[0], negated=denied or phrase.negated,
         )
         for relation, neighbour, denied in phrase.relations
     ]
