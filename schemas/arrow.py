@@ -1,7 +1,7 @@
 """A row is declared once, as a `TypedDict`; its Arrow schema is derived here, and rows are checked against it."""
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
@@ -26,7 +26,12 @@ def arrow_field(name: str, hint: Any) -> pa.Field:
 
 def arrow_schema(row_type: type) -> pa.Schema:
     """The Arrow schema of a `TypedDict`, its fields in the order of declaration."""
-    return pa.schema([arrow_field(name, hint) for name, hint in get_type_hints(row_type).items()])
+    return schema_of(get_type_hints(row_type))
+
+
+def schema_of(fields: Mapping[str, Any]) -> pa.Schema:
+    """The Arrow schema of names and their types."""
+    return pa.schema([arrow_field(name, hint) for name, hint in fields.items()])
 
 
 def to_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:

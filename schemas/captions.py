@@ -75,4 +75,3 @@ STAGE = stage_info(
     },
     paid=True, settings=CaptionsConfig,
 )
-CAPTIONS = STAGE.schema

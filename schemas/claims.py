@@ -50,4 +50,3 @@ STAGE = stage_info(
     "claims", ClaimRow, REASONS, reads={"responses": ("text",), "instructions": ("question", "reason")},
     per_image=False, names=frozenset({"instruction"}), paid=True, settings=ClaimsConfig, optional_stage=False,
 )
-CLAIMS = STAGE.schema

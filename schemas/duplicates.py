@@ -36,4 +36,3 @@ STAGE = stage_info(
     reads={"images": ("key", "sha256", "phash"), "rows": ("conversation", "part_of")},
     samples={"duplicate_of": "duplicates.of"}, settings=DuplicatesConfig,
 )
-DUPLICATES = STAGE.schema

@@ -103,4 +103,3 @@ STAGE = stage_info(
     samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash")},
     settings=ImagesConfig, optional_stage=False, more_settings={"fetch": FetchConfig},
 )
-IMAGES = STAGE.schema

@@ -51,4 +51,3 @@ STAGE = stage_info(
     "instructions", InstructionRow, REASONS, per_image=False, named_by=("image",), names=frozenset({"image"}),
     settings=InstructionsConfig, optional_stage=False,
 )
-INSTRUCTIONS = STAGE.schema

@@ -70,4 +70,3 @@ STAGE = stage_info(
     },
     settings=OcrConfig,
 )
-OCR = STAGE.schema

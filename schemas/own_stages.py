@@ -2,30 +2,21 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal
 
-import pyarrow as pa
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.arrow import arrow_schema
 from schemas.config.table import Beside, Table
 from schemas.stage import Columns, StageInfo
 
 TYPES = {
-    "bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string(),
-    "list[int]": pa.list_(pa.int64()), "list[float]": pa.list_(pa.float64()), "list[str]": pa.list_(pa.string()),
+    "bool": bool, "int": int, "float": float, "str": str,
+    "list[int]": list[int], "list[float]": list[float], "list[str]": list[str],
 }
 FAILED = "failed"
 FRAME = ("key", "reason", "detail", "made_from")     # columns that every stage has
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
-class _Frame(TypedDict):
-    key: str
-    reason: str | None
-    detail: str | None
-    made_from: str
 
 
 class BesideFile(Beside):
@@ -85,10 +76,9 @@ def own_info(
     name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
 ) -> StageInfo:
     """The line of a user's stage in the table."""
-    own = [pa.field(column, TYPES[kind]) for column, kind in columns.items()]
-    key, *rest = arrow_schema(_Frame)
+    own = {column: TYPES[kind] | None for column, kind in columns.items()}
     return StageInfo(
-        name, pa.schema([key, *own, *rest]),
+        name, {"key": str, **own, "reason": str | None, "detail": str | None, "made_from": str},
         {**{reason: "a reason of your own" for reason in reasons}, FAILED: "the function raised an error"},
         reads=reads or {}, samples={column: f'"{name}"."{column}"' for column in columns}, own=True,
     )
@@ -96,5 +86,5 @@ def own_info(
 
 def kinds_of(info: StageInfo) -> dict[str, str]:
     """column -> type of a user's stage, as its table writes them."""
-    words = {kind: word for word, kind in TYPES.items()}
-    return {field.name: words[field.type] for field in info.schema if field.name not in FRAME}
+    words = {kind | None: word for word, kind in TYPES.items()}
+    return {column: words[kind] for column, kind in info.fields.items() if column not in FRAME}

@@ -56,4 +56,3 @@ STAGE = stage_info(
     per_image=False, named_by=("chosen", "rejected"), names=frozenset({"instruction", "chosen", "rejected"}),
     settings=PairsConfig, optional_stage=False,
 )
-PAIRS = STAGE.schema

@@ -44,4 +44,3 @@ STAGE = stage_info(
     per_image=False, named_by=("instruction",), names=frozenset({"instruction", "draw"}), paid=True,
     settings=ResponsesConfig,
 )
-RESPONSES = STAGE.schema

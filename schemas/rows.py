@@ -44,4 +44,3 @@ STAGE = stage_info(
         "part_of": "rows.part_of", "part": "rows.part", "extra": "rows.extra::JSON",
     },
 )
-ROWS = STAGE.schema

@@ -43,4 +43,3 @@ class SetConfig(Table):
 
 
 STAGE = stage_info("selection", SelectionRow, REASONS)
-SELECTION = STAGE.schema

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-import pyarrow as pa
-
-from schemas.arrow import arrow_schema
 from schemas.config.table import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Columns = tuple[str, ...]
 
@@ -16,7 +18,7 @@ class StageInfo:
     """A stage's line in the table."""
 
     name: str
-    schema: pa.Schema
+    fields: Mapping[str, Any]  # of its rows, with their types, as a `TypedDict` has them
     reasons: Mapping[str, str]  # word -> what it means
     optional: frozenset[str] = frozenset()  # columns that files of an earlier version may lack
     reads: Mapping[str, Columns] = field(default_factory=dict)  # stage -> columns; nothing named: all stages before it
@@ -31,6 +33,13 @@ class StageInfo:
     more_settings: Mapping[str, type[Table]] = field(default_factory=dict)  # further tables, that may be left out
     own: bool = False  # a user's, from [stages.NAME]
 
+    @cached_property
+    def schema(self) -> "pa.Schema":
+        """The Arrow schema of its rows."""
+        from schemas.arrow import schema_of  # a configuration is read without Arrow
+
+        return schema_of(self.fields)
+
     @property
     def answers(self) -> str | None:
         """The stage whose rows it answers: each of them is named by at least one of its rows."""
@@ -39,4 +48,4 @@ class StageInfo:
 
 def stage_info(name: str, row: type, reasons: Mapping[str, str], **more) -> StageInfo:
     """The line of a stage whose rows are of a `TypedDict`; those of its fields that are `NotRequired` are optional."""
-    return StageInfo(name, arrow_schema(row), reasons, frozenset(row.__optional_keys__), **more)
+    return StageInfo(name, get_type_hints(row), reasons, frozenset(row.__optional_keys__), **more)

@@ -5,15 +5,11 @@ A URL is there twice if its normal form is another: as it was written, and as th
 
 from typing import TypedDict
 
-from schemas.arrow import arrow_schema
-
 
 class TakedownRow(TypedDict):
     kind: str               # key, url, host, image, release
     value: str              # of a URL its SHA-256, of an image the SHA-256 of its SHA-256 in hex, else as it is
 
-
-TAKEDOWNS = arrow_schema(TakedownRow)
 
 REASON = "taken_down"
 MEANING = "its owner, or somebody who is shown or named, had it taken down: nothing of it is kept"

@@ -53,4 +53,3 @@ STAGE = stage_info(
     per_image=False, named_by=("response",), names=frozenset({"instruction", "response", "number", "labeler"}),
     computed={"accepted": ("p_yes > p_no", "BOOLEAN")}, paid=True, settings=VerdictsConfig,
 )
-VERDICTS = STAGE.schema

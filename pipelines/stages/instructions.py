@@ -22,7 +22,7 @@ from pipelines.stages.rows import json_of
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.instructions import INSTRUCTIONS, SOURCE, STAGE, TEMPLATE, InstructionsConfig
+from schemas.instructions import SOURCE, STAGE, TEMPLATE, InstructionsConfig
 from schemas.views import drawn
 
 
@@ -103,7 +103,7 @@ def _question(config: InstructionsConfig) -> str:
 
 def _finished(step: DrawInstructions, row: Row) -> Row:
     """A row with all of its fields, and the hash of what it says."""
-    row = dict.fromkeys(INSTRUCTIONS.names) | row
+    row = dict.fromkeys(STAGE.fields) | row
     return row | {"made_from": digest([step.name, step.version, *row.values()])}
 
 

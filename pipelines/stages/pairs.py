@@ -22,7 +22,7 @@ from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.config.model import Config
-from schemas.pairs import PAIRS, STAGE, PairsConfig, pair_key
+from schemas.pairs import STAGE, PairsConfig, pair_key
 from schemas.stages import STAGES
 
 SCORED = [STAGES[name] for name in ("responses", "claims", "verdicts")]
@@ -107,7 +107,7 @@ class DrawPairs(CorpusStage):
 
 def _finished(step: DrawPairs, row: Row) -> Row:
     """A row with all of its fields, and the hash of what it says."""
-    row = dict.fromkeys(PAIRS.names) | row
+    row = dict.fromkeys(STAGE.fields) | row
     return row | {"made_from": digest([step.name, step.version, *row.values()])}
 
 

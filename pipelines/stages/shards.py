@@ -30,15 +30,15 @@ from pipelines.engine.tar import TarWriter
 from pipelines.stages.sample_sql import PLACE, members
 from schemas.arrow import Row
 from schemas.selection import SetConfig
-from schemas.shards import SAMPLES, Card, Group, ShardEntry
-from schemas.stage import StageInfo
+from schemas.shards import Card, Group, SampleRow, ShardEntry
+from schemas.stage import StageInfo, stage_info
 from schemas.views import PREFERENCE
 
 GROUP = 64  # partitions
 AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
 READS = ("rows", "images", "ocr", "captions", "selection")
 READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
-SHARDS = StageInfo("shards", SAMPLES, {})
+SHARDS = stage_info("shards", SampleRow, {})
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
 from pipelines.fetching.client import url_of
 from pipelines.fetching.hosts import FetchFailed
-from schemas.arrow import Row
-from schemas.rows import ROWS
-from schemas.takedown import REASON, TAKEDOWNS
+from schemas.arrow import Row, arrow_schema
+from schemas.rows import STAGE
+from schemas.takedown import REASON, TakedownRow
 
 TAKEDOWN_FILE = "takedown.parquet"
+TAKEDOWNS = arrow_schema(TakedownRow)
 PLAIN = r"https?://[a-z0-9.-]+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?"  # URLs that are their own normal form
 
 
@@ -94,7 +95,7 @@ def blank(row: Row, identity: str) -> Row:
     """What is left of a row of `rows`: its name, its host, its place in a conversation. `identity`: the stage's."""
     kept = {name: row[name] for name in ("key", "host", "part_of", "part")}
     said = {"extra": "{}", "reason": REASON, "made_from": digest([identity, REASON, *kept.values()])}
-    return dict.fromkeys(ROWS.names) | kept | said
+    return dict.fromkeys(STAGE.fields) | kept | said
 
 
 def blanked(rows: Iterable[Row], taken: TakedownList, identity: str) -> list[Row]:

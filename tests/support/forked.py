@@ -33,14 +33,14 @@ from pipelines.ocr.engines import load_engine
 from pipelines.stages.captions import Rewrite
 from pipelines.stages.images import inspect
 from pipelines.stages.ocr import ReadText
+from schemas import rows
 from schemas.images import ImagesConfig
 from schemas.ocr import OcrLine
-from schemas.rows import ROWS
 
 KILLED = "killed"
 
 # What these import is here before any process is forked.
-parquet_bytes([], ROWS)
+parquet_bytes([], rows.STAGE.schema)
 inspect(picture(0)[0], ImagesConfig())
 importlib.import_module("openai.resources.chat")
 

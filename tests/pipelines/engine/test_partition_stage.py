@@ -35,22 +35,15 @@ from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.engine.partition_stage import PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
-from schemas.arrow import Row, arrow_schema
-from schemas.images import IMAGES
-from schemas.ocr import OCR, OcrRow
-from schemas.rows import ROWS
+from schemas import images, ocr, rows
+from schemas.arrow import Row, arrow_schema, schema_of
+from schemas.ocr import OcrRow
 from schemas.stage import StageInfo
 
-WORDS = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("word", pa.string()),
-        pa.field("place", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("made_from", pa.string(), nullable=False),
-    ]
-)
+WORDS = {
+    "key": str, "word": str | None, "place": str | None, "reason": str | None, "detail": str | None, "made_from": str,
+}  # fmt: skip
+ROWS, OCR = rows.STAGE.schema, ocr.STAGE.schema
 
 
 class Words(Stage):
@@ -106,7 +99,7 @@ class Kept(PartitionStage):
     size: int = 1000
     asked: list[str] = field(default_factory=list, compare=False)
 
-    info = StageInfo("images", IMAGES, {"too_small": "less than a byte"}, reads={"words": ("key", "word")})
+    info = StageInfo("images", images.STAGE.fields, {"too_small": "less than a byte"}, reads={"words": ("key", "word")})
     places = frozenset({"byte_offset"})
     payload = True
 
@@ -275,13 +268,13 @@ def test_rows_that_do_not_fit_the_schema_are_a_bug_that_stops(root):
         (row | {"made_from": None}, "row 'a' has no made_from"),
     ):
         with pytest.raises((TypeError, KeyError), match=message):
-            parquet_bytes([wrong], WORDS)
+            parquet_bytes([wrong], schema_of(WORDS))
 
 
 def test_keys_are_unique_and_in_order():
     commit = Commit("words", 0, 1, {}, {}, "x")
     rows = [{"key": key, "word": None, "place": None, "reason": None, "detail": None, "made_from": ""} for key in "ab"]
-    assert completed(commit, rows, WORDS).rows == 2
+    assert completed(commit, rows, schema_of(WORDS)).rows == 2
     for wrong in ([rows[1], rows[0]], [rows[0], rows[0]]):
         with pytest.raises(ValueError, match="words 0: keys are not unique and in order"):
             completed(commit, wrong, WORDS)

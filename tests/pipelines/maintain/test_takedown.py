@@ -38,7 +38,7 @@ from pipelines.maintain.takedown import Line, read_list, releases_with
 from pipelines.maintain.takedown_audit import tells
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.takedown_list import PLAIN, TakedownList, normal
-from schemas.duplicates import DUPLICATES
+from schemas import duplicates
 from schemas.errors import UserError
 from schemas.takedown import REASON
 from training.pack_plan import plan_set
@@ -181,7 +181,9 @@ def test_the_names_that_a_stage_keeps_are_no_alarm_when_it_leaves_the_configurat
     found = verify_root(root)
     assert found.problems == [] and "duplicates/00000.parquet" in found.garbage
     rows = read_rows(root, "duplicates/00000.parquet")
-    root.write("duplicates/00000.parquet", parquet_bytes([row | {"of": "0" * 16} for row in rows], DUPLICATES))
+    root.write(
+        "duplicates/00000.parquet", parquet_bytes([row | {"of": "0" * 16} for row in rows], duplicates.STAGE.schema)
+    )
     assert "duplicates/00000.parquet: has something" in verify_root(root).problems[0]
 
 
