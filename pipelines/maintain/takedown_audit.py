@@ -36,7 +36,7 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
         for where, condition in _conditions(stages_of(root)):
             try:
                 ((count, first),) = connection.sql(
-                    f"SELECT count(*), min(key) FROM {where} WHERE {condition}"
+                    f"SELECT count(*), min(key) FROM {quoted(where)} WHERE {condition}"
                 ).fetchall()
             except duckdb.Error as error:
                 yield f"{where}: cannot be held against what was taken down: {one_line(error)}"
@@ -62,10 +62,10 @@ def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
     for name, stage in stages.items():
         told = [_tells(field) for field in stage.schema if field.name not in names_of(stage)]
         kept = f" OR reason IS DISTINCT FROM '{REASON}'" if name == "rows" else " OR reason IS NULL"
-        yield quoted(name), f"left(key, 16) IN (FROM taken_keys) AND ({' OR '.join(told) or 'false'}{kept})"
+        yield name, f"left(key, 16) IN (FROM taken_keys) AND ({' OR '.join(told) or 'false'}{kept})"
         for column in {"sha256", "checksum"} & {*stage.schema.names} if not stage.own else ():
             digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
-            yield quoted(name), f"sha256({digest}) IN (FROM taken_images)"
+            yield name, f"sha256({digest}) IN (FROM taken_images)"
     yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(before) OR tells(after))"
 
 

@@ -17,6 +17,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import build_catalog, connect, create, files, query, refresh_catalog
 from pipelines.catalog.gates import GateFailed
 from pipelines.engine.commit import key_of
+from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
@@ -235,7 +236,7 @@ def read(tmp_path_factory) -> Path:
 
 def test_empty_views_have_the_types_of_filled_ones(read):
     root = open_corpus(read / "my.toml").root
-    there = files(root)
+    there = files(root, stages_of(root))
     none = {name for name, found in there.items() if not found}
     assert none == {"fetches", "calls"}, "every other view has files, so that its types come from Parquet"
     with connect(root, there) as filled, duckdb.connect() as empty:

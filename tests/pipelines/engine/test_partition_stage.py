@@ -277,7 +277,7 @@ def test_keys_are_unique_and_in_order():
     assert completed(commit, rows, schema_of(WORDS)).rows == 2
     for wrong in ([rows[1], rows[0]], [rows[0], rows[0]]):
         with pytest.raises(ValueError, match="words 0: keys are not unique and in order"):
-            completed(commit, wrong, WORDS)
+            completed(commit, wrong, schema_of(WORDS))
 
 
 # Two makers

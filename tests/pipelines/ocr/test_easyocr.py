@@ -106,9 +106,9 @@ def test_a_corpus_is_read_and_is_current_until_the_weights_change(models, pictur
 
 def test_the_configured_engine_can_be_set_aside(models, pictures, configure):
     config = configure(f'{TOML}models = "{models}"'.replace('engine = "easyocr"\n', ""))
-    settings, others = (open_corpus(config, engine).makes["ocr"].settings() for engine in (None, "easyocr"))
+    settings, others = (open_corpus(config, engine).made["ocr"].settings() for engine in (None, "easyocr"))
     assert settings["engine"] == "rapidocr" and "onnxruntime" in settings["model"]
-    assert others == open_corpus(configure(f'{TOML}models = "{models}"')).makes["ocr"].settings()
+    assert others == open_corpus(configure(f'{TOML}models = "{models}"')).made["ocr"].settings()
 
 
 @pytest.mark.slow
