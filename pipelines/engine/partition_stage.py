@@ -57,6 +57,7 @@ class PartitionStage(Stage):
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
     at_once: int = 1  # partitions that a worker has in hand; more where it waits for others
     one_process: bool = False  # on one machine a single worker does it all
+    holds_model: ClassVar[bool] = False  # its workers keep what takes much memory: they end with the stage
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
@@ -179,6 +180,10 @@ class MakePartitions:
     @property
     def one_process(self) -> bool:
         return self.stage.one_process
+
+    @property
+    def holds_model(self) -> bool:
+        return self.stage.holds_model
 
     def make(self, partition: int) -> None:
         make_partition(self.stage, self.root, self.ledger, partition, self.again)

@@ -12,12 +12,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.worker import is_local
 from schemas.answers import RETRYABLE
 from schemas.config.model import Config, EndpointConfig
 from schemas.errors import UserError
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.json", "*.model")
-LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
         known = ", ".join(config.endpoints) or "none yet"
         raise UserError(f"{place}: there is no table [endpoints.{name}]; there are {known}")
     one, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
-    if runner not in LOCAL_RUNNERS:
+    if not is_local(runner):
         for what in ("command", "max_calls", "max_tokens"):
             if getattr(one, what) is not None:
                 why = "starts a server that" if what == "command" else "is counted in one process, which"

@@ -34,6 +34,7 @@ class ReadText(PartitionStage):
     schema = OCR
     reasons = REASONS
     retryable = frozenset(RETRYABLE)
+    holds_model = True
     finds = {"images": ("byte_offset", "size")}
 
     @property

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.engine.root import Root
-from pipelines.engine.worker import StageFailed, run_work
+from pipelines.engine.worker import StageFailed, Work
+from pipelines.engine.workers import Workers
 from schemas.config.model import BeamConfig
 
 
@@ -28,9 +29,14 @@ class Ends:
         os.killpg(0, signal.SIGKILL)
 
 
+def make_all(work: Work, items: list, tmp_path: Path) -> None:
+    with Workers(BeamConfig(), Root(str(tmp_path))) as workers:
+        workers.make(work, items, "log", lambda: None)
+
+
 def failure(work: Ends, tmp_path: Path) -> str:
     with pytest.raises(StageFailed) as error:
-        run_work(work, [1], BeamConfig(), Root(str(tmp_path)), "log", lambda: None)
+        make_all(work, [1], tmp_path)
     return str(error.value)
 
 

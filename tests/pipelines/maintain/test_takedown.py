@@ -25,13 +25,14 @@ from support.releases import small_tokenizer
 from support.takedowns import take
 
 from pipelines.build.corpus import open_corpus
-from pipelines.build.run import run_stage
+from pipelines.build.run import Run, run_stage
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import replace_rows
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.partition_stage import make_partition
 from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
 from pipelines.fetching.client import url_of
 from pipelines.fetching.hosts import FetchFailed
 from pipelines.maintain.takedown import Line, read_list, releases_with
@@ -349,7 +350,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
     make_partition(corpus.makes["images"], corpus.root, ledger, partition)
     assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
     with in_this_process():
-        run_stage(corpus, ledger, "images")
+        run_stage(Run(corpus, ledger, Workers(corpus.config.beam, corpus.root)), "images")
     assert "told again" not in query(corpus.root, "select text from rows")["text"].to_pylist()
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
 
