@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 KEPT = 300.0  # seconds that an answer about a name is good for
 NAMES = 20_000  # whose answers are kept
 LOCAL = frozenset({"localhost"})
@@ -68,15 +66,16 @@ def checked_socket(info: tuple) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-class Resolver(AbstractResolver):
+class Resolver:
     """Looks names up in threads, each once for a while, however many ask for it. Names under `localhost` are this
-    machine's without asking anyone (RFC 6761)."""
+    machine's without asking anyone (RFC 6761). It is an `AbstractResolver` of aiohttp in all but name: who only asks
+    whether a host is below another does without that."""
 
     def __init__(self, threads: int):
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="dns")
         self.known: dict[tuple, tuple[float, asyncio.Future]] = {}
 
-    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[dict[str, Any]]:
         """All addresses that may be asked. Raises `Blocked` when a name has none but others, and `gaierror`."""
         infos = await asyncio.shield(self._looked_up(host.rstrip(".").lower(), family))
         good = infos if exempt.get() else [info for info in infos if is_public(info[4][0])]

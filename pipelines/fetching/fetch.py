@@ -8,21 +8,20 @@ import asyncio
 import atexit
 import gc
 import itertools
-import os
 import random
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from yarl import URL
 
-from pipelines.fetching.client import Headers, HttpClient, url_of
+from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult, url_of
+from pipelines.fetching.client import Headers, HttpClient
 from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
 from pipelines.fetching.opt_out import OptOuts, Rule, may_ask, refusal, robots_rules
 from schemas.config.model import FetchConfig
@@ -35,65 +34,11 @@ CAN_PASS = {408, 425, 500, 502, 504, *BUSY}
 NAMED = {403, 404, 410, 429}  # have a reason of their own
 SILENT = {"timeout", "dns", "tls", "connection"}  # reasons for which nobody was heard
 ROBOTS = 1_000_000  # bytes of a robots.txt; what stands behind them is not read
-BLOCK = 1 << 16  # bytes
 MANY = 100  # hosts; when not one of so many can be reached, it is not they who are gone
 
 
 class Offline(Exception):
     """Not one of many hosts could be reached."""
-
-
-class FetchRequest(NamedTuple):
-    url: str
-    at_hand: bool = False  # its bytes are here; the question is only whether they may be used
-
-
-@dataclass
-class FetchResult:
-    """What became of one URL."""
-
-    reason: str | None = None  # none if there are bytes to look at
-    detail: str | None = None
-    pieces: list[tuple[int, int]] = field(default_factory=list)  # of the body: offset and size in its file
-    robots_tag: str | None = None  # the `X-Robots-Tag` headers that came with it, a line each
-    status: int | None = None  # HTTP's, the last one
-    tries: int = 0  # in which it was asked for
-    milliseconds: float = 0.0  # of the last try: connecting, redirects and reading, but no waiting for turns
-    offline: bool = False
-
-    @property
-    def size(self) -> int:
-        return sum(size for _, size in self.pieces)
-
-
-class Bodies:
-    """A file that many bodies are written to at a time, as they come, in blocks that are used again."""
-
-    def __init__(self, descriptor: int, limit: int):
-        self.descriptor, self.limit, self.end = descriptor, limit, 0  # bytes a body may have, bytes in all
-        self.free: list[int] = []  # offsets of blocks
-
-    def write(self, answer: FetchResult, data: bytes) -> None:
-        """Puts down more of an answer's body."""
-        left = memoryview(data)  # a piece that was packed tightly may be as large as a body may be: it is not copied
-        while left:
-            offset, size = answer.pieces.pop() if answer.pieces and answer.pieces[-1][1] < BLOCK else (self._block(), 0)
-            part, left = left[: BLOCK - size], left[BLOCK - size :]
-            os.pwrite(self.descriptor, part, offset + size)
-            answer.pieces.append((offset, size + len(part)))
-
-    def _block(self) -> int:
-        if not self.free:
-            self.free.append(self.end)
-            self.end += BLOCK
-        return self.free.pop()
-
-    def drop(self, answer: FetchResult) -> None:
-        self.free += [offset for offset, _ in answer.pieces]
-        answer.pieces = []
-
-    def read(self, answer: FetchResult) -> bytes:
-        return b"".join(os.pread(self.descriptor, size, offset) for offset, size in answer.pieces)
 
 
 making = threading.Lock()

@@ -21,7 +21,7 @@ from schemas.scenes.scene import GROUNDS, Kinds
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first asked to check
 
 
 def _is_place(text: str) -> str:

@@ -33,7 +33,7 @@ from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.partition_stage import make_partition
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
-from pipelines.fetching.client import url_of
+from pipelines.fetching.bodies import url_of
 from pipelines.fetching.hosts import FetchFailed
 from pipelines.maintain.takedown import Line, read_list, releases_with
 from pipelines.maintain.takedown_audit import tells
