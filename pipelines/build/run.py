@@ -12,23 +12,23 @@ from typing import Any
 from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
-from pipelines.catalog.catalog import build_catalog
+from pipelines.catalog.catalog import build_catalog, refresh_catalog
 from pipelines.catalog.gates import facts, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import Ledger, forget, runs
 from pipelines.engine.lock import hold
-from pipelines.engine.manifest import SPLITTING, read_manifest, write_manifest
+from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, write_manifest
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import MakePartitions, PartitionStage
 from pipelines.engine.releases import read_card
-from pipelines.engine.root import Root, point
+from pipelines.engine.root import Entry, Root, point
 from pipelines.engine.workers import Workers
 from pipelines.models.model_stage import ModelStage
 from pipelines.models.servers import closing_servers
 from pipelines.ocr.engines import prepare_engine
-from pipelines.reports.report import write_report
+from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
 from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
@@ -76,10 +76,13 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
         prepare_engine(corpus.config.ocr)
     read_manifest(corpus.root)
     with hold(corpus.root, wait):
+        last = {}
         for before in runs(corpus.root):
-            if (before.row() or {}).get("status") == "running":
+            last = before.row() or {}
+            if last.get("status") == "running":
                 close_ledger(corpus.root, before)
                 before.end("died")
+        named = _named(corpus.root)
         ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
         try:
             with closing_servers(corpus.root), Workers(corpus.config.beam, corpus.root) as workers:
@@ -98,8 +101,18 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
                     write_report(corpus.root)
             raise
         ledger.end("completed")
-        build_catalog(corpus.root)
-        write_report(corpus.root)
+        as_before = ledger.is_empty() and _named(corpus.root) == named and corpus.root.exists(REPORT)
+        if as_before and (last.get("status"), last.get("version")) == ("completed", version("shardmill")):
+            refresh_catalog(corpus.root)
+        else:
+            build_catalog(corpus.root)
+            write_report(corpus.root)
+
+
+def _named(root: Root) -> dict[str, Entry]:
+    """root.json and the cards: with what the ledger records, all that the catalog and the report speak of."""
+    manifest = {name: entry for name, entry in root.files("").items() if name == MANIFEST}
+    return manifest | {name: entry for name, entry in root.files("shards").items() if name.endswith(".json")}
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
