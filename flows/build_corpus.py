@@ -8,12 +8,12 @@ from prefect.states import Completed, State
 
 import flows.progress  # by its whole name: what a module's own names reach is cleared at exit, DuckDB included
 from pipelines.build.corpus import open_corpus
-from pipelines.build.run import begin, run_stage
+from pipelines.build.run import begin, open_runs, run_stage
 from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
-from pipelines.engine.ledger import Ledger
 from pipelines.engine.lock import Busy
 from pipelines.engine.parquet import Corrupt
+from pipelines.engine.root import Root
 from pipelines.engine.worker import Stopped
 from schemas.errors import UserError
 
@@ -28,20 +28,19 @@ def can_pass(task, run, state: State) -> bool:
 
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
-def make_stage(config: Path, run: str, stage: str, engine: str | None, again: str | None) -> None:
-    """Makes what is not current in one stage, and anew what did not work out, if told so by a condition."""
-    corpus = open_corpus(config, engine)
+def make_stage(run: str, stage: str, again: str | None) -> None:
+    """Makes what is not current in one stage of a run that is open in this process, and anew what did not work out, if
+    told so by a condition."""
     with flows.progress.follow(stage) as progress:
-        run_stage(corpus, Ledger(corpus.root, run), stage, progress, again)
+        run_stage(open_runs[run], stage, progress, again)
 
 
 @task
-def publish_accounting(config: Path, engine: str | None) -> None:
+def publish_accounting(root: str, name: str) -> None:
     """Puts the table of `shardmill stats` where Prefect shows it."""
-    corpus = open_corpus(config, engine)
-    (_, columns, lines), *_ = corpus_stats(corpus.root)
+    (_, columns, lines), *_ = corpus_stats(Root(root))
     table = [dict(zip(columns, line, strict=True)) for line in lines]
-    create_table_artifact(table, key="shardmill-accounting", description=f"{corpus.name}: every row accounted for")
+    create_table_artifact(table, key="shardmill-accounting", description=f"{name}: every row accounted for")
 
 
 @flow(flow_run_name="{config.stem}")
@@ -58,10 +57,10 @@ def build_corpus(
     """
     corpus = open_corpus(config, engine)
     try:
-        with begin(corpus, wait) as ledger:
+        with begin(corpus, wait) as run:
             for stage in corpus.stages(until):
-                make_stage(config, ledger.run, stage, engine, (retry or {}).get(stage))
+                make_stage(run.ledger.run, stage, (retry or {}).get(stage))
     except Busy as busy:
         return Completed(name="Skipped", message=str(busy))
-    publish_accounting(config, engine)
+    publish_accounting(corpus.root.url, corpus.name)
     return corpus.root.url

@@ -7,17 +7,17 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import State
 
 from flows.build_corpus import build_corpus
-from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
+from pipelines.engine.root import Root
+from schemas.config.file import read_config
 from schemas.errors import UserError
 
 
 @task
-def publish_cost(config: Path) -> None:
+def publish_cost(root: str, name: str) -> None:
     """Puts what models were asked, by stage and by kept pair, where Prefect shows it."""
-    corpus = open_corpus(config)
-    table = query(corpus.root, "FROM cost").to_pylist()
-    create_table_artifact(table, key="shardmill-cost", description=f"{corpus.name}: calls, tokens, seconds")
+    table = query(Root(root), "FROM cost").to_pylist()
+    create_table_artifact(table, key="shardmill-cost", description=f"{name}: calls, tokens, seconds")
 
 
 @flow(flow_run_name="{config.stem}-preferences")
@@ -26,10 +26,9 @@ def build_preferences(config: Path, wait: float = 0.0) -> str | State:
 
     The stages are those of the configuration, whose corpus they are about: what is current there is not made again.
     """
-    if open_corpus(config).config.responses is None:
+    if read_config(config).responses is None:
         raise UserError(f'{config}: responses: missing; add the table [responses] with endpoint = "…"')
     state = build_corpus(config, None, wait, return_state=True)
     if state.name != "Skipped":
-        state.result()
-        publish_cost(config)
+        publish_cost(state.result(), config.name)
     return state

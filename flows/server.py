@@ -20,6 +20,7 @@ import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipelines.engine.child import import_path, module_command
 from schemas.errors import UserError
 
 PATIENCE = 120.0  # seconds; the first start makes a database
@@ -49,8 +50,8 @@ def _start() -> str:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.server", str(port)], stdin=subprocess.PIPE, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PREFECT_SERVER_UI_ENABLED": "0",
+        module_command("flows.server", str(port)), stdin=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": import_path(), "PREFECT_SERVER_UI_ENABLED": "0",
              "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
     )  # fmt: skip
     atexit.register(_stop, process)

@@ -1,5 +1,6 @@
 """A row is declared once, as a `TypedDict`; its Arrow schema is derived here, and rows are checked against it."""
 
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -7,6 +8,24 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 import pyarrow as pa
 
 Row = dict[str, Any]
+
+
+class WithoutPandas:
+    """pyarrow looks for pandas when it makes its first array, and imports it if it is there: a second for nothing."""
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *error: object) -> None:
+        sys.meta_path.remove(self)
+
+    def find_spec(self, name: str, *where: object) -> None:
+        if name == "pandas":
+            raise ImportError(name)
+
+
+with WithoutPandas():
+    pa.array([])
 
 SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 

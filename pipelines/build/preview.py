@@ -34,7 +34,8 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
             f"{corpus.name}: there are no rows yet; first: shardmill run {quote(corpus.name)} --until {before}"
         )
     found: list[Row] = []
-    with begin(corpus) as ledger:
+    with begin(corpus) as run:
+        ledger = run.ledger
         stage = stage.ready(corpus.root, ledger)
         for partition in partitions:
             if len(found) < rows:

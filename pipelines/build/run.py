@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
-from pipelines.catalog.catalog import build_catalog
+from pipelines.catalog.catalog import build_catalog, refresh_catalog
 from pipelines.catalog.gates import facts, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
@@ -20,15 +20,15 @@ from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import Ledger, forget, runs
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
-from pipelines.engine.manifest import SPLITTING, read_manifest, stages_of, write_manifest
+from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages_of, write_manifest
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
-from pipelines.engine.root import Root, point
-from pipelines.engine.worker import run_work
+from pipelines.engine.root import Entry, Root, point
+from pipelines.engine.workers import Workers
 from pipelines.models.model_stage import ModelStage
 from pipelines.models.servers import closing_servers
-from pipelines.reports.report import write_report
+from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
 from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
@@ -54,22 +54,41 @@ class StageReport:
     reasons: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that goes on: its corpus, which is opened once, its ledger, and the processes that do its work."""
+
+    corpus: Corpus
+    ledger: Ledger
+    workers: Workers
+
+
+open_runs: dict[str, Run] = {}  # name -> a run of this process
+
+
 @contextmanager
-def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
+def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
     """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
     corpus.rows.source.files()  # a source that is not there is found before anything is written
     for stage in corpus.made.values():
         stage.prepare()
     read_manifest(corpus.root)
     with hold(corpus.root, wait):
+        last = {}
         for before in runs(corpus.root):
-            if (before.row() or {}).get("status") == "running":
+            last = before.row() or {}
+            if last.get("status") == "running":
                 close_ledger(corpus.root, before)
                 before.end("died")
+        named = _named(corpus.root)
         ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
         try:
-            with closing_servers(corpus.root):
-                yield ledger
+            with closing_servers(corpus.root), Workers(corpus.config.beam, corpus.root) as workers:
+                open_runs[ledger.run] = Run(corpus, ledger, workers)
+                try:
+                    yield open_runs[ledger.run]
+                finally:
+                    del open_runs[ledger.run]
         except BaseException as error:
             close_ledger(corpus.root, ledger)
             ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
@@ -80,8 +99,18 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Ledger]:
                     write_report(corpus.root)
             raise
         ledger.end("completed")
-        build_catalog(corpus.root)
-        write_report(corpus.root)
+        as_before = ledger.is_empty() and _named(corpus.root) == named and corpus.root.exists(REPORT)
+        if as_before and (last.get("status"), last.get("version")) == ("completed", version("shardmill")):
+            refresh_catalog(corpus.root)
+        else:
+            build_catalog(corpus.root)
+            write_report(corpus.root)
+
+
+def _named(root: Root) -> dict[str, Entry]:
+    """root.json and the cards: with what the ledger records, all that the catalog and the report speak of."""
+    manifest = {name: entry for name, entry in root.files("").items() if name == MANIFEST}
+    return manifest | {name: entry for name, entry in root.files("shards").items() if name.endswith(".json")}
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
@@ -97,18 +126,17 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
         ledger.close_stage(stage, there, taken)
 
 
-def run_stage(
-    corpus: Corpus, ledger: Ledger, name: str, progress: Progress = quiet, again: str | None = None
-) -> StageReport:
+def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None = None) -> StageReport:
     """Makes what is not current in one stage; and its rows that did not work out where the condition `again` holds."""
+    corpus, ledger = run.corpus, run.ledger
     if again:
-        made = _run_partitions(corpus, ledger, name, progress, again)
+        made = _run_partitions(run, name, progress, again)
     else:
         make = {"rows": _run_rows, "shards": _run_shards}.get(name)
         make = make or (_run_step if isinstance(corpus.made[name], CorpusStage) else _run_partitions)
-        made = make(corpus, ledger, name, progress)
+        made = make(run, name, progress)
     close_ledger(corpus.root, ledger)
-    if name == "images" and (blanked := _blank_again(corpus, ledger, progress)):
+    if name == "images" and (blanked := _blank_again(run, progress)):
         made += blanked
         close_ledger(corpus.root, ledger)
     return report(corpus, name, made)
@@ -150,21 +178,22 @@ def run(
     """A whole run without Prefect. `retry`: stage -> a condition on its rows that did not work out: made anew."""
     corpus = open_corpus(path)
     names = corpus.stages(until)
-    with begin(corpus) as ledger:
-        return [run_stage(corpus, ledger, name, again=retry.get(name)) for name in names]
+    with begin(corpus) as begun:
+        return [run_stage(begun, name, again=retry.get(name)) for name in names]
 
 
-def _follow(corpus: Corpus, ledger: Ledger, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
+def _follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
     """Has workers make the items, and says how far they are."""
+    ledger = run.ledger
     done_before = ledger.done(work.name)
     progress(0, of)
     log = f"runs/{ledger.run}/{log or work.name}.log"
-    run_work(work, items, corpus.config.beam, corpus.root, log,
-             lambda: progress(min(of, ledger.done(work.name) - done_before), of))  # fmt: skip
+    run.workers.make(work, items, log, lambda: progress(min(of, ledger.done(work.name) - done_before), of))
     progress(of, of)
 
 
-def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+def _run_rows(run: Run, name: str, progress: Progress) -> int:
+    corpus, ledger = run.corpus, run.ledger
     root, stage = corpus.root, corpus.rows
     settled = read_manifest(root)
     settlement = settle(stage, settled, read_commits(root, name))
@@ -175,7 +204,7 @@ def _run_rows(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
     write_manifest(root, files, infos, sets)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
-    _follow(corpus, ledger, SplitSource(stage, root, ledger), splits, of, progress)
+    _follow(run, SplitSource(stage, root, ledger), splits, of, progress)
     gone = {file.path for file in settlement.vanished}
     files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
     write_manifest(root, files, infos, sets)
@@ -199,7 +228,8 @@ def _take_out(corpus: Corpus, ledger: Ledger, settlement: Settlement) -> None:
             point("rows:removed")
 
 
-def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progress, again: str | None = None) -> int:
+def _run_partitions(run: Run, name: str, progress: Progress, again: str | None = None) -> int:
+    corpus, ledger = run.corpus, run.ledger
     stage = corpus.made[name]
     commits = corpus.commits(*stage.inputs, name, write=True)
     waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
@@ -208,13 +238,13 @@ def _run_partitions(corpus: Corpus, ledger: Ledger, name: str, progress: Progres
     if isinstance(stage, ModelStage) and items:
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
-    _follow(corpus, ledger, work, items, len(items), progress)
+    _follow(run, work, items, len(items), progress)
     return len(items)
 
 
-def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
+def _blank_again(run: Run, progress: Progress) -> int:
     """Blanks rows under another name whose bytes turned out to be an image that was taken down."""
-    root = corpus.root
+    corpus, root = run.corpus, run.corpus.root
     partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
     if not partitions:
         return 0
@@ -222,11 +252,12 @@ def _blank_again(corpus: Corpus, ledger: Ledger, progress: Progress) -> int:
     taken = read_takedowns(root) | TakedownList(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
     write_takedowns(root, taken)
     forget(root, taken.key)
-    blank_partitions(root, ledger, corpus.rows, partitions, taken)
-    return _run_partitions(corpus, ledger, "images", progress)
+    blank_partitions(root, run.ledger, corpus.rows, partitions, taken)
+    return _run_partitions(run, "images", progress)
 
 
-def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+def _run_step(run: Run, name: str, progress: Progress) -> int:
+    corpus, ledger = run.corpus, run.ledger
     step, upstream = corpus.made[name], corpus.commits(*corpus.before(name), write=True)
     if step.is_current(corpus.root, upstream, read_commits(corpus.root, name)):
         return 0
@@ -234,7 +265,8 @@ def _run_step(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> 
     return ledger.done(name)
 
 
-def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -> int:
+def _run_shards(run: Run, name: str, progress: Progress) -> int:
+    corpus, ledger = run.corpus, run.ledger
     started, root = time.time(), corpus.root
     commits = corpus.commits("rows", *corpus.made, write=True)
     payloads = {p: commit.payload for p, commit in commits["images"].items()}
@@ -246,7 +278,7 @@ def _run_shards(corpus: Corpus, ledger: Ledger, name: str, progress: Progress) -
         layout = lay_out(root, stage, before, commits)
         packs = layout.packs(shards_there(root, stage, before))
         of = sum(len(pack.wanted) for pack in packs)
-        _follow(corpus, ledger, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
+        _follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
         card = card_of(stage, layout, shards_there(root, stage, before))
         cards.append((card, card_changes(root, before, card)))
         befores += [before] if before else []

@@ -1,5 +1,6 @@
 """The one Beam transform: every stage's work runs through it, on any runner."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from pipelines.engine.worker import Work
-from schemas.config.model import BeamConfig
 
 
 class Make(beam.DoFn):
@@ -58,12 +58,15 @@ class MakeAll(beam.PTransform):
         )
 
 
-def open_pipeline(config: BeamConfig, one_process: bool) -> beam.Pipeline:
-    """An empty pipeline on the configured runner; of a local one in a single process, if that will do.
+def open_pipeline(runner: str, options: list[str], is_local: bool) -> tuple[beam.Pipeline, int]:
+    """An empty pipeline on a runner, and how many workers its options ask for.
 
-    Raises whatever Beam raises if it does not take the runner or its options, `SystemExit` included.
+    A local runner has its pipeline in this process alone: it hands the items to workers of ours. Raises whatever Beam
+    raises if it does not take the runner or its options, `SystemExit` included.
     """
-    options = PipelineOptions(config.options)
-    if one_process:
-        options.view_as(DirectOptions).direct_running_mode = "in_memory"
-    return beam.Pipeline(runner=config.runner, options=options)
+    read = PipelineOptions(options)
+    direct = read.view_as(DirectOptions)
+    workers = 1 if direct.direct_running_mode == "in_memory" else direct.direct_num_workers or os.cpu_count() or 1
+    if is_local:
+        direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
+    return beam.Pipeline(runner=runner, options=read), workers

@@ -94,6 +94,11 @@ class Ledger:
         """How many partitions of a stage this run has put down so far."""
         return len(self.root.files(self._notes(stage)))
 
+    def is_empty(self) -> bool:
+        """Whether the run has made and measured nothing."""
+        folder = f"runs/{self.run}"
+        return [*self.root.files(folder), *self.root.folders(folder)] == ["run.parquet"]
+
     # What is left of it
 
     def close_stage(self, stage: str, committed: Mapping[str, str], taken: Collection[str] = ()) -> None:

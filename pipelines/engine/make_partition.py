@@ -223,5 +223,9 @@ class MakePartitions:
     def one_process(self) -> bool:
         return self.stage.one_process
 
+    @property
+    def holds_model(self) -> bool:
+        return self.stage.holds_model
+
     def make(self, partition: int) -> None:
         make_partition(self.stage, self.root, self.ledger, partition, self.again)

@@ -77,6 +77,7 @@ class PartitionStage(Stage):
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
     at_once = 1  # partitions that a worker has in hand; more where it waits for others
     one_process: ClassVar[bool] = False  # on one machine a single worker does it all
+    holds_model: ClassVar[bool] = False  # its workers keep what takes much memory: they end with the stage
 
     def make(self, rows: Iterable[dict[str, Any]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).

@@ -1,37 +1,44 @@
-"""Runs a stage's Beam pipeline in a process group of its own, `pipelines.engine.worker_main`, and follows it.
+"""What workers are given to do, and how it is said that they could not: see `pipelines.engine.workers`."""
 
-The group lives no longer than the standard input that this process holds open for it: when a run is cancelled or
-killed, Beam's workers go with it.
-"""
-
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from pipelines.engine.root import Root
-from schemas.config.model import BeamConfig
-from schemas.errors import UserError
-
-ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
-GRACE = 5.0  # seconds
-WORK, LOG, FAILED = "work", "log", "failed"  # files of a job's folder: what it does, what it says, why it failed
+LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
 STOPPED = "pipelines.engine.worker.Stopped: "  # as an error's last line has it
 
 
 class Work(Protocol):
-    """What a stage has a worker do with one item. Pickles. May say `at_once`: how many a worker has in hand."""
+    """What a stage has a worker do with one item. Pickles.
+
+    May say `at_once`, how many items a worker has in hand; `one_process`, that one worker of this machine makes them
+    all; and `holds_model`, that workers keep what takes much memory and are to end with the stage.
+    """
 
     name: str
 
     def make(self, item: Any) -> None: ...
+
+
+class Order(NamedTuple):
+    """A stage's work for the process that drives Beam. Pickled is what only those import who make the items."""
+
+    name: str
+    work: bytes  # a pickled `Work`
+    items: list[bytes]  # pickled, the largest first
+    runner: str
+    options: list[str]  # Beam's
+    at_once: int
+    one_process: bool
+    holds_model: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its items are made by worker processes of this machine, and not by the runner's own workers."""
+        return is_local(self.runner)
+
+
+def is_local(runner: str) -> bool:
+    return runner.rpartition(".")[2] in LOCAL_RUNNERS
 
 
 class StageFailed(Exception):
@@ -42,63 +49,12 @@ class Stopped(StageFailed):
     """A stage stopped on what trying again does not mend: a wrong key, a server that is gone, a spent budget."""
 
 
-def run_work(
-    work: Work, items: Sequence[Any], beam: BeamConfig, root: Root, log: str, progress: Callable[[], None]
-) -> None:
-    """Has workers make every item, largest first. Calls `progress` about twice a second.
-
-    Their log goes to `log` under the root. Raises `StageFailed` with the reason in one line, and `UserError` if Beam
-    does not take the configured runner or its options.
-    """
-    if not items:
-        return
-    # What Beam and workers that are killed leave in their temporary folder goes with it.
-    with tempfile.TemporaryDirectory(prefix="shardmill-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / WORK).write_bytes(pickle.dumps((work, list(items), beam)))
-        with (folder / LOG).open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.engine.worker_main", name],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-                env={**ONE_THREAD, **os.environ, "TMPDIR": name,
-                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )  # fmt: skip
-        try:
-            pause = 0.2
-            while not _ended(process, pause):
-                asked = time.monotonic()
-                progress()
-                pause = max(0.2, 10 * (time.monotonic() - asked))
-        finally:
-            end_group(process)
-            said = end_of(folder / LOG)
-            root.write(log, said)
-        if process.returncode == 2:
-            raise UserError(f"beam: {said.decode(errors='replace').strip().splitlines()[-1]}")
-        if process.returncode:
-            failed = folder / FAILED
-            why = failed.read_text("utf-8") if failed.exists() else f"a worker died (exit code {process.returncode})"
-            if why.startswith(STOPPED):  # twice, where the local runner keeps the error, and other runners its text
-                raise Stopped(why.replace(STOPPED, ""))
-            raise StageFailed(f"{work.name}: {why}; the workers' log is {root.url_of(log)}")
-
-
-def _ended(process: subprocess.Popen, seconds: float) -> bool:
-    """Whether a process ends within some seconds."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def end_group(process: subprocess.Popen) -> None:
-    """Ends a job and all its workers; one that runs elsewhere gets some seconds to be cancelled."""
-    process.stdin.close()
-    _ended(process, GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def one_line(error: BaseException) -> str:
+    """What a worker raised, told by the last line of what may be a long text; `Stopped` begins with its name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
+    line = line.encode("utf-8", "backslashreplace").decode()
+    return (STOPPED if isinstance(error, Stopped) else "") + line
 
 
 def end_of(log: Path, most: int = 1_000_000) -> bytes:

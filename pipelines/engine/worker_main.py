@@ -1,73 +1,103 @@
-"""The process of a stage's Beam pipeline, started by `pipelines.engine.worker`, and the end of all its workers.
+"""Worker processes: the one that imports what a stage needs, and its forks, which make the items.
 
-Beam's local runner waits for ever when one of its worker processes dies (out of memory, say); here the whole group
-ends instead, and the run with one line that says so.
+It has no threads and no Beam, so that it can be forked at any time; a fork is a worker within some milliseconds. The
+first, `pipelines.engine.pool`, is started with a socket as its standard input. When the process at the other end dies,
+it ends the whole group.
 """
 
-import logging
+import gc
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection
 
-from pipelines.engine.worker import FAILED, STOPPED, WORK, Stopped
+from pipelines.engine.child import take_stdin
+from pipelines.engine.pool import FORK, IMPORT
+from pipelines.engine.worker import Work, one_line
 
-running: list[Any] = []  # Beam's `PipelineResult`
+
+def main() -> None:
+    """Does what it is asked until the socket closes: imports what a pickled work needs, or forks a worker."""
+    job = socket.socket(fileno=take_stdin())
+    while True:
+        asked, descriptors, *_ = socket.recv_fds(job, 1, 1)
+        reap()
+        if asked == IMPORT:
+            with suppress(Exception):  # workers will say so
+                pickle.loads(received(job, int.from_bytes(received(job, 8), "big")))
+        elif asked == FORK:
+            gc.freeze()  # what is here stays as it is, in memory that all forks share
+            if os.fork() == 0:
+                job.close()
+                work_off(Connection(descriptors[0]))
+            os.close(descriptors[0])
+        else:
+            os.killpg(0, signal.SIGKILL)
 
 
-def main(folder: Path) -> None:
-    """Runs the work that lies in a folder; an error goes to a file beside it in one line.
+def reap() -> None:
+    """Takes leave of forks that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
-    Ends with code 2, the complaint in its log's last line, if Beam does not take the runner or its options.
-    """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    threading.excepthook = _end_with_worker
-    from pipelines.engine.beam import MakeAll, open_pipeline  # takes a second or more, in which a run may be stopped
 
-    work, items, config = pickle.loads((folder / WORK).read_bytes())
+def received(connection: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size and (part := connection.recv(size - len(parts))):
+        parts += part
+    return bytes(parts)
+
+
+def work_off(job: Connection) -> None:
+    """Makes items, of one work after another, until there is no more; then ends this process."""
+    answering, threads = threading.Lock(), ThreadPoolExecutor(1)
+
+    def make(number: int, work: Work | Exception, item: bytes) -> None:
+        failure = failure_of(work, item)
+        with answering, suppress(OSError):
+            job.send((number, failure))
+
+    with suppress(EOFError, OSError):
+        while message := job.recv():
+            number, said = message
+            if number is None:
+                work, at_once = loaded(said[0]), said[1]
+                threads = ThreadPoolExecutor(at_once)
+            elif at_once == 1:
+                make(number, work, said)
+            else:
+                threads.submit(make, number, work, said)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def loaded(work: bytes) -> Work | Exception:
     try:
-        pipeline = open_pipeline(config, one_process=len(items) == 1 or getattr(work, "one_process", False))
-    except Exception as error:  # argparse, which reads the options, ends in the same way by itself
-        print(_one_line(error), file=sys.stderr)
-        sys.exit(2)
-    pipeline | MakeAll(work, items)
-    try:
-        running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
-        running[0].wait_until_finish()
+        return pickle.loads(work)
     except Exception as error:
-        why = (STOPPED if isinstance(error, Stopped) else "") + _one_line(error)
-        (folder / FAILED).write_text(why, "utf-8", "backslashreplace")
-        logging.exception("%s failed", work.name)
-        sys.exit(1)
+        return error
 
 
-def _one_line(error: Exception) -> str:
-    """What a worker raised: Beam hands it on as the last line of a long text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
-
-
-def _end_with_parent() -> None:
-    """Blocks until the parent closes its end of our standard input, by will or by death."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    for result in running:
-        with suppress(Exception):
-            result.cancel()
-    os.killpg(0, signal.SIGKILL)
-
-
-def _end_with_worker(args: threading.ExceptHookArgs) -> None:
-    """Beam's local runner starts each worker from a thread, which raises when the worker dies."""
-    threading.__excepthook__(args)
-    if "Worker subprocess exited" in str(args.exc_value):
+def failure_of(work: Work | Exception, item: bytes) -> str | None:
+    """Makes an item; why that did not work out, in one line, with more of it in the log."""
+    try:
+        if isinstance(work, Exception):
+            raise work
+        work.make(pickle.loads(item))
+    except BaseException as error:  # `SystemExit` too: somebody waits for the answer
+        traceback.print_exc()
         sys.stderr.flush()
-        os.killpg(0, signal.SIGKILL)
+        return one_line(error)
+    return None
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 KEPT = 300.0  # seconds for which the addresses of a name are kept
 NAMES = 20_000  # names whose addresses are kept
 LOCAL = frozenset({"localhost"})
@@ -68,17 +66,18 @@ def checked_socket(info: tuple) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-class Resolver(AbstractResolver):
+class Resolver:
     """Looks names up in threads, and keeps each result for a while, so that many requests need one lookup.
 
-    Names under `localhost` are this machine's, without a lookup (RFC 6761).
+    Names under `localhost` are this machine's, without a lookup (RFC 6761). It is an `AbstractResolver` of aiohttp in
+    all but name: a process that fetches nothing does not import aiohttp.
     """
 
     def __init__(self, threads: int):
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="dns")
         self.known: dict[tuple, tuple[float, asyncio.Future]] = {}
 
-    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[dict[str, Any]]:
         """The addresses that may be connected to. Raises `Blocked` if a name has only others, and `gaierror`."""
         infos = await asyncio.shield(self._looked_up(host.rstrip(".").lower(), family))
         allowed = infos if exempt.get() else [info for info in infos if is_public(info[4][0])]

@@ -88,17 +88,17 @@ def take_down(
     for kind in {line.kind for line in lines}:
         wanted |= TakedownList(**{kind: frozenset().union(*(line.values for line in lines if line.kind == kind))})
     corpus = replace(corpus, config=corpus.config.model_copy(update={"gates": {}}))
-    with begin(corpus, wait) as ledger:
+    with begin(corpus, wait) as run:
         say("looking for it")
         found = find(root, read_takedowns(root) | wanted)
         taken = read_takedowns(root) | wanted | found.taken
         write_takedowns(root, taken)
         point("takedown:remembered")
-        blank_partitions(root, ledger, corpus.rows, found.partitions, taken)
+        blank_partitions(root, run.ledger, corpus.rows, found.partitions, taken)
         stages = []
         for name in corpus.stages():
             say(name)
-            stages.append(run_stage(corpus, ledger, name))
+            stages.append(run_stage(run, name))
         say("removing what is left")
         withdrawn = sets_with(root, taken)
         removed = remove_left(root, taken, withdrawn)

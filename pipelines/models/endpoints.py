@@ -13,13 +13,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.worker import is_local
 from schemas.answers import RETRYABLE
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.model import Config
 from schemas.errors import UserError
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.json", "*.model")
-LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
         known = ", ".join(config.endpoints) or "none yet"
         raise UserError(f"{place}: there is no table [endpoints.{name}]; there are {known}")
     endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
-    if runner not in LOCAL_RUNNERS:
+    if not is_local(runner):
         for field in ("command", "max_calls", "max_tokens"):
             if getattr(endpoint, field) is not None:
                 why = "starts a server that" if field == "command" else "is counted in one process, which"

@@ -12,7 +12,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from pipelines.engine.child import import_path, module_command
 from pipelines.engine.root import Root
 from pipelines.engine.worker import Stopped, end_of
 from pipelines.models.endpoints import Endpoint
@@ -115,8 +115,8 @@ def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | Non
     command = config.command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
     told = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
     keeper = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.models.supervisor"], stdin=subprocess.PIPE, start_new_session=True,
-        env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        module_command("pipelines.models.supervisor"), stdin=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": import_path()},
     )  # fmt: skip
     keeper.stdin.write(json.dumps(told).encode() + b"\n")
     keeper.stdin.flush()

@@ -8,7 +8,6 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipelines.catalog.stats import share
@@ -72,6 +71,8 @@ def size(bytes: float) -> str:
 
 @cache
 def _template() -> Any:
+    from jinja2 import DictLoader, Environment, StrictUndefined  # a run that changes nothing writes no page
+
     templates = DictLoader({"page": PAGE, "preferences": SECTION})
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

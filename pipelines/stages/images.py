@@ -17,7 +17,7 @@ from PIL import ImageOps
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
-from pipelines.fetching.fetch import Bodies, FetchRequest, FetchResult, fetcher
+from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
 from pipelines.sources import Source, open_source
 from pipelines.stages.takedown_list import read_takedowns
@@ -150,7 +150,11 @@ class CopyImages(PartitionStage):
         """(key, what was answered and what is to be made of it) of rows whose URL was asked, or is not to be used."""
         asked = [row for row in rows if self._is_asked(row)]
         asks = [FetchRequest(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
-        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs) if asks else ():
+        if not asks:
+            return
+        from pipelines.fetching.fetch import fetcher  # takes as long to import as all else, and most ask nobody
+
+        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs):
             with decoding:
                 for index, answer in answers:
                     row = asked[index]["rows"]

@@ -32,6 +32,7 @@ class ReadText(PartitionStage):
     info = STAGE
     version = 2
     retryable = frozenset(RETRYABLE)
+    holds_model = True
     finds = {"images": ("byte_offset", "size")}
 
     def settings(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
-from pipelines.fetching.client import url_of
+from pipelines.fetching.bodies import url_of
 from pipelines.fetching.hosts import FetchFailed
 from schemas.arrow import Row, arrow_schema
 from schemas.rows import STAGE

@@ -37,7 +37,7 @@ FIRST_FIELDS = {
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first asked to check
 
     def recorded(self, exclude: Collection[str] = (), include: Collection[str] | None = None) -> dict[str, Any]:
         """What a fingerprint holds of this table: of these fields all of version 0.1, and later ones where they are not

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/ocr_overhead.py [--repeats 1] [--images 500]
 
-Ours is the real job: `run_work`, Beam with two worker processes, `make_partition`, rows committed and fsynced, the
+Ours is the real job: Beam with two worker processes, `make_partition`, rows committed and fsynced, the
 ledger, the parent that polls it. Bare is two processes that take the next image off a counter, read its file, decode it
 and keep the engine's lines: no digests, no order of lines, nothing written.
 
@@ -35,10 +35,11 @@ from memory import descendants
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.run import begin, run_stage
+from pipelines.engine.child import ONE_THREAD
 from pipelines.engine.make_partition import MakePartitions
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.payload import read_payload
-from pipelines.engine.worker import ONE_THREAD, Work, run_work
+from pipelines.engine.worker import Work
 from pipelines.ocr.engines import load_engine
 from pipelines.stages.ocr import pixels
 
@@ -145,14 +146,14 @@ def shardmill(config: Path, folder: Path) -> None:
     shutil.rmtree(corpus.root.path("ocr"), ignore_errors=True)
     images = corpus.commits("images")["images"]
     items = sorted(images, key=lambda partition: (-images[partition].rows, partition))
-    with begin(corpus) as ledger:
-        work = Clocked(MakePartitions(corpus.made["ocr"], corpus.root, ledger), folder)
-        run_work(work, items, corpus.config.beam, corpus.root, f"runs/{ledger.run}/ocr.log", lambda: ledger.done("ocr"))
+    with begin(corpus) as run:
+        work = Clocked(MakePartitions(corpus.made["ocr"], corpus.root, run.ledger), folder)
+        run.workers.make(work, items, f"runs/{run.ledger.run}/ocr.log", lambda: run.ledger.done("ocr"))
 
 
 def bare(files: list[Path], folder: Path) -> None:
     """Two processes over one counter."""
-    os.setsid()  # as `run_work` does: where the kernel shares the processor out by sessions, both get an equal part
+    os.setsid()  # as a run does: where the kernel shares the processor out by sessions, both get an equal part
     counter = spawn.Value("i", 0)
     processes = [spawn.Process(target=loop, args=(files, counter, folder)) for _ in range(WORKERS)]
     for process in processes:
@@ -179,9 +180,9 @@ def prepare(folder: Path, images: int) -> tuple[Path, list[Path]]:
     config = folder / "my.toml"
     config.write_text(TOML.format(images=images))
     corpus, files = open_corpus(config), []
-    with begin(corpus) as ledger:
+    with begin(corpus) as run:
         for stage in corpus.stages("images"):
-            run_stage(corpus, ledger, stage)
+            run_stage(run, stage)
     for partition, commit in corpus.commits("images")["images"].items():
         for row in read_rows(corpus.root, f"images/{partition:05d}.parquet"):
             files.append(folder / f"{row['key']}.png")

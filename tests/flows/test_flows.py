@@ -272,7 +272,7 @@ def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
 def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
     (tmp_path / "stopped.toml").write_text(QUICK)
     with started([*CLI, "run", "stopped.toml"], tmp_path, **server.env) as (process, mark):
-        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=10)
@@ -289,7 +289,7 @@ def test_a_temporary_server_ends_with_its_run(server, tmp_path, by, code):
     """To a terminal's Ctrl-C it is deaf: it has still to hear how the run went."""
     (tmp_path / "my.toml").write_text(QUICK)
     with started([*CLI, "run", "my.toml"], tmp_path, PREFECT_HOME=str(server.home / "temporary")) as (process, mark):
-        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
         assert processes(mark, "flows.server")
         before = time.monotonic()
         os.killpg(process.pid, by)
@@ -303,7 +303,7 @@ def test_a_temporary_server_ends_with_its_run(server, tmp_path, by, code):
 def test_a_task_whose_workers_die_is_tried_again(server, tmp_path):
     (tmp_path / "retried.toml").write_text(QUICK)
     with started([*CLI, "run", "retried.toml"], tmp_path, **server.env) as (process, mark):
-        (job,) = until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        (job,) = until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
         os.killpg(job, signal.SIGKILL)
         out, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")
@@ -321,7 +321,7 @@ def test_a_configuration_that_is_gone_is_not_tried_again(server, tmp_path):
     config = tmp_path / "gone.toml"
     config.write_text(QUICK)
     with started([*CLI, "run", "gone.toml"], tmp_path, **server.env) as (process, mark):
-        until(lambda: processes(mark, "pipelines.engine.worker_main"), what="the start of Beam")
+        until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
         config.unlink()
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
@@ -368,7 +368,7 @@ def test_cancelling_ends_all_processes_within_ten_seconds(server, worker, tmp_pa
     run = server.trigger("cancelled")
     until(lambda: list(tmp_path.glob("corpus/runs/*/ocr/*.json")), what="the first partition's text")
     mine = f"PREFECT__FLOW_RUN_ID={run['id']}"
-    assert len(processes(mine, "sdk_worker_main")) >= 2 and processes(mine, "pipelines.engine.worker_main")
+    assert len(processes(mine, "pipelines.engine.worker_main")) >= 2 and processes(mine, "pipelines.engine.job_main")
     before = time.monotonic()
     server.ask(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
     until(lambda: not processes(mine), 10, "the end of its processes")

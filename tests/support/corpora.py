@@ -117,11 +117,11 @@ def kill_group(process: subprocess.Popen) -> None:
 def in_this_process() -> Iterator[None]:
     """The real stages, their work done in a loop instead of by Beam, without fsync."""
 
-    def work_off(work, items, *_):
+    def make(workers, work, items, *_):
         for item in items:
             work.make(item)
 
-    with patch("pipelines.build.run.run_work", work_off), patch("pipelines.engine.root.FSYNC", False):
+    with patch("pipelines.engine.workers.Workers.make", make), patch("pipelines.engine.root.FSYNC", False):
         yield
 
 

@@ -4,7 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.fetching.fetch import Bodies, Fetcher, FetchRequest, FetchResult
+from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
+from pipelines.fetching.fetch import Fetcher
 from pipelines.fetching.opt_out import OptOuts
 from schemas.images import FetchConfig
 

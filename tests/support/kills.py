@@ -130,7 +130,7 @@ class Run:
 
     def kill(self, victim: str) -> str:
         """Kills the `run` that was started, its Beam `job`, one Beam `worker` or `all` at once; says which it was."""
-        jobs, workers = self.pids("pipelines.engine.worker_main"), self.pids("sdk_worker_main")
+        jobs, workers = self.pids("pipelines.engine.job_main"), self.pids("pipelines.engine.worker_main")
         with suppress(ProcessLookupError):
             if victim == "worker" and workers:
                 os.kill(random.choice(workers), signal.SIGKILL)

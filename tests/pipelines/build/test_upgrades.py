@@ -58,7 +58,7 @@ def nobody_is_asked(monkeypatch) -> None:
     def refuse(*args, **kwargs):
         raise AssertionError("this costs something")
 
-    monkeypatch.setattr("pipelines.stages.images.fetcher", refuse)
+    monkeypatch.setattr("pipelines.fetching.fetch.fetcher", refuse)
     monkeypatch.setattr("pipelines.stages.ocr.open_engine", refuse)
     monkeypatch.setattr("pipelines.models.chat.ChatClient.ask", refuse)
 

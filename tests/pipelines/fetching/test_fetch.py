@@ -22,7 +22,8 @@ from support.paths import PROJECT
 
 from pipelines.catalog.catalog import query
 from pipelines.engine.payload import read_payload
-from pipelines.fetching.fetch import BLOCK, MANY, Bodies, Fetcher, FetchRequest, FetchResult, Offline, fetcher
+from pipelines.fetching.bodies import BLOCK, Bodies, FetchRequest, FetchResult
+from pipelines.fetching.fetch import MANY, Fetcher, Offline, fetcher
 from pipelines.fetching.opt_out import OptOuts
 from pipelines.maintain.verify import verify_root
 from schemas.images import REASONS, FetchConfig

@@ -25,14 +25,15 @@ from support.releases import small_tokenizer
 from support.takedowns import take
 
 from pipelines.build.corpus import open_corpus
-from pipelines.build.run import run_stage
+from pipelines.build.run import Run, run_stage
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import replace_rows
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.make_partition import make_partition
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.root import Root
-from pipelines.fetching.client import url_of
+from pipelines.engine.workers import Workers
+from pipelines.fetching.bodies import url_of
 from pipelines.fetching.hosts import FetchFailed
 from pipelines.maintain.takedown import Line, read_list, releases_with
 from pipelines.maintain.takedown_audit import tells
@@ -351,7 +352,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
     make_partition(corpus.made["images"], corpus.root, ledger, partition)
     assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
     with in_this_process():
-        run_stage(corpus, ledger, "images")
+        run_stage(Run(corpus, ledger, Workers(corpus.config.beam, corpus.root)), "images")
     assert "told again" not in query(corpus.root, "select text from rows")["text"].to_pylist()
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
 

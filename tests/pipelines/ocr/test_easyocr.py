@@ -220,9 +220,9 @@ def test_a_worker_that_lacks_the_weights_says_the_same(models, pictures, configu
     """A worker is a process of its own, to which EasyOCR's own sums hold: these weights are wrong there."""
     corpus = open_corpus(configure(f'{TOML}models = "{models}"'))
     said = rf"ocr: .*ocr\.easyocr\.models: {models}/craft_mlt_25k\.pth is not what EasyOCR"
-    with pytest.raises(StageFailed, match=said), begin(corpus) as ledger:
+    with pytest.raises(StageFailed, match=said), begin(corpus) as run:
         for stage in ("rows", "images", "ocr"):
-            run_stage(corpus, ledger, stage)
+            run_stage(run, stage)
     assert not (Path(corpus.root.url) / "ocr/00000.parquet").exists()
 
 

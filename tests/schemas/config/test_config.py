@@ -15,7 +15,7 @@ from support.paths import PROJECT
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.engine.root import Root
-from pipelines.engine.worker import run_work
+from pipelines.engine.workers import Workers
 from schemas.config.file import read_config
 from schemas.config.model import TABLES, BeamConfig, Config
 from schemas.config.sources import SOURCES
@@ -300,8 +300,8 @@ class NoWork:
     ],
 )
 def test_what_beam_does_not_take_is_a_mistake_of_the_users(beam, complaint, tmp_path):
-    with pytest.raises(UserError) as error:
-        run_work(NoWork(), [1], beam, Root(str(tmp_path)), "log", lambda: None)
+    with pytest.raises(UserError) as error, Workers(beam, Root(str(tmp_path))) as workers:
+        workers.make(NoWork(), [1], "log", lambda: None)
     assert complaint in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith("beam: ")
 

@@ -1,0 +1,90 @@
+"""The process that drives a run's Beam pipelines, started by `pipelines.engine.workers`, and the end of all workers.
+
+It imports Beam once. For the local runner each stage's pipeline runs in here, and hands its items to worker processes;
+other runners have workers of their own.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from pipelines.engine.child import take_stdin
+from pipelines.engine.pool import Pool
+from pipelines.engine.worker import Order, one_line
+
+running: list[Any] = []  # Beam's `PipelineResult`
+
+
+def main() -> None:
+    """Carries out one order after another, until the parent closes the socket that is our standard input."""
+    parent, orders = Connection(take_stdin()), SimpleQueue()
+    threading.Thread(target=_listen, args=(parent, orders), daemon=True).start()
+    order = orders.get()
+    pool = Pool() if order.is_local else None
+    if pool:
+        pool.prepare(order)  # workers import what they need while this process imports Beam
+        if order.runner == "FnApiRunner":
+            leave_out_connectors()
+    import pipelines.engine.beam  # noqa: F401  takes two seconds or more, in which a run may be stopped
+
+    while True:
+        parent.send(carried_out(order, pool))
+        order = orders.get()
+
+
+CONNECTORS = ("apache_beam.io.gcp.bigquery", "boto3", "bson", "pandas", "pyarrow", "pymongo", "requests")
+
+
+def leave_out_connectors() -> None:
+    """Keeps Beam from importing, as it does with all that it finds, what no pipeline of ours uses: half of its time."""
+    sys.modules.update(dict.fromkeys(CONNECTORS))
+
+
+def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
+    """What comes of an order: `done`, `refused` by Beam with the complaint in the log's last line, or `failed`."""
+    from pipelines.engine.beam import MakeAll, open_pipeline
+
+    try:
+        pipeline, workers = open_pipeline(order.runner, order.options, order.is_local)
+    except SystemExit:  # argparse, which reads the options, has said why
+        return "refused", ""
+    except Exception as error:
+        print(one_line(error), file=sys.stderr, flush=True)
+        return "refused", ""
+    running.clear()
+    try:
+        most = 1 if order.one_process else min(workers, len(order.items))
+        work = pool.begin(order, most) if pool else pickle.loads(order.work)
+        pipeline | MakeAll(work, order.items if pool else [pickle.loads(item) for item in order.items])
+        running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
+        running[0].wait_until_finish()
+        if pool:
+            pool.finish(order)
+    except Exception as error:
+        logging.exception("%s failed", order.name)
+        return "failed", (pool and pool.failure) or one_line(error)
+    return "done", ""
+
+
+def _listen(parent: Connection, orders: SimpleQueue) -> None:
+    """Takes orders until the parent closes its end, by will or by death."""
+    try:
+        with suppress(EOFError, OSError):
+            while True:
+                orders.put(parent.recv())
+        for result in running:
+            with suppress(Exception):
+                result.cancel()
+    finally:
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Worker processes of this machine, as the process that drives Beam has them. They import no Beam.
+
+They are forked from `pipelines.engine.worker_main`, a process without threads that imports what a stage needs once for
+all of them; they stay for all stages of a run, but for those that hold a model.
+"""
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from pipelines.engine.child import import_path, module_command
+from pipelines.engine.worker import Order
+
+NO_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # or pyarrow's allocator begins one
+IMPORT, FORK = b"i", b"f"  # what the process that workers are forked from is asked
+
+
+class ItemFailed(Exception):
+    """A worker could not make an item; why is said in its log, and in one line here."""
+
+
+class Worker:
+    """A worker process. When it dies, all its group does, with the process that drives Beam."""
+
+    def __init__(self, connection: Connection):
+        self.connection, self.numbers, self.sending = connection, itertools.count(), threading.Lock()
+        self.waiting: dict[int, Future[str | None]] = {}
+        self.is_dismissed = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def begin(self, order: Order) -> None:
+        self._send((None, (order.work, order.at_once)))
+
+    def make(self, item: bytes) -> str | None:
+        """Has an item made; why it could not be, in one line."""
+        number = next(self.numbers)
+        made = self.waiting[number] = Future()
+        self._send((number, item))
+        return made.result()
+
+    def dismiss(self) -> None:
+        self.is_dismissed = True
+        self._send(None)
+
+    def _send(self, message: Any) -> None:
+        try:
+            with self.sending:
+                self.connection.send(message)
+        except OSError:
+            self._end_all()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                number, failure = self.connection.recv()
+                self.waiting.pop(number).set_result(failure)
+        except (EOFError, OSError):
+            if not self.is_dismissed:
+                self._end_all()
+
+    def _end_all(self) -> None:
+        print("a worker died", file=sys.stderr, flush=True)
+        os.killpg(0, signal.SIGKILL)
+
+
+class Pool:
+    """The worker processes of a run."""
+
+    def __init__(self):
+        self.mother, there = socket.socketpair()
+        self.process = subprocess.Popen(
+            module_command("pipelines.engine.worker_main"), stdin=there,
+            env={**os.environ, **NO_THREADS, "PYTHONPATH": import_path()},
+        )  # fmt: skip
+        there.close()
+        self.workers: list[Worker] = []
+        self.free: SimpleQueue[Worker] = SimpleQueue()
+        self.failure: str | None = None  # the first of the stage
+
+    def prepare(self, order: Order) -> None:
+        """Has imported what a work needs; does not wait for it."""
+        self.mother.sendall(IMPORT + len(order.work).to_bytes(8, "big") + order.work)
+
+    def begin(self, order: Order, count: int) -> "Handed":
+        """So many workers get a work; what hands items to them."""
+        global pool
+        self.prepare(order)
+        while len(self.workers) < count:
+            here, there = socket.socketpair()
+            with there:
+                socket.send_fds(self.mother, [FORK], [there.fileno()])
+            self.workers.append(Worker(Connection(here.detach())))
+        self.failure, self.free = None, SimpleQueue()
+        for worker in self.workers[:count]:
+            worker.begin(order)
+        for worker in self.workers[:count] * order.at_once:
+            self.free.put(worker)
+        pool = self
+        return Handed(order.name, count * order.at_once)
+
+    def make(self, item: bytes) -> None:
+        """Has an item made by a worker that has a hand free, or waits for one."""
+        worker = self.free.get()
+        failure = worker.make(item)
+        self.free.put(worker)
+        if failure is not None:
+            self.failure = self.failure or failure
+            raise ItemFailed(failure)
+
+    def finish(self, order: Order) -> None:
+        """Ends workers that hold a model; they are started again when there is something to make."""
+        if order.holds_model:
+            for worker in self.workers:
+                worker.dismiss()
+            self.workers.clear()
+
+
+pool: Pool | None = None  # of this process
+
+
+class Handed:
+    """The work of Beam's transform where worker processes make the items: it hands them over, and waits."""
+
+    def __init__(self, name: str, at_once: int):
+        self.name, self.at_once = name, at_once
+
+    def make(self, item: bytes) -> None:
+        pool.make(item)
