@@ -109,3 +109,6 @@ def _check_marks(turns: list[dict[str, str]], images: dict[str, str]) -> None:
         raise ValueError(f"{unknown[0]} is in the text, but no image has that mark")
     if repeated := [mark for mark in images if marks.count(mark) > 1]:
         raise ValueError(f"{repeated[0]} stands in the text more than once")
+
+
+SOURCE = Conversations

@@ -51,3 +51,6 @@ class Folder(Tables):
             if not is_inside(path):
                 row |= {"file": None, "reason": "no_image", "detail": f"{image} is {path!r}"}
             yield row
+
+
+SOURCE = Folder

@@ -49,3 +49,6 @@ def _read(record: Row, image: str, question: str) -> dict[str, Any]:
     extra = {key: value for key, value in record.items() if key not in (image, question, name)}
     instruction = {"question": text_of(record.get(question)), "name": text_of(record.get(name)) if name else None}
     return instruction | ({"extra": extra} if extra else {})
+
+
+SOURCE = Instructions

@@ -59,3 +59,6 @@ def checksum(record: Mapping[str, Any]) -> str | None:
         if kind and name in (kind, "hash") and re.fullmatch("[0-9a-f]+", value):
             return f"{kind}:{value}"
     return None
+
+
+SOURCE = Laion

@@ -317,3 +317,6 @@ def font_digest(face: str) -> str:
     """The SHA-256 of a font file, which does not depend on where it lies."""
     with open(open_font(face, 32).path, "rb") as file:
         return sha256(file.read()).hexdigest()
+
+
+SOURCE = Scenes

@@ -96,3 +96,6 @@ def _read(raw, member: tarfile.TarInfo | None) -> str | None:
     if len(data) != member.size:
         raise EOFError(f"{member.size} bytes wanted, {len(data)} there")
     return data.decode("utf-8", "replace")
+
+
+SOURCE = WebDataset

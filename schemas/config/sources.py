@@ -1,6 +1,8 @@
 """The table [source]: a class for each kind."""
 
-from typing import Annotated, Literal, get_args
+from functools import reduce
+from operator import or_
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -83,7 +85,13 @@ class ScenesConfig(Table):
         return Kinds(self.objects, self.grounds, self.printed, self.codes, self.lines)
 
 
-SourceConfig = (
-    FolderConfig | WebDatasetConfig | LaionConfig | ConversationsConfig | InstructionFilesConfig | ScenesConfig
+KINDS = (
+    FolderConfig,
+    WebDatasetConfig,
+    LaionConfig,
+    ConversationsConfig,
+    InstructionFilesConfig,
+    ScenesConfig,
 )
-SOURCES = {config.model_fields["kind"].default: config for config in get_args(SourceConfig)}
+SOURCES: dict[str, type[Table]] = {config.model_fields["kind"].default: config for config in KINDS}
+SourceConfig = reduce(or_, KINDS)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 from support.corpora import ONE_PROCESS, data_files, picture, write_tar
@@ -20,17 +21,20 @@ from support.paths import PROJECT
 
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
+from pipelines.engine.commit import Stage
+from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import runs
 from pipelines.engine.root import Root
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.verify import verify_root
-from pipelines.stages.duplicates import MarkDuplicates
-from pipelines.stages.images import CopyImages
-from pipelines.stages.ocr import ReadText
-from pipelines.stages.selection import Select
-from schemas.views import CORPUS
+from pipelines.stages.own import CallFunction
+from schemas.own_stages import own_info
+from schemas.stages import STAGES as TABLE
+from schemas.stages import of_corpus, with_own
 
-STAGES = [stage for stage in CORPUS if stage != "captions"]  # no model is asked here
+OWN = "sides"  # a stage of a user's
+INFOS = of_corpus(with_own([TABLE["rows"], TABLE["images"], own_info(OWN, {"side": "int"}, ("odd",))]))
+STAGES = [name for name, stage in INFOS.items() if not stage.paid]  # no model is asked here
 ORDER = (*STAGES, "shards")
 ENDED = 60.0  # seconds within which a run must be through on a busy machine, once it has nothing to wait for
 GONE = 10.0  # seconds after which no process of a killed run may be left
@@ -40,12 +44,26 @@ DIED = r"shardmill: {}: a worker died \(exit code -9\); the workers' log is \S+\
 
 # Where a process can be killed
 
+
+def class_of(name: str) -> type[Stage]:
+    """The class of a stage, which its module defines."""
+    if name == OWN:
+        return CallFunction
+    module = import_module(f"pipelines.stages.{name}")
+    (found,) = (
+        value for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Stage) and value.__module__ == module.__name__
+    )  # fmt: skip
+    return found
+
+
+CLASSES = {name: class_of(name) for name in STAGES}
 WHO = {  # comes to a point that stages share
-    "payload": [stage.name for stage in (CopyImages, ReadText) if stage.payload],
-    "chunk": [stage.name for stage in (CopyImages, ReadText) if stage.chunk_rows],
+    "payload": [name for name, stage in CLASSES.items() if getattr(stage, "payload", False)],
+    "chunk": [name for name, stage in CLASSES.items() if getattr(stage, "chunk_rows", None)],
     "recorded": list(STAGES),
     "committed": list(STAGES),
-    "step": [stage.name for stage in (MarkDuplicates, Select)],
+    "step": [name for name, stage in CLASSES.items() if issubclass(stage, CorpusStage)],
     "changes": list(ORDER),
     "work": list(ORDER),
 }
@@ -75,9 +93,10 @@ def stage_of(point: str) -> str:
 
 TWO_ROWS_A_CHUNK = """
 from functools import partial
-from pipelines.build import __main__, corpus
+from pipelines.build import __main__
+from pipelines.stages import ocr
 
-corpus.ReadText = partial(corpus.ReadText, chunk_rows=2)
+ocr.ReadText = partial(ocr.ReadText, chunk_rows=2)
 __main__.main()
 """
 
@@ -169,10 +188,23 @@ near = -1
 [ocr]
 min_confidence = {min_confidence}
 
+[stages.sides]
+callable = "mine.py:sides"
+reads = ["rows.text", "images.width"]
+columns = {{ side = "int" }}
+reasons = ["odd"]
+{optional}
 [sets.train]
-where = "text != 'picture 1'"
+where = "text != 'picture 1' and side > 0"
 samples_per_shard = 3
 """
+MINE = """
+def sides(row):
+    return "odd" if row["text"] == "picture 5" else {"side": row["width"]}
+"""
+KNOWN = {"duplicates", "ocr"}  # have a table above; any other stage is made with its defaults
+OPTIONAL = "".join(f"[{name}]\n" for name in STAGES if name != OWN and name not in KNOWN and TABLE[name].settings
+                   and TABLE[name].optional_stage)  # fmt: skip
 
 
 @dataclass
@@ -192,7 +224,8 @@ class Clean:
     def configure(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "my.toml"
-        config.write_text(TOML.format_map(vars(self)) + self.beam)
+        config.write_text(TOML.format_map({**vars(self), "optional": OPTIONAL}) + self.beam)
+        (folder / "mine.py").write_text(MINE)
         return config
 
     def make(self, base: "Clean | None" = None) -> "Clean":
