@@ -52,6 +52,7 @@ def _start() -> str:
     process = subprocess.Popen(
         module_command("flows.server", str(port)), stdin=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PYTHONPATH": import_path(), "PREFECT_SERVER_UI_ENABLED": "0",
+             "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # nobody uses any here
              "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
     )  # fmt: skip
     atexit.register(_stop, process)

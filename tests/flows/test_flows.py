@@ -317,18 +317,28 @@ def test_a_task_whose_workers_die_is_tried_again(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_configuration_that_is_gone_is_not_tried_again(server, tmp_path):
+def test_a_configuration_is_read_once_a_run(server, tmp_path):
+    """What becomes of its file meanwhile is for the next run."""
     config = tmp_path / "gone.toml"
     config.write_text(QUICK)
     with started([*CLI, "run", "gone.toml"], tmp_path, **server.env) as (process, mark):
         until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
         config.unlink()
         _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    assert errors == "shardmill: gone.toml: no such file; `shardmill init gone.toml` writes one\n"
-    run = server.run_of("gone")
+    assert (process.returncode, errors) == (0, "")
+    assert server.run_of("gone")["state_name"] == "Completed"
+    assert status(tmp_path) == ["completed"]
+
+
+@pytest.mark.slow
+def test_a_mistake_that_shows_in_a_task_is_not_tried_again(server, tmp_path):
+    (tmp_path / "refused.toml").write_text(QUICK.replace("num_workers=1", "num_workers=many"))
+    said = shardmill("run", "refused.toml", cwd=tmp_path, **server.env)
+    assert said.returncode == 2
+    assert "argument --direct_num_workers: invalid int value: 'many'" in said.stderr and said.stderr.count("\n") == 1
+    run = server.run_of("refused")
     assert run["state_name"] == "Failed"
-    assert {name: task["run_count"] for name, task in server.tasks_of(run).items()} == {"rows": 1, "images": 1}
+    assert {name: task["run_count"] for name, task in server.tasks_of(run).items()} == {"rows": 1}
 
 
 @pytest.mark.slow
