@@ -185,6 +185,17 @@ def test_a_killed_worker_ends_the_stage_in_one_line_and_the_next_begins_anew(tmp
         assert len(notes(made)) == 2
 
 
+def test_the_process_that_workers_are_forked_from_is_one_of_them(tmp_path):
+    (made := tmp_path / "made").mkdir()
+
+    def kill() -> None:
+        for note in notes(made):
+            os.kill(note["parent"], signal.SIGKILL)
+
+    with pytest.raises(StageFailed, match=r"a worker died"), Workers(TWO, Root(str(tmp_path))) as workers:
+        workers.make(Notes(made, seconds=60), [1, 2], "log", kill)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_nothing_outlives_the_parent(tmp_path, early):
     """However early it is killed: also while the child imports Beam."""
