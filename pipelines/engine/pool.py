@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -55,7 +56,7 @@ class Worker:
             with self.sending:
                 self.connection.send(message)
         except OSError:
-            self._end_all()
+            end_all()
 
     def _listen(self) -> None:
         try:
@@ -64,11 +65,13 @@ class Worker:
                 self.waiting.pop(number).set_result(failure)
         except (EOFError, OSError):
             if not self.is_dismissed:
-                self._end_all()
+                end_all()
 
-    def _end_all(self) -> None:
-        print("a worker died", file=sys.stderr, flush=True)
-        os.killpg(0, signal.SIGKILL)
+
+def end_all() -> None:
+    """Ends the whole group, this process included, as a worker died; the run says so."""
+    print("a worker died", file=sys.stderr, flush=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 class Pool:
@@ -81,9 +84,16 @@ class Pool:
             env={**os.environ, **NO_THREADS, "PYTHONPATH": import_path()},
         )  # fmt: skip
         there.close()
+        threading.Thread(target=self._watch, daemon=True).start()
         self.workers: list[Worker] = []
         self.free: SimpleQueue[Worker] = SimpleQueue()
         self.failure: str | None = None  # the first of the stage
+
+    def _watch(self) -> None:
+        """Waits for the end of the process that workers are forked from: it says nothing until then."""
+        with suppress(OSError):
+            self.mother.recv(1)
+        end_all()
 
     def prepare(self, order: Order) -> None:
         """Has imported what a work needs; does not wait for it."""

@@ -185,6 +185,29 @@ def test_a_killed_worker_ends_the_stage_in_one_line_and_the_next_begins_anew(tmp
         assert len(notes(made)) == 2
 
 
+def test_the_process_that_workers_are_forked_from_is_one_of_them(tmp_path):
+    (made := tmp_path / "made").mkdir()
+
+    def kill() -> None:
+        for note in notes(made):
+            os.kill(note["parent"], signal.SIGKILL)
+
+    with pytest.raises(StageFailed, match=r"a worker died"), Workers(TWO, Root(str(tmp_path))) as workers:
+        workers.make(Notes(made, seconds=60), [1, 2], "log", kill)
+
+
+def test_another_runner_has_workers_of_its_own(tmp_path):
+    (made := tmp_path / "made").mkdir()
+    beam = BeamConfig(runner="support.elsewhere.Elsewhere", options=[])
+    with Workers(beam, Root(str(tmp_path))) as workers:
+        for _ in range(2):
+            workers.make(Notes(made), [1, 2], "log", lambda: None)
+            assert [(note["beam"], note["parent"]) for note in notes(made)] == [(True, os.getpid())] * 2
+            assert workers.job is None, "it is left with nothing of a stage"
+        with pytest.raises(Stopped, match=r"^the key is wrong$"):
+            workers.make(Stops(), [1, 2, 3], "log", lambda: None)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_nothing_outlives_the_parent(tmp_path, early):
     """However early it is killed: also while the child imports Beam."""
