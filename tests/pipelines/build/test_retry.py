@@ -135,7 +135,7 @@ def test_a_retry_that_changes_nothing_writes_no_byte(config, server):
 @pytest.mark.parametrize(
     ("stage", "where", "said"),
     [
-        ("rows", "true", "--stage: no stage 'rows'"),
+        ("rows", "true", "--stage: unknown stage 'rows'"),
         (None, "reazon = 'x'", "--where: Binder Error"),
         (None, "1", "write a condition"),
         (None, " ", "empty"),

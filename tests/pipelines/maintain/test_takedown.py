@@ -260,7 +260,7 @@ def read_list_of(here: Path, line: str) -> list[Line]:
 
 @pytest.mark.parametrize("line", ["../etc", "0123", "a b.example", "ftp://x.example/y"])
 def test_a_line_that_names_nothing_is_said(tmp_path, line):
-    with pytest.raises(UserError, match=r"line 1: .* is no URL, host, key"):
+    with pytest.raises(UserError, match=r"line 1: .* is not a URL, host, key"):
         read_list_of(tmp_path, line)
 
 

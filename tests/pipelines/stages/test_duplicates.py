@@ -535,7 +535,7 @@ def test_verify_sees_a_damaged_file_and_a_run_mends_it(pictures):
     for damage in (path.read_bytes()[:-20], b""):
         path.write_bytes(damage)
         said = verify_root(pictures.root).problems
-        assert said == ["duplicates/00000.parquet: is damaged, or of another partition; remove it, run again"]
+        assert said == ["duplicates/00000.parquet: is damaged or belongs to another partition; remove it, run again"]
         build(pictures.write())
         assert data_files(pictures.folder / "corpus") == before
     note = pictures.folder / "corpus/duplicates/step.json"

@@ -88,8 +88,8 @@ MISTAKES = {
     "syntax": (GOOD + "[ocr\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 6, "),
     "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
     "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
-    "a value": (where("width"), "sets.train.where: 'width' is bigint; write a condition"),
-    "null": (where("null"), "sets.train.where: 'null' is \"null\"; write a condition"),
+    "a value": (where("width"), "sets.train.where: 'width' is of type bigint; write a condition"),
+    "null": (where("null"), "sets.train.where: 'null' is of type \"null\"; write a condition"),
     "two conditions": (where("true, true"), "sets.train.where: "),
     "many columns": (where("columns(*)"), "sets.train.where: "),
     "an empty condition": (where(" "), "sets.train.where: empty; write a condition"),
@@ -108,7 +108,7 @@ MISTAKES = {
         'sets.dpo.where: Binder Error: Referenced column "margins" not found',
     ),
     "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
-    "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is bigint; write a condition"),
+    "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is of type bigint; write a condition"),
     "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: write a text, in quotes, not '3'"),
     "a gate that is no SQL": (gate("not a word"), "gates.enough: Parser Error"),
     "a gate that writes": (gate(STEAL), "gates.enough: Parser Error"),
@@ -133,8 +133,8 @@ MISTAKES = {
     ),
     "captions that are no Parquet": (source("broken", kind="folder"), "source.path: a.parquet cannot be read: "),
     "the root's protocol": (at("s4://a/b"), "s4://a/b: Protocol not known: s4"),
-    "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is no folder; choose another"),
-    "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is no folder; choose another"),
+    "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is not a folder; choose another"),
+    "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is not a folder; choose another"),
     "a root with other things": (at("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
     "a root of something else": (at("other"), "{here}/other/root.json: not a Shardmill root; choose another"),
     "a root that is the source": (at("source"), "root: lies in source.path"),
@@ -243,7 +243,7 @@ def test_an_editor_may_mark_the_file_as_utf_8(here):
 def test_a_stage_that_is_not_there_is_named_with_those_that_are(here):
     (here / "my.toml").write_text(GOOD)
     before = tree(here)
-    said = "--until: no stage 'ocr' here; there are rows, images, selection, shards"
+    said = "--until: unknown stage 'ocr'; choose from rows, images, selection, shards"
     assert one_line(say("plan", here / "my.toml", "--until", "ocr")) == said
     assert one_line(say("run", here / "my.toml", "--until", "ocr")) == said
     assert tree(here) == before
