@@ -153,7 +153,7 @@ FORM_NAMES = (*FORMS, MINICPM_V)
 
 
 def _fine_tune(root: Root, card: Card, folder: Root) -> Iterator[str]:
-    """`conversations.json`, and a file for each image in `images/`. The JSON is written last: the images in it exist."""
+    """`conversations.json`, and a file for each image in `images/`. The JSON is written last, when its images exist."""
     entries = []
     for shard in card["shards"]:
         for sample in samples(root, shard):

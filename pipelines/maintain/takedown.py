@@ -118,8 +118,8 @@ def take_down(
 
 
 def read_list(path: Path) -> list[Line]:
-    """A list of URLs, hosts, keys and SHA-256s: a text file with one on each line and comments after `#`, or Parquet with
-    columns of these names. Raises `UserError` for any other line."""
+    """A list of URLs, hosts, keys and SHA-256s: a text file with one on each line and comments after `#`, or Parquet
+    with columns of these names. Raises `UserError` for any other line."""
     lines = []
     try:
         entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))

@@ -78,7 +78,7 @@ NAMES = frozenset().union(*(names_of(stage) for stage in STAGES.values()))
 
 
 def _tells(field: pa.Field) -> str:
-    """The condition for a column to hold something. A column that cannot be null holds an empty list or object if not."""
+    """The condition for a column to hold something. One that cannot be null holds an empty list or object otherwise."""
     if pa.types.is_list(field.type):
         return f"len({quoted(field.name)}) > 0"
     return f"{quoted(field.name)} IS NOT NULL" if field.nullable else f"{quoted(field.name)} != '{{}}'"

@@ -81,7 +81,7 @@ def check_stage(
         yield f"{file_of(name, partition)}: is damaged or belongs to another partition; remove it, run again"
     if missing := settled - present:
         first = file_of(name, min(missing))
-        yield f"{name}: {len(missing)} of {len(settled)} partitions are missing, the first is {first}; run again"
+        yield f"{name}: {len(missing)} of {len(settled)} partitions missing, the first is {first}; run again"
     for partition in sorted(present - settled):
         yield f"{file_of(name, partition)}: {MANIFEST} has no such partition"
     for commit in commits[name].values():
@@ -128,7 +128,7 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
     names, sets, samples = card_names(root, releases=True), sets_of(root), 0
 
     def is_made(name: str) -> bool:
-        """Whether a run makes this card today; false for older releases and for sets that the configuration no longer has."""
+        """Whether a run makes this card; not that of an old release, or of a set that the configuration lost."""
         return "@" not in name and (sets is None or name in sets)
 
     for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
@@ -226,7 +226,7 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
         return 0
     name = f"{commit.stage}/{commit.payload}"
     if (now := sha256_of(root, name)) != commit.payload_sha256:
-        wrong = "is gone" if now is None else "its SHA-256 is not the committed one"
+        wrong = "is gone" if now is None else "its SHA-256 is not the one committed"
         problems.append(f"{name}: {wrong}; remove {file_of(commit.stage, commit.partition)}, run again")
     for row in kept if now else []:
         try:
@@ -297,7 +297,8 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
     missing, extra = wanted - set(packed), set(packed) - wanted
     for problem, names in (("selected, but not in", missing), ("not selected, but in", extra)):
         if names:
-            yield f"set {card['set']}: {len(names)} samples are {problem} its shards, the first is {min(names)}; run again"
+            counted = f"{len(names)} samples are {problem} its shards, the first is {min(names)}"
+            yield f"set {card['set']}: {counted}; run again"
 
 
 def preferred(root: Root, card: Card) -> set[str]:

@@ -373,7 +373,7 @@ def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
 @pytest.mark.parametrize(
     ("name", "form", "said"),
     [
-        ("nope", "trl", "export-set: no shard set 'nope'; there are dpo"),
+        ("nope", "trl", "export-set: unknown shard set 'nope'; choose from dpo"),
         ("dpo", "csv", "--form: unknown form 'csv'; choose from trl, rlaif-v, minicpm-v"),
     ],
 )

@@ -69,9 +69,9 @@ def flip(root: Root, name: str, at: int) -> None:
 
 # What is said of a file of this kind when it is deleted.
 PARTITIONS = {
-    "rows/00000.parquet": "rows: 1 of 2 partitions are missing, the first is rows/00000.parquet; run again",
-    "images/00001.parquet": "images: 1 of 2 partitions are missing, the first is images/00001.parquet; run again",
-    "selection/00000.parquet": "selection: 1 of 2 partitions are missing, the first is selection/00000.parquet; run again",
+    "rows/00000.parquet": "rows: 1 of 2 partitions missing, the first is rows/00000.parquet; run again",
+    "images/00001.parquet": "images: 1 of 2 partitions missing, the first is images/00001.parquet; run again",
+    "selection/00000.parquet": "selection: 1 of 2 partitions missing, the first is selection/00000.parquet; run again",
 }
 DIGESTED = {
     "images/00000-*.tar": "{name}: is gone; remove images/00000.parquet, run again",
@@ -271,7 +271,7 @@ def test_files_that_no_commit_names_are_garbage(root):
     assert set(garbage(root)) == strangers and set(verify_root(root).garbage) == strangers
     root.write("my-notes.md", b"what lies beside the stages is not ours to judge")
     assert set(garbage(root)) == strangers
-    assert "8 files are named by no commit" in say("verify", root.url).out
+    assert "8 files belong to no commit" in say("verify", root.url).out
     assert clean_root(root, 0, keep=3) == (8, 8 * len(b"no commit names me"))
     assert verify_root(root).garbage == [] and root.exists("my-notes.md")
 

@@ -64,7 +64,10 @@ MISTAKES = {
     "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: write a text, in quotes, not "),
     "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
     "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
-    "a kind": (GOOD.replace("webdataset", "webdatset"), f"source.kind: no source 'webdatset'; there are {KINDS}"),
+    "a kind": (
+        GOOD.replace("webdataset", "webdatset"),
+        f"source.kind: unknown source 'webdatset'; choose from {KINDS}",
+    ),
     "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'conv"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a: name it with small letters, digits and _"),
     "a set without a name": (GOOD + "[sets]\nwhere = 'true'", "sets.where: write a table, [sets.NAME], not 'true'"),
@@ -101,7 +104,7 @@ MISTAKES = {
     "an open comment": (where("true /* all"), "sets.train.where: Parser Error: unterminated /* comment"),
     "pairs without responses": (
         f'{GOOD}[sets.dpo]\ntask = "preference"',
-        "sets.dpo: there are no pairs without the table [responses]; add it",
+        "sets.dpo: pairs need the table [responses]; add it",
     ),
     "a column of pairs": (
         f'{GOOD}[sets.dpo]\ntask = "preference"\nwhere = "margins > 1"',
@@ -142,17 +145,17 @@ MISTAKES = {
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
     "verdicts without responses": (
         GOOD + '[verdicts]\nlabelers = ["a"]',
-        "verdicts: there is nothing to judge without the table [responses]; add it",
+        "verdicts: needs the table [responses]; add it",
     ),
     "a labeler twice": (GOOD + '[verdicts]\nlabelers = ["a", "b", "a"]', "verdicts.labelers: name each labeler once"),
     "a blank question": (GOOD + '[instructions]\nquestions = ["What?", " "]', "instructions.questions.1: is blank; "),
     "responses to no questions": (
         'root = "corpus"\n[source]\nkind = "scenes"\n[responses]\nendpoint = "a"',
-        "instructions.questions: missing; scenes ask none themselves",
+        "instructions.questions: missing; a source of scenes has none",
     ),
     "texts that are not read": (
         GOOD + '[sets.read]\ntask = "ocr"',
-        "sets.read: no text is read without the table [ocr]; add it",
+        "sets.read: the task 'ocr' needs the table [ocr]; add it",
     ),
     "a date for a server": (
         endpoint("extra = {d = 2020-01-01}"),
@@ -172,9 +175,9 @@ MISTAKES = {
     ),
     "the root of nobody": (
         at("~nobodyx/r"),
-        "root: begins with ~ and the name of no user here; write the folder, not ",
+        "root: begins with ~ and an unknown user name; write the folder, not ",
     ),
-    "the source of nobody": (source("~nobodyx/r"), "source.path: begins with ~ and the name of no user here"),
+    "the source of nobody": (source("~nobodyx/r"), "source.path: begins with ~ and an unknown user name"),
     "a model of nobody": (
         GOOD + '[endpoints.a]\nmodel = "~nobodyx/m"',
         "endpoints.a.model: begins with ~ and the name",
@@ -182,7 +185,7 @@ MISTAKES = {
     "weights of nobody": (GOOD + '[ocr.easyocr]\nmodels = "~nobodyx/m"', "ocr.easyocr.models: begins with ~ and the "),
     "a font of nobody": (
         'root = "corpus"\n[source]\nkind = "scenes"\nfonts = ["~nobodyx/a.ttf"]',
-        "source.fonts.0: begins with ~ and the name of no user here",
+        "source.fonts.0: begins with ~ and an unknown user name",
     ),
 }
 
@@ -377,7 +380,7 @@ def test_keys_shows_every_table_and_names_those_there_are():
         "prompt =" in text and "if it asks for no `Question:` and `Answer:`, the whole answer is the caption\n" in text
     )
     assert say("keys", "source").out.count("[source]") == len(SOURCES)
-    assert one_line(say("keys", "orc")).startswith("keys: no table 'orc'; there are source, images, fetch, ")
+    assert one_line(say("keys", "orc")).startswith("keys: unknown table 'orc'; choose from source, images, fetch, ")
 
 
 def test_init_writes_toml_whatever_the_name_and_the_locale(tmp_path):
@@ -391,12 +394,12 @@ def test_init_refuses_to_overwrite(tmp_path):
     config = tmp_path / "my.toml"
     config.write_text("precious")
     said = one_line(say("init", config))
-    assert said == f"{config}: is there already; choose another name or remove it"
+    assert said == f"{config}: already exists; choose another name or remove it"
     assert config.read_text() == "precious"
 
 
 def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
     said = one_line(say("init", tmp_path / "my.toml", "--source", "lion"))
-    assert said == "--source: no source 'lion'; there are " + KINDS
+    assert said == "--source: unknown source 'lion'; choose from " + KINDS
     assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
     assert tree(tmp_path) == {}
