@@ -133,7 +133,7 @@ def read_list(path: Path) -> list[Line]:
         values = {"url": url_values(value), "sha256": frozenset({hashed(name)})}.get(kind, frozenset({name}))
         lines.append(Line(value, "image" if kind == "sha256" else kind, values))
     if not lines:
-        raise UserError(f"{path}: is empty; write one entry a line")
+        raise UserError(f"{path}: has no entries; write one on each line")
     return lines
 
 
