@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, State
 
-import flows.progress  # by its whole name: what a module's own names reach is cleared at exit, DuckDB included
+import flows.progress  # not its names: what a module's own names reach is cleared at exit, DuckDB included
 from pipelines.build.corpus import open_corpus
 from pipelines.build.run import begin, open_runs, run_stage
 from pipelines.catalog.gates import GateFailed
@@ -19,7 +19,7 @@ from schemas.errors import UserError
 
 
 def can_pass(task, run, state: State) -> bool:
-    """Whether trying again can help: not against a wrong configuration or key, a gate or damage. Says so if it can."""
+    """Whether trying again can help; if so, tells the user. A wrong configuration or key, a gate or damage stays."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, UserError | GateFailed | Corrupt | Stopped):
         return False
@@ -29,15 +29,15 @@ def can_pass(task, run, state: State) -> bool:
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
 def make_stage(run: str, stage: str, again: str | None) -> None:
-    """Makes what is not current in one stage of a run that is open in this process, and anew what did not work out, if
-    told so by a condition."""
+    """Makes what is not current in one stage of a run that is open in this process, and again its failed rows for which
+    the condition `again` holds."""
     with flows.progress.follow(stage) as progress:
         run_stage(open_runs[run], stage, progress, again)
 
 
 @task
 def publish_accounting(root: str, name: str) -> None:
-    """Puts the table of `shardmill stats` where Prefect shows it."""
+    """Shows the table of `shardmill stats` in Prefect."""
     (_, columns, lines), *_ = corpus_stats(Root(root))
     table = [dict(zip(columns, line, strict=True)) for line in lines]
     create_table_artifact(table, key="shardmill-accounting", description=f"{name}: every row accounted for")
@@ -51,9 +51,9 @@ def build_corpus(
     engine: str | None = None,
     retry: dict[str, str] | None = None,
 ) -> str | State:
-    """A source in, shards and a report out. Skipped when another run holds the root longer than `wait` seconds.
+    """Makes shards and a report from a source. Skipped if another run holds the root for longer than `wait` seconds.
 
-    `retry`: stage -> a condition on its rows that did not work out, which are made anew.
+    `retry`: stage -> a condition on its failed rows, which are then made again.
     """
     corpus = open_corpus(config, engine)
     try:

@@ -15,16 +15,16 @@ from schemas.errors import UserError
 
 @task
 def publish_cost(root: str, name: str) -> None:
-    """Puts what models were asked, by stage and by kept pair, where Prefect shows it."""
+    """Shows in Prefect what models were asked, by stage and by kept pair."""
     table = query(Root(root), "FROM cost").to_pylist()
     create_table_artifact(table, key="shardmill-cost", description=f"{name}: calls, tokens, seconds")
 
 
 @flow(flow_run_name="{config.stem}-preferences")
 def build_preferences(config: Path, wait: float = 0.0) -> str | State:
-    """Instructions in; responses, claims, verdicts, pairs and their shards out, and what they cost.
+    """Makes responses, claims, verdicts, pairs and their shards from instructions, and shows what they cost.
 
-    The stages are those of the configuration, whose corpus they are about: what is current there is not made again.
+    It makes all stages of the configuration; what is current is not made again.
     """
     if read_config(config).responses is None:
         raise UserError(f'{config}: responses: missing; add the table [responses] with endpoint = "…"')

@@ -1,4 +1,4 @@
-"""The command line `shardmill`. A mistake of the user's is answered in one line, with exit code 2."""
+"""The command line `shardmill`. It answers a mistake of the user in one line, with exit code 2."""
 
 import sys
 from importlib.metadata import version
@@ -11,9 +11,16 @@ from flows.commands.terminal import say
 from schemas.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}  # packages whose errors are an object store's
+STORES = {
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+    "gcsfs",
+    "google",
+}  # packages whose errors mean that an object store fails
 
-COMMANDS = {  # in the order in which `--help` lists them
+PANELS = {build: "Build", inspect: "Inspect", maintain: "Maintain", phone: "Phone"}  # of `--help`
+COMMANDS = {  # in the order in which `--help` lists them, each in the panel of its module
     "init": build.init,
     "keys": build.keys,
     "plan": build.plan,
@@ -35,7 +42,7 @@ COMMANDS = {  # in the order in which `--help` lists them
     "schedule": build.schedule,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, rich_help_panel=PANELS[sys.modules[command.__module__]])(command)
 
 
 def _print_version(wanted: bool) -> None:

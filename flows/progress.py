@@ -1,4 +1,4 @@
-"""How far a stage is, as a bar in the terminal and as a progress artifact in Prefect."""
+"""The progress of a stage, as a bar in the terminal and as an artifact in Prefect."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ _bars: Progress | None = None
 
 @contextmanager
 def bars() -> Iterator[None]:
-    """Draws a bar for each stage that is followed inside, if this is a terminal."""
+    """Draws a bar for each stage that is followed inside, if the output is a terminal."""
     global _bars
     columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as _bars:
@@ -27,25 +27,25 @@ def bars() -> Iterator[None]:
 
 
 def tell(line: str) -> None:
-    """Says something above the bars, if there are any."""
+    """Prints a line above the bars, if there are any."""
     if _bars is not None:
         _bars.console.print(escape(line), highlight=False)
 
 
 @contextmanager
 def follow(stage: str) -> Iterator[Callable[[int, int], None]]:
-    """What a stage is to call with (partitions done, of how many); full when it ends well."""
+    """Gives a function that a stage calls with (partitions done, total). The bar is full when the stage ends well."""
     bar = None if _bars is None else _bars.add_task(stage, total=1)
     artifact = create_progress_artifact(0.0, key=f"shardmill-progress-{stage}", description=stage)
     shown = time.monotonic()
 
-    def progress(done: int, of: int) -> None:
+    def progress(done: int, total: int) -> None:
         nonlocal shown
         if bar is not None:
-            _bars.update(bar, completed=done, total=of)
+            _bars.update(bar, completed=done, total=total)
         if time.monotonic() - shown > EVERY:
             shown = time.monotonic()
-            _show(artifact, done / max(of, 1))
+            _show(artifact, done / max(total, 1))
 
     yield progress
     if bar is not None:
@@ -54,5 +54,5 @@ def follow(stage: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(artifact, share: float) -> None:
-    with suppress(httpx.HTTPError):  # the work goes on when Prefect's server does not
+    with suppress(httpx.HTTPError):  # the work continues without Prefect's server
         update_progress_artifact(artifact, 100.0 * share)

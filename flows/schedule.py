@@ -16,18 +16,21 @@ from schemas.errors import UserError
 
 
 def schedule(config: Path, cron: str, pool: str) -> str:
-    """Deploys the flow for a configuration to a work pool, which is made if it is not there; returns its name.
+    """Deploys the flow for a configuration to a work pool, which is created if it does not exist; returns its name.
 
     Raises `UserError` if no Prefect server is named or it does not answer: a schedule outlives this process.
     """
     try:
         when = CronSchedule(cron=cron, timezone="UTC")
     except ValueError:
-        raise UserError(f"--cron: {cron!r} is no time to run at; write five fields, e.g. '0 3 * * *'") from None
+        raise UserError(f"--cron: {cron!r} is not a cron schedule; write five fields, e.g. '0 3 * * *'") from None
     if not (url := PREFECT_API_URL.value()):
-        raise UserError("schedule: no Prefect server; start one with `prefect server start` and set PREFECT_API_URL")
+        raise UserError("schedule: PREFECT_API_URL is not set; start a server with `prefect server start` and set it")
     check_server(url)
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made before, or now by a worker
+    with (
+        get_client(sync_client=True) as client,
+        suppress(ObjectAlreadyExists),
+    ):  # it existed, or a worker creates it now
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     deployment = build_corpus.to_deployment(
         name=config.stem, schedule=when, parameters={"config": str(config.resolve())}, concurrency_limit=1,

@@ -1,7 +1,7 @@
-"""The Prefect server of a run: the one that is named, or a temporary one that lives no longer than this process.
+"""The Prefect server of a run: the one that is named, or a temporary one that ends with this process.
 
-Prefect can start a temporary one by itself. But that one outlives a run that is killed, and Ctrl-C in a terminal ends
-it before it was told how the run went.
+Prefect can start a temporary server by itself. But that server outlives a run that is killed, and Ctrl-C in a terminal
+ends it before it learns how the run ended.
 """
 
 import atexit
@@ -29,7 +29,7 @@ GRACE = 2.0  # seconds
 
 @contextmanager
 def server() -> Iterator[None]:
-    """Flows that run inside have a server. Raises `UserError` if the one that is named does not answer."""
+    """Provides a server to the flows that run inside. Raises `UserError` if the named one does not answer."""
     if url := PREFECT_API_URL.value():
         check_server(url)
         yield
@@ -45,7 +45,7 @@ def check_server(url: str) -> None:
 
 
 def _start() -> str:
-    """Starts a server; its URL, once it answers."""
+    """Starts a server; returns its URL once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,7 +63,7 @@ def _start() -> str:
             return url
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise RuntimeError("Prefect's temporary server did not start; what it said stands above")
+    raise RuntimeError("Prefect's temporary server did not start; see its output above")
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -77,7 +77,7 @@ def main(port: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Blocks until the parent closes its end of our standard input, by will or by death."""
+    """Blocks until the parent closes its end of our standard input, even if it is killed."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)

@@ -1,4 +1,4 @@
-"""Why an endpoint gave no answer that can be used: reasons that all stages that ask one share."""
+"""Why an endpoint gave no usable answer: the reasons that all stages share that ask endpoints."""
 
 OF_ENDPOINTS = {
     "http_4xx": "the server refuses this request; the status is in the detail",

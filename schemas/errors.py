@@ -1,5 +1,5 @@
-"""The error that a user can mend."""
+"""The error that a user can fix."""
 
 
 class UserError(Exception):
-    """Something a user can mend. The message is one line that names the place and the fix."""
+    """Something that a user can fix. The message is one line that names the place and the fix."""

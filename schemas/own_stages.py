@@ -1,4 +1,4 @@
-"""Stages of a user's own: a table `[stages.NAME]` names a function that sees some columns of each row."""
+"""Users' own stages: a table `[stages.NAME]` names a function that is given some columns of each row."""
 
 import re
 from pathlib import Path
@@ -57,25 +57,25 @@ class OwnStageConfig(Table):
         columns = [column.partition(".")[2] for column in self.reads]
         if twice := [column for column in columns if columns.count(column) > 1 or (self.image and column == "image")]:
             raise PydanticCustomError("twice", "reads two columns called " + twice[0] + "; leave one out")
-        if taken := sorted({*self.columns} & {*FRAME, "partition"}):
-            raise PydanticCustomError("taken", "every stage has a column " + taken[0] + "; choose another name")
+        if reserved := sorted({*self.columns} & {*FRAME, "partition"}):
+            raise PydanticCustomError("reserved", "every stage has a column " + reserved[0] + "; choose another name")
         if FAILED in self.reasons:
-            raise PydanticCustomError("taken", FAILED + " is the reason of a row that raises an error; choose another")
+            raise PydanticCustomError("failed", FAILED + " is the reason of a row that raises an error; choose another")
         return self
 
     def wanted(self) -> dict[str, Columns]:
         """stage -> the columns that the function is given."""
-        found: dict[str, Columns] = {}
+        wanted: dict[str, Columns] = {}
         for name in (*self.reads, *(["images.sha256"] if self.image else [])):
             stage, _, column = name.partition(".")
-            found[stage] = (*found.get(stage, ()), *([] if column in found.get(stage, ()) else [column]))
-        return found
+            wanted[stage] = (*wanted.get(stage, ()), *([] if column in wanted.get(stage, ()) else [column]))
+        return wanted
 
 
 def own_info(
     name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
 ) -> StageInfo:
-    """The line of a user's stage in the table."""
+    """The entry of a user's stage in the table of stages."""
     own = {column: TYPES[kind] | None for column, kind in columns.items()}
     return StageInfo(
         name, {"key": str, **own, "reason": str | None, "detail": str | None, "made_from": str},
@@ -85,6 +85,6 @@ def own_info(
 
 
 def kinds_of(info: StageInfo) -> dict[str, str]:
-    """column -> type of a user's stage, as its table writes them."""
+    """column -> type of a user's stage, as in its table of the configuration."""
     words = {kind | None: word for word, kind in TYPES.items()}
     return {column: words[kind] for column, kind in info.fields.items() if column not in FRAME}

@@ -10,7 +10,7 @@ from schemas.arrow import arrow_schema
 
 
 class Damaged(Exception):
-    """Bytes of a shard are not those that were published."""
+    """Bytes of a shard differ from what was published."""
 
 
 class Member(TypedDict):
@@ -70,13 +70,13 @@ UNIT = 10_000               # samples
 
 
 def units_of(card: Card) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Shards whose packs are planned together, by their places on the card; and the name of the file of their packs.
+    """Groups of shards whose packs are planned together: their places on the card, and the name of the file of packs.
 
-    By the shards' numbers, so that no unit is another one because a shard elsewhere is empty or new.
+    Units follow the numbers of shards, so that an empty or new shard changes no other unit.
     """
     entries, together = card["shards"], -(-UNIT // card["samples_per_shard"])
-    for number, some in groupby(range(len(entries)), lambda at: entries[at]["number"] // together):
-        places = tuple(some)
-        made_of = [[entries[at][name] for name in ("number", "sha256", "index_sha256")] for at in places]
+    for number, group in groupby(range(len(entries)), lambda place: entries[place]["number"] // together):
+        places = tuple(group)
+        made_of = [[entries[place][name] for name in ("number", "sha256", "index_sha256")] for place in places]
         digest = sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         yield places, f"{card['set']}-{number:06d}-{digest}.arrows"

@@ -1,4 +1,4 @@
-"""What is to be known of a stage by everything that must know all stages; `schemas.stages` is the table of them."""
+"""What the rest of Shardmill has to know about each stage; `schemas.stages` is the table of all stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,23 +15,23 @@ Columns = tuple[str, ...]
 
 @dataclass(frozen=True)
 class StageInfo:
-    """A stage's line in the table."""
+    """A stage's entry in the table of stages."""
 
     name: str
     fields: Mapping[str, Any]  # of its rows, with their types, as a `TypedDict` has them
     reasons: Mapping[str, str]  # word -> what it means
     optional: frozenset[str] = frozenset()  # columns that files of an earlier version may lack
     reads: Mapping[str, Columns] = field(default_factory=dict)  # stage -> columns; nothing named: all stages before it
-    per_image: bool = True  # it has a row for each row of `rows`; else rows of its own, see `named_by`
-    named_by: Columns = ("key",)  # its columns that name the rows which it answers
+    per_image: bool = True  # whether it has a row for each row of `rows`; else it has other rows, see `named_by`
+    named_by: Columns = ("key",)  # its columns with the keys of the rows that it answers
     names: frozenset[str] = frozenset()  # columns that only say what a row is about: a takedown leaves them
     samples: Mapping[str, str] = field(default_factory=dict)  # columns that it gives to the view `samples`: SQL
     computed: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # column of its own view -> (SQL, type)
-    paid: bool = False  # it asks models: its answers are kept until their partition is made
+    paid: bool = False  # whether it asks models: its answers are kept until their partition is made
     settings: type[Table] | None = None  # its table of the configuration
-    optional_stage: bool = True  # it is made only where its table stands
-    more_settings: Mapping[str, type[Table]] = field(default_factory=dict)  # further tables, that may be left out
-    own: bool = False  # a user's, from [stages.NAME]
+    optional_stage: bool = True  # whether it is made only if the configuration has its table
+    more_settings: Mapping[str, type[Table]] = field(default_factory=dict)  # further tables, which are optional
+    own: bool = False  # whether it is a user's, from [stages.NAME]
 
     @cached_property
     def schema(self) -> "pa.Schema":
@@ -47,5 +47,5 @@ class StageInfo:
 
 
 def stage_info(name: str, row: type, reasons: Mapping[str, str], **more) -> StageInfo:
-    """The line of a stage whose rows are of a `TypedDict`; those of its fields that are `NotRequired` are optional."""
+    """The entry of a stage whose rows are a `TypedDict`; its `NotRequired` fields are optional columns."""
     return StageInfo(name, get_type_hints(row), reasons, frozenset(row.__optional_keys__), **more)

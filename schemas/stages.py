@@ -1,5 +1,5 @@
-"""The table of stages, in order. Whatever must know every stage is derived from it: the catalog's views, accounting,
-`verify`, what is packed, plans, the report, and the audit of a takedown."""
+"""The table of stages, in order. Everything that must know every stage is derived from it: the catalog's views,
+accounting, `verify`, what is packed, plans, the report, and the audit of a takedown."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -28,7 +28,7 @@ STAGES: Stages = {
 
 
 def with_own(infos: Iterable[StageInfo]) -> Stages:
-    """The table with users' stages in it. `infos`: some stages in order; a user's stands behind the one before it."""
+    """The table with users' stages in it. `infos`: some stages in order; a user's follows the one before it."""
     table = list(STAGES.values())
     for before, info in pairwise(infos):
         if info.own:
@@ -37,5 +37,5 @@ def with_own(infos: Iterable[StageInfo]) -> Stages:
 
 
 def of_corpus(stages: Stages) -> Stages:
-    """The stages that have a row an image."""
+    """The stages that have a row for each image."""
     return {name: stage for name, stage in stages.items() if stage.per_image}

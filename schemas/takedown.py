@@ -1,6 +1,6 @@
-"""What was taken down, in `takedown.parquet` under the root. Nothing in it says what was shown or told.
+"""What was taken down, in `takedown.parquet` under the root. It does not reveal what was shown or told.
 
-A URL is there twice if its normal form is another: as it was written, and as the downloader asks for it.
+A URL is in it twice if its normal form differs: as it was written, and as the downloader requests it.
 """
 
 from typing import TypedDict

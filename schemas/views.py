@@ -1,4 +1,4 @@
-"""The catalog's SQL: one view a stage, `samples` that joins them, and what people look for first.
+"""The catalog's SQL: a view for each stage, `samples` that joins them, and views of what people look for first.
 
 All of it is derived from a table of stages: that of `schemas.stages`, with a root's own stages in it.
 """
@@ -35,10 +35,10 @@ class Files(NamedTuple):
 
 
 def candidates_sql(stages: Stages) -> str:
-    """The view `candidates`: each row of the source with what every stage before `selection` says of it."""
+    """The view `candidates`: each row of the source, with the columns of every stage before `selection`."""
     joined = [name for name in of_corpus(stages) if name != "selection"]
     columns = {column: sql for name in joined for column, sql in stages[name].samples.items()}
-    said = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
+    selected = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
     reasons = [f"{quoted(name)}.reason" for name in joined]
     first = ", ".join(reasons[:1] + [f"nullif({reason}, 'upstream')" for reason in reasons[1:]])
     stage = " ".join(f"WHEN {reason} IS NOT NULL THEN {literal(name)}" for name, reason in zip(joined, reasons))
@@ -47,7 +47,7 @@ def candidates_sql(stages: Stages) -> str:
         for name in joined[1:]
     )
     return f"""
-SELECT rows.partition, rows.key, {said}, coalesce({first}) AS reason, CASE {stage} END AS left_out_by
+SELECT rows.partition, rows.key, {selected}, coalesce({first}) AS reason, CASE {stage} END AS left_out_by
 FROM rows
 {joins}
 """
@@ -109,7 +109,7 @@ WHERE p.reason IS NULL
 
 
 def accounting_sql(stages: Stages) -> str:
-    """The view `accounting`: the rows of each stage, by what became of them."""
+    """The view `accounting`: the rows of each stage by reason."""
     counts = "\nUNION ALL ".join(
         f"SELECT {number} AS step, {literal(name)} AS stage, reason, count(*) AS rows "
         f"FROM {quoted(name)} GROUP BY reason"
@@ -119,9 +119,9 @@ def accounting_sql(stages: Stages) -> str:
 
 
 def lost_sql(stages: Stages) -> str:
-    """What was left out, by the stage that did: the hash of (partition, key) and the reason.
+    """The rows that stages left out: the hash of (partition, key) and the reason.
 
-    Joining that on one number is much cheaper than joining all of `samples`. The hash is 64 bits long: two of ten
+    Joining on one number is much cheaper than joining all of `samples`. The hash is 64 bits long: two of ten
     million are equal once in 400,000 corpora.
     """
     return "\nUNION ALL ".join(
@@ -132,7 +132,7 @@ def lost_sql(stages: Stages) -> str:
 
 
 def yield_by_host_sql(stages: Stages) -> str:
-    """The view `yield_by_host`: what came of the rows of each host."""
+    """The view `yield_by_host`: how many rows of each host were kept, and why others were not."""
     return f"""
 SELECT host, sum(n)::BIGINT AS rows, coalesce(sum(n) FILTER (reason IS NULL), 0)::BIGINT AS kept,
        round(kept / sum(n), 4) AS kept_share, arg_max(reason, n) FILTER (reason IS NOT NULL) AS main_reason,
@@ -149,7 +149,7 @@ GROUP BY host
 
 
 def cost_sql(stages: Stages) -> str:
-    """The view `cost`: what models were asked, in all runs. A pair's share is that of all who are asked for pairs."""
+    """The view `cost`: what models were asked in all runs; for stages that make pairs, also per kept pair."""
     for_pairs = ", ".join(literal(name) for name, stage in stages.items() if stage.paid and not stage.per_image)
     return f"""
 SELECT *, round(calls / pairs, 1) AS calls_a_pair, round((tokens_in + tokens_out) / pairs, 1) AS tokens_a_pair,
@@ -189,7 +189,7 @@ def quoted(name: str) -> str:
 def table_sql(
     schema: pa.Schema, files: Files | None, computed: Mapping[str, tuple[str, str]], partition: bool
 ) -> str:
-    """A SELECT over Parquet files, or over none, with the schema's columns and types.
+    """A SELECT over Parquet files, or over no files, with the schema's columns and types.
 
     `computed`: further columns, each with its SQL and its type.
     """
@@ -218,7 +218,7 @@ def stage_sql(stage: StageInfo, files: Files | None) -> str:
 def views(files: Mapping[str, Files | None], stages: Stages = STAGES) -> dict[str, str]:
     """name -> SQL of every view, in the order in which they can be created.
 
-    `files` gives each stage's and the ledger's files; one that has none becomes an empty view with its types.
+    `files`: the files of each stage and of the ledger. A view without files is empty, with its types.
     """
     sql = {name: stage_sql(stage, files.get(name)) for name, stage in stages.items()}
     sql |= {name: table_sql(schema, files.get(name), {}, False) for name, schema in LEDGER.items()}

@@ -1,1 +1,1 @@
-"""The commands of `shardmill`, by what they are about. What is heavy is imported by the command that needs it."""
+"""The commands of `shardmill`, by topic. A command imports heavy modules only when it runs."""

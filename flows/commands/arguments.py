@@ -1,4 +1,4 @@
-"""The arguments that commands share, and the corpus that one of them names."""
+"""Arguments that commands share, and how the corpus that one of them names is opened."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,17 +7,18 @@ import typer
 
 from schemas.errors import UserError
 
-Config = Annotated[Path, typer.Argument(help="The configuration, a TOML file.", show_default=False)]
+Config = Annotated[Path, typer.Argument(help="Configuration, a TOML file.", show_default=False)]
 Engine = Annotated[
-    str | None, typer.Option(help="The OCR engine of this run, whatever the configuration says: rapidocr or easyocr.")
+    str | None, typer.Option(help="OCR engine of this run, instead of the configured one: rapidocr or easyocr.")
 ]
 RootUrl = Annotated[
-    str, typer.Argument(metavar="ROOT", help="A corpus: its folder or URL, or its configuration.", show_default=False)
+    str,
+    typer.Argument(metavar="ROOT", help="The corpus: its folder, its URL or its configuration.", show_default=False),
 ]
 
 
 def open_root(url: str):
-    """A root that is there, named by itself or by its configuration. Raises `UserError` for a folder that is none."""
+    """The root of an existing corpus, named by itself or by its configuration. Raises `UserError` if there is none."""
     from pipelines.engine.manifest import MANIFEST
     from pipelines.engine.root import Root
     from schemas.config.file import read_config
@@ -26,5 +27,7 @@ def open_root(url: str):
         url = read_config(url).root
     root = Root(str(Path(url).resolve()) if "://" not in url else url)
     if not root.exists(MANIFEST):
-        raise UserError(f"{url}: no corpus there (no {MANIFEST}); name the `root` of a configuration that was run")
+        raise UserError(
+            f"{url}: no corpus found here ({MANIFEST} is missing); name the `root` of a configuration that was run"
+        )
     return root

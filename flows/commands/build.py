@@ -1,4 +1,4 @@
-"""Commands that make a corpus: its configuration, what a run would do, runs, and the models that they ask."""
+"""Commands that build a corpus: configurations, plans, runs, retries, checks of models, and schedules."""
 
 import os
 from collections import Counter
@@ -17,27 +17,27 @@ from schemas.errors import UserError
 
 def init(
     config: Config,
-    source: Annotated[str, typer.Option(help=f"One of {', '.join(TEMPLATE_SOURCES)}.")] = "webdataset",
+    source: Annotated[str, typer.Option(help=f"Kind of source: {', '.join(TEMPLATE_SOURCES)}.")] = "webdataset",
 ) -> None:
     """Write a short, commented configuration."""
     if source not in TEMPLATE_SOURCES:
-        raise UserError(f"--source: no source {source!r}; there are {', '.join(TEMPLATE_SOURCES)}")
+        raise UserError(f"--source: unknown source {source!r}; choose from {', '.join(TEMPLATE_SOURCES)}")
     try:
         with config.open("x", encoding="utf-8") as file:
             file.write(template(config, source))
     except FileExistsError:
-        raise UserError(f"{config}: is there already; choose another name or remove it") from None
+        raise UserError(f"{config}: already exists; choose another name or remove it") from None
     except FileNotFoundError:
         raise UserError(f"{config.parent}: no such folder; make it first") from None
     except OSError as error:
         raise UserError(f"{config}: cannot be written: {error.strerror}") from None
     print(
-        f"wrote {config}; look it through (all it may say: shardmill keys), then: shardmill plan {quote(str(config))}"
+        f"wrote {config}; check it (shardmill keys lists all settings), then run: shardmill plan {quote(str(config))}"
     )
 
 
 def keys(
-    table: Annotated[str | None, typer.Argument(help="A table, as `fetch`; all of them if not given.")] = None,
+    table: Annotated[str | None, typer.Argument(help="Show only this table, such as `fetch`.")] = None,
 ) -> None:
     """Show every table and key of a configuration, with its default and its meaning."""
     from schemas.config.reference import reference
@@ -47,10 +47,10 @@ def keys(
 
 def plan(
     config: Config,
-    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     engine: Engine = None,
 ) -> None:
-    """Say what a run would make, and why. Writes nothing."""
+    """Show what a run would make, and why. Writes nothing."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.estimate import estimate
     from pipelines.build.plan import plan as plan_of
@@ -59,7 +59,7 @@ def plan(
     planned = plan_of(corpus, until)
     _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
-        tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions go, with all that was made of them")
+        tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions and all made from them will be removed")
     shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
@@ -73,11 +73,11 @@ def plan(
 
 def run(
     config: Config,
-    until: Annotated[str | None, typer.Option(help="The last stage.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same corpus.")] = 0.0,
     engine: Engine = None,
 ) -> None:
-    """Make what is not current. Safe to be stopped at any moment, and to be run again."""
+    """Make everything that is not current. Can be stopped at any moment and run again."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.plan import plan as plan_of
     from pipelines.engine.lock import hold
@@ -85,28 +85,28 @@ def run(
 
     corpus = open_corpus(config, engine)
     if plan_of(corpus, until).work():
-        with hold(corpus.root, wait):  # or say at once that another run does
+        with hold(corpus.root, wait):  # fails at once if another run holds the root
             pass
         _run_flow(corpus, config, until, wait, engine)
     else:
         tell("everything is current: nothing to make")
     _print_reports(corpus, until)
-    tell(f"the corpus is {corpus.root.url}; ask it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
+    tell(f"the corpus is {corpus.root.url}; query it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):
-        tell(f"look at it: {corpus.root.url_of(REPORT)}")
+        tell(f"report: {corpus.root.url_of(REPORT)}")
 
 
 def retry(
     config: Config,
     where: Annotated[
         str | None,
-        typer.Option(help="SQL on the rows of a stage, with url and host; if not given, what can pass by itself."),
+        typer.Option(help="SQL condition on the failed rows; without it, retry failures that may be temporary."),
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="Of this stage alone.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same root.")] = 0.0,
+    stage: Annotated[str | None, typer.Option(help="Retry only this stage.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same corpus.")] = 0.0,
     engine: Engine = None,
 ) -> None:
-    """Make rows anew that did not work out: those alone, and what follows from them. Then as `run`."""
+    """Make failed rows again, and what depends on them; then everything else that is not current, as `run` does."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.retry import failed_partitions
     from pipelines.build.run import to_retry
@@ -115,15 +115,15 @@ def retry(
     corpus = open_corpus(config, engine)
     open_root(corpus.root.url)
     conditions = to_retry(corpus, stage, where)
-    found = {name: failed_partitions(corpus.root, name, condition) for name, condition in conditions.items()}
-    chosen = {name: conditions[name] for name, partitions in found.items() if partitions}
+    failed = {name: failed_partitions(corpus.root, name, condition) for name, condition in conditions.items()}
+    chosen = {name: conditions[name] for name, partitions in failed.items() if partitions}
     if not chosen:
-        tell("no such row: nothing to make anew")
+        tell("no row matches: nothing to retry")
         return
     with hold(corpus.root, wait):
         pass
     for name in chosen:
-        tell(f"{name}: {sum(found[name].values()):,} rows in {len(found[name]):,} partitions are made anew")
+        tell(f"{name}: retrying {sum(failed[name].values()):,} rows in {len(failed[name]):,} partitions")
     _run_flow(corpus, config, None, wait, engine, chosen)
     _print_reports(corpus)
 
@@ -131,7 +131,7 @@ def retry(
 def _run_flow(
     corpus, config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
 ) -> None:
-    """Runs the flow in this process. Where a gate does not hold, shows what led to it first."""
+    """Runs the flow in this process. If a gate does not hold, first shows the rows of each stage."""
     from pipelines.catalog.gates import GateFailed
     from pipelines.engine.lock import Busy
 
@@ -147,7 +147,7 @@ def _run_flow(
             opened.enter_context(bars())
             state = build_corpus(config, until, wait, engine, retry, return_state=True)
     except KeyboardInterrupt as stop:
-        raise typer.Exit(say(stop, 130, "stopped; what was committed stays, run again to go on")) from None
+        raise typer.Exit(say(stop, 130, "stopped; what was committed stays; run again to continue")) from None
     if state.name == "Skipped":
         raise Busy(state.message)
     try:
@@ -158,7 +158,7 @@ def _run_flow(
 
 
 def _print_reports(corpus, until: str | None = None) -> None:
-    """The table of what the stages have; of `captions`, where all are kept, also how many are rewritten."""
+    """Shows the rows of each stage, and how many captions are rewritten: `captions` keeps them all."""
     from pipelines.build.run import report
     from pipelines.catalog.stats import rewritten
 
@@ -168,68 +168,69 @@ def _print_reports(corpus, until: str | None = None) -> None:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(stage.reasons).most_common())
         shown.add_row(stage.stage, f"{stage.rows:,}", f"{stage.kept:,}", reasons or "-")
     console.print(shown)
-    if found := rewritten(corpus.root) if "captions" in corpus.stages(until) else None:
-        tell(f"captions: {', '.join(f'{count:,} {what}' for what, count in found)}")
+    if outcomes := rewritten(corpus.root) if "captions" in corpus.stages(until) else None:
+        tell(f"captions: {', '.join(f'{count:,} {outcome}' for outcome, count in outcomes)}")
     _tell_unfetched(corpus)
 
 
 def _tell_unfetched(corpus) -> None:
-    """Says so where rows have URLs that nobody asks for."""
+    """Tells the user if rows have URLs but nothing fetches them."""
     if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.image_column):
-        tell('no URL is asked for: what is not fetched yet is left out; to fetch it add \\[fetch] with contact = "…"')
+        tell('URLs are not fetched: rows without bytes are left out; to fetch them, add \\[fetch] with contact = "…"')
 
 
 def try_stage(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="`captions`.", show_default=False)],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage to try: `captions`.", show_default=False)],
     config: Config,
-    rows: Annotated[int, typer.Option(help="How many captions.", min=1)] = 50,
+    rows: Annotated[int, typer.Option(help="Number of captions.", min=1)] = 50,
 ) -> None:
-    """Show what a model makes of some captions, before and after. Commits nothing; a run takes the answers over."""
+    """Show some captions before and after a model rewrites them. Commits nothing; the next run uses the answers."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.preview import try_captions
+    from schemas.captions import ACCEPTED
 
     if stage != "captions":
-        raise UserError(f"try: no stage {stage!r} to be tried; there is captions")
+        raise UserError(f"try: unknown stage {stage!r}; choose captions")
     shown = table("key", "why", "before", "after", show_lines=True)
     tried = try_captions(open_corpus(config), rows)
     for row in tried:
-        taken = row["answer"] == "taken"
-        after = cell(row["text"]) if taken else f"[dim]stays: {row['answer'] or row['reason']}[/]"
+        accepted = row["answer"] == ACCEPTED
+        after = cell(row["text"]) if accepted else f"[dim]stays: {row['answer'] or row['reason']}[/]"
         shown.add_row(row["key"], row["verdict"], cell(row["original"]), after)
     console.print(shown)
     counts = Counter(row["answer"] or row["reason"] for row in tried)
-    said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    tell(f"{len(tried)} captions asked for: {said or 'none is weak'}; nothing is committed")
+    outcomes = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    tell(f"tried {len(tried)} captions: {outcomes or 'none is weak'}; nothing is committed")
 
 
 def check_endpoint(
     config: Config,
-    name: Annotated[str | None, typer.Argument(help="Of a table [endpoints.NAME]; all of them if not given.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Check only the table [endpoints.NAME].")] = None,
 ) -> None:
-    """Say whether a model answers, takes images, gives log-probabilities, and how fast it is."""
+    """Check whether a model answers, reads images and gives log-probabilities, and how fast it is."""
     from pipelines.models.check_endpoint import check_endpoint as look_at
     from pipelines.models.endpoints import endpoint_of
     from schemas.config.file import read_config
 
-    read = read_config(config)
-    if not read.endpoints:
+    settings = read_config(config)
+    if not settings.endpoints:
         raise UserError(f"{config}: endpoints: missing; add a table [endpoints.NAME]")
-    for one in [name] if name else read.endpoints:
-        endpoint = endpoint_of(read, "check-endpoint", one)
-        tell(f"[bold]{one}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
-        for what, well, found in look_at(endpoint):
-            tell(f"  {what:<18} {'' if well else '[bold red]no[/] '}{cell(found)}")
+    for endpoint_name in [name] if name else settings.endpoints:
+        endpoint = endpoint_of(settings, "check-endpoint", endpoint_name)
+        tell(f"[bold]{endpoint_name}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
+        for check, passed, finding in look_at(endpoint):
+            tell(f"  {check:<18} {'' if passed else '[bold red]no[/] '}{cell(finding)}")
 
 
 def schedule(
     config: Config,
-    cron: Annotated[str, typer.Option(help="When, in UTC, e.g. '0 3 * * *'.", show_default=False)],
-    pool: Annotated[str, typer.Option(help="The work pool of the workers that run it.")] = "shardmill",
+    cron: Annotated[str, typer.Option(help="When to run, in UTC, e.g. '0 3 * * *'.", show_default=False)],
+    pool: Annotated[str, typer.Option(help="Work pool of the Prefect workers that run it.")] = "shardmill",
 ) -> None:
-    """Run a configuration on a schedule, by Prefect workers."""
+    """Have Prefect workers run a configuration on a schedule."""
     from flows.schedule import schedule as deploy
     from pipelines.build.corpus import open_corpus
 
     open_corpus(config)
     name = deploy(config, cron, pool)
-    print(f"deployed {name}; a worker runs it: prefect worker start --pool {pool}")
+    print(f"deployed {name}; start a worker that runs it: prefect worker start --pool {pool}")

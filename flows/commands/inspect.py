@@ -1,4 +1,4 @@
-"""Commands that look at a corpus, or hand its shards on; they change nothing in it but the catalog and the report."""
+"""Commands that show a corpus or export its shards; they change nothing in it but the catalog and the report."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,10 @@ import typer
 
 from flows.commands.arguments import RootUrl, open_root
 from flows.commands.terminal import cell, console, fits, table, tell
-from schemas.errors import UserError
 
 
 def stats(root: RootUrl) -> None:
-    """Show what a corpus holds: rows in, kept, and each reason, stage by stage; shard sets; last runs."""
+    """Show what a corpus holds: the rows of each stage, kept or left out by reason; shard sets; last runs."""
     from pipelines.catalog.stats import corpus_stats
 
     for title, columns, lines in corpus_stats(open_root(root)):
@@ -24,15 +23,15 @@ def stats(root: RootUrl) -> None:
 
 def sql(
     root: RootUrl,
-    question: Annotated[str, typer.Argument(help="SQL over the catalog's views.", show_default=False)],
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whole, instead of a table.")] = False,
+    question: Annotated[str, typer.Argument(help="SQL query over the views of the catalog.", show_default=False)],
+    csv: Annotated[bool, typer.Option("--csv", help="Print the whole answer as CSV instead of a table.")] = False,
 ) -> None:
-    """Ask the catalog. Its views: rows, images, ocr, selection, samples, shards, accounting, changes, runs, …"""
+    """Query the catalog. Its views: rows, images, ocr, selection, samples, shards, accounting, changes, runs, …"""
     from pipelines.catalog.catalog import query, refresh_catalog
 
-    here = open_root(root)
-    refresh_catalog(here)
-    answer = query(here, question)
+    opened = open_root(root)
+    refresh_catalog(opened)
+    answer = query(opened, question)
     if csv:
         import pyarrow.csv
 
@@ -57,7 +56,7 @@ def _flat(column):
 
 
 def _print_answer(answer, most: int = 100) -> None:
-    """As a table, or a row after the other where the terminal is too narrow for one."""
+    """Prints a table, or one row after the other if the terminal is too narrow for a table."""
     names = [cell(name) for name in answer.column_names]
     rows = [*zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True)]
     shown = table(*names)
@@ -79,28 +78,25 @@ def _print_answer(answer, most: int = 100) -> None:
 
 def urls(
     root: RootUrl,
-    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
 ) -> None:
-    """List a set's tars in order, for any WebDataset reader."""
-    from pipelines.engine.releases import card_names, read_card
+    """List the tar files of a shard set in order, for any WebDataset reader."""
+    from pipelines.engine.releases import card_named
 
-    here = open_root(root)
-    card = read_card(here, set_name)
-    if card is None:
-        raise UserError(f"urls: no shard set {set_name!r}; there are {', '.join(card_names(here)) or 'none yet'}")
-    for entry in card["shards"]:
-        print(here.url_of(f"shards/{entry['tar']}"))
+    opened = open_root(root)
+    for entry in card_named(opened, set_name, "urls")["shards"]:
+        print(opened.url_of(f"shards/{entry['tar']}"))
 
 
 def export_set(
     root: RootUrl,
-    set_name: Annotated[str, typer.Argument(metavar="SET", help="A shard set, or set@release.", show_default=False)],
-    folder: Annotated[str, typer.Argument(help="Where the files go: a folder or URL.", show_default=False)],
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="Folder or URL to write to.", show_default=False)],
     form: Annotated[
-        str, typer.Option(help="Pairs as `trl` or `rlaif-v`; conversations, or chosen answers, as `minicpm-v`.")
+        str, typer.Option(help="`trl` or `rlaif-v` for pairs; `minicpm-v` for conversations, or chosen answers.")
     ] = "trl",
 ) -> None:
-    """Write a shard set in the files that another trainer reads. The same release gives the same bytes."""
+    """Write a shard set in the file format of another trainer. The same release gives the same bytes."""
     from pipelines.engine.root import Root
     from pipelines.maintain.export import export as write
 
@@ -110,9 +106,9 @@ def export_set(
 
 def report(
     root: RootUrl,
-    seed: Annotated[int, typer.Option(help="Another number shows other samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed by which samples are drawn.")] = 0,
 ) -> None:
-    """Write report.html anew: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
+    """Write report.html again: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
     from pipelines.reports.report import write_report
 
     tell(f"wrote {write_report(open_root(root), seed)}")

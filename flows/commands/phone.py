@@ -1,4 +1,4 @@
-"""Commands that bring a checkpoint to a phone: GGUF files, held against it, and tuned for a device."""
+"""Commands that bring a checkpoint to a phone: they write, verify and tune GGUF files."""
 
 from contextlib import contextmanager
 from json import dumps
@@ -13,15 +13,17 @@ from schemas.errors import UserError
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder of the trainer's.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
-    quant: Annotated[str, typer.Option(help="Of the language model: F32, F16, Q8_0, Q4_K_M, IQ4_XS, …")] = "Q4_K_M",
-    mmproj: Annotated[str, typer.Option(help="Of what sees: f32, f16 or Q8_0.")] = "f16",
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder of the trainer.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    quant: Annotated[
+        str, typer.Option(help="Type of the language model: F32, F16, Q8_0, Q4_K_M, IQ4_XS, …")
+    ] = "Q4_K_M",
+    mmproj: Annotated[str, typer.Option(help="Type of the vision encoder (mmproj) file: f32, f16 or Q8_0.")] = "f16",
     calibrate: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="ROOT SET: samples that say which weights matter.", metavar="ROOT SET"),
+        typer.Option(help="Corpus and shard set whose samples show which weights matter.", metavar="ROOT SET"),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many of them.")] = 128,
+    samples: Annotated[int, typer.Option(help="Number of these samples.")] = 128,
 ) -> None:
     """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
     with _extra("gguf"):
@@ -29,48 +31,52 @@ def export(
         from training.gguf.export import names_in
         from training.gguf.imatrix import calibrate as look
 
-    names_in(out, quant, mmproj)  # or say at once that it cannot be written
+    names_in(out, quant, mmproj)  # fails at once if it cannot be written
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
         tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
-    tell(f"is it right? {join(['shardmill', 'verify-gguf', str(out), '--checkpoint', str(checkpoint)])}")
+    tell(f"verify it: {join(['shardmill', 'verify-gguf', str(out), '--checkpoint', str(checkpoint)])}")
 
 
 def verify_gguf(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
-    checkpoint: Annotated[Path, typer.Option(help="What it was made from.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `export` wrote.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that it was made from.", show_default=False)],
     held_out: Annotated[
-        tuple[str, str] | None, typer.Option(help="ROOT SET: samples to look at.", metavar="ROOT SET")
+        tuple[str, str] | None, typer.Option(help="Corpus and shard set of the samples to compare.", metavar="ROOT SET")
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many of them.")] = 50,
-    kl: Annotated[float, typer.Option(help="Most divergence from f16 of a quantised model, nats a token.")] = 0.05,
-    same_top: Annotated[float, typer.Option(help="Least share of tokens that f16 holds likeliest too.")] = 0.9,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of a table.")] = False,
+    samples: Annotated[int, typer.Option(help="Number of these samples.")] = 50,
+    kl: Annotated[
+        float, typer.Option(help="Largest divergence of a quantised model from f16, in nats a token.")
+    ] = 0.05,
+    same_top: Annotated[
+        float, typer.Option(help="Smallest share of tokens whose most likely token is the same as with f16.")
+    ] = 0.9,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Hold GGUF files against their checkpoint, in real llama.cpp. Exit code 1 if a bar is missed."""
+    """Compare GGUF files with their checkpoint in real llama.cpp. Exit code 1 if a limit is missed."""
     with _extra("gguf"):
         from training.gguf.verify import lines, verify
 
     root, name = held_out or (None, None)
-    found = verify(folder, checkpoint, root, name, samples, kl, same_top, _quietly if json else _step)
+    result = verify(folder, checkpoint, root, name, samples, kl, same_top, _quietly if json else _step)
     if json:
-        print(dumps(found))
+        print(dumps(result))
     else:
         shown = table("check", "measured", "bar", "")
-        for line in lines(found):
+        for line in lines(result):
             shown.add_row(*map(cell, line))
         console.print(shown)
-    if not found["passed"]:
-        raise typer.Exit(say(None, 1, f"{folder}: missed: {', '.join(found['missed'])}"))
+    if not result["passed"]:
+        raise typer.Exit(say(None, 1, f"{folder}: missed: {', '.join(result['missed'])}"))
 
 
 def tune_gguf(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.", show_default=False)],
-    tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON instead of lines.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `export` wrote.", show_default=False)],
+    tokens: Annotated[int, typer.Option(help="Number of answer tokens.")] = 64,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of lines.")] = False,
 ) -> None:
-    """Search how llama.cpp answers fastest on this device, and say what each step gained."""
+    """Search the settings with which llama.cpp answers fastest on this device, and show what each step gained."""
     with _extra("gguf"):
         from dataclasses import asdict
 
@@ -93,12 +99,12 @@ def tune_gguf(
 
 @contextmanager
 def _extra(name: str):
-    """Around imports that an extra brings. Raises `UserError` where it is not installed."""
+    """Wraps imports that need an extra. Raises `UserError` if it is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{error.name} is not installed; it comes with an extra: pip install shardmill[{name}]"
+            f"{error.name} is not installed; install the extra that brings it: pip install shardmill[{name}]"
         ) from None
 
 

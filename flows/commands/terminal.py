@@ -1,4 +1,4 @@
-"""What commands show, and how they say what went wrong."""
+"""How commands show their results and errors."""
 
 import os
 import sys
@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-# A file or pipe has no width: what goes there is not wrapped.
+# A file or pipe has no width: output to it is not wrapped.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)
 
 
 def say(error: BaseException | None, code: int, line: str = "") -> int:
     """Says in one line what went wrong.
 
-    Drops tracebacks: Prefect keeps an error to the very end, and with its frames all that DuckDB then complains of.
+    Drops tracebacks: Prefect keeps an error until the process ends, and its frames keep DuckDB's objects, which then
+    complain.
     """
     print(f"shardmill: {line or error}", file=sys.stderr)
     while error:
@@ -30,16 +31,16 @@ def tell(line: str, **how: Any) -> None:
 
 
 def table(*columns: str, **how: Any) -> Table:
-    """A table that wraps what does not fit into the terminal, and cuts nothing."""
+    """A table that wraps what does not fit into the terminal instead of cutting it."""
     return Table(*(Column(column, overflow="fold") for column in columns), **how)
 
 
 def fits(shown: Table) -> bool:
-    """Whether the terminal is so wide that no word of a table has to be broken."""
+    """Whether the terminal is wide enough to show a table without breaking words."""
     return console.measure(shown, options=console.options.update(width=100_000)).minimum <= console.width
 
 
 def cell(value: object) -> str:
-    """A value as a terminal may show it: what a caption holds must not steer the terminal."""
+    """A value as text without control characters, so that a caption cannot steer the terminal."""
     text = "" if value is None else str(value)
     return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))

@@ -1,6 +1,6 @@
 """A configuration opened as a corpus: its stages in order, each with what it reads, and what they committed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,7 @@ Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that a configuration says, opened."""
+    """A configuration, opened."""
 
     name: str  # of the configuration file
     config: Config
@@ -41,10 +41,10 @@ class Corpus:
     shards: tuple[ShardSet, ...]
 
     def stages(self, until: str | None = None) -> list[str]:
-        """The stages in order, up to one of them. Raises `UserError` if there is none of that name."""
+        """The stages in order, up to one of them. Raises `UserError` for an unknown stage."""
         names = ["rows", *self.made, "shards"]
         if until is not None and until not in names:
-            raise UserError(f"--until: no stage {until!r} here; there are {', '.join(names)}")
+            raise UserError(f"--until: unknown stage {until!r}; choose from {', '.join(names)}")
         return names[: names.index(until) + 1] if until else names
 
     @property
@@ -61,27 +61,34 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
-    """The corpus of a configuration, `engine` in place of its OCR engine if given.
+    """The corpus of a configuration; `engine` replaces its OCR engine if given.
 
-    Raises `UserError` for anything in it that cannot work; writes nothing.
+    Raises `UserError` for any setting that cannot work; writes nothing.
     """
     config = read_config(path)
     if engine is not None:
         config = with_engine(config, engine)
     try:
         rows = Rows(open_source(config.source))
-        opened = {stage.name: stage for stage in _built_in(config)}
-        made, before = {}, [rows.info]
-        for info in in_order([rows.info, *(stage.info for stage in opened.values())], _own(config)):
-            if info.name != "rows":
-                stage = opened.get(info.name) or open_own(info, config.stages[info.name])
-                made[info.name] = replace(stage, before=tuple(before))
-                before.append(info)
-        shards = [ShardSet(name, one, before=tuple(before)) for name, one in sorted(config.sets.items())]
-        _check(config, before, [*made.values(), *shards])
+        made = _opened_stages(config, rows.info)
+        infos = (rows.info, *(stage.info for stage in made.values()))
+        shards = [ShardSet(name, settings, before=infos) for name, settings in sorted(config.sets.items())]
+        _check(config, infos, [*made.values(), *shards])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return Corpus(Path(path).name, config, Root(config.root), rows, made, tuple(shards))
+
+
+def _opened_stages(config: Config, rows: StageInfo) -> dict[str, PartitionStage | CorpusStage]:
+    """The stages between `rows` and `shards` in order, each with the stages before it."""
+    built_in = {stage.name: stage for stage in _built_in(config)}
+    opened, before = {}, (rows,)
+    for info in in_order([rows, *(stage.info for stage in built_in.values())], _own(config)):
+        if info.name != rows.name:
+            stage = built_in.get(info.name) or open_own(info, config.stages[info.name])
+            opened[info.name] = replace(stage, before=before)
+            before = (*before, info)
+    return opened
 
 
 def _built_in(config: Config) -> Iterator[PartitionStage | CorpusStage]:
@@ -94,62 +101,71 @@ def _built_in(config: Config) -> Iterator[PartitionStage | CorpusStage]:
 
 
 def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
-    """The users' stages of a configuration. Raises `UserError` for one whose name or columns are already there."""
-    found = []
+    """The users' stages of a configuration. Raises `UserError` for a name or a column that already exists."""
+    stages = []
     views = {*STAGES, "shards", "candidates", "samples", "scores", "preferences", "accounting", "runs", "chunks"}
     columns = {column for stage in STAGES.values() for column in (*stage.samples, "reason", "left_out_by", "samples")}
     for name, own in config.stages.items():
         if name in views | {"work", "changes", "fetches", "calls", "cost", "yield_by_host", "run", "before", "rows"}:
-            raise UserError(f"stages.{name}: there is a stage or view of this name; choose another")
-        if taken := sorted(columns & own.columns.keys()):
-            raise UserError(f"stages.{name}.columns: `samples` has a column {taken[0]}; choose another name")
+            raise UserError(f"stages.{name}: a stage or view already has this name; choose another")
+        if twice := sorted(columns & own.columns.keys()):
+            raise UserError(f"stages.{name}.columns: `samples` already has a column {twice[0]}; choose another name")
         columns |= own.columns.keys()
-        found.append((own_info(name, own.columns, own.reasons, own.wanted()), own))
-    return found
+        stages.append((own_info(name, own.columns, own.reasons, own.wanted()), own))
+    return stages
 
 
 def in_order(stages: list[StageInfo], own: list[tuple[StageInfo, OwnStageConfig]]) -> list[StageInfo]:
-    """All stages in order: a user's stands right behind the last one that it reads, free ones before paid ones.
+    """All stages in order: a user's stage comes right after the last stage that it reads, free ones before paid ones.
 
-    Raises `UserError` for one that reads what is not there.
+    Raises `UserError` for a stage that reads what does not exist.
     """
     order, waiting = [*stages], {info.name: info for info, _ in own}
     while waiting:
-        names = [stage.name for stage in order]
         ready = next((info for info in waiting.values() if not info.reads.keys() & waiting.keys()), None)
         if ready is None:
             raise UserError(f"stages: {', '.join(sorted(waiting))} read each other in a circle")
         del waiting[ready.name]
         for name, columns in ready.reads.items():
             _check_read(ready, name, columns, {stage.name: stage for stage in order})
-        place = max(names.index(name) for name in ready.reads) + 1
-        while order[place].own or (ready.paid and order[place].per_image and not order[place].paid
-                                   and order[place].name != "selection"):  # fmt: skip
-            place += 1
+        names = [stage.name for stage in order]
         reads = {name: ready.reads[name] for name in sorted(ready.reads, key=names.index)}
-        order.insert(place, replace(ready, reads=reads))
+        order.insert(_place_of(ready, order), replace(ready, reads=reads))
     return order
 
 
-def _check_read(info: StageInfo, name: str, columns: tuple[str, ...], there: Stages) -> None:
-    """Raises `UserError` if a user's stage cannot read these columns of a stage."""
+def _place_of(info: StageInfo, order: list[StageInfo]) -> int:
+    """Where a user's stage goes: behind the last stage that it reads, and behind the users' stages that follow that. A
+    paid one also goes behind all free stages up to `selection`."""
+    place = max(number for number, stage in enumerate(order) if stage.name in info.reads) + 1
+    while order[place].own or (info.paid and _is_free_image_stage(order[place])):
+        place += 1
+    return place
+
+
+def _is_free_image_stage(stage: StageInfo) -> bool:
+    return stage.per_image and not stage.paid and stage.name != "selection"
+
+
+def _check_read(info: StageInfo, name: str, columns: tuple[str, ...], stages: Stages) -> None:
+    """Raises `UserError` if a user's stage cannot read these columns of a stage. `stages`: those before it."""
     place = f"stages.{info.name}.reads"
-    usable = [stage for stage, line in there.items() if line.per_image and stage != "selection"]
+    usable = [stage for stage, line in stages.items() if line.per_image and stage != "selection"]
     if name not in usable:
-        raise UserError(f"{place}: no stage {name!r} here; there are {', '.join(usable)}")
+        raise UserError(f"{place}: unknown stage {name!r}; choose from {', '.join(usable)}")
+    known = [column for column in stages[name].schema.names if column not in ("reason", "detail", "made_from")]
     for column in columns:
-        if column not in there[name].schema.names or column in ("reason", "detail", "made_from"):
-            known = [known for known in there[name].schema.names if known not in ("reason", "detail", "made_from")]
+        if column not in known:
             raise UserError(f"{place}: {name} has no column {column!r}; it has {', '.join(known)}")
 
 
-def _check(config: Config, infos: list[StageInfo], stages: list) -> None:
-    """Raises `UserError` for a condition that is none. All views are made once, empty."""
+def _check(config: Config, infos: Sequence[StageInfo], stages: list) -> None:
+    """Raises `UserError` for a condition that is not valid. All views are made once, empty."""
     with duckdb.connect() as connection:
         create(connection, {}, infos)
         for stage in stages:
             stage.check(connection)
         check_gates(config.gates, connection, FACTS)
-    pairs = [name for name, one in config.sets.items() if one.task == PREFERENCE]
+    pairs = [name for name, settings in config.sets.items() if settings.task == PREFERENCE]
     if pairs and "pairs" not in [info.name for info in infos]:
-        raise UserError(f"sets.{pairs[0]}: there are no pairs without the table [responses]; add it")
+        raise UserError(f"sets.{pairs[0]}: pairs need the table [responses]; add it")

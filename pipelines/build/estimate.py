@@ -1,4 +1,4 @@
-"""What a run would ask of models, by what it took before: for `shardmill plan`."""
+"""How many calls and tokens a run would use, judged by the runs before: for `shardmill plan`."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from pipelines.engine.commit import Commit
 from pipelines.models.model_stage import ModelStage
 from pipelines.stages.responses import Respond
 
-# Of each row that has answers, what the run took that asked for it last.
+# For each row that has answers: what the last run that asked for it used.
 TOOK = """
 SELECT stage, sum(tries) AS calls, sum(tokens_in) + sum(tokens_out) AS tokens
 FROM (FROM calls QUALIFY run = max(run) OVER (PARTITION BY stage, key)) GROUP BY stage
@@ -18,7 +18,7 @@ FROM (FROM calls QUALIFY run = max(run) OVER (PARTITION BY stage, key)) GROUP BY
 
 
 class Estimate(NamedTuple):
-    """At most, about: rows that can be taken over are known only when they are looked at."""
+    """A rough upper bound: which rows can be taken over is known only when they are read."""
 
     stage: str
     endpoints: tuple[str, ...]
@@ -27,31 +27,33 @@ class Estimate(NamedTuple):
 
 
 def estimate(corpus: Corpus, planned: Iterable[StagePlan]) -> list[Estimate]:
-    """What each stage that asks, and has something to make, would take."""
-    asking = [(one, corpus.made.get(one.stage)) for one in planned if one.todo]
-    asking = [(one, stage) for one, stage in asking if isinstance(stage, ModelStage) and stage.endpoints]
+    """What each stage that asks models, and has something to make, would use."""
+    asking = [(plan, corpus.made.get(plan.stage)) for plan in planned if plan.todo]
+    asking = [(plan, stage) for plan, stage in asking if isinstance(stage, ModelStage) and stage.endpoints]
     if not asking:
         return []
     with open_catalog(corpus.root) as connection:
         took = {stage: (calls, tokens) for stage, calls, tokens in connection.sql(TOOK).fetchall()}
-    found = []
-    for one, stage in asking:
-        commits = corpus.commits("rows", "instructions", stage.name)
-        rows, calls, tokens = rows_of(one, commits["rows"], commits[stage.name]), None, None
-        done = sum(commit.rows for commit in commits[stage.name].values())
-        if rows is not None and done and stage.name in took:
-            calls, tokens = (round(rows * float(spent) / done) for spent in took[stage.name])
-        elif isinstance(stage, Respond) and one.todo.keys() <= commits["instructions"].keys():
-            calls = stage.config.draws * sum(commits["instructions"][p].kept for p in one.todo)
-        found.append(Estimate(stage.name, tuple(endpoint.name for endpoint in stage.endpoints), calls, tokens))
-    return found
+    return [_estimate_of(corpus, plan, stage, took.get(stage.name)) for plan, stage in asking]
+
+
+def _estimate_of(corpus: Corpus, plan: StagePlan, stage: ModelStage, took: tuple | None) -> Estimate:
+    """`took`: the calls and tokens of the rows that have answers; None if nothing was asked before."""
+    commits = corpus.commits("rows", "instructions", stage.name)
+    rows, calls, tokens = rows_of(plan, commits["rows"], commits[stage.name]), None, None
+    done = sum(commit.rows for commit in commits[stage.name].values())
+    if rows is not None and done and took:
+        calls, tokens = (round(rows * float(spent) / done) for spent in took)
+    elif isinstance(stage, Respond) and plan.todo.keys() <= commits["instructions"].keys():
+        calls = stage.config.draws * sum(commits["instructions"][p].kept for p in plan.todo)
+    return Estimate(stage.name, tuple(endpoint.name for endpoint in stage.endpoints), calls, tokens)
 
 
 def rows_of(planned: StagePlan, source: dict[int, Commit], own: dict[int, Commit]) -> int | None:
-    """How many rows a stage will have in the partitions that it is to make, by those that it has."""
-    there = [p for p in own if p in source]
-    base = sum(source[p].rows for p in there)
+    """How many rows a stage will have in the partitions that it has to make, judged by those that it has."""
+    made = [p for p in own if p in source]
+    base = sum(source[p].rows for p in made)
     if not base or not planned.todo.keys() <= source.keys():
         return None
-    share = sum(own[p].rows for p in there) / base
+    share = sum(own[p].rows for p in made) / base
     return round(sum(own[p].rows if p in own else share * source[p].rows for p in planned.todo))

@@ -13,10 +13,10 @@ from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.manifest import read_manifest
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
-from pipelines.stages.rows import settle
+from pipelines.stages.rows import Rows, Settlement, settle
 from pipelines.stages.shards import card_of, lay_out, shards_there
 
-DIGEST = re.compile("[0-9a-f]{16}([0-9a-f]{16})?")  # of a prompt or a file, which tells a reader nothing
+DIGEST = re.compile("[0-9a-f]{16}([0-9a-f]{16})?")  # of a prompt or a file: not worth showing
 
 
 @dataclass
@@ -25,9 +25,9 @@ class StagePlan:
 
     stage: str
     todo: dict[int, str] = field(default_factory=dict)  # partition -> why
-    rows: int | None = 0  # in them; None where nobody knows yet
+    rows: int | None = 0  # in these partitions; None if not known yet
     total: int = 0  # partitions of the stage
-    open: bool = False  # how many is known only when the stages before are made
+    open: bool = False  # whether the number is known only once the stages before are made
 
     def reasons(self) -> list[tuple[str, int]]:
         return Counter(self.todo.values()).most_common()
@@ -45,42 +45,65 @@ class RunPlan:
 @uncollected()
 def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     """What a run would make, and why. Writes nothing."""
-    names, root = corpus.stages(until), corpus.root
-    settled = read_manifest(root)
+    names = corpus.stages(until)
+    settled = read_manifest(corpus.root)
     commits = corpus.commits("rows", *corpus.made)
     settlement = settle(corpus.rows, settled, commits["rows"])
-    gone = {p for file in settlement.vanished for p in file.partitions}
-    commits = {stage: {p: c for p, c in found.items() if p not in gone} for stage, found in commits.items()}
-    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
-    for partition in (p for file in settlement.changed for p in file.partitions):
-        now = commits["rows"].get(partition)
-        reason = why(now, corpus.rows, {}) if now else "changed"
-        waiting[partition] = "file changed" if reason == "changed" else reason
-    known = all(p in commits["rows"] for p in waiting)
-    rows = _rows_in(commits["rows"], waiting) if known else None
-    plans = [StagePlan("rows", waiting, rows, len(settlement.partitions()))]
-    commits["rows"] |= {p: None for p in waiting if p not in commits["rows"]}
+    commits = _without_vanished(commits, settlement)
+    plans = [_plan_rows(corpus.rows, settlement, commits["rows"])]
+    waiting = plans[0].todo
+    _add_unmade(commits["rows"], waiting)
     for name, stage in corpus.made.items():
         if isinstance(stage, CorpusStage):
             planned = _plan_step(corpus, stage, commits, plans)
             waiting = waiting | {p: why for p, why in planned.todo.items() if p not in commits[name]}
         else:
-            waiting = todo(stage, commits, waiting)
-            # Rows that turn from left out to kept in a step that it reads are made too.
-            unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStage) for p in plans)
-            rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
-            planned = StagePlan(name, waiting, rows, total, open=unsure and len(waiting) < total)
+            planned = _plan_partitions(corpus, stage, commits, plans, waiting)
+            waiting = planned.todo
         plans.append(planned)
-        commits[name] |= {p: None for p in waiting if p not in commits[name]}
+        _add_unmade(commits[name], waiting)
     choosing = {stage.stages[-1].name for stage in corpus.shards}
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     return RunPlan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
 
 
-def _rows_in(commits: dict[int, Commit], partitions) -> int | None:
+def _without_vanished(commits: Commits, settlement: Settlement) -> Commits:
+    """The commits of all partitions but those of source files that are gone."""
+    gone = {p for file in settlement.vanished for p in file.partitions}
+    return {stage: {p: c for p, c in of_stage.items() if p not in gone} for stage, of_stage in commits.items()}
+
+
+def _add_unmade(commits: dict[int, Commit | None], waiting: Collection[int]) -> None:
+    """Adds the partitions that a run will make for the first time; they have no commit yet."""
+    for partition in waiting:
+        commits.setdefault(partition, None)
+
+
+def _rows_in(commits: dict[int, Commit | None], partitions: Collection[int]) -> int | None:
     """How many rows are in some partitions; None if one of them was never split."""
-    found = [commits[p] for p in partitions]
-    return sum(c.rows for c in found) if all(found) else None
+    chosen = [commits[p] for p in partitions]
+    return sum(commit.rows for commit in chosen) if all(chosen) else None
+
+
+def _plan_rows(stage: Rows, settlement: Settlement, commits: dict[int, Commit]) -> StagePlan:
+    """What would be split: the partitions of new and of changed source files."""
+    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
+    for partition in (p for file in settlement.changed for p in file.partitions):
+        now = commits.get(partition)
+        reason = why(now, stage, {}) if now else "changed"
+        waiting[partition] = "file changed" if reason == "changed" else reason
+    all_known = all(p in commits for p in waiting)
+    return StagePlan("rows", waiting, _rows_in(commits, waiting) if all_known else None, len(settlement.partitions()))
+
+
+def _plan_partitions(
+    corpus: Corpus, stage: PartitionStage, commits: Commits, plans: list[StagePlan], upstream_todo: Collection[int]
+) -> StagePlan:
+    waiting = todo(stage, commits, upstream_todo)
+    # Rows that turn from left out to kept in a step that it reads are made too.
+    unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStage) for p in plans)
+    rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
+    return StagePlan(stage.name, waiting, rows, total, open=unsure and len(waiting) < total)
 
 
 def _plan_step(corpus: Corpus, step: CorpusStage, commits: Commits, plans: list[StagePlan]) -> StagePlan:
@@ -95,7 +118,7 @@ def _plan_step(corpus: Corpus, step: CorpusStage, commits: Commits, plans: list[
 
 
 def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
-    """`choosing`: what goes into the shards is still to be chosen."""
+    """`choosing`: whether the run still has to choose what goes into the shards."""
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
     total = sum(len(card["shards"]) for card in cards.values() if card)
     if choosing:
@@ -103,13 +126,13 @@ def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
     waiting, rows = {}, 0
     for stage in corpus.shards:
         card = cards[stage.set]
-        layout, there = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
-        shards = [shard for pack in layout.packs(there) for shard in pack.wanted]
+        layout, packed = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
+        shards = [shard for pack in layout.packs(packed) for shard in pack.wanted]
         rows += sum(shard.samples for shard in shards)
         known = {entry["fingerprint"] for entry in card["shards"]} if card else set()
-        why = ["gone or damaged" if shard.fingerprint in known else "samples changed" for shard in shards]
-        waiting |= {len(waiting) + n: f"{stage.set}: {one}" for n, one in enumerate(why)}
-        if not shards and card_of(stage, layout, there) != card:
+        reasons = ["gone or damaged" if shard.fingerprint in known else "samples changed" for shard in shards]
+        waiting |= {len(waiting) + n: f"{stage.set}: {reason}" for n, reason in enumerate(reasons)}
+        if not shards and card_of(stage, layout, packed) != card:
             waiting[len(waiting)] = f"{stage.set}: made, but not published"
     return StagePlan("shards", waiting, rows, total)
 
@@ -117,28 +140,28 @@ def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
 def todo(
     stage: PartitionStage, commits: Mapping[str, Mapping[int, Commit]], upstream_todo: Collection[int] = ()
 ) -> dict[int, str]:
-    """partition -> why it is not current. A partition whose input is to be made follows it, unless equal columns
-    come out there."""
-    found, first, last = {}, stage.info.answers, [*stage.inputs][-1]
+    """partition -> why it is not current. A partition whose input has to be made is made after it, unless the input
+    comes out with equal columns."""
+    reasons, first, last = {}, stage.info.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
     for partition in commits[first]:
         if partition in upstream_todo:
-            found[partition] = f"follows {last}" if partition in own else "new"
+            reasons[partition] = f"follows {last}" if partition in own else "new"
             continue
         inputs = stage.declared({name: commits[name][partition] for name in stage.inputs})
         now = own.get(partition)
         if now is None:
-            found[partition] = "new"
+            reasons[partition] = "new"
         elif now.fingerprint != fingerprint_of(identity, inputs):
-            found[partition] = why(now, stage, inputs)
-    return found
+            reasons[partition] = why(now, stage, inputs)
+    return reasons
 
 
 def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str]]) -> str:
     """What has changed since a partition was made, in a few words."""
     if now.version != stage.version:
         return f"stage version {now.version} -> {stage.version}"
-    settings = json.loads(json.dumps(stage.settings()))  # as a commit keeps them: lists, no tuples
+    settings = json.loads(json.dumps(stage.settings()))  # as a commit stores them: lists, not tuples
     for name in sorted(settings.keys() | now.settings.keys()):
         if settings.get(name) != now.settings.get(name):
             return _change(name, now.settings.get(name), settings.get(name))
@@ -150,7 +173,7 @@ def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str]]) -> s
 
 
 def _change(name: str, before: object, after: object) -> str:
-    """How a setting changed; of a table, the first of its keys that did."""
+    """How a setting changed; for a table, how its first changed key did."""
     if isinstance(before, dict) and isinstance(after, dict):
         key = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
         return _change(f"{name}.{key}", before.get(key), after.get(key))

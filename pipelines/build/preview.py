@@ -1,6 +1,6 @@
-"""`shardmill try captions my.toml`: what a model makes of some captions, before a run pays for all of them.
+"""`shardmill try captions my.toml`: how a model rewrites some captions, before a run pays for all of them.
 
-Nothing is committed. The answers are put down as chunks beside the partitions, where the run that follows finds them.
+Nothing is committed. The answers are stored as chunks beside the partitions, where the next run finds them.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from schemas.errors import UserError
 
 
 def try_captions(corpus: Corpus, rows: int) -> list[Row]:
-    """The rows of so many captions that a run would have rewritten, those at hand included, in order of partitions.
+    """The first `rows` rows whose captions a run would have rewritten, in order of partitions.
 
-    Raises `UserError` if there is no table `[captions]`, or the stages before it are not made.
+    Raises `UserError` without a table `[captions]`, or if the stages before it are not made.
     """
     stage = corpus.made.get("captions")
     if stage is None:
@@ -30,27 +30,25 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
     partitions = list(corpus.commits("rows")["rows"])
     if not partitions:
         before = corpus.before(stage.name)[-1]
-        raise UserError(
-            f"{corpus.name}: there are no rows yet; first: shardmill run {quote(corpus.name)} --until {before}"
-        )
-    found: list[Row] = []
+        raise UserError(f"{corpus.name}: no rows yet; first run: shardmill run {quote(corpus.name)} --until {before}")
+    tried: list[Row] = []
     with begin(corpus) as run:
         ledger = run.ledger
         stage = stage.ready(corpus.root, ledger)
         for partition in partitions:
-            if len(found) < rows:
-                found += _tried(stage, corpus.root, ledger, partition, rows - len(found))
-    return found
+            if len(tried) < rows:
+                tried += _tried(stage, corpus.root, ledger, partition, rows - len(tried))
+    return tried
 
 
 def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int) -> list[Row]:
-    """The rows of a partition that would be rewritten; those that are not at hand are asked for, and put down."""
+    """The rows of a partition that would be rewritten. Answers that are not stored yet are asked for and stored."""
     upstream = {name: read_commit(root, file_of(name, partition)) for name in stage.inputs}
     if missing := [name for name, commit in upstream.items() if commit is None]:
-        raise UserError(f"captions: {missing[0]} is not made yet; first: shardmill run … --until {missing[0]}")
+        raise UserError(f"captions: {missing[0]} is not made yet; first run: shardmill run … --until {missing[0]}")
     units = list(islice(_asked(stage, root, partition, upstream), most))
-    there = [*old_rows(root, stage.file(partition), stage.info.optional), *read_chunks(root, stage, partition)]
-    at_hand = {row["made_from"]: row for row in there}
+    stored = [*old_rows(root, stage.file(partition), stage.info.optional), *read_chunks(root, stage, partition)]
+    at_hand = {row["made_from"]: row for row in stored}
     todo = {unit.key: unit for unit in {u.made_from: u for u in units if u.made_from not in at_hand}.values()}
     made, measured = [], []
     try:

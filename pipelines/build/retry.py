@@ -1,7 +1,7 @@
-"""Which rows of a stage did not work out, and are to be made anew: `shardmill retry my.toml --where "…"`.
+"""Which failed rows of a stage are made again: `shardmill retry my.toml --where "…"`.
 
-Those rows alone are computed; all else in their partitions is taken over as it is, and what comes out the same stops
-there.
+Only those rows are computed; the other rows of their partitions are taken over as they are, and a stage whose input
+comes out the same is not made again.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ from schemas.views import literal, quoted
 
 
 def check_retry(stages: Sequence[StageInfo], stage: str, where: str) -> None:
-    """Raises `UserError` if this is no condition on a stage's rows. `stages`: those of the corpus."""
+    """Raises `UserError` if this is not a condition on a stage's rows. `stages`: those of the corpus."""
     (info,) = (info for info in stages if info.name == stage)
     with duckdb.connect() as connection:
         create(connection, {}, stages)
@@ -28,19 +28,19 @@ def check_retry(stages: Sequence[StageInfo], stage: str, where: str) -> None:
 
 
 def retryable(reasons: Collection[str]) -> str:
-    """The condition that holds where trying again may help."""
+    """The condition that holds for rows where trying again may help."""
     return f"reason IN ({', '.join(map(literal, sorted(reasons)))})" if reasons else "false"
 
 
 def failed_partitions(root: Root, stage: str, where: str) -> dict[int, int]:
-    """partition -> how many of its rows are to be made anew."""
+    """partition -> how many of its rows are made again."""
     columns, end = "partition, count(*)", "GROUP BY partition ORDER BY partition"
     return dict(_ask(root, stage, None, columns, where, end))
 
 
 @dataclass(frozen=True)
 class FailedRows:
-    """The rows of a partition that did not work out and for which a condition holds."""
+    """The failed rows of a partition for which a condition holds."""
 
     where: str
 
@@ -49,7 +49,7 @@ class FailedRows:
 
 
 def _failed(stage: StageInfo) -> str:
-    """A stage's rows that did not work out in it, with the URL and host of those that came from one."""
+    """The rows that failed in a stage, with the URL and host of those that came from one."""
     more = "".join(f", r.{name}" for name in ("url", "host") if name not in stage.schema.names)
     return f"""
         SELECT s.*{more} FROM {quoted(stage.name)} AS s

@@ -1,4 +1,4 @@
-"""A run: the stages of a corpus made one after another, while it holds the root; what flows and commands call."""
+"""A run makes the stages of a corpus one after another while it holds the root. Flows and commands call it."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,7 @@ from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
 from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
+from schemas.arrow import Row
 from schemas.errors import UserError
 from schemas.stages import with_own
 from schemas.takedown import REASON
@@ -56,7 +57,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that goes on: its corpus, which is opened once, its ledger, and the processes that do its work."""
+    """A run in progress: its corpus, which is opened once, its ledger, and the processes that do its work."""
 
     corpus: Corpus
     ledger: Ledger
@@ -68,18 +69,13 @@ open_runs: dict[str, Run] = {}  # name -> a run of this process
 
 @contextmanager
 def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
-    """Holds the root for one run, and writes down how it ends. Raises `Busy` if another run holds it."""
-    corpus.rows.source.files()  # a source that is not there is found before anything is written
+    """Holds the root for one run, and records how it ends. Raises `Busy` if another run holds it."""
+    corpus.rows.source.files()  # fails for a missing source before anything is written
     for stage in corpus.made.values():
         stage.prepare()
     read_manifest(corpus.root)
     with hold(corpus.root, wait):
-        last = {}
-        for before in runs(corpus.root):
-            last = before.row() or {}
-            if last.get("status") == "running":
-                close_ledger(corpus.root, before)
-                before.end("died")
+        last = _end_dead_runs(corpus.root)
         named = _named(corpus.root)
         ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
         try:
@@ -90,13 +86,7 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
                 finally:
                     del open_runs[ledger.run]
         except BaseException as error:
-            close_ledger(corpus.root, ledger)
-            ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
-            with suppress(Corrupt):
-                build_catalog(corpus.root)
-            with suppress(Corrupt, OSError, UserError):
-                if isinstance(error, Exception) and read_manifest(corpus.root):
-                    write_report(corpus.root)
+            _end_failed(corpus.root, ledger, error)
             raise
         ledger.end("completed")
         as_before = ledger.is_empty() and _named(corpus.root) == named and corpus.root.exists(REPORT)
@@ -107,27 +97,49 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
             write_report(corpus.root)
 
 
+def _end_dead_runs(root: Root) -> Row:
+    """Closes the ledgers of runs that were killed. Returns how the last run went, as it was noted then."""
+    last: Row = {}
+    for ledger in runs(root):
+        last = ledger.row() or {}
+        if last.get("status") == "running":
+            close_ledger(root, ledger)
+            ledger.end("died")
+    return last
+
+
+def _end_failed(root: Root, ledger: Ledger, error: BaseException) -> None:
+    """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read."""
+    close_ledger(root, ledger)
+    ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
+    with suppress(Corrupt):
+        build_catalog(root)
+    with suppress(Corrupt, OSError, UserError):
+        if isinstance(error, Exception) and read_manifest(root):
+            write_report(root)
+
+
 def _named(root: Root) -> dict[str, Entry]:
-    """root.json and the cards: with what the ledger records, all that the catalog and the report speak of."""
+    """root.json and the cards. Together with the ledger they decide what the catalog and the report show."""
     manifest = {name: entry for name, entry in root.files("").items() if name == MANIFEST}
     return manifest | {name: entry for name, entry in root.files("shards").items() if name.endswith(".json")}
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
-    """Keeps of a run's notes those whose commit is there."""
+    """Keeps those of a run's notes whose commit exists."""
     stages = ledger.open_stages()
     taken = read_takedowns(root).key if stages else ()
     known = stages_of(root)
     for stage in stages:
         if stage in known:
-            there = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
+            committed = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
         else:
-            there = published(root)
-        ledger.close_stage(stage, there, taken)
+            committed = published(root)
+        ledger.close_stage(stage, committed, taken)
 
 
 def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None = None) -> StageReport:
-    """Makes what is not current in one stage; and its rows that did not work out where the condition `again` holds."""
+    """Makes what is not current in one stage, and its failed rows for which the condition `again` holds."""
     corpus, ledger = run.corpus, run.ledger
     if again:
         made = _run_partitions(run, name, progress, again)
@@ -143,23 +155,23 @@ def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None
 
 
 def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
-    """stage -> the condition on its rows that are to be made anew, whether it has any or not. Raises `UserError`.
+    """stage -> the condition on its rows that are made again, whether any fulfil it or not. Raises `UserError`.
 
-    Without a condition: those that failed for a reason that can pass.
+    Without a condition: the rows that failed for a reason that can pass.
     """
-    stages = {name: one for name, one in corpus.made.items() if isinstance(one, PartitionStage)}
+    stages = {name: made for name, made in corpus.made.items() if isinstance(made, PartitionStage)}
     if stage is not None and stage not in stages:
-        raise UserError(f"--stage: no stage {stage!r} whose rows can be made anew; there are {', '.join(stages)}")
-    found = {}
+        raise UserError(f"--stage: unknown stage {stage!r}, or it cannot retry rows; choose from {', '.join(stages)}")
+    conditions = {}
     for name in [stage] if stage else stages:
         condition = where if where is not None else retryable(stages[name].retryable)
         check_retry(corpus.infos, name, condition)
-        found[name] = condition
-    return found
+        conditions[name] = condition
+    return conditions
 
 
 def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
-    """What a stage has: rows in, kept, and under each reason."""
+    """What a stage has: how many rows came in, were kept, and were left out for each reason."""
     if name == "shards":
         cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
         samples = sum(card["samples"] for card in cards)
@@ -175,7 +187,7 @@ def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
 def run(
     path: str | Path, until: str | None = None, retry: Mapping[str, str] = MappingProxyType({})
 ) -> list[StageReport]:
-    """A whole run without Prefect. `retry`: stage -> a condition on its rows that did not work out: made anew."""
+    """A whole run without Prefect. `retry`: stage -> a condition on its failed rows, which are then made again."""
     corpus = open_corpus(path)
     names = corpus.stages(until)
     with begin(corpus) as begun:
@@ -243,7 +255,7 @@ def _run_partitions(run: Run, name: str, progress: Progress, again: str | None =
 
 
 def _blank_again(run: Run, progress: Progress) -> int:
-    """Blanks rows under another name whose bytes turned out to be an image that was taken down."""
+    """Blanks rows with another name whose bytes turned out to be those of an image that was taken down."""
     corpus, root = run.corpus, run.corpus.root
     partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
     if not partitions:
@@ -285,7 +297,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         made += of
     asks_only = "instructions" in corpus.made and not corpus.made["selection"].sets
     chosen = "instructions" if asks_only else "selection"
-    rows, kept = (sum(getattr(c, what) for c in commits[chosen].values()) for what in ("rows", "kept"))
+    rows, kept = (sum(getattr(c, count) for c in commits[chosen].values()) for count in ("rows", "kept"))
     changed = [change for _, changes in cards for change in changes]
     hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
     for card, changes in cards:

@@ -1,7 +1,7 @@
 """`catalog.duckdb`: views over everything under a root, and nothing else; it can be deleted at any time.
 
-Built beside and renamed over, so that an open shell never blocks a run. Its paths are absolute: it works from any
-folder, and is built again when the root has moved.
+It is built under another name and renamed, so that an open shell never blocks a run. Its paths are absolute: it works
+from any folder, and is built again when the root has moved.
 """
 
 import glob
@@ -27,41 +27,41 @@ QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.S
 
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
-    """Where each view's Parquet files are; None where there are none yet."""
-    found: dict[str, Files | None] = {**stage_files(root, stages.values())}
+    """Where each view's Parquet files are; None for a view without files."""
+    by_view: dict[str, Files | None] = {**stage_files(root, stages.values())}
     ledger = {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
     for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*"), strict=True):
-        there = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
-        found[name] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if there else None
-    there = root.files("shards")
-    indexes = [entry["index"] for card in read_cards(root) for entry in card["shards"] if entry["index"] in there]
-    found["shards"] = Files([_literally(root, f"shards/{index}") for index in indexes]) if indexes else None
-    return found
+        exists = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
+        by_view[name] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
+    present = root.files("shards")
+    indexes = [entry["index"] for card in read_cards(root) for entry in card["shards"] if entry["index"] in present]
+    by_view["shards"] = Files([_literally(root, f"shards/{index}") for index in indexes]) if indexes else None
+    return by_view
 
 
 def stage_files(
     root: Root, stages: Iterable[StageInfo], partitions: Sequence[int] | None = None
 ) -> dict[str, Files | None]:
-    """The files of these stages alone, all of them or those of some partitions."""
+    """The files of these stages: all of them, or those of some partitions."""
     if partitions is not None:
         names = {stage.name: [_literally(root, file_of(stage.name, p)) for p in partitions] for stage in stages}
         return {s.name: Files(names[s.name], mixed=bool(s.optional)) if names[s.name] else None for s in stages}
-    there = [stage for stage in stages if any(map(is_partition, root.files(stage.name)))]
-    return {stage.name: _all_files(root, stage) for stage in there}
+    made = [stage for stage in stages if any(map(is_partition, root.files(stage.name)))]
+    return {stage.name: _all_files(root, stage) for stage in made}
 
 
 def _all_files(root: Root, stage: StageInfo) -> Files:
-    """All files of a stage. Which optional columns they have is known from the cache of commits, if it is there."""
+    """All files of a stage. The cache of commits, if it exists, says which optional columns they have."""
     paths = f"{_literally(root, stage.name)}/[0-9]*.parquet"
     if not stage.optional:
         return Files(paths)
-    columns = cached_columns(root, stage.name)
-    lacking = {stage.optional - there for there in columns or ()}
+    sets_of_columns = cached_columns(root, stage.name)
+    lacking = {stage.optional - columns for columns in sets_of_columns or ()}
     return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
 
 
 def _literally(root: Root, name: str) -> str:
-    """The URL of a file for DuckDB, which takes every path for a pattern."""
+    """The URL of a file, escaped for DuckDB, which reads every path as a pattern."""
     return glob.escape(root.url_of(name))
 
 
@@ -108,7 +108,7 @@ def build_catalog(root: Root) -> None:
     except Corrupt:
         temporary.unlink()
         raise
-    root.remove(f"{CATALOG}.wal")  # of a shell that writes to the catalog as it was; it would not fit this one
+    root.remove(f"{CATALOG}.wal")  # left by a shell that wrote to the old catalog; it would not fit the new one
     root.put(temporary, CATALOG)
 
 
@@ -122,25 +122,25 @@ def refresh_catalog(root: Root) -> None:
         if literal(_literally(root, "rows/"))[:-1] in sql or not root.files("rows"):
             return
     except duckdb.Error:
-        pass  # it is damaged, or another process has it open to write, which keeps what it has
+        pass  # damaged, or open for writing in another process, which keeps the old file
     build_catalog(root)
 
 
 def query(root: Root, sql: str) -> pa.Table:
-    """The answer to a question. Raises `UserError` with DuckDB's complaint in one line."""
+    """The answer to a question. Raises `UserError` with DuckDB's message in one line."""
     try:
         with open_catalog(root) as connection:
             connection.execute("SET autoinstall_known_extensions = false")
             asked = connection.extract_statements(sql)
             if len(asked) != 1 or asked[0].type not in QUESTIONS:
-                raise UserError("sql: that is no question; the catalog holds views only, ask with one SELECT")
+                raise UserError("sql: the catalog can only be read; write one SELECT")
             return connection.sql(asked[0]).to_arrow_table()
     except duckdb.Error as error:
         raise UserError(f"sql: {one_line(error)}") from None
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition: str, table: str) -> None:
-    """Raises `UserError`, naming the place in the configuration, if this is no condition on a table's columns."""
+    """Raises `UserError`, naming the place in the configuration, if this is not a condition on a table's columns."""
     if not condition.strip():
         raise UserError(f"{place}: empty; write a condition, or leave it out")
     try:
@@ -149,10 +149,10 @@ def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition
     except duckdb.Error as error:
         raise UserError(f"{place}: {one_line(error)}") from None
     if kinds != ["boolean"]:
-        raise UserError(f"{place}: {condition!r} is {', '.join(kinds)}; write a condition")
+        raise UserError(f"{place}: {condition!r} is of type {', '.join(kinds)}; write a condition")
 
 
 def one_line(error: duckdb.Error) -> str:
-    """DuckDB's complaint without its drawing of the place, but with what it thinks was meant."""
+    """DuckDB's message without the lines that show the place, but with its suggestion."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))

@@ -28,7 +28,7 @@ class GateFailed(Exception):
 
 
 def facts(rows: int, kept: int, before: Iterable[Card], after: Iterable[Card], changes: Iterable[Row]) -> dict:
-    """What a gate can ask about a run, beside all the catalog's views: the columns of `run`."""
+    """The columns of `run`, which a gate can use besides all views of the catalog."""
     kinds = [change["change"] for change in changes]
     samples_before = sum(card["samples"] for card in before)
     return FACTS | {
@@ -43,7 +43,7 @@ def facts(rows: int, kept: int, before: Iterable[Card], after: Iterable[Card], c
 
 
 def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection, run: Mapping[str, float]) -> list[str]:
-    """The gates that do not hold, each as `name: condition`. Raises `UserError` for one that is no condition."""
+    """The gates that do not hold, each as `name: condition`. Raises `UserError` for one that is not a condition."""
     failed = []
     columns = ", ".join(f"{value!r}::{'DOUBLE' if isinstance(value, float) else 'BIGINT'} AS {name}"
                         for name, value in run.items())  # fmt: skip
@@ -66,9 +66,9 @@ def hold_gates(gates: Mapping[str, str], root: Root, run: Mapping[str, float]) -
     with open_catalog(root) as connection:
         failed = check_gates(gates, connection, run)
     if failed:
-        said = ", ".join(f"{name} = {value:.4g}" for name, value in run.items())
+        figures = ", ".join(f"{name} = {value:.4g}" for name, value in run.items())
         published = "the shards published before stay" if run["samples_before"] else "no shards are published"
         raise GateFailed(
-            f"gate {'; '.join(failed)} does not hold ({said}); {published}, and what was made is kept: "
+            f"gate {'; '.join(failed)} does not hold ({figures}); {published}, and what was made is kept: "
             "change the settings or the gate, and run again"
         )

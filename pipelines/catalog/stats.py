@@ -1,4 +1,4 @@
-"""What a corpus holds, from commits, cards and the ledger; of rows it reads only what became of captions."""
+"""What a corpus holds, from commits, cards and the ledger. The only rows it reads are those of captions."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ Table = tuple[str, tuple[str, ...], list[tuple]]
 
 
 def corpus_stats(root: Root, last: int = 5) -> list[Table]:
-    """(title, columns, lines) of: rows in, kept and each reason a stage; captions; shard sets; the last runs."""
+    """(title, columns, lines) of four tables: the rows of each stage by reason; captions; shard sets; the last runs."""
     stages = []
     for stage in stages_of(root):
         commits = read_commits(root, stage).values()
@@ -28,7 +28,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         stages.append((stage, len(commits), rows, "kept", kept, share(kept, rows)))
         stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
     captions = rewritten(root)
-    of = sum(count for _, count in captions)
+    total = sum(count for _, count in captions)
     sets = []
     for card in read_cards(root):
         sets.append((card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"]))
@@ -36,7 +36,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     return [
         ("stages", ("stage", "partitions", "rows in", "reason", "rows", "share"), stages),
         *([("captions", ("what became of them", "rows", "share"),
-            [(what, count, share(count, of)) for what, count in captions])] if captions else []),
+            [(outcome, count, share(count, total)) for outcome, count in captions])] if captions else []),
         ("shard sets", ("set", "task", "release", "samples", "shards", "bytes"), sets),
         ("last runs", ("run", "status", "ended", "detail"),
          [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),
@@ -45,10 +45,10 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
 
 def rewritten(root: Root) -> list[tuple[str, int]]:
     """What became of captions: rewritten, left as they came because of their answers, or not asked for."""
-    there = stage_files(root, [captions.STAGE])
-    if not there:
+    files = stage_files(root, [captions.STAGE])
+    if not files:
         return []
-    with connect(root, there) as connection:
+    with connect(root, files) as connection:
         counts = connection.sql(
             f"""SELECT answer, count(*) FROM captions WHERE reason IS NULL GROUP BY answer
                 ORDER BY answer IS NULL, answer != '{ACCEPTED}', count(*) DESC, answer"""

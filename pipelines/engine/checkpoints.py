@@ -1,6 +1,6 @@
-"""Costly rows of a partition that is not finished yet: put down in chunks beside it, for a run that is killed.
+"""Costly rows of a partition that is not finished yet: stored in chunks beside it, in case the run is killed.
 
-Chunks and the partition as it was are one cache; both are asked by `made_from`. They go once the partition is there.
+Chunks and the old partition are one cache, looked up by `made_from`. Chunks are removed once the partition is made.
 """
 
 import hashlib

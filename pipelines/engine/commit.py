@@ -1,6 +1,6 @@
 """A partition is one Parquet file whose footer says what it was made from: its `Commit`.
 
-The footer is the only commit point: payload first, then this one small file, put in place at once.
+The footer is the only commit point: the payload is written first, then this one small file, in one step.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class MadeWith:
-    """What a stage was when it made something."""
+    """The stage, version and settings that something was made with."""
 
     stage: str
     version: int
@@ -138,10 +138,10 @@ class Stage:
         return file_of(self.name, partition)
 
     def check(self, connection: "duckdb.DuckDBPyConnection") -> None:
-        """Raises `UserError` for a setting that cannot work. All views are there, empty."""
+        """Raises `UserError` for a setting that cannot work. All views exist in `connection`, empty."""
 
     def prepare(self) -> None:
-        """What must be there before a run begins: fetched, or a `UserError` raised."""
+        """Fetches what a run needs before it begins. Raises `UserError` if it cannot."""
 
 
 def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
@@ -150,12 +150,12 @@ def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
 
 
 def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) -> str:
-    """One digest for what many partitions say in some columns; if not told which, in all but `made_from`."""
+    """One digest of some columns of many partitions; of all columns but `made_from` if `columns` is not given."""
     sha256 = hashlib.sha256()
     for commit in commits:
         names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
-        said = "".join([commit.digests.get(name, "") for name in names])
-        sha256.update(f"{commit.stage}/{commit.partition}{said}".encode())
+        digests = "".join([commit.digests.get(name, "") for name in names])
+        sha256.update(f"{commit.stage}/{commit.partition}{digests}".encode())
     return sha256.hexdigest()[:32]
 
 
@@ -213,29 +213,29 @@ def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> l
     """What differs, key by key: {key, change, before, after}; the latter two as JSON, see `schemas.ledger`."""
     ignored = {"made_from", *ignored}
     before, after = ({row["key"]: row for row in rows} for rows in (old, new))
-    found = []
+    changed = []
     for key in sorted(before.keys() | after.keys()):
         if key not in before:
-            found.append({"key": key, "change": "added", "before": None, "after": None})
+            changed.append({"key": key, "change": "added", "before": None, "after": None})
         elif key not in after:
             gone = {name: value for name, value in before[key].items() if name not in ignored}
-            found.append({"key": key, "change": "removed", "before": canonical(gone).decode(), "after": None})
+            changed.append({"key": key, "change": "removed", "before": canonical(gone).decode(), "after": None})
         else:
             names = [n for n in after[key] if n not in ignored and before[key].get(n) != after[key][n]]
             if names:
                 was, now = (canonical({n: row.get(n) for n in names}).decode() for row in (before[key], after[key]))
-                found.append({"key": key, "change": "changed", "before": was, "after": now})
-    return found
+                changed.append({"key": key, "change": "changed", "before": was, "after": now})
+    return changed
 
 
 def commit_rows(
     root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row],
     now: Commit | None, **measured: Any,
 ) -> Commit:  # fmt: skip
-    """Puts a partition's rows in place of the old ones, on record. Its payload must be there already.
+    """Replaces a partition's old rows, and records it in the ledger. The partition's payload must exist already.
 
-    `now` is the commit of the old ones. Of two makers of one partition (a worker that was given up, a speculative one)
-    the first to commit wins.
+    `now` is the commit of the old rows. If two workers make the same partition, as when one was given up too early, the
+    first to commit wins.
     """
     commit = completed(commit, rows, stage.schema)
     data = parquet_bytes(rows, stage.schema, canonical(asdict(commit)).decode())

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipelines.engine.commit import Commit, canonical, file_of, read_commit
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
 from pipelines.engine.root import Root
+from schemas.arrow import Row
 
 CACHE = "_commits.parquet"
 CACHED = pa.schema([(name, pa.string()) for name in ("file", "stamp", "commit")])
@@ -43,22 +44,31 @@ def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = 
     fresh = {name: known[name][1] for name, entry in files.items() if name in known and known[name][0] == entry.stamp}
     stale = [name for name in files if name not in fresh]
     if stale:
-        with ThreadPoolExecutor(16) as pool:
-            found = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), stale)
-            fresh.update({name: json_of(commit) for name, commit in zip(stale, found) if commit})
+        fresh |= _read_as_json(root, stage, stale)
     try:
         commits = [Commit(**orjson.loads(text)) for text in fresh.values()]
     except (ValueError, TypeError):  # the cache is damaged
         return read_commits(root, stage, write=write, cached=False)
     if write and (stale or len(known) != len(fresh)):
         rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
-        columns = sorted({tuple(sorted(commit.digests)) for commit in commits})
-        root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED, orjson.dumps(columns).decode()))
+        _write_cache(root, stage, rows, commits)
     return {commit.partition: commit for commit in sorted(commits, key=lambda commit: commit.partition)}
 
 
+def _read_as_json(root: Root, stage: str, names: list[str]) -> dict[str, str]:
+    """file -> its commit as JSON, from the footers of those files that can be read."""
+    with ThreadPoolExecutor(16) as pool:
+        commits = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), names)
+        return {name: json_of(commit) for name, commit in zip(names, commits) if commit}
+
+
+def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit]) -> None:
+    columns = sorted({tuple(sorted(commit.digests)) for commit in commits})
+    root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED, orjson.dumps(columns).decode()))
+
+
 def cached_columns(root: Root, stage: str) -> list[frozenset[str]] | None:
-    """The sets of columns that a stage's files have, as of the last run that read its commits; None if nobody knows."""
+    """The sets of columns that a stage's files have, as of the last run that read its commits; None if unknown."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
             return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
@@ -81,7 +91,7 @@ def json_of(commit: Commit) -> str:
 
 
 def _cached(root: Root, stage: str) -> dict[str, tuple[str, str]]:
-    """file -> (stamp, commit as JSON), as the cache has it; nothing if there is none or it is damaged."""
+    """file -> (stamp, commit as JSON) from the cache; empty if the cache is missing or damaged."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
             names, stamps, texts = (column.to_pylist() for column in file.read(CACHED.names, use_threads=False).columns)

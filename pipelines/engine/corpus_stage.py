@@ -1,6 +1,7 @@
 """Corpus steps: stages that see the whole corpus at once, and replace only partition files whose rows changed.
 
-A step has one fingerprint for all of its partitions, which it notes when it is done; killed before, it runs again.
+A step has one fingerprint for all of its partitions, which it notes when it is done. If it is killed before, it runs
+again.
 """
 
 import json
@@ -24,13 +25,13 @@ class CorpusStage(Stage):
         raise NotImplementedError
 
     def fingerprint(self, upstream: Upstream) -> str:
-        """Of the whole step: all that it reads, of every partition."""
+        """The fingerprint of the whole step: of everything that it reads, in every partition."""
         read = self.inputs or dict.fromkeys(upstream)
         commits = (contents(upstream[stage].values(), columns) for stage, columns in read.items())
         return digest([self.identity(), *commits])
 
     def is_current(self, root: Root, upstream: Upstream, own: Mapping[int, Commit]) -> bool:
-        """Whether this is the step of the corpus as it is, and all of its files are there."""
+        """Whether the step was done for the corpus as it is now, and all of its files exist."""
         try:
             noted = json.loads(root.read(f"{self.name}/{NOTE}"))["fingerprint"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -38,8 +39,8 @@ class CorpusStage(Stage):
         return own.keys() == upstream["rows"].keys() and noted == self.fingerprint(upstream)
 
     def run(self, root: Root, ledger: Ledger, upstream: Upstream) -> None:
-        """Replaces the partition files whose rows change, then notes that the step is done. Until then no note stands,
-        as it would hold again if a run were killed here and what had changed were changed back."""
+        """Replaces the partition files whose rows change, then notes that the step is done. The old note is removed
+        first: it would be valid again if this run were killed and the change were undone."""
         root.remove(f"{self.name}/{NOTE}")
         answered = set()
         for partition, rows in self.make(root, upstream):

@@ -50,14 +50,14 @@ class Ledger:
         self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
 
     def row(self) -> Row | None:
-        """How the run went; None if it left nothing that can be read."""
+        """The run's row in the ledger; None if it cannot be read."""
         try:
             rows = self._read("run")
         except Corrupt:
             return None
         return rows[0] if rows else None
 
-    # What a worker puts down
+    # What a worker notes
 
     def record(
         self, stage: str, item: str, fingerprint: str, changes: Sequence[Row], *, partition: int | None, rows: int,
@@ -73,8 +73,8 @@ class Ledger:
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
-        """Notes what was measured of a partition's rows, whether it comes to be committed or not. Of one attempt (a
-        `new_attempt`) the last note stands."""
+        """Notes what was measured of a partition's rows, whether it is committed or not. A later note of the same
+        attempt (see `new_attempt`) replaces the earlier one."""
         schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{attempt}"
         where = {"run": self.run, "stage": stage, "partition": partition}
         self._write(name, [{n: where.get(n, row.get(n)) for n in schema.names} for row in rows], schema)
@@ -91,7 +91,7 @@ class Ledger:
         return calls, tokens
 
     def done(self, stage: str) -> int:
-        """How many partitions of a stage this run has put down so far."""
+        """How many partitions of a stage this run has noted so far."""
         return len(self.root.files(self._notes(stage)))
 
     def is_empty(self) -> bool:
@@ -103,14 +103,14 @@ class Ledger:
 
     def close_stage(self, stage: str, committed: Mapping[str, str], taken: Collection[str] = ()) -> None:
         """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now: a note whose
-        commit never came (the worker was killed in between) is dropped. Of keys that were `taken` down it says that
-        they changed, and not how."""
+        commit never came (the worker was killed in between) is dropped. For keys that were `taken` down it keeps that
+        they changed, but not how."""
         folder = self._notes(stage)
         names = list(self.root.files(folder))
         if not names:
             return
         work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
-        known = {(row["item"], row["started"]) for row in work}  # whose notes it was killed before it had removed them
+        known = {(row["item"], row["started"]) for row in work}  # a killed run may have left their notes
         more: list[Row] = []
         for name in names:
             note = json.loads(self.root.read(f"{folder}/{name}"))
@@ -121,7 +121,7 @@ class Ledger:
             where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
             more += [{**where, **change} for change in note["changes"]]
         untold(more, taken)
-        if changed[len(changed) - len(more) :] != more:  # or it was killed between the two files
+        if changed[len(changed) - len(more) :] != more:  # equal if a run was killed between the two files
             changed += more
         self._write(f"changes-{stage}", changed, CHANGES)
         point(f"{stage}:changes")
@@ -146,12 +146,13 @@ class Ledger:
 
 
 def new_attempt() -> str:
-    """A name for one try to make a partition, of which a run can see several."""
+    """A name for one attempt to make a partition; a run can make several."""
     return uuid.uuid4().hex[:6]
 
 
 def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
-    """Blanks what changes say of some keys, of samples and responses too, which begin with them. Whether any did."""
+    """Blanks what changes say of some keys, and of samples and responses whose keys begin with them. Returns whether
+    there was anything to blank."""
     told = [row for row in changes if row["key"][:16] in keys and (row["before"] or row["after"])]
     for row in told:
         row["before"] = row["after"] = None
@@ -159,7 +160,7 @@ def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
 
 
 def forget(root: Root, keys: Collection[str]) -> None:
-    """Blanks what the changes of all runs say of some keys. That they changed stays."""
+    """Blanks what the changes of all runs say of some keys. It stays on record that they changed."""
     for ledger in runs(root):
         for name in root.files(f"runs/{ledger.run}"):
             if name.startswith("changes-") and name.endswith(".parquet"):

@@ -1,8 +1,8 @@
 """One run of a root at a time.
 
-Two runs could not corrupt a root, as all that they commit is named by content; but they would do the work twice.
+Two runs could not corrupt a root, as everything that they commit is named by content; but they would do the work twice.
 On a local root the lock is the kernel's, so a killed run leaves none behind. On an object store it is a lease in a
-small file, renewed while the run lives.
+small file, which is renewed while the run lives.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from pipelines.engine.root import Root
 from schemas.errors import UserError
 
 LOCK = "lock.json"
-LEASE = 120.0  # seconds after which a lease that is not renewed is void
+LEASE = 120.0  # seconds after which a lease expires unless it is renewed
 
 
 class Busy(Exception):
@@ -74,15 +74,15 @@ def _take_lease(root: Root):
         raise _busy(root, json.dumps(now).encode())
     mine, ended = _holder(), threading.Event()
     _write_lease(root, mine)
-    time.sleep(0.5)  # of two that write at once, the last one has it
+    time.sleep(0.5)  # if two runs write at the same time, the last one holds the lease
     if not _has_it(root, mine):
         raise _busy(root, b"{}")
 
     def renew():
         while not ended.wait(LEASE / 4):
-            with suppress(Exception):  # the next one may get through
+            with suppress(Exception):  # the next attempt may succeed
                 now = _read_lease(root) or mine
-                if now["lease"] == mine["lease"]:  # else it was void for a while, and another run took it
+                if now["lease"] == mine["lease"]:  # else it had expired, and another run holds it
                     _write_lease(root, mine)
 
     def release():

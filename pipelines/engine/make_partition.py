@@ -1,6 +1,6 @@
-"""Makes one partition of a stage: takes over the rows that are as they were, makes the others, and commits.
+"""Makes one partition of a stage: takes over the rows that have not changed, makes the others, and commits.
 
-This is what makes Shardmill make; see `pipelines.engine.partition_stage` for when a partition and a row are current.
+See `pipelines.engine.partition_stage` for when a partition and a row are current.
 """
 
 import time
@@ -34,9 +34,9 @@ from schemas.arrow import Row
 def make_partition(
     stage: PartitionStage, root: Root, ledger: Ledger, partition: int, again: Again | None = None
 ) -> Commit:
-    """Makes one partition, or finds that it is current. Safe to be killed at any moment, and to be run twice.
+    """Makes one partition unless it is current. Can be killed at any moment, and run twice.
 
-    `again` says which of its rows that did not work out are made anew.
+    `again` says which of its failed rows are made again.
     """
     started = time.time()
     upstream = _read_upstream(stage, root, partition)
@@ -50,29 +50,21 @@ def make_partition(
 
     old = OldRows.read(stage, root, partition, now, anew)
     incoming = read_inputs(stage, root, partition, upstream)
-    left_out = {key: reason for key, row in incoming.items() if (reason := left_out_by(row))}
     made_with = stage.made_with()
-    units = {key: stage.units(key, row, made_with) for key, row in incoming.items() if key not in left_out}
+    units = {key: stage.units(key, row, made_with) for key, row in incoming.items() if not left_out_by(row)}
     missing = [unit for of_row in units.values() for unit in of_row if unit.made_from not in old.at_hand]
     making = Making(stage, root, ledger, partition, Counter(unit.made_from for unit in missing))
-    todo = {unit.made_from: unit for unit in reversed(missing)}  # the first of those made from the same
+    todo = {unit.made_from: unit for unit in reversed(missing)}  # the first of each `made_from`
     making.begin([old.handed_on(unit, stage) for unit in missing if todo[unit.made_from] is unit])
 
     pack = Payload(root, stage, partition, now) if stage.payload else None
     rows = []
     with making.measured_in_the_end():
         for key, source in incoming.items():
-            if key in left_out:
-                unit = Unit(key, source, made_from(stage, source, made_with))
-                rows.append(stage.named(unit, blank_row(stage, unit.made_from, UPSTREAM, left_out[key])))
-            for unit in units.get(key, ()):
-                if unit.made_from in old.at_hand:
-                    row = old.at_hand[unit.made_from]
-                    data = pack.old_bytes(row) if pack else None
-                else:
-                    row, data = making.made(unit)
-                row = stage.named(unit, row)
-                rows.append(pack.place(row, data) if pack else row)
+            if key in units:
+                rows += [_row_of(unit, stage, old, making, pack) for unit in units[key]]
+            else:
+                rows.append(_left_out(key, source, stage, made_with))
     if not pack:
         rows.sort(key=lambda row: row["key"])
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
@@ -85,8 +77,25 @@ def make_partition(
     return commit
 
 
+def _row_of(unit: Unit, stage: PartitionStage, old: "OldRows", making: "Making", pack: Payload | None) -> Row:
+    """The row of a unit, taken over or made now; its bytes are in the payload then."""
+    if unit.made_from in old.at_hand:
+        row = old.at_hand[unit.made_from]
+        data = pack.old_bytes(row) if pack else None
+    else:
+        row, data = making.made(unit)
+    row = stage.named(unit, row)
+    return pack.place(row, data) if pack else row
+
+
+def _left_out(key: str, source: dict[str, Row], stage: PartitionStage, made_with: MadeWith) -> Row:
+    """The row of a key that an earlier stage left out."""
+    unit = Unit(key, source, made_from(stage, source, made_with))
+    return stage.named(unit, blank_row(stage, unit.made_from, UPSTREAM, left_out_by(source)))
+
+
 def _read_upstream(stage: PartitionStage, root: Root, partition: int) -> dict[str, Commit]:
-    """The commits of the partitions that a stage reads. Raises `Corrupt` if one is not there."""
+    """The commits of the partitions that a stage reads. Raises `Corrupt` if one is missing."""
     upstream = {}
     for name in stage.inputs:
         commit = read_commit(root, file_of(name, partition))
@@ -98,12 +107,12 @@ def _read_upstream(stage: PartitionStage, root: Root, partition: int) -> dict[st
 
 @dataclass(frozen=True)
 class OldRows:
-    """What is there of a partition that is made anew: its old rows, and chunks of a run that was killed."""
+    """What exists of a partition that is made again: its old rows, and chunks of a run that was killed."""
 
     rows: list[Row]
     at_hand: dict[str, Row]  # by `made_from`: rows that are taken over
     now: Commit | None  # of the old rows
-    anew: set[str]  # keys of rows that are not taken over, whatever they were made from
+    anew: set[str]  # keys of rows that are made again even if their `made_from` is current
     _index: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     @classmethod
@@ -135,13 +144,13 @@ class OldRows:
 
 
 def _made_from_then(unit: Unit, stage: PartitionStage, made_with: MadeWith) -> str | None:
-    """What the row of a unit would have been made from when the old rows were made: None if nobody knows."""
+    """What the row of a unit would have been made from when the old rows were made: None if unknown."""
     source = {name: columns for name, columns in unit.row.items() if name in stage.inputs}
     try:
         then = stage.units(source[stage.info.answers]["key"], source, made_with)
     except (KeyError, TypeError):  # the settings of that time lack something
         return None
-    return next((other.made_from for other in then if other.key == unit.key), None)
+    return next((old_unit.made_from for old_unit in then if old_unit.key == unit.key), None)
 
 
 @dataclass
@@ -152,7 +161,7 @@ class Making:
     root: Root
     ledger: Ledger
     partition: int
-    uses: Counter[str]  # `made_from` -> how many rows are still to be asked for
+    uses: Counter[str]  # `made_from` -> how many rows still need it
     attempt: str = field(default_factory=new_attempt)
     measured: list[Row] = field(default_factory=list)
     ready: dict[str, tuple[Row, bytes | None]] = field(default_factory=dict)  # by `made_from`
@@ -163,7 +172,7 @@ class Making:
         self.stream: Iterator[tuple[str, Any]] = self.stage.make([unit.row for unit in todo], self.root)
 
     def made(self, unit: Unit) -> tuple[Row, bytes | None]:
-        """The row made of a unit, and its bytes; the stage is pulled along as far as needed."""
+        """The row made of a unit, and its bytes. Has the stage make rows until this one is ready."""
         try:
             while unit.made_from not in self.ready:
                 self._take_next()
@@ -209,7 +218,7 @@ class MakePartitions:
     stage: PartitionStage
     root: Root
     ledger: Ledger
-    again: Again | None = None  # rows that are made anew
+    again: Again | None = None  # failed rows that are made again
 
     @property
     def name(self) -> str:

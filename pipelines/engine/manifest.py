@@ -12,9 +12,9 @@ from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, with_own
 
 MANIFEST = "root.json"
-BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it settles anything
-NOTES = "rows/split"  # one small file a range that was split, until root.json says so
-SPLITTING = "splitting"  # what no file ever is: one whose run was killed is split again, even if it is as it was
+BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it writes root.json
+NOTES = "rows/split"  # a small file for each range that was split, until root.json records it
+SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SourceFile:
     path: str
     first: int  # number of its first partition
     buckets: int  # how many it has
-    split: str | None  # what the file and the stage were when it was split, or SPLITTING; None if it is gone
+    split: str | None  # digest of the file and the stage when it was split, or SPLITTING; None if the file is gone
 
     @cached_property
     def partitions(self) -> range:
@@ -43,7 +43,7 @@ def read_manifest(root: Root) -> list[SourceFile]:
             ) from None
         return []
     except NotADirectoryError:
-        raise UserError(f"{root.url}: is no folder; choose another") from None
+        raise UserError(f"{root.url}: is not a folder; choose another") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{root.url}/{MANIFEST}: not a Shardmill root; choose another folder") from None
     notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
@@ -56,8 +56,8 @@ def read_manifest(root: Root) -> list[SourceFile]:
 
 
 def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str]) -> None:
-    """Writes root.json, after which the workers' notes are not needed any more. `stages`: those of the corpus, in
-    order, without `rows`. Of a user's own it says what their rows are."""
+    """Writes root.json, after which the workers' notes are no longer needed. `stages`: those of the corpus, in
+    order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have."""
     own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
     named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
     data = json.dumps(named | {"sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
@@ -70,14 +70,14 @@ def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageIn
 
 
 def stages_of(root: Root) -> Stages:
-    """The stages that a corpus has, in order. One that was taken out of its configuration is none of them any more."""
+    """The stages that a corpus has, in order, without those that its configuration no longer has."""
     try:
-        read = json.loads(root.read(MANIFEST))
+        manifest = json.loads(root.read(MANIFEST))
         own = {
-            name: own_info(name, said["columns"], tuple(word for word in said["reasons"] if word != FAILED))
-            for name, said in read.get("stages", {}).items()
+            name: own_info(name, stage["columns"], tuple(word for word in stage["reasons"] if word != FAILED))
+            for name, stage in manifest.get("stages", {}).items()
         }
-        infos = [STAGES["rows"], *(own.get(name) or STAGES[name] for name in read["makes"])]
+        infos = [STAGES["rows"], *(own.get(name) or STAGES[name] for name in manifest["makes"])]
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -87,7 +87,7 @@ def stages_of(root: Root) -> Stages:
 
 
 def sets_of(root: Root) -> list[str] | None:
-    """The shard sets that a corpus has, though others may be published still; None if an older Shardmill wrote it."""
+    """The shard sets of a corpus; more may still be published. None if an older Shardmill wrote root.json."""
     try:
         return json.loads(root.read(MANIFEST)).get("sets")
     except FileNotFoundError:

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from pipelines.engine.root import Root
 from schemas.arrow import Row, to_table
 
-FOOTER = b"shardmill"  # the footer's key under which a file says what it was made from
+FOOTER = b"shardmill"  # the key in the footer under which a file says what it was made from
 ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
 
 
 class Corrupt(Exception):
-    """Bytes under the root are not what was committed."""
+    """Bytes under the root differ from what was committed."""
 
 
 def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, footer: str | None = None) -> bytes:
@@ -25,7 +25,7 @@ def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, footer: str | None = N
 
 
 def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
-    """A whole Parquet file of a table whose columns have no nulls where its schema allows none."""
+    """A whole Parquet file of a table that has nulls only where its schema allows them."""
     encodings = {field.name: ONE_BY_ONE for field in table.schema if _seldom_repeats(table[field.name])}
     repeating = [path for field in table.schema if field.name not in encodings for path in _leaves(field)]
     settings = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
@@ -40,8 +40,8 @@ def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
 
 
 def _seldom_repeats(column: pa.ChunkedArray) -> bool:
-    """Whether a dictionary of these strings would be another copy of them: of keys and digests it is the larger part
-    of a file, and of the time to read it."""
+    """Whether a dictionary would hold most of these strings once more. For keys and digests it would be the larger part
+    of the file, and of the time to read it."""
     return pa.types.is_string(column.type) and 2 * pc.count_distinct(column).as_py() > len(column)
 
 
@@ -59,9 +59,9 @@ def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:
 
 @contextmanager
 def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file under a root; of a remote one only what is asked for is fetched.
+    """A Parquet file under a root; only the parts of a remote file that are read are fetched.
 
-    Raises `FileNotFoundError`, and `Corrupt` for what Arrow cannot make sense of, here or while it is read.
+    Raises `FileNotFoundError`, and `Corrupt` if Arrow cannot read it, when it is opened or later.
     """
     try:
         if root.is_local:
@@ -75,7 +75,7 @@ def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
                 yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # the system's; Arrow's own are plain and have no number
+            raise  # an error of the system; Arrow raises plain OSErrors without a number
         raise Corrupt(f"{name}: cannot be read: {' '.join(str(error).split())}") from None
 
 

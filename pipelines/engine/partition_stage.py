@@ -18,14 +18,14 @@ UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its
 
 
 class Again(Protocol):
-    """Which rows that did not work out are to be made anew. Pickles."""
+    """Which failed rows are made again. Can be pickled."""
 
     def keys(self, root: Root, stage: str, partition: int) -> set[str]: ...
 
 
 class Rejected(ValueError):
-    """A row that did not work out: `reason` is a word of the stage's list, `detail` is for a person. `kept` are columns
-    that stand in it all the same."""
+    """A row that failed: `reason` is a word of the stage's list, `detail` is for a person. `kept` are columns that the
+    row has all the same."""
 
     def __init__(self, reason: str, detail: str = "", measured: Row | list[Row] | None = None, kept: Row | None = None):
         super().__init__(f"{reason}: {detail}")
@@ -41,13 +41,13 @@ class Unit(NamedTuple):
 
 
 class Before(NamedTuple):
-    """The row that was made of a unit before, and what it was made with. No row is made twice because of an upgrade:
-    what was paid for, fetched or read is judged anew instead."""
+    """The row that was made of a unit before, and what it was made with. An upgrade does not pay for, fetch or read
+    anything twice: it judges the old result again instead."""
 
     row: Row
     version: int  # of the stage
     settings: Mapping[str, Any]  # of the stage, as JSON has them
-    same_input: bool  # whether all that it was made from is still the same
+    same_input: bool  # whether everything that it was made from is still the same
 
     def only_older(self, stage: Stage) -> bool:
         """Whether nothing but the stage's version has changed."""
@@ -55,11 +55,11 @@ class Before(NamedTuple):
         return self.same_input and same and self.version != stage.version
 
     def same_settings(self, settings: Mapping[str, Any]) -> bool:
-        """Whether these are among the settings that it was made with, and unchanged."""
+        """Whether the row was made with these settings, among others."""
         return canonical({name: self.settings.get(name) for name in settings}) == canonical(settings)
 
     def fields(self, stage: Stage) -> Row | None:
-        """The row as it was, without its names; None if its reason is none of the stage any more."""
+        """The row as it was, without its names; None if the stage no longer has its reason."""
         if self.row["reason"] and self.row["reason"] not in stage.reasons:
             return None
         return {name: value for name, value in self.row.items() if name not in ("key", "made_from", "payload")}
@@ -67,17 +67,19 @@ class Before(NamedTuple):
 
 @dataclass(frozen=True)
 class PartitionStage(Stage):
-    """A stage whose partition p is made from partition p of what it reads: a row in, a row out, or several where it
-    says so by `units`."""
+    """A stage whose partition p is made from partition p of what it reads: a row in, a row out, or several rows if it
+    overrides `units`."""
 
     finds: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # stage -> columns that only say where bytes lie
-    joins: ClassVar[Mapping[str, tuple[str, str]]] = {}  # stage -> the column of another that names its row, if not key
+    joins: ClassVar[
+        Mapping[str, tuple[str, str]]
+    ] = {}  # stage -> (another stage, its column that names the row), if not by key
     payload: ClassVar[bool] = False  # made rows carry `bytes`, which go into a tar beside the Parquet
-    chunk_rows = None  # costly rows are put down every so many, for a run that is killed
+    chunk_rows = None  # costly rows are stored after every so many, in case the run is killed
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
-    at_once = 1  # partitions that a worker has in hand; more where it waits for others
-    one_process: ClassVar[bool] = False  # on one machine a single worker does it all
-    holds_model: ClassVar[bool] = False  # its workers keep what takes much memory: they end with the stage
+    at_once = 1  # partitions that a worker makes at the same time; more where it waits for servers
+    one_process: ClassVar[bool] = False  # a single worker on one machine does all of it
+    holds_model: ClassVar[bool] = False  # its workers use much memory, so they end with the stage
 
     def make(self, rows: Iterable[dict[str, Any]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
@@ -89,14 +91,14 @@ class PartitionStage(Stage):
         raise NotImplementedError
 
     def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
-        """What is to be made of a row that nothing leaves out. Units made from the same are made once.
+        """What has to be made of a row that no stage left out. Units with equal `made_from` are made once.
 
-        `made_with`: what the stage is, or was when its old rows were made.
+        `made_with`: what the stage is now, or what it was when its old rows were made.
         """
         return [Unit(key, row, made_from(self, row, made_with))]
 
     def named(self, unit: Unit, row: Row) -> Row:
-        """A row with the names of what it is of, which are not what it was made from."""
+        """The row with its key and other names. They say what it is about, not what it was made from."""
         return {**row, "key": unit.key}
 
     def declared(self, upstream: Mapping[str, Commit]) -> dict[str, dict[str, str | None]]:
@@ -113,45 +115,45 @@ def read_inputs(
     """
     tables = {}
     for name, columns in stage.inputs.items():
-        by = [column for other, column in stage.joins.values() if other == name]
-        wanted = dict.fromkeys(("key", *columns, "reason", *by, *stage.finds.get(name, ())))
-        there = [column for column in wanted if column in upstream[name].digests]  # older files may lack some
-        rows = read_rows(root, file_of(name, partition), there)
+        joining = [column for namer, column in stage.joins.values() if namer == name]
+        wanted = dict.fromkeys(("key", *columns, "reason", *joining, *stage.finds.get(name, ())))
+        present = [column for column in wanted if column in upstream[name].digests]  # older files may lack some
+        rows = read_rows(root, file_of(name, partition), present)
         tables[name] = {row["key"]: {**dict.fromkeys(wanted), **row, "payload": upstream[name].payload} for row in rows}
     first, incoming = tables[stage.info.answers], {}
     for name, rows in tables.items():
         if name not in stage.joins and rows.keys() != first.keys():
-            raise Corrupt(f"{file_of(name, partition)} has other keys than the stages it was made from")
+            raise Corrupt(f"{file_of(name, partition)} has different keys than the stages it was made from")
     for key in first:
         row = incoming[key] = {}
         for name, rows in _in_join_order(tables, stage).items():
-            other, column = stage.joins.get(name, (None, None))
-            named = row[other][column] if other else key
+            namer, column = stage.joins.get(name, (None, None))
+            named = row[namer][column] if namer else key
             if named not in rows:
-                raise Corrupt(f"{file_of(name, partition)} has no {named}, which {file_of(other, partition)} names")
+                raise Corrupt(f"{file_of(name, partition)} has no {named}, which {file_of(namer, partition)} names")
             row[name] = rows[named]
     return incoming
 
 
 def _in_join_order(tables: dict[str, dict[str, Row]], stage: PartitionStage) -> dict[str, dict[str, Row]]:
-    """The tables with those first that are joined by no other."""
+    """The tables, those first that are not joined by another."""
     return dict(sorted(tables.items(), key=lambda table: table[0] in stage.joins))
 
 
 def read_of(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
-    """What a stage reads of a row. Nulls are as if they were not there: so a row that nothing leaves out stays the same
-    when a stage that might have done so comes or goes."""
+    """What a stage reads of a row, without nulls: so a row that no stage leaves out stays the same when a stage that
+    might have left it out is added or removed."""
     read = {f"{name}.{column}": row[name][column] for name, columns in stage.inputs.items() for column in columns}
     return {name: value for name, value in read.items() if value is not None}
 
 
 def made_from(stage: PartitionStage, row: Mapping[str, Row], made_with: MadeWith) -> str:
-    """The hash of what a row is made from, where it is made of all that the stage reads of it."""
+    """The hash of what a row is made from, if that is everything the stage reads of it."""
     return digest([made_with.identity, read_of(stage, row)])
 
 
 def left_out_by(row: Mapping[str, Row]) -> str | None:
-    """Which earlier stage left a row out, and why. The later stage says it in full: `images: truncated`."""
+    """Which earlier stage left a row out, and why, as in `images: truncated`."""
     for name, columns in row.items():
         if columns["reason"]:
             return name if columns["reason"] == UPSTREAM else f"{name}: {columns['reason']}"

@@ -30,7 +30,7 @@ class Payload:
         return {**row, "byte_offset": offset, "size": len(data)}
 
     def put(self) -> tuple[str | None, str | None]:
-        """Commits the tar under a name with its digest; (name, SHA-256), or neither if nothing was kept."""
+        """Commits the tar under a name with its digest. Returns (name, SHA-256), or Nones if no bytes were kept."""
         empty = self.tar.size == 0
         sha256 = self.tar.close()
         self.file.close()

@@ -85,19 +85,19 @@ class Root:
         else:
             data = self.fs.cat_file(self.path(name), start=offset, end=offset + size)
         if len(data) != size:
-            raise EOFError(f"{name}: {size} bytes wanted at {offset}, {len(data)} there")
+            raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
         return data
 
     def files(self, folder: str, *, hidden: bool = False) -> dict[str, Entry]:
-        """The files directly in a folder, by name; temporary ones, whose names begin with a dot, only if asked for."""
-        found = {}
+        """The files directly in a folder, by name; temporary ones, whose names begin with a dot, only with `hidden`."""
+        entries = {}
         if self.is_local:
             try:
-                with os.scandir(self.path(folder)) as entries:
-                    for entry in entries:
-                        if entry.is_file():
-                            stat = entry.stat()
-                            found[entry.name] = Entry(stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+                with os.scandir(self.path(folder)) as scanned:
+                    for file in scanned:
+                        if file.is_file():
+                            stat = file.stat()
+                            entries[file.name] = Entry(stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
             except FileNotFoundError:
                 pass
         else:
@@ -107,8 +107,8 @@ class Root:
                 infos = []
             for info in infos:
                 if info["type"] == "file":
-                    found[info["name"].rsplit("/", 1)[-1]] = Entry(info["size"], stamp(info))
-        return {name: found[name] for name in sorted(found) if name and (hidden or not name.startswith("."))}
+                    entries[info["name"].rsplit("/", 1)[-1]] = Entry(info["size"], stamp(info))
+        return {name: entries[name] for name in sorted(entries) if name and (hidden or not name.startswith("."))}
 
     def age(self, name: str) -> float:
         """Seconds since a file was written."""
@@ -125,14 +125,14 @@ class Root:
     # Writing
 
     def temporary(self, folder: str) -> Path:
-        """A fresh local path to write a large file to; for a local root on the same disk."""
+        """A new local path for a large file; if the root is local, on the same disk."""
         if not self.is_local:
             return Path(tempfile.gettempdir()) / f".shardmill-{uuid.uuid4().hex}"
         os.makedirs(self.path(folder), exist_ok=True)
         return Path(self.path(folder)) / f".tmp-{uuid.uuid4().hex}"
 
     def write(self, name: str, data: bytes) -> None:
-        """Commits `data` under `name` at once, in place of what was there."""
+        """Commits `data` under `name` in one step, replacing the file that was there."""
         if not self.is_local:
             self.fs.pipe_file(self.path(name), data)
             return
@@ -141,7 +141,7 @@ class Root:
         self.put(temporary, name)
 
     def put(self, temporary: Path, name: str) -> None:
-        """Commits a local file under `name` at once; the local file is gone afterwards."""
+        """Commits a local file under `name` in one step; the local file is gone afterwards."""
         if not self.is_local:
             self.fs.put_file(str(temporary), self.path(name))
             temporary.unlink()
@@ -168,7 +168,7 @@ class Root:
 
 
 def stamp(info: dict) -> str:
-    """What changes when a file does, from an fsspec listing: size with etag, or with the time of its last change."""
+    """A text that changes when the file does, from an fsspec listing: its size with its etag or modification time."""
     mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
     return f"{info['size']}-{str(mark).strip(chr(34))}"
 

@@ -30,7 +30,7 @@ def header(name: str, size: int) -> bytes:
 class TarWriter:
     """Writes members one after another and keeps the SHA-256 of all that was written.
 
-    A second thread hashes a chunk while this one writes it and puts the next together.
+    A second thread hashes a chunk while this one writes it and collects the next.
     """
 
     def __init__(self, file: BinaryIO):

@@ -1,4 +1,4 @@
-"""Removes what no commit names: replaced payloads, leavings of killed runs, and old releases."""
+"""Removes what no commit names: replaced payloads, leftovers of killed runs, and old releases."""
 
 from collections.abc import Collection, Iterator
 
@@ -16,10 +16,10 @@ from schemas.stages import STAGES
 
 
 def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
-    """Files that no commit names: replaced payloads, leavings of killed runs, packs that training planned for releases
-    that are gone. `releases` are taken as gone.
+    """Files that no commit names: replaced payloads, leftovers of killed runs, packs that training planned for releases
+    that are gone. `releases` count as gone.
 
-    Raises `Corrupt` for a commit that cannot be read: nobody knows what it names.
+    Raises `Corrupt` for a commit that cannot be read, since the files that it names are unknown.
     """
     settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
     plans = [f"shards/{PACKS}/{folder}" for folder in root.folders(f"shards/{PACKS}")]
@@ -29,7 +29,7 @@ def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
         yield from (name for name in _files(root, folder) if name not in named)
     runs = [f"runs/{run}" for run in root.folders("runs")]
     for folder in ("", NOTES, *runs, *(f"{run}/{stage}" for run in runs for stage in root.folders(run))):
-        # there only what a killed run has half written is garbage
+        # in these folders only half-written files are garbage
         yield from (name for name in _files(root, folder) if name not in named and _is_temporary(name))
     yield from _chunks(root, folders, settled)
 
@@ -65,20 +65,20 @@ def _named_by_cards(root: Root, gone: set[str], plans: list[str]) -> set[str]:
 
 
 def _folders_of_stages(root: Root) -> list[str]:
-    """The folders of all stages, those of a user's that the configuration has no more among them."""
+    """The folders of all stages, including users' stages that the configuration no longer has."""
     known = [*STAGES, *(name for name in stages_of(root) if name not in STAGES)]
-    others = [folder for folder in root.folders("") if folder not in {*known, "shards", "runs"}]
-    return [*known, *(folder for folder in others if _is_stage(root, folder))]
+    unknown = [folder for folder in root.folders("") if folder not in {*known, "shards", "runs"}]
+    return [*known, *(folder for folder in unknown if _is_stage(root, folder))]
 
 
 def _is_stage(root: Root, folder: str) -> bool:
-    """Whether a folder holds partitions of a stage of its name."""
+    """Whether a folder holds partitions of a stage with the folder's name."""
     commits = (read_commit(root, f"{folder}/{name}") for name in root.files(folder) if is_partition(name))
     return any(commit and commit.stage == folder for commit in commits)
 
 
 def _chunks(root: Root, folders: list[str], settled: set[int]) -> Iterator[str]:
-    """Chunks of answers: those of a paid stage stay until their partition is made."""
+    """Chunks of answers that are not needed: those of a paid stage are needed until their partition is made."""
     paid = {name for name, stage in stages_of(root).items() if stage.paid}
     waiting = {f"{partition:05d}" for partition in settled}
     for stage in folders:
@@ -100,7 +100,7 @@ def _is_temporary(path: str) -> bool:
 def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
     """Removes garbage older than `grace` seconds and all but the last `keep` releases of each set.
 
-    Returns how many files and bytes went. Raises `Busy` while a run holds the root.
+    Returns how many files and bytes were removed. Raises `Busy` while a run holds the root.
     """
     with hold(root):
         old: set[str] = set()

@@ -1,10 +1,10 @@
 """A published shard set in the files that other trainers read: `shardmill export-set ROOT SET FOLDER --form trl`.
 
 `trl`: Parquet of pairs in TRL's vision DPO schema. `rlaif-v`: Parquet of pairs in RLAIF-V-Dataset's. `minicpm-v`:
-MiniCPM-V's fine-tune JSON of conversations, its images in a folder beside; a pair is the question and the chosen
-answer, to learn to give the best of several. Image bytes go along as they came.
-The same release gives the same bytes; files are named as `datasets` finds them. A hidden note beside them says which
-release they are, for those who have to find where a sample went.
+MiniCPM-V's fine-tune JSON of conversations, with a folder of images beside it; a pair becomes the question and the
+chosen answer. Image bytes are copied as they came.
+The same release gives the same bytes; files are named so that `datasets` finds them. A hidden note beside them says
+which release they are, for those who have to find where a sample went.
 """
 
 import io
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.parquet import Corrupt, read_rows
-from pipelines.engine.releases import card_names, read_card
+from pipelines.engine.releases import card_named
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -34,7 +34,7 @@ NAMES = ("ds_name", "question", "chosen", "rejected", "origin_dataset", "origin_
 
 class Sample(NamedTuple):
     name: str
-    said: Row  # its JSON
+    document: Row  # its JSON
     images: dict[str, bytes]  # by the name that each has as a file, in order
 
 
@@ -46,18 +46,16 @@ class Form(NamedTuple):
 def export(root: Root, set_name: str, form: str, folder: Root) -> list[str]:
     """Writes a shard set, or a release `set@release`, into a folder; returns the names of its data files.
 
-    Raises `UserError` for a set that is not there or not of the form's task, and `Corrupt` for a shard that is damaged.
+    Raises `UserError` for an unknown set or a set with a task that does not fit, and `Corrupt` for a damaged shard.
     """
     if form not in FORM_NAMES:
-        raise UserError(f"--form: no form {form!r}; there are {', '.join(FORM_NAMES)}")
-    card = read_card(root, set_name)
-    if card is None:
-        raise UserError(f"export-set: no shard set {set_name!r}; there are {', '.join(card_names(root)) or 'none yet'}")
+        raise UserError(f"--form: unknown form {form!r}; choose from {', '.join(FORM_NAMES)}")
+    card = card_named(root, set_name, "export-set")
     tasks = ("conversation", PREFERENCE) if form == MINICPM_V else (PREFERENCE,)
     if card["task"] not in tasks:
-        raise UserError(f"export-set: {set_name} is a set of task {card['task']!r}; {form} takes {' or '.join(tasks)}")
+        raise UserError(f"export-set: {set_name} has the task {card['task']!r}; {form} needs {' or '.join(tasks)}")
     names = list(_fine_tune(root, card, folder) if form == MINICPM_V else _tables(root, card, FORMS[form], folder))
-    for name in folder.files("").keys() - names:  # of a release before, with another number of shards
+    for name in folder.files("").keys() - names:  # of an earlier release with another number of shards
         if re.fullmatch(r"train-\d{5}-of-\d{5}\.parquet", name):
             folder.remove(name)
     folder.write(NOTE, json.dumps({"set": card["set"], "release": card["release"], "form": form}).encode())
@@ -67,17 +65,17 @@ def export(root: Root, set_name: str, form: str, folder: Root) -> list[str]:
 def samples(root: Root, entry: ShardEntry) -> Iterator[Sample]:
     """The samples of a shard, by its index."""
     for row in read_rows(root, f"shards/{entry['index']}"):
-        images, said = {}, {}
+        images, document = {}, {}
         for member in row["members"]:
             try:
                 data = root.read_range(f"shards/{entry['tar']}", member["byte_offset"], member["size"])
             except (FileNotFoundError, EOFError) as error:
                 raise Corrupt(f"shards/{entry['tar']}: {error}; run `shardmill verify`") from None
             if member["ext"] == "json":
-                said = json.loads(data)
+                document = json.loads(data)
             elif member["ext"] != "txt":
                 images[f"{row['sample']}.{member['ext']}"] = data
-        yield Sample(row["sample"], said, images)
+        yield Sample(row["sample"], document, images)
 
 
 # Parquet, a file a shard
@@ -96,14 +94,14 @@ def _tables(root: Root, card: Card, form: Form, folder: Root) -> Iterator[str]:
 
 
 def _schema(columns: dict[str, pa.DataType], features: Row) -> pa.Schema:
-    """With what `datasets` knows a column's features by, in their order: images are decoded as they are loaded."""
+    """A schema with the metadata by which `datasets` knows the features of columns, so that it decodes images."""
     named = {name: features.get(name, TEXT) for name in columns}
     schema = pa.schema([pa.field(name, kind) for name, kind in columns.items()])
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": named}})})
 
 
 def _trl(sample: Sample, card: Card) -> Row:
-    pair = sample.said["pair"]
+    pair = sample.document["pair"]
     return {
         "images": [{"bytes": data, "path": name} for name, data in sample.images.items()],
         "prompt": [{"role": "user", "content": pair["question"]}],
@@ -114,7 +112,7 @@ def _trl(sample: Sample, card: Card) -> Row:
 
 def _rlaif_v(sample: Sample, card: Card) -> Row:
     """`origin_dataset` and `origin_split` are the source's own where it has them, as rounds of RLAIF-V do."""
-    pair, extra = sample.said["pair"], sample.said["extra"] or {}
+    pair, extra = sample.document["pair"], sample.document["extra"] or {}
     ((name, data),) = sample.images.items()
     scores = {name: pair[name] for name in ("chosen_score", "rejected_score", "margin", "agreement")}
     split = extra.get("origin_split") or {"release": card["release"], **scores}
@@ -124,7 +122,7 @@ def _rlaif_v(sample: Sample, card: Card) -> Row:
         "question": pair["question"], "chosen": pair["chosen"], "rejected": pair["rejected"],
         "origin_dataset": str(extra.get("origin_dataset") or card["set"]),
         "origin_split": split if isinstance(split, str) else json.dumps(split, sort_keys=True),
-        "idx": sample.said["key"], "image_path": name,
+        "idx": sample.document["key"], "image_path": name,
     }  # fmt: skip
 
 
@@ -155,16 +153,16 @@ FORM_NAMES = (*FORMS, MINICPM_V)
 
 
 def _fine_tune(root: Root, card: Card, folder: Root) -> Iterator[str]:
-    """`conversations.json`, and a file an image in `images/`; put down last, it names only what is there."""
+    """`conversations.json`, and a file for each image in `images/`. The JSON is written last, when its images exist."""
     entries = []
     for shard in card["shards"]:
         for sample in samples(root, shard):
-            said = sample.said.get("conversation") or _chosen(sample.said["pair"])
+            conversation = sample.document.get("conversation") or _chosen(sample.document["pair"])
             names = [f"images/{name}" for name in sample.images]
             for name, data in sample.images.items():
                 folder.write(f"images/{name}", data)
-            marks = dict(zip(said["images"], names, strict=True))
-            entry = {"id": sample.said["key"], "conversations": said["turns"]}
+            marks = dict(zip(conversation["images"], names, strict=True))
+            entry = {"id": sample.document["key"], "conversations": conversation["turns"]}
             if marks:
                 entry["image"] = marks["<image>"] if [*marks] == ["<image>"] else marks
             entries.append(entry)

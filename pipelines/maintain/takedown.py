@@ -1,9 +1,9 @@
-"""Takes images and all that was said of them out of a corpus: `shardmill takedown my.toml list.txt`.
+"""Takes images, and everything that was made of them, out of a corpus: `shardmill takedown my.toml list.txt`.
 
 Rows are blanked at their source (`rows`), and a run follows: so only partitions and shards that had any of it are made
-again. Then goes what a run leaves behind: replaced payloads, releases that had any of it, chunks, and what the ledger
-says of before and after. A shard set that no run makes anew, since the configuration has it no more, is withdrawn. The
-list is remembered first, so that it can be killed anywhere and run again.
+again. Then everything is removed that a run leaves behind: replaced payloads, releases that had any of it, chunks, and
+the old values in the ledger. A shard set that had any of it and that the configuration no longer has is withdrawn. The
+list is stored first, so that a takedown can be killed at any moment and run again.
 """
 
 import re
@@ -59,7 +59,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Near:
-    """An image that looks like one that was taken down, and is still there."""
+    """An image that looks like one that was taken down, but stays."""
 
     key: str
     url: str | None
@@ -71,30 +71,30 @@ class Takedown:
     """What was done."""
 
     rows: int  # that the list names
-    others: int  # of the same bytes, or in a conversation with one of those
+    others: int  # with the same bytes, or in a conversation with one of those
     near: list[Near]
-    nothing: list[Line]  # of the list, that named no row; remembered all the same
+    nothing: list[Line]  # lines of the list that match no row; they are stored all the same
     stages: list[StageReport]
     releases: list[str]  # `train@3f2a9c81d04e` that had any of what was ever taken down; they are gone
-    withdrawn: list[str]  # shard sets that had any of it, and are in the configuration no more; they are gone
+    withdrawn: list[str]  # shard sets that had any of it, and that the configuration no longer has; they are gone
     removed: int  # files
 
 
 def take_down(
-    corpus: Corpus, lines: Sequence[Line], say: Callable[[str], None] = lambda what: None, wait: float = 0.0
+    corpus: Corpus, lines: Sequence[Line], say: Callable[[str], None] = lambda line: None, wait: float = 0.0
 ) -> Takedown:
-    """Takes down what a list names, with what was taken down before. Gates hold nothing of it back."""
+    """Takes down what a list names, and again what was taken down before. Gates do not apply."""
     root, wanted = corpus.root, TakedownList()
     for kind in {line.kind for line in lines}:
         wanted |= TakedownList(**{kind: frozenset().union(*(line.values for line in lines if line.kind == kind))})
     corpus = replace(corpus, config=corpus.config.model_copy(update={"gates": {}}))
     with begin(corpus, wait) as run:
         say("looking for it")
-        found = find(root, read_takedowns(root) | wanted)
-        taken = read_takedowns(root) | wanted | found.taken
+        matches = find(root, read_takedowns(root) | wanted)
+        taken = read_takedowns(root) | wanted | matches.taken
         write_takedowns(root, taken)
         point("takedown:remembered")
-        blank_partitions(root, run.ledger, corpus.rows, found.partitions, taken)
+        blank_partitions(root, run.ledger, corpus.rows, matches.partitions, taken)
         stages = []
         for name in corpus.stages():
             say(name)
@@ -103,10 +103,10 @@ def take_down(
         withdrawn = sets_with(root, taken)
         removed = remove_left(root, taken, withdrawn)
         return Takedown(
-            rows=found.rows,
-            others=found.others,
-            near=found.near,
-            nothing=[line for line in lines if line.values.isdisjoint(found.met)],
+            rows=matches.rows,
+            others=matches.others,
+            near=matches.near,
+            nothing=[line for line in lines if line.values.isdisjoint(matches.met)],
             stages=stages,
             releases=sorted(taken.release),
             withdrawn=sorted(withdrawn),
@@ -118,8 +118,8 @@ def take_down(
 
 
 def read_list(path: Path) -> list[Line]:
-    """A list of URLs, hosts, keys and SHA-256s: a text with one a line, `#` begins a comment; or Parquet with columns
-    of these names. Raises `UserError` for a line that is none of them."""
+    """A list of URLs, hosts, keys and SHA-256s: a text file with one on each line and comments after `#`, or Parquet
+    with columns of these names. Raises `UserError` for any other line."""
     lines = []
     try:
         entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))
@@ -127,13 +127,13 @@ def read_list(path: Path) -> list[Line]:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     for place, kind, value in entries:
         if kind is None or not re.fullmatch(KINDS[kind], value, re.IGNORECASE):
-            what = kind or "URL, host, key (16 hex digits) or SHA-256 (64)"
-            raise UserError(f"{path}: {place}: {value[:70]!r} is no {what}")
+            expected = kind or "URL, host, key (16 hex digits) or SHA-256 (64)"
+            raise UserError(f"{path}: {place}: {value[:70]!r} is not a {expected}")
         name = value.lower().removeprefix("*.")
         values = {"url": url_values(value), "sha256": frozenset({hashed(name)})}.get(kind, frozenset({name}))
         lines.append(Line(value, "image" if kind == "sha256" else kind, values))
     if not lines:
-        raise UserError(f"{path}: names nothing")
+        raise UserError(f"{path}: has no entries; write one on each line")
     return lines
 
 
@@ -194,27 +194,23 @@ class Matches:
 
 
 def find(root: Root, wanted: TakedownList) -> Matches:
-    """What a list names in a corpus, and all that goes with it."""
+    """What a list names in a corpus, and everything that goes with it."""
     with open_catalog(root) as connection:
-        hosts = connection.sql("SELECT DISTINCT host FROM rows WHERE host IS NOT NULL").fetchall()
-        listed = [("host", host) for (host,) in hosts if wanted.host and is_below(host, wanted.host)]
+        hosts = [host for (host,) in connection.sql("SELECT DISTINCT host FROM rows WHERE host IS NOT NULL").fetchall()]
         spelled = _spelled_otherwise(connection, wanted) if wanted.url else {}
-        listed += [("url", value) for value in spelled]
-        listed += [(kind, value) for kind in ("key", "url", "image") for value in getattr(wanted, kind)]
-        columns = {name: pa.array([one[n] for one in listed], pa.string()) for n, name in enumerate(("kind", "value"))}
-        connection.register("wanted", pa.table(columns))
+        connection.register("wanted", _table_of(wanted, hosts, spelled))
         for name, sql in (("named", NAMED), ("same", SAME), ("gone", GONE)):
             connection.execute(f"CREATE TEMP TABLE {name} AS {sql}")
         gone = connection.sql("SELECT partition, key, reason FROM gone").fetchall()
-        there = f"(FROM gone WHERE reason IS DISTINCT FROM '{REASON}')"
-        ((named,),) = connection.sql(f"SELECT count(*) FROM named SEMI JOIN {there} USING (partition, key)").fetchall()
+        still = f"(FROM gone WHERE reason IS DISTINCT FROM '{REASON}')"
+        ((named,),) = connection.sql(f"SELECT count(*) FROM named SEMI JOIN {still} USING (partition, key)").fetchall()
         asked = connection.sql("SELECT key FROM instructions WHERE image IN (SELECT key FROM gone)").fetchall()
         images = connection.sql("SELECT DISTINCT sha256 FROM named WHERE sha256 IS NOT NULL").fetchall()
         near = list(_near(connection))
         met = "SELECT DISTINCT value FROM wanted WHERE value IN (SELECT unnest(known_by) FROM named)"
         met = {value for (value,) in connection.sql(met).fetchall()}
     met |= {spelled[value] for value in met & spelled.keys()}
-    met |= {value for host in met & {host for (host,) in hosts} for value in _and_above(host)}
+    met |= {value for host in met.intersection(hosts) for value in _and_above(host)}
     taken = TakedownList(
         key=frozenset(key for _, key, _ in gone) | {key for (key,) in asked},
         image=frozenset(hashed(sha256) for (sha256,) in images),
@@ -229,8 +225,18 @@ def find(root: Root, wanted: TakedownList) -> Matches:
     )
 
 
+def _table_of(wanted: TakedownList, hosts: Iterable[str], spelled: Iterable[str]) -> pa.Table:
+    """The values of a list as the table `wanted`, with the hosts that are below its hosts, and other spellings of its
+    URLs."""
+    listed = [("host", host) for host in hosts if wanted.host and is_below(host, wanted.host)]
+    listed += [("url", value) for value in spelled]
+    listed += [(kind, value) for kind in ("key", "url", "image") for value in getattr(wanted, kind)]
+    columns = {name: pa.array([pair[n] for pair in listed], pa.string()) for n, name in enumerate(("kind", "value"))}
+    return pa.table(columns)
+
+
 def _spelled_otherwise(connection: duckdb.DuckDBPyConnection, wanted: TakedownList) -> dict[str, str]:
-    """Of URLs whose normal form a list names, their own hash -> that of the normal form."""
+    """For URLs whose normal form a list names: the hash of the URL -> the hash of its normal form."""
     sql = f"SELECT url FROM rows WHERE url IS NOT NULL AND NOT regexp_full_match(url, '{PLAIN}')"
     urls = (url for batch in connection.sql(sql).to_arrow_reader() for url in batch["url"].to_pylist())
     return {hashed(url): value for url in urls if (value := hashed(normal(url))) in wanted.url}
@@ -253,8 +259,8 @@ def _near(connection: duckdb.DuckDBPyConnection) -> Iterator[Near]:
     best = np.full(len(looking), 64, np.uint8)
     for look in named["look"].to_numpy():
         np.minimum(best, distances(looking, look), out=best)
-    at = np.flatnonzero(best <= NEAR)
-    for index in at[np.argsort(best[at], kind="stable")].tolist():
+    close = np.flatnonzero(best <= NEAR)
+    for index in close[np.argsort(best[close], kind="stable")].tolist():
         partition, key = stay["partition"][index].as_py(), stay["key"][index].as_py()
         urls = connection.execute("SELECT url FROM rows WHERE partition = ? AND key = ?", [partition, key]).fetchall()
         yield Near(key, urls[0][0] if urls else None, int(best[index]))
@@ -276,16 +282,16 @@ def releases_with(root: Root, taken: TakedownList) -> Iterator[str]:
 
 
 def sets_with(root: Root, taken: TakedownList) -> set[str]:
-    """The shard sets whose published release had any of it. After a run they are those that it does not make."""
+    """The shard sets whose published release had any of it. After a run only sets that no run makes are left."""
     return {card["set"] for card in read_cards(root) if f"{card['set']}@{card['release']}" in taken.release}
 
 
 def remove_left(root: Root, taken: TakedownList, withdrawn: set[str]) -> int:
     """Removes what no commit names, releases that had any of it, withdrawn sets, and what the ledger says of it.
-    Returns how many files went. To be called while a run holds the root."""
+    Returns how many files were removed. Call it while a run holds the root."""
     names = card_names(root, releases=True)
     old = {name for name in names if name in taken.release or name.partition("@")[0] in withdrawn}
-    # A release before what it names; the published card after all releases, since it says that its set is withdrawn.
+    # A release before the files it names. The published card after all releases: it says that its set is withdrawn.
     gone = sorted(garbage(root, old), key=lambda name: (not name.endswith(".json"), "@" not in name))
     for name in gone:
         root.remove(name)
@@ -300,5 +306,5 @@ def remove_left(root: Root, taken: TakedownList, withdrawn: set[str]) -> int:
 def trained_on(folder: Path, releases: Iterable[str]) -> list[Path]:
     """The JSON files under a folder that name one of these releases: states of checkpoints, cards of exports."""
     names = [release.partition("@")[2] for release in releases]
-    found = (path for path in sorted(folder.rglob("*.json")) if path.is_file() and path.stat().st_size < 1 << 20)
-    return [path for path in found if any(name in path.read_text("utf-8", "replace") for name in names)]
+    small = (path for path in sorted(folder.rglob("*.json")) if path.is_file() and path.stat().st_size < 1 << 20)
+    return [path for path in small if any(name in path.read_text("utf-8", "replace") for name in names)]

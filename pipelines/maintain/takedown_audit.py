@@ -1,4 +1,4 @@
-"""What is left of what was taken down: nothing, as `shardmill verify` proves."""
+"""Proves for `shardmill verify` that nothing is left of what was taken down."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from schemas.views import quoted
 
 
 def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
-    """A line for each file under a root that has something of what was taken down. Reads what is `garbage`, too."""
+    """A line for each file under a root that has something of what was taken down. Reads `garbage` too."""
     taken = read_takedowns(root)
     if not any(taken):
         return
@@ -39,10 +39,10 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
                     f"SELECT count(*), min(key) FROM {quoted(where)} WHERE {condition}"
                 ).fetchall()
             except duckdb.Error as error:
-                yield f"{where}: cannot be held against what was taken down: {one_line(error)}"
+                yield f"{where}: cannot be checked for what was taken down: {one_line(error)}"
                 continue
             if count:
-                yield f"{where}: {count} rows have something of what was taken down, {first} first; {TAKE_DOWN}"
+                yield f"{where}: {count} rows have something of what was taken down, the first is {first}; {TAKE_DOWN}"
     seen: set[str] = set()
     for card in (read_card(root, name) for name in card_names(root, releases=True)):
         for entry in card["shards"] if card else ():
@@ -54,11 +54,11 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
             yield from _of_garbage(root, name, taken)
 
 
-TAKE_DOWN = "run `shardmill takedown` once more"
+TAKE_DOWN = "run `shardmill takedown` again"
 
 
 def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
-    """(view, what must hold for no row of it)."""
+    """(view, a condition that must hold for no row of the view)."""
     for name, stage in stages.items():
         told = [_tells(field) for field in stage.schema if field.name not in names_of(stage)]
         kept = f" OR reason IS DISTINCT FROM '{REASON}'" if name == "rows" else " OR reason IS NULL"
@@ -70,7 +70,7 @@ def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
 
 
 def names_of(stage: StageInfo) -> set[str]:
-    """The columns of a stage that only name what a row is about, and that it was taken down."""
+    """The columns of a stage that only say what a row is about, or that it was taken down."""
     return {"key", "reason", "detail", "made_from", *stage.names}
 
 
@@ -78,14 +78,14 @@ NAMES = frozenset().union(*(names_of(stage) for stage in STAGES.values()))
 
 
 def _tells(field: pa.Field) -> str:
-    """The condition by which a column says something: those that cannot be null are empty lists or objects if not."""
+    """The condition for a column to hold something. One that cannot be null holds an empty list or object otherwise."""
     if pa.types.is_list(field.type):
         return f"len({quoted(field.name)}) > 0"
     return f"{quoted(field.name)} IS NOT NULL" if field.nullable else f"{quoted(field.name)} != '{{}}'"
 
 
 def tells(row: Row) -> bool:
-    """Whether a row, or what changed in one, says more than names and that they were taken down."""
+    """Whether a row, or a change of one, says more than names and that they were taken down."""
     detail = row.get("detail")
     named = detail is None or re.fullmatch("[a-z0-9_]+", detail) or detail.endswith(REASON)
     return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in NAMES)
@@ -94,7 +94,7 @@ def tells(row: Row) -> bool:
 def _of_index(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
     try:
         rows = read_rows(root, name, ["sample", "members"])
-    except Corrupt:  # as is said of the file itself
+    except Corrupt:  # reported by `verify`
         return
     for row in rows:
         if taken.covers_sample(row):
@@ -102,7 +102,7 @@ def _of_index(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
 
 
 def _of_garbage(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
-    """Files that no commit names may be whole or cut off anywhere."""
+    """Checks a file that no commit names; it may be incomplete."""
     if name.endswith(".parquet"):
         try:
             rows = read_rows(root, name)

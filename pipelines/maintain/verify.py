@@ -44,52 +44,52 @@ class Verification:
     samples: int = 0  # in published shards
 
 
-def verify_root(root: Root, say: Callable[[str], None] = lambda what: None) -> Verification:
+def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> Verification:
     """Reads everything: every digest, every index entry, every row from stage to stage."""
-    found = Verification()
+    seen = Verification()
     settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
     stages = stages_of(root)
     commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
     for stage in stages.values():
-        found.problems += check_stage(root, stage, settled, commits, say)
-    found.problems += check_losses(root, stages, commits)
-    found.rows = sum(commit.rows for commit in commits["rows"].values())
+        seen.problems += check_stage(root, stage, settled, commits, say)
+    seen.problems += check_losses(root, stages, commits)
+    seen.rows = sum(commit.rows for commit in commits["rows"].values())
     for commit in commits["images"].values():
-        found.bytes += check_payload(root, commit, found.problems)
+        seen.bytes += check_payload(root, commit, seen.problems)
     say("shards")
-    found.samples += check_sets(root, commits, found.problems)
-    with suppress(Corrupt):  # which was said above
-        found.garbage = list(garbage(root))
-        found.problems += left_of(root, found.garbage)
-    return found
+    seen.samples += check_sets(root, commits, seen.problems)
+    with suppress(Corrupt):  # reported above
+        seen.garbage = list(garbage(root))
+        seen.problems += left_of(root, seen.garbage)
+    return seen
 
 
 def check_stage(
     root: Root, stage: StageInfo, settled: set[int], commits: Commits, say: Callable[[str], None]
 ) -> Iterator[str]:
-    """That a stage that was begun has each partition and no other, and each of these as it was committed."""
+    """That a stage which has any partition has all of them and no others, each as it was committed."""
     name = stage.name
     files = [file for file in root.files(name) if file.endswith(".parquet") and file[0].isdigit()]
-    there = {int(file.removesuffix(".parquet")) for file in files if is_partition(file)}
+    present = {int(file.removesuffix(".parquet")) for file in files if is_partition(file)}
     for file in files:
         if not is_partition(file):
-            yield f"{name}/{file}: is no partition, but the catalog reads it; remove it"
-    if not there and name != "rows":
+            yield f"{name}/{file}: is not a partition, but the catalog reads it; remove it"
+    if not present and name != "rows":
         return
     say(name)
-    for partition in sorted(there - commits[name].keys()):
-        yield f"{file_of(name, partition)}: is damaged, or of another partition; remove it, run again"
-    if missing := settled - there:
+    for partition in sorted(present - commits[name].keys()):
+        yield f"{file_of(name, partition)}: is damaged or belongs to another partition; remove it, run again"
+    if missing := settled - present:
         first = file_of(name, min(missing))
-        yield f"{name}: {len(missing)} of {len(settled)} are not made, {first} first; run again"
-    for partition in sorted(there - settled):
+        yield f"{name}: {len(missing)} of {len(settled)} partitions missing, the first is {first}; run again"
+    for partition in sorted(present - settled):
         yield f"{file_of(name, partition)}: {MANIFEST} has no such partition"
     for commit in commits[name].values():
         yield from check_partition(root, stage, commit, commits)
 
 
 def check_losses(root: Root, stages: Stages, commits: Commits) -> Iterator[str]:
-    """That a row which any stage left out is selected for no set, and nothing is asked of it: from the files alone."""
+    """That no row which a stage left out is selected for a set or asked about; judged by the files alone."""
     losing = [name for name in of_corpus(stages) if name != "selection"]
     for partition in commits.get("selection", {}):
         try:
@@ -97,7 +97,7 @@ def check_losses(root: Root, stages: Stages, commits: Commits) -> Iterator[str]:
             parts = read_rows(root, file_of("rows", partition), ["key", "part_of"])
             selected = read_rows(root, file_of("selection", partition), ["key", "reason"])
             asked = read_rows(root, file_of("instructions", partition), ["image", "reason"])
-        except Corrupt:  # as is said of the file itself
+        except Corrupt:  # reported by `check_partition`
             continue
         with_parts = {part["part_of"]: lost[part["key"]] for part in parts if part["part_of"] and part["key"] in lost}
         yield from _leaks("selection", partition, selected, "key", lost | with_parts)
@@ -108,17 +108,18 @@ def _leaks(stage: str, partition: int, rows: list[Row], column: str, lost: dict[
     leaked = sorted(row[column] for row in rows if row["reason"] is None and row[column] in lost)
     if leaked:
         by = lost[leaked[0]]
-        yield f"{file_of(stage, partition)}: takes {len(leaked)} rows that {by} left out, {leaked[0]} first; run again"
+        name = file_of(stage, partition)
+        yield f"{name}: uses {len(leaked)} rows that {by} left out, the first is {leaked[0]}; run again"
 
 
 def _lost(root: Root, stages: Iterable[str], partition: int) -> dict[str, str]:
     """key -> the first of these stages that left it out."""
-    found: dict[str, str] = {}
+    left_out_by: dict[str, str] = {}
     for stage in stages:
         for row in read_rows(root, file_of(stage, partition), ["key", "reason"]):
             if row["reason"]:
-                found.setdefault(row["key"], stage)
-    return found
+                left_out_by.setdefault(row["key"], stage)
+    return left_out_by
 
 
 def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
@@ -127,7 +128,7 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
     names, sets, samples = card_names(root, releases=True), sets_of(root), 0
 
     def is_made(name: str) -> bool:
-        """Whether a run makes this card, and not a run of long ago, of another configuration."""
+        """Whether a run makes this card; not that of an old release, or of a set that the configuration lost."""
         return "@" not in name and (sets is None or name in sets)
 
     for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
@@ -161,41 +162,55 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
         yield f"{error}; remove it, run again"
         return
     except (ValueError, KeyError) as error:
-        yield f"{name}: its rows are not those of a partition: {error}"
+        yield f"{name}: its rows are not valid for a partition: {error}"
         return
-    for column, now in column_digests(table, schema).items():
-        if commit.digests.get(column) != now:
-            yield f"{name}: column {column} is not what was committed"
-    if (again.rows, again.kept, again.reasons) != (commit.rows, commit.kept, commit.reasons):
-        yield f"{name}: its counts are not those of its rows"
-    identity = digest([commit.stage, commit.version, commit.settings])
-    if commit.fingerprint != fingerprint_of(identity, commit.inputs or commit.digests):
-        yield f"{name}: its fingerprint is not that of what it says it was made from"
-    for word in commit.reasons.keys() - stage.reasons.keys() - {UPSTREAM}:
-        yield f"{name}: {word!r} is not a declared reason"
+    yield from _check_footer(stage, commit, table, again, schema)
     if not stage.per_image:
         yield from check_descent(root, stage, commit, table)
     source = commits["rows"].get(commit.partition)
     if stage.per_image and source and source.digests.get("key") != commit.digests.get("key"):
-        yield f"{name}: its keys are not those of {file_of('rows', commit.partition)}: a row is not accounted for"
+        yield f"{name}: its keys differ from those of {file_of('rows', commit.partition)}: a row is not accounted for"
+    yield from _check_inputs(commit, commits)
+
+
+def _check_footer(
+    stage: StageInfo, commit: Commit, table: list[Row], again: Commit, schema: pa.Schema
+) -> Iterator[str]:
+    """A partition's footer against its rows, and against itself. `again`: the commit, computed again from the rows."""
+    name = file_of(commit.stage, commit.partition)
+    for column, now in column_digests(table, schema).items():
+        if commit.digests.get(column) != now:
+            yield f"{name}: column {column} is not what was committed"
+    if (again.rows, again.kept, again.reasons) != (commit.rows, commit.kept, commit.reasons):
+        yield f"{name}: its counts do not match its rows"
+    identity = digest([commit.stage, commit.version, commit.settings])
+    if commit.fingerprint != fingerprint_of(identity, commit.inputs or commit.digests):
+        yield f"{name}: its fingerprint does not match the inputs that it names"
+    for word in commit.reasons.keys() - stage.reasons.keys() - {UPSTREAM}:
+        yield f"{name}: {word!r} is not a declared reason"
+
+
+def _check_inputs(commit: Commit, commits: Commits) -> Iterator[str]:
+    """That a partition was made from the files that its inputs are now."""
     for stage, columns in commit.inputs.items():
         now = commits.get(stage, {}).get(commit.partition)
         changed = [column for column, was in columns.items() if not now or now.digests.get(column) != was]
         if changed:
-            yield f"{name}: was made from another {file_of(stage, commit.partition)}; run again"
+            name = file_of(commit.stage, commit.partition)
+            yield f"{name}: was made from another version of {file_of(stage, commit.partition)}; run again"
 
 
 def check_descent(root: Root, stage: StageInfo, commit: Commit, table: list[Row]) -> Iterator[str]:
-    """That every row of the stage before is named by a row of this one, and no others are."""
+    """That the rows of this stage name every row of the stage before, and no others."""
     before, columns = stage.answers, stage.named_by
     wanted = {row["key"] for row in read_rows(root, file_of(before, commit.partition), ["key"])}
     named = {row[column] for row in table for column in columns} - {None}
     named |= {row["key"] for row in table if row[columns[0]] is None}
-    for what, keys in (("not accounted for", wanted - named), ("not there, but named", named - wanted)):
+    for problem, keys in (("not accounted for", wanted - named), ("named, but missing", named - wanted)):
         if keys:
             yield (
                 f"{file_of(commit.stage, commit.partition)}: {len(keys)} rows of {file_of(before, commit.partition)} "
-                f"are {what}, {min(keys)} first; run again"
+                f"are {problem}, the first is {min(keys)}; run again"
             )
 
 
@@ -203,7 +218,7 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
     """The tar beside a partition, whole and row by row; returns the bytes of its rows."""
     try:
         kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
-    except Corrupt:  # as `check_partition` says
+    except Corrupt:  # reported by `check_partition`
         return 0
     if commit.payload is None:
         if kept:
@@ -222,10 +237,10 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
 
 
 def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
-    """A card's sums, and that the release it names was put down beside it."""
-    for what in ("samples", "bytes"):
-        if card[what] != sum(entry[what] for entry in card["shards"]):
-            yield f"shards/{name}.json: its {what} are not those of its shards"
+    """A card's sums, and that a copy of it exists under the name of its release."""
+    for total in ("samples", "bytes"):
+        if card[total] != sum(entry[total] for entry in card["shards"]):
+            yield f"shards/{name}.json: its {total} are not the sum of those of its shards"
     if "@" not in name:
         release = f"shards/{name}@{card['release']}.json"
         if not root.exists(release) or root.read(f"shards/{name}.json") != root.read(release):
@@ -233,8 +248,8 @@ def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
 
 
 def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iterator[str]:
-    """A shard's tar and index against the card, and every member against the index. A release of before, or a set that
-    the configuration has no more, no run makes again."""
+    """A shard's tar and index against the card, and every member against the index. `is_made`: whether a run makes the
+    shard again if it is removed."""
     tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
     for name, committed in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
         if (now := sha256_of(root, name)) != committed:
@@ -245,7 +260,7 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
                 return
     samples = read_rows(root, index)
     if len(samples) != entry["samples"]:
-        yield f"{index}: {len(samples)} samples, {entry['samples']} on card {card}"
+        yield f"{index}: has {len(samples)} samples, but card {card} says {entry['samples']}"
     end = 0
     for sample in samples:
         if sample["byte_offset"] != end:
@@ -275,13 +290,15 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
                 if placement["set"] == card["set"]
             }
         packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
-    except (Corrupt, KeyError, TypeError):  # one of them is damaged, as is said of itself
+    except (Corrupt, KeyError, TypeError):  # one of the files is damaged; that is reported elsewhere
         return
     if len(packed) != len(set(packed)):
-        yield f"set {card['set']}: a sample stands in it twice"
-    for what, names in (("selected, but not in", wanted - set(packed)), ("not selected, but in", set(packed) - wanted)):
+        yield f"set {card['set']}: it has a sample twice"
+    missing, extra = wanted - set(packed), set(packed) - wanted
+    for problem, names in (("selected, but not in", missing), ("not selected, but in", extra)):
         if names:
-            yield f"set {card['set']}: {len(names)} samples are {what} its shards, {min(names)} first; run again"
+            counted = f"{len(names)} samples are {problem} its shards, the first is {min(names)}"
+            yield f"set {card['set']}: {counted}; run again"
 
 
 def preferred(root: Root, card: Card) -> set[str]:
@@ -289,14 +306,14 @@ def preferred(root: Root, card: Card) -> set[str]:
     config = SetConfig(**{name: value for name, value in card["settings"].items() if name != "set"})
     try:
         with open_catalog(root) as connection:
-            found = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
+            keys = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
     except duckdb.Error as error:
         raise Corrupt(f"set {card['set']}: {one_line(error)}") from None
-    return {f"{key}-{PREFERENCE}" for (key,) in found}
+    return {f"{key}-{PREFERENCE}" for (key,) in keys}
 
 
 def sha256_of(root: Root, name: str) -> str | None:
-    """The SHA-256 of a file, read in pieces; None if it is not there."""
+    """The SHA-256 of a file, read in pieces; None if it does not exist."""
     sha256 = hashlib.sha256()
     try:
         with root.fs.open(root.path(name), "rb") as file:

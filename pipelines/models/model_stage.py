@@ -1,4 +1,4 @@
-"""Stages whose rows are answers of models: many questions at once, and each answer kept as soon as it is there."""
+"""Stages whose rows are answers of models. They ask many questions at once and keep each answer at once."""
 
 import asyncio
 import io
@@ -20,22 +20,23 @@ from pipelines.models.servers import serve, stop_servers
 from schemas.arrow import Row
 from schemas.pictures import open_image
 
-SEEN = 64  # images that stay at hand, ready to be sent
+SEEN = 64  # images that are kept in memory, ready to be sent
 SENT = {"JPEG", "PNG", "WEBP", "GIF"}  # formats that servers read; others are sent as PNG
 IMAGE = ("byte_offset", "size", "format")  # columns by which an image is found
 
-One = TypeVar("One")
+Item = TypeVar("Item")
 
 
 def each(
-    items: Iterable[One], work: Callable[[One], Awaitable[Any]], at_once: int
-) -> Iterator[tuple[One, Any | CallFailed]]:
-    """(item, what `work` makes of it or why it failed), so many at once, in the order in which they are done.
+    items: Iterable[Item], work: Callable[[Item], Awaitable[Any]], at_once: int
+) -> Iterator[tuple[Item, Any | CallFailed]]:
+    """(item, what `work` makes of it or why it failed), in the order in which they finish; works on `at_once` items at
+    the same time.
 
-    `work` runs in the event loop of this process. When it raises `Stopped`, no more is begun; what is in flight comes
-    out before `Stopped` is raised here, but for failures since the last answer: they may be of what stopped it all.
+    `work` runs in the event loop of this process. When it raises `Stopped`, no more items are begun. Those in flight
+    are yielded before `Stopped` is raised here, except failures since the last answer: they may have the same cause.
     """
-    done: SimpleQueue[tuple[One | None, Any]] = SimpleQueue()
+    done: SimpleQueue[tuple[Item | None, Any]] = SimpleQueue()
     left, stopped = iter(items), []
 
     async def runner() -> None:
@@ -55,7 +56,7 @@ def each(
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(at_once):
                     tasks.create_task(runner())
-        except BaseExceptionGroup as errors:  # a bug: the first of it
+        except BaseExceptionGroup as errors:  # a bug; its first error is enough
             error = errors.exceptions[0]
         finally:
             done.put((None, error))
@@ -85,14 +86,14 @@ def each(
 
 
 class MessageImages:
-    """The images of a root, as messages have them. The last few stay at hand: requests about one stand together."""
+    """The images of a root in the form that messages need. The last few are kept for more requests."""
 
     def __init__(self, root: Root):
         self.root = root
         self.parts: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
 
     async def part(self, row: Row) -> dict[str, Any]:
-        """The image of a row of `images`. Read once, though all that ask about it come at the same moment."""
+        """The image of a row of `images`. It is read once, even if several requests need it at the same moment."""
         name = row["sha256"]
         if name not in self.parts:
             self.parts[name] = asyncio.ensure_future(self._part(row))
@@ -116,11 +117,11 @@ class MessageImages:
 
 @dataclass(frozen=True)
 class ModelStage(PartitionStage):
-    """A stage that asks endpoints. On one machine one worker asks, so that bounds and budgets hold for all of it."""
+    """A stage that asks endpoints. A single worker on one machine asks, so that limits hold for the whole stage."""
 
     endpoints: tuple[Endpoint, ...]
     chunk_rows: int | None = 100
-    at_once: int = 4  # partitions, so that none waits for the last answers of another
+    at_once: int = 4  # partitions, so that no partition waits for the last answers of another
 
     one_process: ClassVar[bool] = True
     measures: ClassVar[str] = "calls"
@@ -130,12 +131,12 @@ class ModelStage(PartitionStage):
         raise NotImplementedError
 
     def reread(self, row: Row, before: Before) -> Row | Rejected | None:
-        """What is made now of an answer that was given before to the same question; None if it has to be asked anew,
-        or if the answer is not stored."""
+        """The row made from the stored answer to the same question; None if the question has to be asked again, or if
+        the answer is not stored."""
         return None
 
     def stored(self, row: Row) -> Row | Rejected | None:
-        """What is made of a unit whose answer is at hand: no model is paid because of an upgrade. None: ask."""
+        """The row of a unit whose answer is stored, so that an upgrade pays no model twice. None: ask."""
         before = row["before"]
         if before is None or not before.same_input:
             return None
@@ -146,7 +147,7 @@ class ModelStage(PartitionStage):
         return [Unit(key, {**row, "unit": key}, made_from(self, row, made_with))]
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
-        """Requests about one image stand together, so that a server has it at hand."""
+        """Sends requests about the same image one after another, so that a server can cache it."""
         asked = []
         for row in rows:
             stored = self.stored(row)
@@ -179,5 +180,5 @@ class ModelStage(PartitionStage):
 
 
 def measured(answered: Answer | CallFailed) -> Row:
-    """A row of `calls`, but for its names."""
+    """A row of `calls` without its names."""
     return {**answered.measured, "reason": answered.reason if isinstance(answered, CallFailed) else None}

@@ -1,8 +1,8 @@
-"""Servers that a configuration starts by a `command`: once, waited for, logged, and always stopped.
+"""Servers that a configuration starts by a `command`. Each is started once, waited for, logged, and always stopped.
 
-Each runs under a keeper, `pipelines.models.supervisor`, which ends it when its own standard input closes: when the run
-ends, by will or by death. All processes of a server carry a mark in their environment, a hash of the root and of the
-endpoint's name. Whatever carries it when that server is to be started again is an orphan, and is ended first.
+Each runs under a keeper, `pipelines.models.supervisor`, which ends it when the keeper's standard input closes: when the
+run ends, or is killed. All processes of a server carry a mark in their environment, a hash of the root and of the
+endpoint's name. Processes that still carry it when the server is started again are orphans, and are ended first.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Running:
     keeper: subprocess.Popen
     mark: str
     log: Path
-    kept: tuple[Root, str] | None = None  # where a copy of the log goes in the end, if it is not written there
+    kept: tuple[Root, str] | None = None  # where the log is copied in the end, if it is not written there
 
     def stop(self) -> None:
         with suppress(BrokenPipeError):
@@ -61,7 +61,7 @@ running: dict[tuple[str, str], Running] = {}  # root, endpoint's name -> the ser
 
 
 def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
-    """The endpoint with the URL of its server, which is started if it does not run.
+    """The endpoint with the URL of its server, which is started unless it runs already.
 
     Raises `Stopped` if it ends, or does not answer in time; the reason is in its log, under `runs/<run>/`.
     """
@@ -90,14 +90,14 @@ def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
 
 
 def stop_servers(root: Root, keep: Collection[str] = ()) -> None:
-    """Stops the servers that were started for a root, but for these endpoints."""
+    """Stops the servers that were started for a root, except those of the endpoints in `keep`."""
     for place in [place for place in running if place[0] == root.url and place[1] not in keep]:
         running.pop(place).stop()
 
 
 @contextmanager
 def closing_servers(root: Root) -> Iterator[None]:
-    """Stops in the end whatever was started for a root."""
+    """Stops the servers that were started for a root when the block ends."""
     try:
         yield
     finally:
@@ -109,28 +109,28 @@ def mark_of(*names: str) -> str:
 
 
 def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
-    """Starts a server, after the end of all that an earlier one has left."""
+    """Ends what is left of an earlier server, and starts a new one."""
     end_marked(mark)
     config, port = endpoint.config, free_port()
     command = config.command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
-    told = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
+    instructions = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
     keeper = subprocess.Popen(
         module_command("pipelines.models.supervisor"), stdin=subprocess.PIPE, start_new_session=True,
         env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": import_path()},
     )  # fmt: skip
-    keeper.stdin.write(json.dumps(told).encode() + b"\n")
+    keeper.stdin.write(json.dumps(instructions).encode() + b"\n")
     keeper.stdin.flush()
     return Running(replace(endpoint, urls=(f"http://127.0.0.1:{port}/v1",)), keeper, mark, log, kept)
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for(server: Running) -> None:
-    """Waits until a server says that it is well, or which models it has."""
+    """Waits until a server is ready."""
     endpoint, began = server.endpoint, time.monotonic()
     seconds, where = endpoint.config.start_seconds, f"its log is {server.log}"
     while True:
@@ -144,7 +144,7 @@ def wait_for(server: Running) -> None:
 
 
 def is_up(endpoint: Endpoint) -> bool:
-    """Whether a server is ready: by `/health`, where it has that, else by its list of models."""
+    """Whether a server is ready: asks `/health`, or its list of models if it has no `/health`."""
     (url,) = endpoint.urls
     health = status_of(f"{url.removesuffix('/v1')}/health", None)
     return health == 200 if health not in (401, 404, 405) else 0 < status_of(f"{url}/models", endpoint.key()) < 500
@@ -163,20 +163,20 @@ def status_of(url: str, key: str | None) -> int:
 
 def last_line(log: Path) -> str:
     lines = end_of(log).decode(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1].strip()[:300] if lines else "it said nothing"
+    return lines[-1].strip()[:300] if lines else "it wrote nothing"
 
 
 # Ending
 
 
 def marked(mark: str) -> list[int]:
-    """The live processes that carry a mark. None where there is no /proc: there only keepers end servers."""
-    found, wanted = [], f"{MARK}={mark}".encode()
+    """The live processes that carry a mark. Empty on systems without /proc, where only keepers end servers."""
+    pids, wanted = [], f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another user's, or it ended meanwhile
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def end_marked(mark: str) -> None:

@@ -1,6 +1,6 @@
 """Keeps a server: starts the command that standard input names, and ends it when standard input closes.
 
-So a server ends with the run that started it, by will or by death; see `pipelines.models.servers`.
+So a server ends with the run that started it, even if that is killed; see `pipelines.models.servers`.
 """
 
 import ctypes
@@ -12,23 +12,23 @@ import sys
 import threading
 from contextlib import suppress
 
-GRACE = 10.0  # seconds from the wish to end to the end
+GRACE = 10.0  # seconds between asking a server to end and killing it
 PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def main() -> None:
-    """Ends when the server does. What that says goes to a log, without the key."""
+    """Ends when the server does. The server's output goes to a log, without the key."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    told = json.loads(sys.stdin.buffer.readline())
-    secret = (told["secret"] or "").encode()
-    with open(told["log"], "wb", buffering=0) as log:
+    instructions = json.loads(sys.stdin.buffer.readline())
+    secret = (instructions["secret"] or "").encode()
+    with open(instructions["log"], "wb", buffering=0) as log:
         try:
             server = subprocess.Popen(
-                told["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                instructions["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 preexec_fn=_end_with_keeper,
             )  # fmt: skip
         except OSError as error:
-            log.write(f"{told['command'][0]}: {error.strerror}\n".encode())
+            log.write(f"{instructions['command'][0]}: {error.strerror}\n".encode())
             sys.exit(1)
 
         def copy() -> None:

@@ -1,7 +1,7 @@
 """Has a model rewrite weak captions.
 
-The alt text becomes a question and its answer, and the answer the caption (MiniCPM-V, section 4.1). What comes back is
-checked; what does not pass leaves the caption as it came, which is kept beside it in any case.
+The alt text becomes a question and its answer, and the answer becomes the caption (MiniCPM-V, section 4.1). The model's
+text is checked; if it does not pass, the caption stays as it came. The original caption is kept in any case.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from schemas.captions import ACCEPTED, GOOD, REASONS, STAGE, CaptionsConfig
 from schemas.config.model import Config
 from schemas.stage import Columns
 
-JUDGING = {"rewrite", "min_words", "max_words"}  # settings that decide of no request's content
-OF_SERVERS = {"filtered", "http_4xx"}  # answers that are none of the model's
+JUDGING = {"rewrite", "min_words", "max_words"}  # settings that no request depends on
+OF_SERVERS = {"filtered", "http_4xx"}  # answers that come from the server, not from the model
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Rewrite(ModelStage):
     def is_asked(self, row: Row) -> bool:
         """Whether there is anything to rewrite, and a reason to."""
         text = row["rows"]["text"]
-        there = (self.config.image and row["images"]["size"]) or (text or "").strip()
-        return bool(there) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
+        usable = (self.config.image and row["images"]["size"]) or (text or "").strip()
+        return bool(usable) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
 
     def reread(self, row: Row, before: Before) -> Row | None:
         settings = {name: value for name, value in self.settings().items() if name not in JUDGING}
@@ -81,19 +81,19 @@ class Rewrite(ModelStage):
         return self._read(row, answer.text, answer.cut) | {"measured": measured(answer)}
 
     def _judged(self, row: Row) -> Row:
-        """What stands in a row of which no model is asked: the caption as it came."""
+        """The columns of a row without a model's answer: the caption as it came."""
         text = row["rows"]["text"]
         return {"text": text, "original": text, "verdict": weakness(text, self.config)}
 
     def _read(self, row: Row, raw: str, cut: bool) -> Row:
-        """What a model's answer comes to."""
+        """The columns that a model's answer gives."""
         text = row["rows"]["text"]
         made = self._judged(row) | {"raw": raw, "cut": cut} | read_answer(raw, self.prompt, text, cut, self.config)
         return made | ({"text": made["rewritten"]} if made["answer"] == ACCEPTED else {})
 
 
 def open_stage(config: Config) -> Rewrite | None:
-    """Raises `UserError` for a model or a prompt that is not there."""
+    """Raises `UserError` for a model or a prompt that does not exist."""
     if config.captions is None:
         return None
     captions = config.captions

@@ -1,8 +1,8 @@
 """Divides each response into claims, and makes a yes/no question of each.
 
-A model lists the facts of a response, and then turns them into questions (RLAIF-V, section 3.2): as JSON where its
-server takes a schema, as bullets where not. Nothing is cut; unequal counts are a reason. Without a model, rules divide
-plain sentences.
+A model lists the facts of a response, and then turns them into questions (RLAIF-V, section 3.2): as JSON if its server
+accepts a schema, otherwise as bullets. No list is shortened: a different number of questions than of facts is a reason.
+Without a model, rules divide plain sentences.
 """
 
 from collections.abc import Sequence
@@ -75,8 +75,10 @@ class Divide(ModelStage):
     async def _list(
         self, client: ChatClient, name: str, prompt: str, seen: list[Row], count: int | None = None
     ) -> Answer:
-        """What a model answers when asked for a list; what it took is added to `seen`."""
-        async with client.probing if client.takes_schemas is None else nullcontext():  # one finds out, the others wait
+        """A model's answer to a prompt for a list; what the request used is added to `seen`."""
+        async with (
+            client.probing if client.takes_schemas is None else nullcontext()
+        ):  # the first one finds out, the others wait
             schema = client.takes_schemas is not False
             try:
                 answer = await self._ask(client, name, prompt, seen, count, schema)
@@ -106,8 +108,8 @@ class Divide(ModelStage):
 
 
 def read_claims(raw: Sequence[str], cut: bool) -> Row | Rejected | None:
-    """What a model's answers come to: facts, then a question for each. None: the facts are well, and no questions were
-    asked for yet. `cut`: whether the last answer ends where the tokens ended."""
+    """The claims in a model's answers: facts, then a question for each. None: the facts are valid, but the questions
+    were not asked for yet. `cut`: whether the last answer was cut off at max_tokens."""
     kept: Row = {"raw": [*raw], "cut": cut}
     lists = [read_list(text, name) for text, name in zip(raw, ("facts", "questions"))]
     if lists[-1] is None or cut:
@@ -125,14 +127,14 @@ def read_claims(raw: Sequence[str], cut: bool) -> Row | Rejected | None:
 
 def divided(response: str) -> Row | Rejected:
     """What rules make of a response."""
-    found = divide(response)
-    if found.undivided:
-        return Rejected("not_divided", found.undivided[0])
-    return {"claims": found.claims} if found.claims else Rejected("no_claims")
+    division = divide(response)
+    if division.undivided:
+        return Rejected("not_divided", division.undivided[0])
+    return {"claims": division.claims} if division.claims else Rejected("no_claims")
 
 
 def open_stage(config: Config) -> Divide | None:
-    """Raises `UserError` for a model or a prompt that is not there."""
+    """Raises `UserError` for a model or a prompt that does not exist."""
     if config.responses is None:
         return None
     claims = config.claims

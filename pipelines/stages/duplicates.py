@@ -1,9 +1,9 @@
-"""Leaves out images that are there already or are to be kept out.
+"""Leaves out images that the corpus has already, or that are excluded.
 
-A corpus step over the hashes of all images. A row is a duplicate of a *kept* row. First come the rows that its files
-hold as kept, then all others, both in the order of (partition, key), and each is kept if no kept one is near it. So new
-rows never evict old ones, and a run that was killed half-way goes on to the same end. The pictures of conversations are
-only held against what is excluded: the same picture with other turns teaches something else.
+A corpus step over the hashes of all images. A row is a duplicate of a *kept* row. Rows that were kept before come
+first, then all others, both in the order of (partition, key), and each is kept if no kept row is near it. So new rows
+never replace old ones, and a run that was killed half-way comes to the same result. The pictures of conversations are
+compared only with what is excluded: the same picture with different turns teaches something else.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -35,20 +35,20 @@ BLANK = ((KEPT, np.int8), (-1, np.int64), (-1, np.int8), (-1, np.int64))
 
 
 class ImageHashes(NamedTuple):
-    """What decides of n rows, in the order of (partition, key). Arrays of shape (n,) but for `sha256`."""
+    """The columns that decide about n rows, in the order of (partition, key). Arrays of shape (n,) except `sha256`."""
 
     partition: np.ndarray  # int32
     key: np.ndarray  # uint64
     sha256: np.ndarray  # uint64 of shape (n, 2): its first half
     phash: np.ndarray  # uint64
-    there: np.ndarray  # bool: there is an image, and nothing has left it out
+    present: np.ndarray  # bool: the row has an image, and nothing has left it out
     talked_of: np.ndarray  # bool: in a conversation
     kept_before: np.ndarray  # bool: with the same bytes and hash
-    why: np.ndarray  # int8, what left it out before, position in a list of reasons; 0 for nothing
+    why: np.ndarray  # int8, position in a list of the reasons for which an earlier stage left it out; 0 for none
 
 
 class DuplicateMarks(NamedTuple):
-    """What becomes of n rows."""
+    """What happens to n rows."""
 
     reason: np.ndarray  # int8, position in WORDS
     of: np.ndarray  # int64, the row that it duplicates; -1 for none
@@ -67,9 +67,9 @@ class MarkDuplicates(CorpusStage):
         return {"near": self.config.near} | ({"exclude": self.excluded.digest} if self.config.exclude else {})
 
     def prepare(self) -> None:
-        """Raises `UserError` if what is to be excluded cannot be."""
-        found = self.excluded.hashes
-        lone = found.name[~found.has_sha256]
+        """Raises `UserError` if images cannot be excluded."""
+        hashes = self.excluded.hashes
+        lone = hashes.name[~hashes.has_sha256]
         if self.config.near < 0 and lone.size:
             raise self.excluded.files[lone[0]].error(
                 "holds perceptual hashes, which duplicates.near = -1 does not look at; set it to 0 or more"
@@ -86,20 +86,19 @@ class MarkDuplicates(CorpusStage):
             yield int(images.partition[start]), list(self._rows(images, verdicts, slice(start, end), reasons))
 
     def _rows(
-        self, images: ImageHashes, verdicts: DuplicateMarks, some: slice, reasons: Sequence[str | None]
+        self, images: ImageHashes, verdicts: DuplicateMarks, rows: slice, reasons: Sequence[str | None]
     ) -> Iterator[Row]:
         columns = (images.key, images.sha256[:, 0], images.phash, images.why, *verdicts)
-        for key, sha256, phash, why, reason, of, distance, by in zip(*(column[some].tolist() for column in columns)):
-            if why:
-                said = UPSTREAM, reasons[why]
-            else:
-                said = WORDS[reason], f"{self.excluded.files[by].name}, distance {distance}" if by >= 0 else None
+        for key, sha256, phash, why, reason, of, distance, by in zip(*(column[rows].tolist() for column in columns)):
+            word, detail = (UPSTREAM, reasons[why]) if why else (WORDS[reason], None)
+            if not why and by >= 0:
+                detail = f"{self.excluded.files[by].name}, distance {distance}"
             yield {
                 "key": f"{key:016x}",
                 "of": f"{images.key[of]:016x}" if reason in (EXACT, NEAR) else None,
                 "distance": distance if reason else None,
-                "reason": said[0],
-                "detail": said[1],
+                "reason": word,
+                "detail": detail,
                 "made_from": f"{sha256:016x}{phash:016x}",
             }
 
@@ -111,7 +110,7 @@ SELECT CASE {why} END AS why, i.partition, ('0x' || i.key)::UBIGINT AS key,
        coalesce(('0x' || left(i.sha256, 16))::UBIGINT, 0) AS high,
        coalesce(('0x' || substr(i.sha256, 17, 16))::UBIGINT, 0) AS low,
        coalesce(('0x' || i.phash)::UBIGINT, 0) AS phash,
-       why IS NULL AND i.sha256 IS NOT NULL AS there,
+       why IS NULL AND i.sha256 IS NOT NULL AS present,
        coalesce(r.conversation, r.part_of) IS NOT NULL AS talked_of,
        coalesce(d.reason IS NULL AND d.made_from = left(i.sha256, 16) || i.phash, false) AS kept_before
 FROM images i
@@ -122,10 +121,10 @@ ORDER BY i.partition, i.key"""
 
 
 def facts_sql(own: Sequence[str]) -> str:
-    """FACTS, where these stages of users' stand between `images` and `duplicates`."""
-    said = "WHEN {0}.reason = 'upstream' THEN '{1}' WHEN {0}.reason IS NOT NULL THEN '{1}: ' || {0}.reason"
+    """FACTS with these users' stages, which come between `images` and `duplicates`."""
+    case = "WHEN {0}.reason = 'upstream' THEN '{1}' WHEN {0}.reason IS NOT NULL THEN '{1}: ' || {0}.reason"
     named = [("i", "images"), *((quoted(name), name) for name in own)]
-    why = " ".join(said.format(alias, name) for alias, name in named)
+    why = " ".join(case.format(alias, name) for alias, name in named)
     joins = "\n".join(
         f"LEFT JOIN {alias} ON {alias}.partition = i.partition AND {alias}.key = i.key" for alias, _ in named[1:]
     )
@@ -135,37 +134,39 @@ def facts_sql(own: Sequence[str]) -> str:
 def read_images(
     root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]
 ) -> tuple[ImageHashes, list[str | None]]:
-    """What decides of all rows, and the details that `ImageHashes.why` points to. `done`: partitions with a file of
-    this stage. Raises `Corrupt` for a file that DuckDB cannot read."""
+    """The columns that decide about all rows, and the details that `ImageHashes.why` points to.
+
+    `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
+    """
     facts = facts_sql([info.name for info in stage.before if info.own and info.name in stage.inputs])
     reasons: dict[str | None, int] = {None: 0}
     read = []
     for start in range(0, len(partitions), AT_ONCE):
-        some = partitions[start : start + AT_ONCE]
-        files = stage_files(root, [info for info in stage.before if info.name in stage.inputs], some)
-        files |= stage_files(root, [stage.info], [partition for partition in some if partition in done])
+        batch = partitions[start : start + AT_ONCE]
+        files = stage_files(root, [info for info in stage.before if info.name in stage.inputs], batch)
+        files |= stage_files(root, [stage.info], [partition for partition in batch if partition in done])
         with connect(root, files, stage.before) as connection:
             try:
-                read += [_images(batch, reasons) for batch in connection.sql(facts).to_arrow_reader(100_000)]
+                read += [_images(rows, reasons) for rows in connection.sql(facts).to_arrow_reader(100_000)]
             except duckdb.Error as error:
                 raise Corrupt(f"duplicates: {one_line(error)}") from None
     return ImageHashes(*map(np.concatenate, zip(*read))), list(reasons)
 
 
 def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashes:
-    """Rows of FACTS. Adds the details that it meets to those with a number."""
-    said = batch["why"].dictionary_encode(null_encoding="encode")
-    numbers = [reasons.setdefault(reason, len(reasons)) for reason in said.dictionary.to_pylist()]
+    """Rows of FACTS. New details are added to `reasons` with the next number."""
+    causes = batch["why"].dictionary_encode(null_encoding="encode")
+    numbers = [reasons.setdefault(reason, len(reasons)) for reason in causes.dictionary.to_pylist()]
     column = {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names if name != "why"}
     return ImageHashes(
         partition=column["partition"],
         key=column["key"],
         sha256=np.stack([column["high"], column["low"]], axis=1),
         phash=column["phash"],
-        there=column["there"],
+        present=column["present"],
         talked_of=column["talked_of"],
         kept_before=column["kept_before"],
-        why=np.array(numbers, np.int8)[said.indices.to_numpy()],
+        why=np.array(numbers, np.int8)[causes.indices.to_numpy()],
     )
 
 
@@ -173,21 +174,21 @@ def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashe
 
 
 def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
-    """What becomes of each row: a function of what is excluded, of the order of rows, and of which were kept before.
+    """What happens to each row. It depends on what is excluded, the order of rows, and which were kept before.
 
     `near`: bits in which perceptual hashes may differ; -1 for none, when only equal bytes count.
     """
-    at = np.flatnonzero(images.there)
-    numbered = _numbered(np.concatenate([images.sha256[at], excluded.sha256[excluded.has_sha256]]))
-    same, same_excluded = np.split(numbered, [len(at)])  # equal bytes have one number
+    rows = np.flatnonzero(images.present)
+    numbered = _numbered(np.concatenate([images.sha256[rows], excluded.sha256[excluded.has_sha256]]))
+    same, same_excluded = np.split(numbered, [len(rows)])  # equal bytes have one number
     look, pairs, apart = same, np.empty((2, 0), np.int64), np.empty(0, np.int8)
     look_excluded, looks = np.empty(0, np.int64), numbered.max(initial=-1) + 1
     if near >= 0:
         phash = np.full(looks, ~np.uint64(0))
-        np.minimum.at(phash, same, images.phash[at])  # one for equal bytes, whichever version measured them
+        np.minimum.at(phash, same, images.phash[rows])  # one for equal bytes, whichever version measured them
         hashes = np.concatenate([phash[same], excluded.phash[excluded.has_phash]])
         hashes, look = np.unique(hashes, return_inverse=True)
-        (look, look_excluded), looks = np.split(look, [len(at)]), len(hashes)  # equal hashes have one number
+        (look, look_excluded), looks = np.split(look, [len(rows)]), len(hashes)  # equal hashes have one number
         pairs = np.concatenate([pairs, *map(np.stack, near_pairs(hashes, near))], axis=1)
         apart = distances(*hashes[pairs]).astype(np.int8)
     one, other, apart = *np.concatenate([pairs, pairs[::-1]], axis=1), np.tile(apart, 2)  # both ways
@@ -207,12 +208,12 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     distance = np.where(by_bytes[same] >= 0, 0, distance[look])
     by = np.where(by_bytes[same] >= 0, by_bytes[same], by[look])
     verdicts = DuplicateMarks(*(np.full(len(images.key), value, kind) for value, kind in BLANK))
-    verdicts.reason[at] = np.where(by >= 0, EXCLUDED, KEPT)
-    verdicts.distance[at], verdicts.by[at] = distance, by
+    verdicts.reason[rows] = np.where(by >= 0, EXCLUDED, KEPT)
+    verdicts.distance[rows], verdicts.by[rows] = distance, by
 
-    # What is left: the first of each look stands for it, and is kept if no look that is kept is near
-    left = np.flatnonzero((by < 0) & ~images.talked_of[at])
-    order = left[np.argsort(~images.kept_before[at[left]], kind="stable")]
+    # The other rows: the first row of each look represents it, and is kept if no kept look is near
+    left = np.flatnonzero((by < 0) & ~images.talked_of[rows])
+    order = left[np.argsort(~images.kept_before[rows[left]], kind="stable")]
     seen, first = np.unique(look[order], return_index=True)
     rank, stands = np.full((2, looks), -1)
     rank[seen], stands[seen] = first, order[first]
@@ -224,21 +225,21 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     distance, of = np.where(kept, 0, distance)[look[left]], np.where(kept, stands, of)[look[left]]
     twice = of != left
     left, of = left[twice], of[twice]
-    verdicts.reason[at[left]] = np.where(same[left] == same[of], EXACT, NEAR)
-    verdicts.of[at[left]], verdicts.distance[at[left]] = at[of], distance[twice]
+    verdicts.reason[rows[left]] = np.where(same[left] == same[of], EXACT, NEAR)
+    verdicts.of[rows[left]], verdicts.distance[rows[left]] = rows[of], distance[twice]
     return verdicts
 
 
 def kept_first(count: int, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Which of some things are kept, one after another, each if none that was kept is near: bool of shape (count,).
+    """Which of `count` things are kept, one after another, each if no kept one is near: bool of shape (count,).
 
     `earlier`, `later`: pairs that are near, int64 of shape (m,).
     """
     order, kept = np.argsort(earlier, kind="stable"), bytearray(b"\1") * count
     for start in range(0, len(order), 1_000_000):
-        some = order[start : start + 1_000_000]
-        for one, other in zip(earlier[some].tolist(), later[some].tolist()):
-            if kept[one]:  # final: all that could speak against it came before
+        pairs = order[start : start + 1_000_000]
+        for one, other in zip(earlier[pairs].tolist(), later[pairs].tolist()):
+            if kept[one]:  # final: every pair that could drop it came before
                 kept[other] = 0
     return np.frombuffer(kept, bool)
 
@@ -252,12 +253,12 @@ def _numbered(values: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _nearest(count: int, where: np.ndarray, distance: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` places the smallest distance and the first that is so near; -1 where there is none."""
-    order = np.lexsort((what, distance, where))
+def _nearest(count: int, where: np.ndarray, distance: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `count` places the smallest distance and the smallest value that is so near; -1 if there is none."""
+    order = np.lexsort((value, distance, where))
     places, first = np.unique(where[order], return_index=True)
     best = np.full((2, count), -1)
-    best[:, places] = distance[order[first]], what[order[first]]
+    best[:, places] = distance[order[first]], value[order[first]]
     return best[0], best[1]
 
 

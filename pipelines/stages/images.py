@@ -1,7 +1,7 @@
 """Fetches or copies each image's bytes as they came, and measures them.
 
-A URL is asked once. What came of it stands, and is judged anew when limits or wishes change: only what was left out by
-them, and has no bytes here, is asked for again.
+A URL is asked once. The result is kept, and judged again when limits or wishes change. Only images that were left out
+because of them, and whose bytes were not kept, are asked for again.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ from schemas.takedown import REASON
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how files of a format begin and end
 BEGINS = (*ENDS, b"RIFF", b"BM", b"II*\0", b"MM\0*")
 MEASURES = ("format", "width", "height", "phash", "sha256", "robots_tag")  # of bytes, whatever the limits are
-STANDS = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
+FINAL = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
 
 # How a request is sent, and lists whose content counts, not their names
 SENDING = ("contact", "in_flight", "per_host", "connect_seconds", "read_seconds", "deadline", "tries", "opt_out")
 
 NOBODY = OptOuts()
 
-decoding = threading.Lock()  # partitions wait for servers together, but a worker has one core to decode with
+decoding = threading.Lock()  # partitions wait for servers at the same time, but a worker decodes on one core
 
 
 def inspect(data: bytes, config: ImagesConfig) -> Row:
@@ -45,7 +45,7 @@ def inspect(data: bytes, config: ImagesConfig) -> Row:
     check_size(len(data), config)
     try:
         image = open_image(data)
-    except Exception as error:  # decoders raise whatever they like on bytes from strangers
+    except Exception as error:  # decoders can raise any exception on untrusted bytes
         raise undecodable(data, f"starts with {data[:16]!r}") from error
     (width, height), format = image.size, "JPEG" if image.format == "MPO" else image.format
     check_sides(width, height, config)
@@ -55,7 +55,7 @@ def inspect(data: bytes, config: ImagesConfig) -> Row:
         if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with previews behind it
             raise Rejected("animated", f"{image.n_frames} frames")
         if image.format == "JPEG" and image.mode == "RGB":
-            image.draft("L", image.size)  # all is read, but no colours are worked out: the hash does not see them
+            image.draft("L", image.size)  # everything is read, but colours are not computed: the hash does not use them
             grey = ImageOps.exif_transpose(image)
         else:
             image.load()
@@ -83,14 +83,14 @@ def check_sides(width: int, height: int, config: ImagesConfig) -> None:
 
 
 def check_hash(data: bytes, checksum: str | None) -> None:
-    """Raises `Rejected` if a checksum, such as `md5:…`, is of other bytes."""
+    """Raises `Rejected` if a checksum, such as `md5:…`, does not match."""
     kind, _, expected = (checksum or "").partition(":")
-    if kind and (found := hashlib.new(kind, data, usedforsecurity=False).hexdigest()) != expected:
-        raise Rejected("hash_mismatch", f"{kind} {found}, not {expected}")
+    if kind and (actual := hashlib.new(kind, data, usedforsecurity=False).hexdigest()) != expected:
+        raise Rejected("hash_mismatch", f"{kind} {actual}, not {expected}")
 
 
 def undecodable(data: bytes, detail: str) -> Rejected:
-    """What is wrong with bytes that do not decode."""
+    """Why bytes do not decode."""
     if not data.startswith(BEGINS):
         return Rejected("not_an_image", detail)
     end = next((end for begin, end in ENDS.items() if data.startswith(begin)), b"")
@@ -119,7 +119,7 @@ class CopyImages(PartitionStage):
         return 16 if self.fetch else 1
 
     def settings(self) -> dict[str, Any]:
-        """Limits, and whose wishes count. How many, how long and how often servers are asked changes no image."""
+        """Limits, and whose wishes count. How many servers are asked, for how long and how often changes no image."""
         if not self.fetch:
             return self.config.recorded()
         wishes = self.fetch.recorded(exclude=SENDING)
@@ -147,12 +147,14 @@ class CopyImages(PartitionStage):
     def _fetched(
         self, rows: list[dict[str, Row]], bodies: Bodies
     ) -> Iterator[tuple[str, tuple[FetchResult, Row | Rejected]]]:
-        """(key, what was answered and what is to be made of it) of rows whose URL was asked, or is not to be used."""
+        """(key, (answer, row or rejection)) of rows whose URL was asked, or must not be used."""
         asked = [row for row in rows if self._is_asked(row)]
         asks = [FetchRequest(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
         if not asks:
             return
-        from pipelines.fetching.fetch import fetcher  # takes as long to import as all else, and most ask nobody
+        from pipelines.fetching.fetch import (
+            fetcher,
+        )  # takes as long to import as everything else, and most runs fetch nothing
 
         for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs):
             with decoding:
@@ -167,14 +169,14 @@ class CopyImages(PartitionStage):
         """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
         source = row["rows"]
         only_url = source["url"] and source["file"] is None and source["member"] is None
-        only_older = is_kept(row) and row["before"].only_older(self)  # wishes were asked for when it was kept
+        only_older = is_kept(row) and row["before"].only_older(self)  # its owner's wishes were checked when it was kept
         return bool(self.fetch and only_url) and not only_older and not self._stands(row["before"])
 
     def _stands(self, before: Before | None) -> bool:
-        """Whether an image was left out before for a reason that still holds, so that nobody is asked for it again."""
+        """Whether an image was left out before for a reason that still holds, so that its URL is not asked again."""
         if before is None or not before.row["reason"]:
             return False
-        return before.row["reason"] in STANDS or before.only_older(self)
+        return before.row["reason"] in FINAL or before.only_older(self)
 
     def _judged(self, row: Row, answer: FetchResult, bodies: Bodies) -> Row | Rejected:
         """The image in an answer."""
@@ -194,7 +196,7 @@ class CopyImages(PartitionStage):
         return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
 
     def _copied(self, row: dict[str, Row], root: Root) -> Row:
-        """The image that is at hand: as it was kept before, or in the source."""
+        """The image that needs no request: as it was kept before, or from the source."""
         source, before = row["rows"], row["before"]
         if is_kept(row):
             return self._kept(source, before, root)
@@ -215,7 +217,7 @@ class CopyImages(PartitionStage):
             return self._measured(source, data) | {"bytes": data}
 
     def _kept(self, source: Row, before: Before, root: Root) -> Row:
-        """An image that was kept before, if it would be today: measured anew if an older version measured it."""
+        """An image that was kept before, if today's settings keep it; measured again if an older version did."""
         kept = before.row
         check_size(kept["size"], self.config)
         check_sides(kept["width"], kept["height"], self.config)
@@ -232,7 +234,7 @@ class CopyImages(PartitionStage):
 
 
 def is_kept(row: dict[str, Row]) -> bool:
-    """Whether the bytes of a row were kept before, and are those that the source speaks of."""
+    """Whether the bytes of a row were kept before, and are still those of the source."""
     kept = row["before"].row if row["before"] else {}
     return bool(kept.get("size")) and kept["sha256"] == (row["rows"]["sha256"] or kept["sha256"])
 

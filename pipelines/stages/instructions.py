@@ -1,7 +1,8 @@
 """Decides what the policy is asked about each image.
 
-A corpus step. A source of instructions brings its own questions; every other image for which the condition holds is
-asked some of the configured ones, drawn by hash(seed, image). Every image has at least one row, every question one.
+A corpus step. A source of instructions brings its own questions. About every other image for which the condition holds,
+some of the configured questions are asked, drawn by hash(seed, image). Every image has at least one row, and every
+question has one.
 """
 
 import json
@@ -41,17 +42,17 @@ class DrawInstructions(CorpusStage):
             try:
                 answer = connection.sql(_question(self.config)).to_arrow_reader(10_000)
                 images = (row for batch in answer for row in batch.to_pylist())
-                for partition, some in groupby(images, key=lambda row: row["partition"]):
-                    yield partition, [_finished(self, row) for image in some for row in self._asked(image, seen)]
+                for partition, group in groupby(images, key=lambda row: row["partition"]):
+                    yield partition, [_finished(self, row) for image in group for row in self._asked(image, seen)]
             except duckdb.Error as error:
                 raise UserError(f"instructions.where: {one_line(error)}") from None
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raises `UserError` if its condition is none on `samples`."""
+        """Raises `UserError` if its condition is not a condition on `samples`."""
         check_condition(connection, "instructions.where", self.config.where, "candidates AS samples")
 
     def _asked(self, image: Row, seen: set[str]) -> Iterator[Row]:
-        """The rows of one image; `seen` are the keys that earlier ones have."""
+        """The rows of one image; `seen` are the keys of earlier rows."""
         key = image["key"]
         if image["left_out_by"]:
             yield {"key": key, "image": key, "reason": UPSTREAM, "detail": f"{image['left_out_by']}: {image['reason']}"}
@@ -59,18 +60,12 @@ class DrawInstructions(CorpusStage):
         if image["size"] is None:
             yield {"key": key, "image": key, "reason": "no_image"}
             return
-        brought = json.loads(image["brought"] or "null")
-        brought = [one if isinstance(one, dict) else {} for one in brought] if isinstance(brought, list) else []
-        asked = [
-            {"origin": SOURCE} | {name: one.get(name) for name in ("question", "name", "extra")} for one in brought
-        ]
-        if not brought and image["holds"] and image["drawn"]:
-            asked = [{"origin": TEMPLATE, "question": question} for question in draw(self.config, key)]
-        if not asked:
+        questions = self._questions(image)
+        if not questions:
             yield {"key": key, "image": key, "reason": "not_asked"}
-        for number, one in enumerate(asked):
-            question = str(one["question"] or "").strip()
-            row = one | {"key": key_of(key, question), "image": key, "question": question or None}
+        for number, brought in enumerate(questions):
+            question = str(brought["question"] or "").strip()
+            row = brought | {"key": key_of(key, question), "image": key, "question": question or None}
             row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
             place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
             if not question:
@@ -80,6 +75,19 @@ class DrawInstructions(CorpusStage):
             seen.add(row["key"])
             yield row
 
+    def _questions(self, image: Row) -> list[Row]:
+        """What the source asks about an image; if that is nothing, the questions drawn for it."""
+        brought = json.loads(image["brought"] or "null")
+        if brought and isinstance(brought, list):
+            given = [entry if isinstance(entry, dict) else {} for entry in brought]
+            return [
+                {"origin": SOURCE} | {name: entry.get(name) for name in ("question", "name", "extra")}
+                for entry in given
+            ]
+        if image["holds"] and image["drawn"]:
+            return [{"origin": TEMPLATE, "question": question} for question in draw(self.config, image["key"])]
+        return []
+
 
 def _text(name: Any) -> str | None:
     """What a source calls a question, which may be any value of JSON."""
@@ -87,13 +95,13 @@ def _text(name: Any) -> str | None:
 
 
 def draw(config: InstructionsConfig, image: str) -> list[str]:
-    """The questions that an image is asked: those with the smallest hash(seed, image, question)."""
+    """The questions that are asked about an image: those with the smallest hash(seed, image, question)."""
     lots = {question: sha256(f"{config.seed}/{image}/{question}".encode()).digest() for question in config.questions}
     return sorted(lots, key=lots.get)[: config.per_image]
 
 
 def _question(config: InstructionsConfig) -> str:
-    """For each image, in order: what left it out, what its source asks, and whether it is one to be asked."""
+    """For each image, in order: what left it out, what its source asks, and whether configured questions are asked."""
     return f"""
         SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
                coalesce(({config.where}\n), false) AS holds,

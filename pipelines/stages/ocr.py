@@ -56,7 +56,7 @@ class ReadText(PartitionStage):
             yield image["key"], self.judged(lines)
 
     def read_before(self, before: Before | None) -> Row | None:
-        """The row of an image that this engine has read before, judged anew; None if it is to be read.
+        """The row of an image that this engine has read before, judged again; None if it has to be read.
 
         Files of version 0.1 hold no lines below `min_confidence`: their rows stay as they are, or are read again.
         """
@@ -70,7 +70,7 @@ class ReadText(PartitionStage):
         return None
 
     def judged(self, read: Iterable[OcrLine]) -> Row:
-        """What stands in the row of an image in which an engine read these lines, in any order."""
+        """The columns of an image in which an engine read these lines, given in any order."""
         read = sorted(read, key=lambda line: (line["box"], line["text"], line["confidence"]))
         kept: list[OcrLine] = []
         dropped: list[OcrLine] = []

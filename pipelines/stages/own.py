@@ -1,4 +1,4 @@
-"""Stages of a user's own: a function of a file or a package is called with some columns of each row.
+"""Users' own stages: a function in a file or a package is called with some columns of each row.
 
 A file's text travels with the stage, so that workers on other machines need no copy of it; it can import whatever is
 installed there, and nothing that lies beside it.
@@ -28,8 +28,8 @@ PYTHON = {"bool": bool, "int": int, "float": float, "str": str}
 
 @dataclass(frozen=True)
 class CallFunction(PartitionStage):
-    """Calls a function with each row. A dict that it returns is what stands in the row, a text is the reason why the
-    row is left out, and an error leaves it out as `failed`."""
+    """Calls a function with each row. If it returns a dict, that becomes the row; if it returns a text, the row is left
+    out with that reason; if it raises an error, the row is left out as `failed`."""
 
     info: StageInfo
     config: OwnStageConfig
@@ -61,7 +61,7 @@ class CallFunction(PartitionStage):
             if self.config.image:
                 given["image"] = _image(row["images"], root)
             return self._row_of(function(given))
-        except Exception as error:  # whatever a user's function raises is its row's failure alone
+        except Exception as error:  # an error in a user's function fails only its row
             return Rejected(FAILED, f"{type(error).__name__}: {error}"[:1000])
 
     def _row_of(self, answer: Any) -> Row | Rejected:
@@ -119,7 +119,7 @@ def _module(file: str, text: str) -> ModuleType:
 
 
 def open_own(info: StageInfo, config: OwnStageConfig) -> CallFunction:
-    """The stage of a table `[stages.NAME]`. Raises `UserError` for a function that is not there."""
+    """The stage of a table `[stages.NAME]`. Raises `UserError` for a function that does not exist."""
     place = f"stages.{info.name}.callable"
     file, _, name = config.callable.rpartition(":")
     try:
@@ -127,7 +127,7 @@ def open_own(info: StageInfo, config: OwnStageConfig) -> CallFunction:
         module = import_module(file) if text is None else _module(file, text)
     except FileNotFoundError:
         raise UserError(f"{place}: {file} does not exist") from None
-    except Exception as error:  # whatever the file does when it is run
+    except Exception as error:  # importing the file can raise anything
         raise UserError(f"{place}: {file} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(getattr(module, name, None)):
         raise UserError(f"{place}: {file} has no function {name!r}")
@@ -135,7 +135,7 @@ def open_own(info: StageInfo, config: OwnStageConfig) -> CallFunction:
 
 
 def _hash(module: str, text: str | None) -> str:
-    """16 hex digits of the SHA-256 of a function's file, or of that of its module."""
+    """16 hex digits of the SHA-256 of a function's file, or of its module's file."""
     if text is None:
         origin = getattr(find_spec(module), "origin", None)
         text = Path(origin).read_text("utf-8") if origin and origin.endswith(".py") else module

@@ -1,8 +1,9 @@
 """Pairs of a better and a worse response to one instruction.
 
-A corpus step over the scores of all responses, as the view `scores` has them: minus the claims that the labelers
-reject. Of the pairs of an instruction whose scores differ a few are drawn. Of those, the ones go in which the rejected
-text is so much longer that length alone could tell (RLAIF-V, arXiv 2405.17220; rule and grid are its scripts').
+A corpus step over the scores of all responses from the view `scores`: minus the number of claims that the labelers
+reject. Of the pairs of an instruction whose scores differ, a few are drawn. From those, pairs are dropped whose
+rejected text is so much longer that length alone could tell (RLAIF-V, arXiv 2405.17220; rule and grid are from its
+scripts).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ GRID = 50  # length ratios that are tried: 0, 1/50, …, 49/50
 
 
 class ScoredResponses(NamedTuple):
-    """What decides of n responses, in the order of (partition, key)."""
+    """The columns that decide about n responses, in the order of (partition, key)."""
 
     partition: np.ndarray  # int32 [n]
     instruction: np.ndarray  # int64 [n], numbered in that order
@@ -75,8 +76,8 @@ class DrawPairs(CorpusStage):
         comparable[np.concatenate(every)] = True
         paired[np.concatenate(drawn)] = True
         cuts = np.flatnonzero(np.diff(responses.partition, prepend=-1, append=-1)).tolist()
-        at = np.searchsorted(drawn.chosen, cuts).tolist()
-        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(at)):
+        pair_cuts = np.searchsorted(drawn.chosen, cuts).tolist()
+        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(pair_cuts)):
             rows = [self._alone(responses, n, bool(comparable[n])) for n in range(start, end) if not paired[n]]
             for n in range(first, last):
                 rows.append(self._pair(responses, int(drawn.chosen[n]), int(drawn.rejected[n]), float(agreement[n])))
@@ -114,29 +115,29 @@ def _finished(step: DrawPairs, row: Row) -> Row:
 # Reading
 
 SCORES = """
-SELECT partition, key, instruction, score, why_not, text, [one.score FOR one IN by_labeler] AS by_labeler
+SELECT partition, key, instruction, score, why_not, text, [entry.score FOR entry IN by_labeler] AS by_labeler
 FROM scores ORDER BY partition, key"""
 
 
 def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
-    """What decides of all responses.
+    """The columns that decide about all responses.
 
-    Raises `Corrupt` for a file that DuckDB cannot read, or verdicts that are not all by the same labelers.
+    Raises `Corrupt` for a file that DuckDB cannot read, or verdicts by different labelers.
     """
     columns: dict[str, list] = {
         name: [] for name in ("partition", "key", "instruction", "score", "why_not", "by_labeler")
     }
-    words, text = [], []
+    words, hashes = [], []
     for start in range(0, len(partitions), AT_ONCE):
-        some = stage_files(root, SCORED, partitions[start : start + AT_ONCE])
-        with connect(root, some) as connection:
+        files = stage_files(root, SCORED, partitions[start : start + AT_ONCE])
+        with connect(root, files) as connection:
             try:
                 for batch in connection.sql(SCORES).to_arrow_reader(10_000):
                     for name, values in columns.items():
                         values += batch[name].to_pylist()
-                    texts = [said or "" for said in batch["text"].to_pylist()]
-                    words += [len(said.split()) for said in texts]
-                    text += [text_hash(said) for said in texts]
+                    texts = [text or "" for text in batch["text"].to_pylist()]
+                    words += [len(text.split()) for text in texts]
+                    hashes += [text_hash(text) for text in texts]
             except duckdb.Error as error:
                 raise Corrupt(f"pairs: {one_line(error)}") from None
     labelers = {len(by) for by in columns["by_labeler"] if by is not None}
@@ -150,7 +151,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
         score=np.array([score or 0 for score in columns["score"]], np.int64),
         failed=np.array([score is None for score in columns["score"]], bool),
         words=np.array(words, np.int64),
-        text=np.array(text, np.uint64),
+        text=np.array(hashes, np.uint64),
         by_labeler=np.array([by or nobody for by in columns["by_labeler"]], np.int64).reshape(len(keys), len(nobody)),
         keys=columns["key"],
         instructions=keys,
@@ -159,7 +160,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
 
 
 def text_hash(text: str) -> int:
-    """64 bits, equal for texts that are equal without the white space around them."""
+    """64 bits, equal for texts that differ only in white space at their ends."""
     return int.from_bytes(blake2b(text.strip().encode(), digest_size=8).digest())
 
 
@@ -167,7 +168,7 @@ def text_hash(text: str) -> int:
 
 
 def candidates(responses: ScoredResponses, min_margin: int = 1) -> PairIndices:
-    """All pairs of scored responses to one instruction whose scores differ by so much, and whose texts differ."""
+    """All pairs of scored responses to one instruction whose scores differ by `min_margin`, and whose texts differ."""
     chosen, rejected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     scored = np.flatnonzero(~responses.failed)
     instruction, score, text = (column[scored] for column in (responses.instruction, responses.score, responses.text))
@@ -184,9 +185,9 @@ def candidates(responses: ScoredResponses, min_margin: int = 1) -> PairIndices:
 
 
 def draw(responses: ScoredResponses, pairs: PairIndices, per_instruction: int, seed: int) -> PairIndices:
-    """At most so many pairs of each instruction, or all if 0: those with the smallest hash(seed, pair).
+    """At most `per_instruction` pairs of each instruction, or all if 0: those with the smallest hash(seed, pair).
 
-    So what is drawn of one instruction does not depend on any other.
+    So what is drawn for one instruction does not depend on any other.
     """
     if not per_instruction:
         return pairs

@@ -1,6 +1,6 @@
 """Has the policy answer each instruction in several draws.
 
-All draws are of one prompt and one set of parameters, a request each, so that chosen and rejected come from one
+All draws use the same prompt and parameters, one request each, so that chosen and rejected come from one
 distribution. (RLAIF-V, section 3.1)
 """
 
@@ -36,7 +36,7 @@ class Respond(ModelStage):
         return self.config.recorded(exclude={"endpoint"}) | {"model": endpoint.identity()}
 
     def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
-        """How many draws there are does not decide of a single one."""
+        """The number of draws does not change any single draw."""
         settings = {name: value for name, value in made_with.settings.items() if name != "draws"}
         asked, read = digest([made_with.stage, made_with.version, settings]), read_of(self, row)
         return [
@@ -59,7 +59,7 @@ class Respond(ModelStage):
 
 
 def open_stage(config: Config) -> Respond | None:
-    """Raises `UserError` for a model that is not there."""
+    """Raises `UserError` for a model that does not exist."""
     if config.responses is None:
         return None
     return Respond((endpoint_of(config, "responses.endpoint", config.responses.endpoint),), config=config.responses)

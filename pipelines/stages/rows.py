@@ -1,7 +1,7 @@
-"""Splits what a source says into partitions, once.
+"""Splits the rows of a source into partitions, once.
 
-Which file belongs to which partitions is settled in `root.json` when a file is first seen, and never recomputed: a
-source that loses ten rows keeps every other row where it was. A file is split again only when it has changed.
+The partitions of a file are settled in `root.json` when it is first seen, and never computed again: a source that loses
+ten rows keeps every other row in its partition. A file is split again only when it has changed.
 """
 
 import errno
@@ -23,7 +23,7 @@ from schemas.arrow import Row
 from schemas.rows import STAGE
 
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
-NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what a bad name leads to
+NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # errors caused by a bad name
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Rows(Stage):
     places = frozenset({"file", "member", "byte_offset", "size"})
 
     def settings(self) -> dict[str, Any]:
-        """How the source is read; where it lies and how it is split does not change what it says."""
+        """How the source is read. Its path and how it is split do not change its rows."""
         return self.source.config.recorded(exclude={"path", "images", "rows_per_partition", "count", "fonts"})
 
 
 @dataclass(frozen=True)
 class Split:
-    """A range of a source file's partitions that is to be split off."""
+    """A range of a source file's partitions that has to be split off."""
 
     file: SourceFile  # its `split` is what it will be
     first: int  # bucket
@@ -52,9 +52,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Settlement:
-    """The source as it is, held against root.json."""
+    """The source as it is now, compared with root.json."""
 
-    files: tuple[SourceFile, ...]  # all that were ever seen, in the order of their partitions
+    files: tuple[SourceFile, ...]  # all files that were ever seen, in the order of their partitions
     new: tuple[SourceFile, ...]
     changed: tuple[SourceFile, ...]
     vanished: tuple[SourceFile, ...]
@@ -68,17 +68,17 @@ class Settlement:
         ]
 
     def partitions(self) -> list[int]:
-        """Every partition that exists once all is split."""
+        """Every partition that exists once everything is split."""
         gone = {file.path for file in self.vanished}
         return [p for file in self.files if file.path not in gone for p in file.partitions]
 
 
-def settle(stage: Rows, settled: Iterable[SourceFile], there: Collection[int]) -> Settlement:
-    """Compares the source with what is settled, and with the partitions that are there. Writes nothing; asks only new
-    files how long they are."""
+def settle(stage: Rows, settled: Iterable[SourceFile], present: Collection[int]) -> Settlement:
+    """Compares the source with what is settled, and with the partitions that are present. Writes nothing; measures only
+    new files."""
     known = {file.path: file for file in settled}
     identity = stage.identity()
-    new, changed, there = [], [], set(there)
+    new, changed, present = [], [], set(present)
     seen = stage.source.files()
     end = sum(file.buckets for file in known.values())
     for path, stamp in seen:
@@ -88,7 +88,7 @@ def settle(stage: Rows, settled: Iterable[SourceFile], there: Collection[int]) -
             known[path] = SourceFile(path, end, stage.source.buckets(path), split)
             end += known[path].buckets
             new.append(known[path])
-        elif known[path].split != split or not there.issuperset(known[path].partitions):
+        elif known[path].split != split or not present.issuperset(known[path].partitions):
             stage.source.check(path)
             known[path] = replace(known[path], split=split)
             changed.append(known[path])
@@ -123,25 +123,25 @@ class SplitSource:
 
 
 def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iterator[Row]:
-    """The rows of a source file that fall into these buckets, whole and with their bytes' digest."""
+    """The rows of a source file that fall into these buckets, with the digest of their bytes."""
     identity, names = stage.identity(), {}
-    for said in stage.source.rows(file.path):
-        key, more = key_of(*said.pop("names")), said.pop("more", ())
+    for source_row in stage.source.rows(file.path):
+        key, more = key_of(*source_row.pop("names")), source_row.pop("more", ())
         bucket = bucket_of(key, file.buckets)
         if bucket not in buckets:
             continue
         names[key] = nth = names.get(key, 0) + 1
-        row = {name: None for name in stage.schema.names} | said
-        row |= {"key": key, "host": host_of(row["url"]), "extra": json_of(said.get("extra") or {})}
+        row = {name: None for name in stage.schema.names} | source_row
+        row |= {"key": key, "host": host_of(row["url"]), "extra": json_of(source_row.get("extra") or {})}
         if nth > 1:
             row["key"] = _key_in(bucket, file.buckets, key, str(nth))
             if row["reason"] is None:
                 row |= {"reason": "equal_keys", "detail": f"the same name as {key}"}
         yield _finished(stage, identity, row)
         for part, image in enumerate(more, 1):
-            also = row | {"text": None, "conversation": None, "extra": "{}", "part_of": row["key"], "part": part}
-            also |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}"), "file": image}
-            yield _finished(stage, identity, also)
+            part_row = row | {"text": None, "conversation": None, "extra": "{}", "part_of": row["key"], "part": part}
+            part_row |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}"), "file": image}
+            yield _finished(stage, identity, part_row)
 
 
 def _key_in(bucket: int, buckets: int, *names: str) -> str:
@@ -151,7 +151,7 @@ def _key_in(bucket: int, buckets: int, *names: str) -> str:
 
 
 def _finished(stage: Rows, identity: str, row: Row) -> Row:
-    """A row with its bytes' digest, in Unicode, and the hash of all that it says."""
+    """A row with the digest of its bytes, valid Unicode, and the hash of its content."""
     if row["reason"] is None and row["file"] is not None:
         row = row | _hashed(stage.source, row)
     row = row | {name: unicode(value) for name, value in row.items() if isinstance(value, str)}
@@ -160,7 +160,7 @@ def _finished(stage: Rows, identity: str, row: Row) -> Row:
 
 
 def host_of(url: str | None) -> str | None:
-    """The host of a URL, in lower case; none if it has none, or is no URL."""
+    """The host of a URL, in lower case; None if it has no host, or is not a URL."""
     try:
         return urlsplit(url or "").hostname
     except ValueError:
@@ -168,12 +168,12 @@ def host_of(url: str | None) -> str | None:
 
 
 def unicode(text: str) -> str:
-    """A text as UTF-8 can hold it: half a surrogate pair, as JSON and file names may have, becomes U+FFFD."""
+    """A text that UTF-8 can hold: half a surrogate pair, which JSON and file names may contain, becomes U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def json_of(value: Any) -> str:
-    """Any value as strict JSON: NaN and infinities, of which it knows nothing, become null."""
+    """Any value as strict JSON: NaN and infinities, which it cannot hold, become null."""
     try:
         return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -181,7 +181,7 @@ def json_of(value: Any) -> str:
 
 
 def _hashed(source: Source, row: Row) -> Row:
-    """Size and SHA-256 of a row's bytes, or the reason why there are none."""
+    """Size and SHA-256 of a row's bytes, or the reason why it has none."""
     if unicode(row["file"]) != row["file"]:
         return {"reason": "unsafe_name", "detail": f"{row['file']!r} is not UTF-8"}
     try:
@@ -192,6 +192,6 @@ def _hashed(source: Source, row: Row) -> Row:
         return {"reason": "cut_tar", "detail": str(error)}
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in NO_FILE:
-            raise  # a disk or a network fails, and not the row
+            raise  # the disk or the network failed, not the row
         return {"reason": "no_image", "detail": f"{row['file']!r} is no file: {error}"[:1000]}
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

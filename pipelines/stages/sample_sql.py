@@ -1,4 +1,4 @@
-"""What goes into each sample of a shard set, as SQL over the catalog's views: a row of it is a sample.
+"""The samples of a shard set, as SQL over the catalog's views: each row is a sample.
 
 `members` gives key, task, partition, target (of `.txt`), document (of `.json`), place, pictures, and made_from.
 """
@@ -15,10 +15,10 @@ SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'
 
 
 def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), only: str = "true") -> str:
-    """The samples of a set, of those whose key and place are as `only` says.
+    """The samples of a set whose key and place fulfil the condition `only`.
 
-    That must stand deep inside: DuckDB does not move a condition past unnest, and would write the documents of the
-    whole group for each of its shards.
+    The condition must be deep inside the query: DuckDB does not move a condition past unnest, and would write the
+    documents of the whole group for each of its shards.
     """
     return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, own, only)
 
@@ -26,13 +26,13 @@ def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), onl
 def chosen(config: SetConfig) -> str:
     """The condition on `preferences` for a pair to be in a set: its own, and the draw by hash(seed, key) < weight.
 
-    The hash is another than that by which pairs were drawn: these have the smallest.
+    The hash differs from the one by which pairs were drawn, since drawn pairs all have a small one.
     """
     return f"coalesce(({config.where}\n), false) AND {drawn(f'{PREFERENCE}/{config.seed}', config.weight)}"
 
 
 def _of_own(own: Sequence[StageInfo]) -> str:
-    """What the stages of a user's give to the document of a sample: nothing where there are none."""
+    """What users' stages add to the document of a sample: nothing if there are no such stages."""
     stages = []
     for stage in own:
         columns = ", ".join(f"{literal(column)}: c.{quoted(column)}" for column in stage.samples)
@@ -61,7 +61,7 @@ WHERE p.set = {literal(set_name)}"""
 
 
 def _preferred(config: SetConfig, only: str) -> str:
-    """Of pairs, which have a place of their own; the image of an instruction stands in each of its pairs."""
+    """The samples of a set of pairs, which have their own places. An instruction's image is in each of its pairs."""
     return f"""
 SELECT p.key, '{PREFERENCE}' AS task, p.partition, NULL::VARCHAR AS target, p.place,
        to_json({{'key': p.key, 'task': '{PREFERENCE}', 'url': p.url,

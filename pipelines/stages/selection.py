@@ -1,6 +1,6 @@
 """Decides which shard sets each sample goes to, and as which task.
 
-A corpus step: one SQL condition a set, over the whole corpus. Only partition files whose rows changed are replaced.
+A corpus step with one SQL condition for each set. Only partition files whose rows changed are replaced.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
 
 
 def _placed(stage: Select, rows: Sequence[Row]) -> list[Row]:
-    """What becomes of a partition's rows. A conversation and its images stand and fall together."""
+    """The placements of a partition's rows. A conversation and its images are either all selected or all left out."""
     left_out = {row["part_of"]: row for row in rows if row["part_of"] and row["left_out_by"]}
     placed = {row["key"]: _place(stage, row, left_out.get(row["key"])) for row in rows if not row["part_of"]}
     for row in rows:
@@ -95,7 +95,7 @@ def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str
     """Samples, reason and detail of a row; `missing` is a row of its conversation that was left out."""
     holds = [name for name in stage.sets if row[f"{name}:holds"]]
     drawn = [name for name in holds if row[f"{name}:drawn"]]
-    taken = [name for name in drawn if row[f"{name}:target"]]
+    with_target = [name for name in drawn if row[f"{name}:target"]]
     if row["left_out_by"]:
         return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
     if row["nth"] > 1:
@@ -106,10 +106,10 @@ def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str
         return [], "not_selected", None
     if not drawn:
         return [], "sampled_out", None
-    if not taken:
+    if not with_target:
         return [], f"no_{stage.sets[drawn[0]].task}", None
-    return [{"set": name, "task": stage.sets[name].task} for name in taken], None, None
+    return [{"set": name, "task": stage.sets[name].task} for name in with_target], None, None
 
 
 def open_stage(config: Config) -> Select:
-    return Select({name: one for name, one in config.sets.items() if one.task != PREFERENCE})
+    return Select({name: settings for name, settings in config.sets.items() if settings.task != PREFERENCE})

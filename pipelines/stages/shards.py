@@ -1,10 +1,10 @@
 """Packs the selected samples into WebDataset shards with an index and a card.
 
-In a group of 64 partitions a sample belongs to shard hash(key) mod n and stands there in hash order; n is settled
-when the group is full. So a changed sample touches its own shard alone, and only the last, open group is laid out
-anew as data arrives. Image bytes are copied as they came.
+In a group of 64 partitions a sample belongs to shard hash(key) mod n, where samples are in hash order; n is settled
+when the group is full. So a changed sample changes only its own shard, and only the last, open group is laid out again
+as data arrives. Image bytes are copied as they came.
 
-A tar and its index are made under names with their digest; the set's card, put in place last, is what publishes them.
+A tar and its index are written under names with their digest. The set's card, written last, publishes them.
 """
 
 import json
@@ -35,7 +35,7 @@ from schemas.stage import StageInfo, stage_info
 from schemas.views import PREFERENCE
 
 GROUP = 64  # partitions
-AT_ONCE = 8  # shards of one group that a worker packs from one look at its partitions
+AT_ONCE = 8  # shards of one group that a worker packs while its partitions are open
 READS = ("rows", "images", "ocr", "captions", "selection")
 READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
 SHARDS = stage_info("shards", SampleRow, {})
@@ -52,17 +52,17 @@ class ShardSet(Stage):
     version = 3
 
     def settings(self) -> dict[str, Any]:
-        """What a shard's bytes depend on; `samples_per_shard` only decides how many there are."""
+        """What a shard's bytes depend on; `samples_per_shard` only decides the number of shards."""
         choice = self.config.recorded(include={"where", "weight", "seed"}) if self.prefers else {}
         return {"set": self.set, "task": self.config.task} | choice
 
     @property
     def own(self) -> tuple[StageInfo, ...]:
-        """The stages of a user's, whose columns stand in the `.json` of samples."""
+        """Users' stages, whose columns are in the `.json` of samples."""
         return tuple(stage for stage in self.stages if stage.own)
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raises `UserError` if the condition of a set of pairs is none on `preferences`."""
+        """Raises `UserError` if the condition of a set of pairs is not a condition on `preferences`."""
         if self.prefers:
             check_condition(connection, f"sets.{self.set}.where", self.config.where, "preferences")
 
@@ -73,7 +73,7 @@ class ShardSet(Stage):
 
     @property
     def stages(self) -> tuple[StageInfo, ...]:
-        """The stages that its samples are made from, the last of which says what goes into the set."""
+        """The stages that its samples are made from; the last one decides what goes into the set."""
         names = READS_OF_PAIRS if self.prefers else READS
         return tuple(stage for stage in self.before if stage.name in names or (stage.own and not self.prefers))
 
@@ -90,7 +90,7 @@ class WantedShard:
 
 @dataclass(frozen=True)
 class PackItem:
-    """Shards of one group that are to be packed."""
+    """Shards of one group that have to be packed."""
 
     partitions: tuple[int, ...]  # of the group
     shards: int  # n of the group
@@ -105,22 +105,21 @@ class SetLayout:
     partitions: tuple[tuple[int, ...], ...]  # a tuple a group
     shards: tuple[tuple[WantedShard, ...], ...]  # a tuple a group
 
-    def packs(self, there: Collection[str]) -> list[PackItem]:
-        """What has to be packed: the shards whose fingerprint no shard that is there has."""
-        found = []
+    def packs(self, present: Collection[str]) -> list[PackItem]:
+        """What has to be packed: the shards whose fingerprints are not among those that are present."""
+        items = []
         for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
-            wanted = [shard for shard in shards if shard.fingerprint not in there]
+            wanted = [shard for shard in shards if shard.fingerprint not in present]
             for start in range(0, len(wanted), AT_ONCE):
-                some = tuple(wanted[start : start + AT_ONCE])
-                found.append(PackItem(partitions, group["shards"], some))
-        return found
+                items.append(PackItem(partitions, group["shards"], tuple(wanted[start : start + AT_ONCE])))
+        return items
 
 
 # Where each sample belongs
 
 
 def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> SetLayout:
-    """The groups and shards of a set. Groups whose inputs are those of the card are not looked into."""
+    """The groups and shards of a set. Groups whose inputs are those on the card are not read."""
     as_before = card and card["settings"] == stage.settings()
     as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
     kept = _groups_of(card) if as_before else {}
@@ -148,9 +147,9 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
 def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...]]]:
     """A card's groups by their first partition, each with the number of its first shard, and its shards.
 
-    All but the last are settled: a group that was exactly full when its card was written does not say so itself.
+    All but the last are settled, even if a group that was exactly full when its card was written does not say so.
     """
-    found, start, entries = {}, 0, card["shards"]
+    groups, start, entries = {}, 0, card["shards"]
     numbers = [entry["number"] for entry in entries]
     for group in card["groups"]:
         end = start + group["shards"]
@@ -159,15 +158,15 @@ def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...
             for entry in entries[bisect_left(numbers, start) : bisect_left(numbers, end)]
         )
         settled = group["settled"] or group is not card["groups"][-1]
-        found[group["first"]] = group | {"settled": settled}, start, shards
+        groups[group["first"]] = group | {"settled": settled}, start, shards
         start = end
-    return found
+    return groups
 
 
 def _shards_of(
     connection: duckdb.DuckDBPyConnection, stage: ShardSet, n: int | None, number: int
 ) -> tuple[int, tuple[WantedShard, ...]]:
-    """n of a group, if it is not settled yet or had no samples, and its shards that have samples."""
+    """The number of shards of a group, computed unless `n` is settled, and those of its shards that have samples."""
     connection.execute(
         "CREATE TEMP TABLE members AS SELECT place, key, made_from "
         f"FROM ({members(stage.set, stage.config, stage.own)})"
@@ -175,14 +174,14 @@ def _shards_of(
     if not n:
         (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
         n = ceil(count / stage.config.samples_per_shard)
-    found = connection.execute(
+    counted = connection.execute(
         "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
         " FROM members GROUP BY index ORDER BY index",
         {"n": max(n, 1)},
     ).fetchall()
     return n, tuple(
         WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
-        for index, samples, made_from in found
+        for index, samples, made_from in counted
     )
 
 
@@ -208,9 +207,9 @@ class PackShards:
 
     def _pack(self, connection: duckdb.DuckDBPyConnection, pack: PackItem, shard: WantedShard) -> None:
         started = time.time()
-        some = members(self.stage.set, self.stage.config, self.stage.own, f"{PLACE} % $n = $index")
+        chosen = members(self.stage.set, self.stage.config, self.stage.own, f"{PLACE} % $n = $index")
         batches = connection.sql(
-            f"SELECT * EXCLUDE (place, bytes) FROM ({some}) ORDER BY place, key",
+            f"SELECT * EXCLUDE (place, bytes) FROM ({chosen}) ORDER BY place, key",
             params={"n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
@@ -246,20 +245,20 @@ def pack_shard(root: Root, stage: ShardSet, shard: WantedShard, samples: Iterato
 def add_sample(tar: TarWriter, sample: Row, images: Sequence[bytes]) -> Row:
     """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …
 
-    What it teaches to say is its `.txt`, and of conversations and pairs in its `.json` alone.
+    Its target is its `.txt`; conversations and pairs have it only in their `.json`.
     """
     start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
-    found = []
+    files = []
     for number, (picture, data) in enumerate(zip(sample["pictures"], images, strict=True)):
         ext = picture["ext"].replace("jpeg", "jpg")
-        found.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
+        files.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
     texts = {"json": sample["document"]} | (
         {} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]}
     )
-    found += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
+    files += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
     members = [
         {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}
-        for ext, data, digest in found
+        for ext, data, digest in files
     ]
     return {
         "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
@@ -276,41 +275,41 @@ def item_of(set_name: str, number: int) -> str:
 
 def published(root: Root) -> dict[str, str]:
     """What the published cards name: a set's release under its name, a shard's fingerprint under `train-000001`."""
-    found = {}
+    fingerprints = {}
     for card in read_cards(root):
-        found[card["set"]] = card["release"]
-        found |= {item_of(card["set"], entry["number"]): entry["fingerprint"] for entry in card["shards"]}
-    return found
+        fingerprints[card["set"]] = card["release"]
+        fingerprints |= {item_of(card["set"], entry["number"]): entry["fingerprint"] for entry in card["shards"]}
+    return fingerprints
 
 
 def shards_there(root: Root, stage: ShardSet, card: Card | None) -> dict[str, ShardEntry]:
-    """fingerprint -> shard, for every shard of a set whose tar and index are there, published or not.
+    """fingerprint -> shard, for every shard of a set whose tar and index exist, published or not.
 
-    A run that was killed or held back by a gate leaves shards that no card names; they are taken up here. A shard whose
-    index cannot be read is not there: it is made anew, as a partition is.
+    A run that was killed or stopped by a gate leaves shards that no card names; they are found here. A shard whose
+    index cannot be read does not count: it is made again, as a partition is.
     """
     files = root.files("shards")
     entries = [entry for entry in (card["shards"] if card else ()) if {entry["tar"], entry["index"]} <= files.keys()]
     with ThreadPoolExecutor(16) as pool:
         commits = pool.map(lambda entry: read_commit(root, f"shards/{entry['index']}"), entries)
-        found = {e["fingerprint"]: e for e, c in zip(entries, commits) if c and c.fingerprint == e["fingerprint"]}
+        present = {e["fingerprint"]: e for e, c in zip(entries, commits) if c and c.fingerprint == e["fingerprint"]}
     known = {entry["index"] for entry in card["shards"]} if card else set()
     for name in files:
         if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
             commit = read_commit(root, f"shards/{name}")
             whole = commit and len(old_rows(root, f"shards/{name}")) == commit.rows
             if whole and commit.payload in files and commit.settings["set"] == stage.set:
-                found[commit.fingerprint] = ShardEntry(
+                present[commit.fingerprint] = ShardEntry(
                     number=commit.partition, tar=commit.payload, index=name, sha256=commit.payload_sha256,
                     index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[commit.payload].size,
                     samples=commit.rows, fingerprint=commit.fingerprint,
                 )  # fmt: skip
-    return found
+    return present
 
 
-def card_of(stage: ShardSet, layout: SetLayout, there: Mapping[str, ShardEntry]) -> Card:
-    """The card of a set whose shards are all there."""
-    entries = [there[shard.fingerprint] for shards in layout.shards for shard in shards]
+def card_of(stage: ShardSet, layout: SetLayout, present: Mapping[str, ShardEntry]) -> Card:
+    """The card of a set whose shards are all present."""
+    entries = [present[shard.fingerprint] for shards in layout.shards for shard in shards]
     return Card(
         set=stage.set, release=release_of(entries), task=stage.config.task, samples=sum(e["samples"] for e in entries),
         bytes=sum(e["bytes"] for e in entries), samples_per_shard=stage.config.samples_per_shard,
@@ -325,19 +324,19 @@ def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:
     return changes(old, _samples_of(root, after, tars[0], read_rows), ignored=())
 
 
-def _samples_of(root: Root, card: Card, other: set[str], read: Callable[[Root, str], list[Row]]) -> list[Row]:
-    """The samples of a card's shards, without those in the tars of another."""
-    indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in other]
-    return [_said(row) for index in indexes for row in read(root, f"shards/{index}")]
+def _samples_of(root: Root, card: Card, known: set[str], read: Callable[[Root, str], list[Row]]) -> list[Row]:
+    """The samples of a card's shards, without those in `known` tars."""
+    indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in known]
+    return [_content(row) for index in indexes for row in read(root, f"shards/{index}")]
 
 
-def _said(row: Row) -> Row:
-    """What a sample says, without where it stands."""
+def _content(row: Row) -> Row:
+    """The content of a sample, without its place in the tar."""
     return {"key": row["sample"], **{member["ext"]: member["sha256"] for member in row["members"]}}
 
 
 def publish(root: Root, ledger: Ledger, card: Card, changed: list[Row], started: float) -> None:
-    """Puts a set's card in place: from here on this is what readers see. The last releases stay readable."""
+    """Publishes a set by writing its card: readers see it from now on. The last releases stay readable."""
     data = json.dumps(card, indent=1).encode()
     name = f"shards/{card['set']}.json"
     if root.exists(name) and root.read(name) == data:

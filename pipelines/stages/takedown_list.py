@@ -22,7 +22,7 @@ PLAIN = r"https?://[a-z0-9.-]+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?"  # URLs that
 
 
 class TakedownList(NamedTuple):
-    """Each a set of values, as `schemas.takedown` says. Releases are those of shard sets that had any of it."""
+    """Sets of values, as `schemas.takedown` describes them. Releases are those of shard sets that had any of it."""
 
     key: frozenset[str] = frozenset()
     url: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class TakedownList(NamedTuple):
         return TakedownList(*(ours | theirs for ours, theirs in zip(self, other)))
 
     def covers(self, row: Row) -> bool:
-        """Whether a row of a source is to be left out: by its name, its URL, or its bytes as far as they are known."""
+        """Whether the list names a row of a source: by its key, URL or host, or by its bytes if they are known."""
         url, host = row["url"], row["host"]
         kind, _, checksum = (row["checksum"] or "").partition(":")
         return (
@@ -47,7 +47,7 @@ class TakedownList(NamedTuple):
         )
 
     def covers_sample(self, row: Row) -> bool:
-        """Whether a sample of a shard has any of it: by its name, or by the bytes of a member. A row of an index."""
+        """Whether the list names a sample, given as a row of an index: by its key, or by the bytes of a member."""
         return row["sample"][:16] in self.key or any(self.has_image(member["sha256"]) for member in row["members"])
 
     def has_image(self, digest: str | None) -> bool:
@@ -56,7 +56,7 @@ class TakedownList(NamedTuple):
 
 
 def normal(url: str) -> str:
-    """A URL as the downloader asks for it: scheme and host in lower case, no default port, no fragment, no user."""
+    """A URL as the downloader requests it: scheme and host in lower case, no default port, no fragment, no user."""
     if re.fullmatch(PLAIN, url):
         return url
     try:
@@ -66,7 +66,7 @@ def normal(url: str) -> str:
 
 
 def url_values(url: str) -> frozenset[str]:
-    """What a URL is remembered and known again by: as it is written, and in its normal form."""
+    """The hashes by which a URL is stored and recognised: of the URL as written, and of its normal form."""
     return frozenset({hashed(url), hashed(normal(url))})
 
 
@@ -77,10 +77,10 @@ def hashed(text: str) -> str:
 
 def read_takedowns(root: Root) -> TakedownList:
     """What was taken down from a root. Raises `Corrupt` if the list is damaged."""
-    found: dict[str, set[str]] = {kind: set() for kind in TakedownList._fields}
+    values_of: dict[str, set[str]] = {kind: set() for kind in TakedownList._fields}
     for row in read_rows(root, TAKEDOWN_FILE, TAKEDOWNS.names):
-        found[row["kind"]].add(row["value"])
-    return TakedownList(**{kind: frozenset(values) for kind, values in found.items()})
+        values_of[row["kind"]].add(row["value"])
+    return TakedownList(**{kind: frozenset(values) for kind, values in values_of.items()})
 
 
 def write_takedowns(root: Root, taken: TakedownList) -> None:
@@ -92,10 +92,10 @@ def write_takedowns(root: Root, taken: TakedownList) -> None:
 
 
 def blank(row: Row, identity: str) -> Row:
-    """What is left of a row of `rows`: its name, its host, its place in a conversation. `identity`: the stage's."""
+    """What stays of a row of `rows`: its key, its host, its place in a conversation. `identity`: the stage's."""
     kept = {name: row[name] for name in ("key", "host", "part_of", "part")}
-    said = {"extra": "{}", "reason": REASON, "made_from": digest([identity, REASON, *kept.values()])}
-    return dict.fromkeys(STAGE.fields) | kept | said
+    constant = {"extra": "{}", "reason": REASON, "made_from": digest([identity, REASON, *kept.values()])}
+    return dict.fromkeys(STAGE.fields) | kept | constant
 
 
 def blanked(rows: Iterable[Row], taken: TakedownList, identity: str) -> list[Row]:
@@ -104,7 +104,7 @@ def blanked(rows: Iterable[Row], taken: TakedownList, identity: str) -> list[Row
 
 
 def blank_partitions(root: Root, ledger: Ledger, stage: Stage, partitions: Iterable[int], taken: TakedownList) -> None:
-    """Blanks what was taken down in partitions of `rows`; all that was made of it is not current any more."""
+    """Blanks what was taken down in partitions of `rows`; everything made of it is then no longer current."""
     for partition in sorted(partitions):
         rows = read_rows(root, stage.file(partition))
         replace_rows(root, ledger, stage, partition, blanked(rows, taken, stage.identity()))

@@ -1,7 +1,7 @@
 """Asks labelers whether each claim is true of its image.
 
-A labeler sees the image and one question, and says one token. P(yes) is p(yes) + p(Yes), P(no) likewise; both are kept
-as they are. (RLAIF-V, section 3.2) Equal questions about one image are asked once, and count for each claim.
+A labeler sees the image and one question, and answers with one token. P(yes) is p(yes) + p(Yes), P(no) likewise; both
+are kept as they are. (RLAIF-V, section 3.2) Equal questions about one image are asked once, and count for each claim.
 """
 
 from dataclasses import dataclass, field
@@ -34,14 +34,14 @@ class Judge(ModelStage):
         return {"labelers": labelers, "prompt": digest(self.prompt)}
 
     def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
-        found, labelers = [], made_with.settings["labelers"]
+        units, labelers = [], made_with.settings["labelers"]
         asked = [made_with.stage, made_with.version, made_with.settings["prompt"], row["images"]["sha256"]]
         for number, claim in enumerate(row["claims"]["claims"]):
             for endpoint in self.endpoints:
                 name, question = verdict_key(key, number, endpoint.name), claim["question"]
-                of = {**row, "unit": name, "number": number, "labeler": endpoint.name, "question": question}
-                found.append(Unit(name, of, digest([*asked, question, labelers[endpoint.name]])))
-        return found
+                asked_row = {**row, "unit": name, "number": number, "labeler": endpoint.name, "question": question}
+                units.append(Unit(name, asked_row, digest([*asked, question, labelers[endpoint.name]])))
+        return units
 
     def named(self, unit: Unit, row: Row) -> Row:
         response = unit.row["claims"]
@@ -55,13 +55,13 @@ class Judge(ModelStage):
         answer = await clients[row["labeler"]].ask(asked, row["images"]["sha256"], **options)
         p_yes, p_no = (probability(answer.top, word) for word in ("yes", "no"))
         if p_yes is None and p_no is None:
-            likely = sorted(answer.top, key=lambda one: -one[1])[:5]
+            likely = sorted(answer.top, key=lambda candidate: -candidate[1])[:5]
             return Rejected("no_yes_no", ", ".join(repr(token) for token, _ in likely), measured(answer))
         return {"p_yes": p_yes or 0.0, "p_no": p_no or 0.0, "measured": measured(answer)}
 
 
 def open_stage(config: Config) -> Judge | None:
-    """Raises `UserError` for a model or a prompt that is not there."""
+    """Raises `UserError` for a model or a prompt that does not exist."""
     if config.responses is None:
         return None
     if config.verdicts is None:

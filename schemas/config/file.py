@@ -1,4 +1,4 @@
-"""A configuration's file: read, its paths made absolute, and answered in one line when something in it is wrong."""
+"""Reads the file of a configuration, makes its paths absolute, and reports the first mistake in one line."""
 
 import difflib
 import tomllib
@@ -14,7 +14,7 @@ from schemas.config.sources import SOURCES, ScenesConfig
 from schemas.config.table import Beside, Table
 from schemas.errors import UserError
 
-INSTEAD = {  # what to write, by the end of pydantic's name for what is wrong
+INSTEAD = {  # what to write, by pydantic's type of error
     "tuple_type": 'write a list: ["…"]',
     "list_type": 'write a list: ["…"]',
     "string_type": "write a text, in quotes",
@@ -55,13 +55,13 @@ def read_config(path: str | Path) -> Config:
 
 
 def _lacks(config: Config) -> str | None:
-    """The first setting that comes to nothing without another."""
+    """The first setting that lacks another one which it needs."""
     if config.verdicts and not config.responses:
-        return "verdicts: there is nothing to judge without the table [responses]; add it, or leave [verdicts] out"
+        return "verdicts: needs the table [responses]; add it, or remove [verdicts]"
     if config.responses and not config.instructions.questions and isinstance(config.source, ScenesConfig):
-        return "instructions.questions: missing; scenes ask none themselves, and [responses] would be to nothing"
-    read = [name for name, one in config.sets.items() if one.task == "ocr" and not config.ocr]
-    return f"sets.{read[0]}: no text is read without the table [ocr]; add it" if read else None
+        return "instructions.questions: missing; a source of scenes has none, and [responses] needs questions"
+    reading = [name for name, settings in config.sets.items() if settings.task == "ocr" and not config.ocr]
+    return f"sets.{reading[0]}: the task 'ocr' needs the table [ocr]; add it" if reading else None
 
 
 def _beside(here: Path, table: Table) -> Table:
@@ -81,7 +81,7 @@ def _beside(here: Path, table: Table) -> Table:
 
 
 def _mark_of(annotation: Any, metadata: Iterable[Any]) -> Beside | None:
-    """The mark of a field whose text is a path, or whose texts are."""
+    """The mark of a field that holds a path or paths."""
     marks = (mark for mark in metadata if isinstance(mark, Beside))
     within = (_mark_of(inner, getattr(inner, "__metadata__", ())) for inner in get_args(annotation))
     return next(marks, None) or next((mark for mark in within if mark), None)
@@ -99,7 +99,7 @@ def _models_beside(here: Path, config: Config) -> Config:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in one line."""
+    """The first of pydantic's errors, in one line."""
     first = error.errors()[0]
     loc, kind = first["loc"], None
     if loc[0] == "source" and len(loc) > 1:  # pydantic names the kind between the table and its field
@@ -117,15 +117,15 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
     if first["type"] == "union_tag_invalid":
-        return f"{where}.kind: no source {first['ctx']['tag']!r}; there are {', '.join(SOURCES)}"
+        return f"{where}.kind: unknown source {first['ctx']['tag']!r}; choose from {', '.join(SOURCES)}"
     if loc[-1] == "[key]":
         return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
-    said = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
+    message = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
     if first["type"] in NO_TABLE:
-        said = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
+        message = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
     if first["type"] in ("env", "url", "door"):  # what was typed there may be a key
-        return said
-    return f"{said}, not {str(first['input'])[:80]!r}"
+        return message
+    return f"{message}, not {str(first['input'])[:80]!r}"
 
 
 def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The configuration: a table of its TOML file is a class, and each stage brings its own; see `schemas.stages`."""
+"""The configuration: each table of its TOML file is a class. Stages bring their own tables; see `schemas.stages`."""
 
 from typing import Annotated, Any, get_args
 
@@ -25,7 +25,7 @@ class BeamConfig(Table):
 
 
 def _tables_of_stages() -> dict[str, Any]:
-    """The field of each stage that has a table: None where it is not made without one, else its defaults."""
+    """The field of each stage that has a table. Its default is None if the stage is made only with its table."""
     fields = {}
     for name, stage in STAGES.items():
         if stage.settings and stage.optional_stage:
@@ -48,20 +48,20 @@ class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages(
 
 
 def _tables() -> dict[str, type[Table]]:
-    """The tables by their names in the file; of those in NAMED there are several."""
-    found: dict[str, type[Table]] = {}
+    """The tables by their names in the file; a configuration can have several of those in NAMED."""
+    tables: dict[str, type[Table]] = {}
     for name, field in Config.model_fields.items():
         kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
         table = next((kind for kind in kinds if issubclass(kind, Table)), None)
         if table is None or name == "source":
             continue
-        found[name] = table
-        found |= {
+        tables[name] = table
+        tables |= {
             f"{name}.{inner}": type(field.default)
             for inner, field in table.model_fields.items()
             if isinstance(field.default, Table)
         }
-    return found
+    return tables
 
 
 NAMED = ("sets", "endpoints", "stages")   # tables of tables: [sets.NAME]
@@ -69,10 +69,10 @@ TABLES = _tables()
 
 
 def with_engine(config: Config, engine: str) -> Config:
-    """The configuration with another OCR engine. Raises `UserError` if there is none of that name, or no OCR."""
+    """The configuration with another OCR engine. Raises `UserError` for an unknown engine, or without OCR."""
     engines = get_args(OcrConfig.model_fields["engine"].annotation)
     if engine not in engines:
         raise UserError(f"--engine: unknown engine {engine!r}; choose from {', '.join(engines)}")
     if config.ocr is None:
-        raise UserError("--engine: no text is read without the table [ocr]; add it")
+        raise UserError("--engine: needs the table [ocr]; add it")
     return config.model_copy(update={"ocr": config.ocr.model_copy(update={"engine": engine})})

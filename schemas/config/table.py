@@ -1,4 +1,4 @@
-"""What all tables of the configuration share: their base class, paths, and what a fingerprint holds of them."""
+"""What all tables of the configuration share: their base class, paths, and which settings a fingerprint holds."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -40,7 +40,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first asked to check
 
     def recorded(self, exclude: Collection[str] = (), include: Collection[str] | None = None) -> dict[str, Any]:
-        """What a fingerprint holds of this table: of these fields all of version 0.1, and later ones where they are not
+        """The settings of this table that a fingerprint holds: all fields of version 0.1, and later fields that are not
         at their defaults."""
         first, values = FIRST_FIELDS.get(type(self).__name__, "").split(), self.model_dump()
         kept = {}
@@ -66,7 +66,7 @@ def _is_place(text: str) -> str:
     try:
         Path(text).expanduser()
     except RuntimeError:
-        raise PydanticCustomError("place", "begins with ~ and the name of no user here; write the folder") from None
+        raise PydanticCustomError("place", "begins with ~ and an unknown user name; write the folder") from None
     return text
 
 

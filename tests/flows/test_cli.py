@@ -18,7 +18,7 @@ import webdataset
 from support.corpora import ONE_PROCESS, build, data_files, say, shardmill, write_tar
 from support.paths import PROJECT
 
-from flows.cli import app
+from flows.cli import PANELS, app
 
 TOML = f"""
 root = "corpus"
@@ -85,7 +85,8 @@ def test_the_readme_mentions_no_command_that_is_not_there():
 
 
 def test_no_command_and_a_wrong_one_show_the_way():
-    assert "Commands" in say().out
+    shown = say().out
+    assert sorted(PANELS.values(), key=shown.index) == ["Build", "Inspect", "Maintain", "Phone"]
     said = say("rnu")
     assert said.code == 2 and "rnu" in said.err and "Traceback" not in said.err
 
@@ -118,7 +119,7 @@ def test_plan_and_run_say_that_no_url_is_asked_for(tmp_path):
     pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
     config = tmp_path / "my.toml"
     config.write_text('root = "corpus"\n[source]\nkind = "laion"\npath = "laion"\n')
-    said = "no URL is asked for: what is not fetched yet is left out; to fetch it add [fetch] with contact = "
+    said = "URLs are not fetched: rows without bytes are left out; to fetch them, add [fetch] with contact = "
     assert said in say("plan", config).out
     build(config)
     assert said in say("run", config).out
@@ -135,7 +136,7 @@ def test_plan_says_what_is_to_be_made_and_why(folder):
     write_tar(folder / "source/2.tar", range(12, 15))
     (folder / "source/0.tar").unlink()
     planned = say("plan", folder / "my.toml")
-    assert "vanished 0.tar: 1 partitions go, with all that was made of them" in planned.out
+    assert "vanished 0.tar: 1 partitions and all made from them will be removed" in planned.out
     rows, images, selection, shards = cells(planned.out)
     assert rows == ["rows", "1", "2", "?", "1 new file"]
     assert images == ["images", "1", "2", "?", "1 new"]
@@ -224,7 +225,7 @@ def test_urls_are_what_webdataset_reads(folder):
     assert say("urls", folder / "corpus", f"train@{release}").out == said.out
     assert say("urls", folder / "corpus", "wide") == (0, "", "")
     wrong = say("urls", folder / "corpus", "trian")
-    assert (wrong.code, wrong.err) == (2, "shardmill: urls: no shard set 'trian'; there are train, wide\n")
+    assert (wrong.code, wrong.err) == (2, "shardmill: urls: unknown shard set 'trian'; choose from train, wide\n")
 
 
 def test_verify_is_content_or_names_what_is_wrong(folder):

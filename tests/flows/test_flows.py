@@ -276,7 +276,7 @@ def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=10)
-        stopped = "shardmill: stopped; what was committed stays, run again to go on\n"
+        stopped = "shardmill: stopped; what was committed stays; run again to continue\n"
         assert (process.returncode, errors) == (130, stopped), out
         until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
     assert status(tmp_path) == ["cancelled"]
@@ -360,7 +360,9 @@ def test_a_deployment_fires_from_its_schedule_in_a_worker(server, worker, tmp_pa
     (tmp_path / "minutely.toml").write_text(QUICK + "[sets.train]\n")
     said = shardmill("schedule", tmp_path / "minutely.toml", "--cron", "* * * * *", **server.env)
     assert said.returncode == 0
-    assert said.stdout.startswith("deployed build-corpus/minutely; a worker runs it: prefect worker start --pool shard")
+    assert said.stdout.startswith(
+        "deployed build-corpus/minutely; start a worker that runs it: prefect worker start --pool shard"
+    )
     run = until(lambda: (run := server.run_of("minutely")) and run["state_type"] == "COMPLETED" and run, 300)
     deployment = server.ask("deployments/name/build-corpus/minutely", method="GET")
     server.ask(f"deployments/{deployment['id']}/pause_deployment", {})
@@ -408,8 +410,12 @@ def test_the_deployment_of_prefect_yaml_skips_a_root_that_is_held(server, worker
 @pytest.mark.parametrize(
     ("cron", "url", "says"),
     [
-        ("0 3 * *", "", "--cron: '0 3 * *' is no time to run at; write five fields, e.g. '0 3 * * *'"),
-        ("0 3 * * *", "", "schedule: no Prefect server; start one with `prefect server start` and set PREFECT_API_URL"),
+        ("0 3 * *", "", "--cron: '0 3 * *' is not a cron schedule; write five fields, e.g. '0 3 * * *'"),
+        (
+            "0 3 * * *",
+            "",
+            "schedule: PREFECT_API_URL is not set; start a server with `prefect server start` and set it",
+        ),
         ("0 3 * * *", "http://127.0.0.1:9/api", "PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9/api"),
     ],
 )

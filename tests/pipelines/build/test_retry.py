@@ -135,7 +135,7 @@ def test_a_retry_that_changes_nothing_writes_no_byte(config, server):
 @pytest.mark.parametrize(
     ("stage", "where", "said"),
     [
-        ("rows", "true", "--stage: no stage 'rows'"),
+        ("rows", "true", "--stage: unknown stage 'rows'"),
         (None, "reazon = 'x'", "--where: Binder Error"),
         (None, "1", "write a condition"),
         (None, " ", "empty"),
@@ -150,4 +150,4 @@ def test_a_condition_that_is_none_is_said_in_one_line(config, stage, where, said
 def test_nothing_to_retry(config, server):
     said = say("retry", config, "--where", "reason = 'tls'")
     assert (said.code, server.asked.total()) == (0, 0)
-    assert "nothing to make anew" in said.out
+    assert "nothing to retry" in said.out

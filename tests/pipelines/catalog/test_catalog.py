@@ -344,7 +344,7 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
     before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
     said = say("sql", small / "corpus", question)
     assert (said.code, said.out) == (2, "")
-    assert said.err == "shardmill: sql: that is no question; the catalog holds views only, ask with one SELECT\n"
+    assert said.err == "shardmill: sql: the catalog can only be read; write one SELECT\n"
     assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
 
 

@@ -227,7 +227,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3, tmp_path):
     (tmp_path / "my.toml").write_text(f'root = "s3://none/corpus"{TOML}')
     with pytest.raises(UserError, match=r"^s3://none/corpus: cannot be written: The specified bucket does not exist$"):
         build(tmp_path / "my.toml")
-    assert "no corpus there" in say("stats", "s3://none/corpus").err
+    assert "no corpus found here" in say("stats", "s3://none/corpus").err
 
 
 def test_a_source_may_be_in_an_object_store(s3, tmp_path):

@@ -365,7 +365,7 @@ def test_files_of_a_release_before_do_not_stay_beside(corpus, tmp_path):
 
 
 def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
-    with pytest.raises(UserError, match="talk is a set of task 'conversation'; trl takes preference"):
+    with pytest.raises(UserError, match="talk has the task 'conversation'; trl needs preference"):
         export(talk, "talk", "trl", Root(str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
@@ -373,8 +373,8 @@ def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
 @pytest.mark.parametrize(
     ("name", "form", "said"),
     [
-        ("nope", "trl", "export-set: no shard set 'nope'; there are dpo"),
-        ("dpo", "csv", "--form: no form 'csv'; there are trl, rlaif-v, minicpm-v"),
+        ("nope", "trl", "export-set: unknown shard set 'nope'; choose from dpo"),
+        ("dpo", "csv", "--form: unknown form 'csv'; choose from trl, rlaif-v, minicpm-v"),
     ],
 )
 def test_what_cannot_be_exported_is_answered_in_one_line(corpus, tmp_path, name, form, said):

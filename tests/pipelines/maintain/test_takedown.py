@@ -260,7 +260,7 @@ def read_list_of(here: Path, line: str) -> list[Line]:
 
 @pytest.mark.parametrize("line", ["../etc", "0123", "a b.example", "ftp://x.example/y"])
 def test_a_line_that_names_nothing_is_said(tmp_path, line):
-    with pytest.raises(UserError, match=r"line 1: .* is no URL, host, key"):
+    with pytest.raises(UserError, match=r"line 1: .* is not a URL, host, key"):
         read_list_of(tmp_path, line)
 
 
@@ -271,11 +271,11 @@ def test_lines_that_name_nothing_are_told_and_remembered(here):
     (here / "list.txt").write_text("\n".join(named + blind))
     said = say("takedown", here / "my.toml", here / "list.txt")
     assert said.code == 0 and "16 rows taken down" in said.out, said.err
-    told = re.findall("^named nothing here: (.*)$", said.out, re.MULTILINE)
+    told = re.findall("^matches no row: (.*)$", said.out, re.MULTILINE)
     assert told == blind
     (here / "list.txt").write_text("\n".join(f"no{n}.example" for n in range(1025)))
     said = say("takedown", here / "my.toml", here / "list.txt")
-    assert said.out.count("named nothing here: no") == 20 and "named nothing here: 1,005 lines more\n" in said.out
+    assert said.out.count("matches no row: no") == 20 and "matches no row: 1,005 more lines\n" in said.out
     remembered = Path(open_corpus(here / "my.toml").root.url, "takedown.parquet")
     assert {"no3.example", "photo18.jpg"} <= {*pq.read_table(remembered)["value"].to_pylist()}
 
@@ -432,7 +432,7 @@ def test_a_set_that_is_in_the_configuration_no_more_is_withdrawn_with_all_its_re
     (here / "list.txt").write_text("https://a.example/a00.png")
     said = say("takedown", here / "my.toml", here / "list.txt")
     assert said.code == 0, said.err
-    assert "withdrawn, as the configuration has it no more and it had some of it: shard set captions\n" in said.out
+    assert "withdrawn, because it had some of this and is no longer configured: shard set captions\n" in said.out
     assert cards(root) == ["texts"] * len(cards(root))
     assert [path.name for path in root.glob("shards/captions*")] == []
     assert told_anywhere(root, sha256(NOISE).hexdigest(), "what a00 shows", data=NOISE[60:200]) == []

@@ -69,9 +69,9 @@ def flip(root: Root, name: str, at: int) -> None:
 
 # What is said of a file of this kind when it is deleted.
 PARTITIONS = {
-    "rows/00000.parquet": "rows: 1 of 2 are not made, rows/00000.parquet first; run again",
-    "images/00001.parquet": "images: 1 of 2 are not made, images/00001.parquet first; run again",
-    "selection/00000.parquet": "selection: 1 of 2 are not made, selection/00000.parquet first; run again",
+    "rows/00000.parquet": "rows: 1 of 2 partitions missing, the first is rows/00000.parquet; run again",
+    "images/00001.parquet": "images: 1 of 2 partitions missing, the first is images/00001.parquet; run again",
+    "selection/00000.parquet": "selection: 1 of 2 partitions missing, the first is selection/00000.parquet; run again",
 }
 DIGESTED = {
     "images/00000-*.tar": "{name}: is gone; remove images/00000.parquet, run again",
@@ -271,7 +271,7 @@ def test_files_that_no_commit_names_are_garbage(root):
     assert set(garbage(root)) == strangers and set(verify_root(root).garbage) == strangers
     root.write("my-notes.md", b"what lies beside the stages is not ours to judge")
     assert set(garbage(root)) == strangers
-    assert "8 files are named by no commit" in say("verify", root.url).out
+    assert "8 files belong to no commit" in say("verify", root.url).out
     assert clean_root(root, 0, keep=3) == (8, 8 * len(b"no commit names me"))
     assert verify_root(root).garbage == [] and root.exists("my-notes.md")
 
@@ -279,7 +279,7 @@ def test_files_that_no_commit_names_are_garbage(root):
 @pytest.mark.parametrize("name", ["rows/0.parquet", "rows/00000 (copy).parquet", "rows/000.parquet"])
 def test_files_that_views_would_read_as_partitions_are_wrong(name, root):
     shutil.copy(root.path("rows/00000.parquet"), root.path(name))
-    assert f"{name}: is no partition, but the catalog reads it; remove it" in verify_root(root).problems
+    assert f"{name}: is not a partition, but the catalog reads it; remove it" in verify_root(root).problems
     clean_root(root, 0, keep=3)
     assert verify_root(root).problems == []
 
@@ -289,7 +289,7 @@ def test_a_partition_of_another_number_or_stage_is_wrong(root):
     shutil.copy(root.path("rows/00000.parquet"), root.path("selection/00001.parquet"))
     problems = verify_root(root).problems
     for name in ("rows/00007.parquet", "selection/00001.parquet"):
-        assert f"{name}: is damaged, or of another partition; remove it, run again" in problems
+        assert f"{name}: is damaged or belongs to another partition; remove it, run again" in problems
     assert "rows/00007.parquet: root.json has no such partition" in problems
 
 
@@ -304,8 +304,10 @@ def test_a_row_that_is_lost_between_stages_is_named(root, tmp_path):
     shutil.copy(other.path("images/00000.parquet"), root.path("images/00000.parquet"))
     shutil.copy(other.path(find(other, "images/*.tar")), root.path("images"))
     problems = verify_root(root).problems
-    assert "images/00000.parquet: its keys are not those of rows/00000.parquet: a row is not accounted for" in problems
-    assert "images/00000.parquet: was made from another rows/00000.parquet; run again" in problems
+    assert (
+        "images/00000.parquet: its keys differ from those of rows/00000.parquet: a row is not accounted for" in problems
+    )
+    assert "images/00000.parquet: was made from another version of rows/00000.parquet; run again" in problems
 
 
 def test_a_set_that_the_configuration_has_no_more_stays_as_it_was(root, tmp_path):

@@ -640,7 +640,7 @@ def test_what_is_missing_or_damaged_leaves_a_note(root, what):
 
 def test_a_root_that_was_never_run_is_named_in_one_line(tmp_path):
     said = say("report", tmp_path)
-    assert said.code == 2 and said.err.startswith(f"shardmill: {tmp_path}: no corpus there")
+    assert said.code == 2 and said.err.startswith(f"shardmill: {tmp_path}: no corpus found here")
     assert not (tmp_path / REPORT).exists()
     assert "nothing is made yet" in Page(write_and_read(Root(str(tmp_path / "empty")))).text
 

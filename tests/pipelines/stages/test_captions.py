@@ -158,7 +158,7 @@ def test_try_shows_before_and_after_and_the_run_takes_the_answers_over(configure
     config = configured()
     said = say("try", "captions", config)
     assert said.code == 2
-    assert "first: shardmill run my.toml --until images" in said.err
+    assert "first run: shardmill run my.toml --until images" in said.err
     root = build(config, "images")
     files, before = data_files(Path(root.path(""))), len(server.asked())
     said = say("try", "captions", config, "--rows", 4)

@@ -68,7 +68,7 @@ def hashes_of(entries: list[tuple[int | None, int | None]]) -> Hashes:
 
 def one_by_one(images: ImageHashes, entries: list[tuple], near: int) -> list[tuple]:
     """(reason, row that it duplicates, distance, excluded file) of each row."""
-    rows = [n for n in range(len(images.key)) if images.there[n]]
+    rows = [n for n in range(len(images.key)) if images.present[n]]
     content = {n: int(images.sha256[n, 0]) for n in rows}
     phash = {n: min(int(images.phash[other]) for other in rows if content[other] == content[n]) for n in rows}
 
@@ -129,8 +129,8 @@ def test_new_rows_never_evict_old_ones(rows, near, new):
     phash = {row[1]: row[2] for row in rows}
     images = images_of([(row[0], row[1], phash[row[1]], *row[3:5], False) for row in rows])
     old = np.random.default_rng(new).permutation(len(rows)) >= new
-    before = judge(images._replace(there=images.there & old), hashes_of([]), near)
-    kept = (before.reason == KEPT) & images.there & old
+    before = judge(images._replace(present=images.present & old), hashes_of([]), near)
+    kept = (before.reason == KEPT) & images.present & old
     after = judge(images._replace(kept_before=kept), hashes_of([]), near)
     assert (after.reason[kept] == KEPT).all()
 
@@ -535,7 +535,7 @@ def test_verify_sees_a_damaged_file_and_a_run_mends_it(pictures):
     for damage in (path.read_bytes()[:-20], b""):
         path.write_bytes(damage)
         said = verify_root(pictures.root).problems
-        assert said == ["duplicates/00000.parquet: is damaged, or of another partition; remove it, run again"]
+        assert said == ["duplicates/00000.parquet: is damaged or belongs to another partition; remove it, run again"]
         build(pictures.write())
         assert data_files(pictures.folder / "corpus") == before
     note = pictures.folder / "corpus/duplicates/step.json"

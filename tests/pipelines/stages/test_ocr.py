@@ -137,5 +137,5 @@ def test_another_engine_is_refused_in_one_line(pictures, configure):
             "shardmill: --engine: unknown engine 'tesseract'; choose from rapidocr, easyocr\n",
         )
         said = say(command, configure(FOLDER, "silent.toml"), "--engine", "rapidocr")
-        assert said.code == 2 and said.err.startswith("shardmill: --engine: no text is read without the table [ocr]")
+        assert said.code == 2 and said.err.startswith("shardmill: --engine: needs the table [ocr]")
     assert {path.name for path in config.parent.iterdir()} == {"my.toml", "silent.toml", "pictures"}

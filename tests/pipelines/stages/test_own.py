@@ -263,12 +263,12 @@ def test_numbers_of_numpy_are_numbers(configure, numbers, tmp_path):
          "stages.even.reads: rows has no column 'size_of'; it has key, url, host, text, conversation, part_of, part, "
          "file, member, byte_offset, size, sha256, checksum, extra"),
         ('callable = "mine.py:even"\nreads = ["ocr.text"]',
-         "stages.even.reads: no stage 'ocr' here; there are rows, images"),
+         "stages.even.reads: unknown stage 'ocr'; choose from rows, images"),
         ('callable = "mine.py:even"\nreads = ["selection.samples"]',
-         "stages.even.reads: no stage 'selection' here; there are rows, images"),
+         "stages.even.reads: unknown stage 'selection'; choose from rows, images"),
         ('callable = "mine.py:even"\nreads = ["even.number"]', "stages: even read each other in a circle"),
         ('callable = "mine.py:even"\nreads = ["rows.text"]\ncolumns = { width = "int" }',
-         "stages.even.columns: `samples` has a column width; choose another name"),
+         "stages.even.columns: `samples` already has a column width; choose another name"),
         ('callable = "mine.py:even"\nreads = ["rows.text"]\ncolumns = { key = "int" }',
          "stages.even: every stage has a column key; choose another name, not"),
         ('callable = "mine.py:even"\nreads = ["rows.text"]\nreasons = ["failed"]',
@@ -291,7 +291,7 @@ def test_a_mistake_is_answered_in_one_line(configure, numbers, tmp_path, table, 
 
 def test_a_name_that_is_there_is_refused(configure, numbers):
     for name in ("images", "samples", "runs", "shards"):
-        with pytest.raises(UserError, match=f"stages.{name}: there is a stage or view of this name"):
+        with pytest.raises(UserError, match=f"stages.{name}: a stage or view already has this name"):
             open_corpus(configure(SOURCE + TABLE.replace("stages.even", f"stages.{name}")))
 
 

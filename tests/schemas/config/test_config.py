@@ -64,7 +64,10 @@ MISTAKES = {
     "a list": (GOOD + "[sets.train]\nwhere = ['a']", "sets.train.where: write a text, in quotes, not "),
     "out of range": (GOOD + "[sets.train]\nweight = 2", "sets.train.weight: input should be less than or equal"),
     "not a number": (GOOD + "[sets.train]\nweight = nan", "sets.train.weight: input should be "),
-    "a kind": (GOOD.replace("webdataset", "webdatset"), f"source.kind: no source 'webdatset'; there are {KINDS}"),
+    "a kind": (
+        GOOD.replace("webdataset", "webdatset"),
+        f"source.kind: unknown source 'webdatset'; choose from {KINDS}",
+    ),
     "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'conv"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a: name it with small letters, digits and _"),
     "a set without a name": (GOOD + "[sets]\nwhere = 'true'", "sets.where: write a table, [sets.NAME], not 'true'"),
@@ -88,8 +91,8 @@ MISTAKES = {
     "syntax": (GOOD + "[ocr\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 6, "),
     "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
     "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
-    "a value": (where("width"), "sets.train.where: 'width' is bigint; write a condition"),
-    "null": (where("null"), "sets.train.where: 'null' is \"null\"; write a condition"),
+    "a value": (where("width"), "sets.train.where: 'width' is of type bigint; write a condition"),
+    "null": (where("null"), "sets.train.where: 'null' is of type \"null\"; write a condition"),
     "two conditions": (where("true, true"), "sets.train.where: "),
     "many columns": (where("columns(*)"), "sets.train.where: "),
     "an empty condition": (where(" "), "sets.train.where: empty; write a condition"),
@@ -101,14 +104,14 @@ MISTAKES = {
     "an open comment": (where("true /* all"), "sets.train.where: Parser Error: unterminated /* comment"),
     "pairs without responses": (
         f'{GOOD}[sets.dpo]\ntask = "preference"',
-        "sets.dpo: there are no pairs without the table [responses]; add it",
+        "sets.dpo: pairs need the table [responses]; add it",
     ),
     "a column of pairs": (
         f'{GOOD}[sets.dpo]\ntask = "preference"\nwhere = "margins > 1"',
         'sets.dpo.where: Binder Error: Referenced column "margins" not found',
     ),
     "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
-    "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is bigint; write a condition"),
+    "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is of type bigint; write a condition"),
     "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: write a text, in quotes, not '3'"),
     "a gate that is no SQL": (gate("not a word"), "gates.enough: Parser Error"),
     "a gate that writes": (gate(STEAL), "gates.enough: Parser Error"),
@@ -133,8 +136,8 @@ MISTAKES = {
     ),
     "captions that are no Parquet": (source("broken", kind="folder"), "source.path: a.parquet cannot be read: "),
     "the root's protocol": (at("s4://a/b"), "s4://a/b: Protocol not known: s4"),
-    "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is no folder; choose another"),
-    "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is no folder; choose another"),
+    "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is not a folder; choose another"),
+    "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is not a folder; choose another"),
     "a root with other things": (at("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
     "a root of something else": (at("other"), "{here}/other/root.json: not a Shardmill root; choose another"),
     "a root that is the source": (at("source"), "root: lies in source.path"),
@@ -142,17 +145,17 @@ MISTAKES = {
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
     "verdicts without responses": (
         GOOD + '[verdicts]\nlabelers = ["a"]',
-        "verdicts: there is nothing to judge without the table [responses]; add it",
+        "verdicts: needs the table [responses]; add it",
     ),
     "a labeler twice": (GOOD + '[verdicts]\nlabelers = ["a", "b", "a"]', "verdicts.labelers: name each labeler once"),
     "a blank question": (GOOD + '[instructions]\nquestions = ["What?", " "]', "instructions.questions.1: is blank; "),
     "responses to no questions": (
         'root = "corpus"\n[source]\nkind = "scenes"\n[responses]\nendpoint = "a"',
-        "instructions.questions: missing; scenes ask none themselves",
+        "instructions.questions: missing; a source of scenes has none",
     ),
     "texts that are not read": (
         GOOD + '[sets.read]\ntask = "ocr"',
-        "sets.read: no text is read without the table [ocr]; add it",
+        "sets.read: the task 'ocr' needs the table [ocr]; add it",
     ),
     "a date for a server": (
         endpoint("extra = {d = 2020-01-01}"),
@@ -172,9 +175,9 @@ MISTAKES = {
     ),
     "the root of nobody": (
         at("~nobodyx/r"),
-        "root: begins with ~ and the name of no user here; write the folder, not ",
+        "root: begins with ~ and an unknown user name; write the folder, not ",
     ),
-    "the source of nobody": (source("~nobodyx/r"), "source.path: begins with ~ and the name of no user here"),
+    "the source of nobody": (source("~nobodyx/r"), "source.path: begins with ~ and an unknown user name"),
     "a model of nobody": (
         GOOD + '[endpoints.a]\nmodel = "~nobodyx/m"',
         "endpoints.a.model: begins with ~ and the name",
@@ -182,7 +185,7 @@ MISTAKES = {
     "weights of nobody": (GOOD + '[ocr.easyocr]\nmodels = "~nobodyx/m"', "ocr.easyocr.models: begins with ~ and the "),
     "a font of nobody": (
         'root = "corpus"\n[source]\nkind = "scenes"\nfonts = ["~nobodyx/a.ttf"]',
-        "source.fonts.0: begins with ~ and the name of no user here",
+        "source.fonts.0: begins with ~ and an unknown user name",
     ),
 }
 
@@ -243,7 +246,7 @@ def test_an_editor_may_mark_the_file_as_utf_8(here):
 def test_a_stage_that_is_not_there_is_named_with_those_that_are(here):
     (here / "my.toml").write_text(GOOD)
     before = tree(here)
-    said = "--until: no stage 'ocr' here; there are rows, images, selection, shards"
+    said = "--until: unknown stage 'ocr'; choose from rows, images, selection, shards"
     assert one_line(say("plan", here / "my.toml", "--until", "ocr")) == said
     assert one_line(say("run", here / "my.toml", "--until", "ocr")) == said
     assert tree(here) == before
@@ -377,7 +380,7 @@ def test_keys_shows_every_table_and_names_those_there_are():
         "prompt =" in text and "if it asks for no `Question:` and `Answer:`, the whole answer is the caption\n" in text
     )
     assert say("keys", "source").out.count("[source]") == len(SOURCES)
-    assert one_line(say("keys", "orc")).startswith("keys: no table 'orc'; there are source, images, fetch, ")
+    assert one_line(say("keys", "orc")).startswith("keys: unknown table 'orc'; choose from source, images, fetch, ")
 
 
 def test_init_writes_toml_whatever_the_name_and_the_locale(tmp_path):
@@ -391,12 +394,12 @@ def test_init_refuses_to_overwrite(tmp_path):
     config = tmp_path / "my.toml"
     config.write_text("precious")
     said = one_line(say("init", config))
-    assert said == f"{config}: is there already; choose another name or remove it"
+    assert said == f"{config}: already exists; choose another name or remove it"
     assert config.read_text() == "precious"
 
 
 def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
     said = one_line(say("init", tmp_path / "my.toml", "--source", "lion"))
-    assert said == "--source: no source 'lion'; there are " + KINDS
+    assert said == "--source: unknown source 'lion'; choose from " + KINDS
     assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
     assert tree(tmp_path) == {}
