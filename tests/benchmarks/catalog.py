@@ -24,14 +24,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import plan
-from pipelines.catalog.catalog import connect, files
+from pipelines.catalog.catalog import open_catalog
 from pipelines.engine.commit import Commit, canonical, fingerprint_of
 from pipelines.engine.commit_cache import CACHE, CACHED
 from pipelines.engine.manifest import write_manifest
 from pipelines.engine.parquet import parquet_bytes, table_bytes
 from pipelines.engine.root import Root
 from pipelines.stages.rows import settle
-from schemas.views import CORPUS as STAGES
+from schemas.stages import STAGES as TABLE
+from schemas.stages import of_corpus
+
+STAGES = {name: stage.schema for name, stage in of_corpus(TABLE).items()}
 
 BARS = {"stage": 2.0, "accounting": 2.0, "yield_by_host": 2.0, "samples": 15.0, "plan": 10.0}
 QUESTIONS = {
@@ -160,7 +163,7 @@ def main(files_of_a_stage: int, rows: int, partitions: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), files_of_a_stage, rows)
         root = Root(folder)
-        with connect(root, files(root)) as connection:
+        with open_catalog(root) as connection:
             for name, sql in QUESTIONS.items():
                 said[name] = min(seconds(connection.sql(sql).fetchall) for _ in range(2))
     print(said, file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import ImageFont
 
-from pipelines.engine.worker import ONE_THREAD
+from pipelines.engine.child import ONE_THREAD
 from pipelines.ocr.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from pipelines.stages.ocr import ReadText, pixels

@@ -31,7 +31,10 @@ from pipelines.engine.parquet import FOOTER
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
 from schemas.ledger import CHANGES
-from schemas.views import CORPUS as STAGES
+from schemas.stages import STAGES as TABLE
+from schemas.stages import of_corpus
+
+STAGES = {name: stage.schema for name, stage in of_corpus(TABLE).items()}
 
 HERE = Path(__file__).parents[2]
 # Says its peak resident memory itself: what a parent learns of it begins with the parent's own.
@@ -39,6 +42,7 @@ REPORT = """
 import re, sys
 from flows.commands.arguments import open_root
 from pipelines.reports.report import write_report
+
 write_report(open_root(sys.argv[1]))
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """

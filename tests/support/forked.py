@@ -24,7 +24,7 @@ from support.corpora import in_this_process, picture
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.build.run import run, to_retry
-from pipelines.catalog.catalog import connect, files, query
+from pipelines.catalog.catalog import open_catalog, query
 from pipelines.engine.parquet import parquet_bytes
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.takedown import Line, take_down
@@ -120,8 +120,8 @@ class Place:
         with ExitStack() as stack:
             stack.enter_context(in_this_process())
             stack.enter_context(patch("pipelines.stages.ocr.open_engine", lambda config: Remembered(self.answers)))
-            stack.enter_context(patch("pipelines.build.run.prepare_engine", lambda config: None))
-            stack.enter_context(patch("pipelines.build.corpus.ReadText", partial(ReadText, chunk_rows=2)))
+            stack.enter_context(patch("pipelines.stages.ocr.prepare_engine", lambda config: None))
+            stack.enter_context(patch("pipelines.stages.ocr.ReadText", partial(ReadText, chunk_rows=2)))
             stack.enter_context(patch.object(Rewrite, "chunk_rows", 2))
             stack.enter_context(patch("pipelines.stages.shards.GROUP", self.group))
             for name in () if work is made_in_full else SPEAKS_OF_IT:  # takes more time than all else
@@ -137,9 +137,8 @@ class Place:
 
 
 SPEAKS_OF_IT = (
-    "pipelines.build.run.build_catalog", "pipelines.build.run.write_report", "pipelines.build.corpus.check_conditions",
-    "pipelines.build.corpus.check_preferences",
-    "pipelines.build.corpus.check_instructions", "pipelines.build.corpus.check_gates",
+    "pipelines.build.run.build_catalog", "pipelines.build.run.refresh_catalog", "pipelines.build.run.write_report",
+    "pipelines.build.corpus._check",
 )  # fmt: skip
 
 
@@ -172,7 +171,7 @@ def left(config: Path) -> list[list[dict]]:
     """Removes what no commit names, and gives what rows say whatever their partitions are."""
     cleaned(config, 1)
     root = open_corpus(config).root
-    with connect(root, files(root)) as connection:
+    with open_catalog(root) as connection:
         return [connection.sql(sql).to_arrow_table().to_pylist() for sql in BY_KEY]
 
 

@@ -60,6 +60,16 @@ from pipelines.maintain.takedown import Line
 from pipelines.stages.takedown_list import TAKEDOWN_FILE, hashed, url_values
 
 KINDS = ("webdataset", "folder", "tables", "laion", "conversations")
+OWN = {"short": {"callable": "mine.py:short", "reads": ("rows.text", "images.width"), "columns": {"letters": "int"},
+                 "reasons": ("long",)}}  # fmt: skip
+MINE = """
+def short(row):
+    return "long" if len(row["text"] or "") > 18 else {"letters": len(row["text"] or "") + row["width"]}
+
+
+def shorter(row):
+    return "long" if len(row["text"] or "") > 14 else {"letters": len(row["text"] or "")}
+"""
 FULL_GROUP = 4  # partitions of a group of shards, so that small corpora have full ones
 HARMLESS = {"root.json", "lock.json", TAKEDOWN_FILE}  # not damaged: nothing else knows what they say
 
@@ -86,7 +96,7 @@ class History:
             "root": "corpus", "source": configured(self.source.kind, rows), "images": {},
             "sets": {"train": {"samples_per_shard": draws.choice((3, 5, 1000))}},
         }  # fmt: skip
-        self.optional: dict[str, dict] = {"ocr": {}} | ({} if self.plain else {"duplicates": {}})
+        self.optional: dict[str, dict] = {"ocr": {}, "stages": OWN} | ({} if self.plain else {"duplicates": {}})
         if self.url:
             self.settings["endpoints"] = {"model": {"model": "scripted", "url": self.url}}
             self.settings |= {"instructions": {"questions": ("What is it?",)}, "pairs": {}}
@@ -176,6 +186,7 @@ class History:
             (folder / f"keep-out/{number}.png").write_bytes(bytes_of(number, "png"))
         lines = [sha256(bytes_of(number, "jpg")).hexdigest() for number in self.kept_out]
         (folder / "keep-out.txt").write_text("\n".join([*lines, f"{self.kept_out[0]:016x}"]))
+        (folder / "mine.py").write_text(MINE)
         judged = {"verdicts": {"labelers": ("model",)}} if "responses" in self.settings else {}
         self.place.config.write_text(toml(self.settings | judged))
 
@@ -185,7 +196,8 @@ class History:
             return None
         if how == "until":
             stages = ["rows", "images", *(name for name in self.settings if name in self.optional), "selection"]
-            stage = self.draws.choice([name for name in stages if name != "responses"])
+            own = {"stages": "short"}
+            stage = self.draws.choice([own.get(name, name) for name in stages if name != "responses"])
             self.say(f"until {stage}")
             self.forgiving(made, stage)
             self.forget_vanished()
@@ -395,7 +407,7 @@ class History:
         place.folder.mkdir()
         for path in ("source", "keep-out"):
             shutil.copytree(self.place.folder / path, place.folder / path)
-        for path in ("keep-out.txt", "my.toml"):
+        for path in ("keep-out.txt", "mine.py", "my.toml"):
             shutil.copy2(self.place.folder / path, place.folder / path)
         prepare(place.corpus)
         said = place.child(made_and_cleaned)

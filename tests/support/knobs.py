@@ -27,7 +27,10 @@ OF_A_SET = {"weight": (1.0, 0.5), "seed": (0, 1), "samples_per_shard": (3, 5, 10
 def set_anew(config: dict, draws: random.Random, name: str = "") -> None:
     """Changes a setting, or adds or removes a shard set."""
     tables = [name for name in KNOBS if name in config]
-    what = draws.choice([*tables, "sets", "sets", "set"])
+    what = draws.choice([*tables, *(["stages"] if "stages" in config else []), "sets", "sets", "set"])
+    if what == "stages":
+        config["stages"]["short"]["callable"] = draws.choice(("mine.py:short", "mine.py:shorter"))
+        return
     if what in KNOBS:
         knob = draws.choice([*KNOBS[what]])
         config[what][knob] = draws.choice(KNOBS[what][knob])
