@@ -182,7 +182,10 @@ MISTAKES = {
         GOOD + '[endpoints.a]\nmodel = "~nobodyx/m"',
         "endpoints.a.model: begins with ~ and an unknown user name",
     ),
-    "weights of nobody": (GOOD + '[ocr.easyocr]\nmodels = "~nobodyx/m"', "ocr.easyocr.models: begins with ~ and an unknown "),
+    "weights of nobody": (
+        GOOD + '[ocr.easyocr]\nmodels = "~nobodyx/m"',
+        "ocr.easyocr.models: begins with ~ and an unknown ",
+    ),
     "a font of nobody": (
         'root = "corpus"\n[source]\nkind = "scenes"\nfonts = ["~nobodyx/a.ttf"]',
         "source.fonts.0: begins with ~ and an unknown user name",
