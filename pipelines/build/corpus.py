@@ -72,7 +72,7 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
         rows = Rows(open_source(config.source))
         made = _opened_stages(config, rows.info)
         infos = (rows.info, *(stage.info for stage in made.values()))
-        shards = [ShardSet(name, settings, before=infos) for name, settings in sorted(config.sets.items())]
+        shards = [ShardSet(name, settings, earlier=infos) for name, settings in sorted(config.sets.items())]
         _check(config, infos, [*made.values(), *shards])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -86,7 +86,7 @@ def _opened_stages(config: Config, rows: StageInfo) -> dict[str, PartitionStage 
     for info in in_order([rows, *(stage.info for stage in built_in.values())], _own(config)):
         if info.name != rows.name:
             stage = built_in.get(info.name) or open_own(info, config.stages[info.name])
-            opened[info.name] = replace(stage, before=before)
+            opened[info.name] = replace(stage, earlier=before)
             before = (*before, info)
     return opened
 

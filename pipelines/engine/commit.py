@@ -81,7 +81,7 @@ class MadeWith:
 class Stage:
     """A named step from partitions to partitions. Subclasses are frozen dataclasses of what they are set to."""
 
-    before: tuple[StageInfo, ...] = field(default=(), kw_only=True)  # the stages before it, in order
+    earlier: tuple[StageInfo, ...] = field(default=(), kw_only=True)  # the stages before it, in order
 
     info: ClassVar[StageInfo]  # its line in the table of stages
     version: ClassVar[int] = 1  # raised when the same inputs would give other rows
@@ -114,14 +114,14 @@ class Stage:
         the `reason` of the stage whose rows it answers, and of each stage of the same kind between that and itself.
         """
         if not self.reads:
-            return dict.fromkeys(stage.name for stage in self.before)
+            return dict.fromkeys(stage.name for stage in self.earlier)
         first = next(iter(self.reads))
-        kin = [stage.name for stage in self.before if stage.per_image == self.info.per_image]
+        kin = [stage.name for stage in self.earlier if stage.per_image == self.info.per_image]
         inherited = kin[kin.index(first) :] if first in kin else [first]
         read = {name: tuple(dict.fromkeys((*self.reads.get(name, ()), *(["reason"] if name in inherited else []))))
                 for name in (*self.reads, *inherited)}  # fmt: skip
-        if self.before and self.info.per_image:
-            return {stage.name: read[stage.name] for stage in self.before if stage.name in read}
+        if self.earlier and self.info.per_image:
+            return {stage.name: read[stage.name] for stage in self.earlier if stage.name in read}
         return read
 
     def settings(self) -> dict[str, Any]:

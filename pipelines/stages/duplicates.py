@@ -138,14 +138,14 @@ def read_images(
 
     `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    facts = facts_sql([info.name for info in stage.before if info.own and info.name in stage.inputs])
+    facts = facts_sql([info.name for info in stage.earlier if info.own and info.name in stage.inputs])
     reasons: dict[str | None, int] = {None: 0}
     read = []
     for start in range(0, len(partitions), AT_ONCE):
         batch = partitions[start : start + AT_ONCE]
-        files = stage_files(root, [info for info in stage.before if info.name in stage.inputs], batch)
+        files = stage_files(root, [info for info in stage.earlier if info.name in stage.inputs], batch)
         files |= stage_files(root, [stage.info], [partition for partition in batch if partition in done])
-        with connect(root, files, stage.before) as connection:
+        with connect(root, files, stage.earlier) as connection:
             try:
                 read += [_images(rows, reasons) for rows in connection.sql(facts).to_arrow_reader(100_000)]
             except duckdb.Error as error:

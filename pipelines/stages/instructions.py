@@ -38,7 +38,7 @@ class DrawInstructions(CorpusStage):
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         seen: set[str] = set()
-        with connect(root, stage_files(root, self.before), self.before) as connection:
+        with connect(root, stage_files(root, self.earlier), self.earlier) as connection:
             try:
                 answer = connection.sql(_question(self.config)).to_arrow_reader(10_000)
                 images = (row for batch in answer for row in batch.to_pylist())

@@ -33,7 +33,7 @@ class Select(CorpusStage):
         return {name: config.recorded(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        with connect(root, stage_files(root, self.before), self.before) as connection:
+        with connect(root, stage_files(root, self.earlier), self.earlier) as connection:
             try:
                 answer = connection.sql(_question(self.sets)).to_arrow_reader(50_000)
                 for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):

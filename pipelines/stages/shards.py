@@ -75,7 +75,7 @@ class ShardSet(Stage):
     def stages(self) -> tuple[StageInfo, ...]:
         """The stages that its samples are made from; the last one decides what goes into the set."""
         names = READS_OF_PAIRS if self.prefers else READS
-        return tuple(stage for stage in self.before if stage.name in names or (stage.own and not self.prefers))
+        return tuple(stage for stage in self.earlier if stage.name in names or (stage.own and not self.prefers))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
         if before and before["inputs"] == inputs and start == number:
             n = before["shards"]
         else:
-            with connect(root, stage_files(root, stage.stages, partitions), stage.before) as connection:
+            with connect(root, stage_files(root, stage.stages, partitions), stage.earlier) as connection:
                 n, shards = _shards_of(connection, stage, n, number)
         settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
         groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
@@ -201,7 +201,7 @@ class PackShards:
 
     def make(self, pack: PackItem) -> None:
         files = stage_files(self.root, self.stage.stages, pack.partitions)
-        with connect(self.root, files, self.stage.before, threads="1", memory_limit="1GB") as connection:
+        with connect(self.root, files, self.stage.earlier, threads="1", memory_limit="1GB") as connection:
             for shard in pack.wanted:
                 self._pack(connection, pack, shard)
 

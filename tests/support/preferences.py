@@ -69,7 +69,7 @@ def build_preferences(config: Path, answer: Callable[[Row], Sequence[Response]])
 
     def opened(path: Path, *more) -> Corpus:
         corpus = open_corpus(path, *more)
-        made_up = {name: MadeUp(name, answer, before=corpus.made[name].before) for name in ASKED}
+        made_up = {name: MadeUp(name, answer, earlier=corpus.made[name].earlier) for name in ASKED}
         return replace(corpus, made=corpus.made | made_up)
 
     with patch("pipelines.build.run.open_corpus", opened):
