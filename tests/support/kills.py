@@ -92,11 +92,12 @@ def stage_of(point: str) -> str:
 # A run in processes that can be killed
 
 TWO_ROWS_A_CHUNK = """
-from functools import partial
+from dataclasses import replace
 from pipelines.build import __main__
 from pipelines.stages import ocr
 
-ocr.ReadText = partial(ocr.ReadText, chunk_rows=2)
+opened = ocr.open_stage
+ocr.open_stage = lambda config: replace(opened(config), chunk_rows=2)
 __main__.main()
 """
 

@@ -169,7 +169,7 @@ def test_rows_that_were_put_down_in_chunks_are_not_computed_again(clean, tmp_pat
     (chunk,) = (tmp_path / "corpus").glob("ocr/chunks/*/*.parquet")
     finish(config)
     made = query(open_corpus(config).root, "SELECT sum(made)::INT AS made FROM work WHERE stage = 'ocr'")
-    assert made["made"].to_pylist() == [12 - 2]
+    assert made["made"].to_pylist() == [11 - 2], "one of the twelve pictures is left out before"
     assert not chunk.exists()
 
 
