@@ -201,6 +201,7 @@ class History:
             self.say(f"until {stage}")
             self.forgiving(made, stage)
             self.forget_vanished()
+            self.kept = {}  # a run that nobody looked at may have left out what was kept, and kept another
             return None
         while how == KILLED:
             self.kill(made)
@@ -222,6 +223,7 @@ class History:
         self.say(f"killed at {moment}" if killed else f"not killed at {moment}")
         self.current = False
         self.forget_vanished()
+        self.kept = {}
         return killed
 
     def forget_vanished(self) -> None:
