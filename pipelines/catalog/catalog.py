@@ -43,19 +43,24 @@ def stage_files(
     root: Root, stages: Iterable[StageInfo], partitions: Sequence[int] | None = None
 ) -> dict[str, Files | None]:
     """The files of these stages: all of them, or those of some partitions."""
-    if partitions is not None:
-        names = {stage.name: [_literally(root, file_of(stage.name, p)) for p in partitions] for stage in stages}
-        return {s.name: Files(names[s.name], mixed=bool(s.optional)) if names[s.name] else None for s in stages}
-    made = [stage for stage in stages if any(map(is_partition, root.files(stage.name)))]
-    return {stage.name: _all_files(root, stage) for stage in made}
+    by_stage = {stage.name: _all_files(root, stage) if partitions is None else _some_files(root, stage, partitions)
+                for stage in stages}  # fmt: skip
+    return {name: files for name, files in by_stage.items() if files}
 
 
-def _all_files(root: Root, stage: StageInfo) -> Files:
-    """All files of a stage. The cache of commits, if it exists, says which optional columns they have."""
+def _some_files(root: Root, stage: StageInfo, partitions: Sequence[int]) -> Files | None:
+    """The files of some partitions of a stage."""
+    paths = [_literally(root, file_of(stage.name, partition)) for partition in partitions]
+    return Files(paths, mixed=bool(stage.optional)) if paths else None
+
+
+def _all_files(root: Root, stage: StageInfo) -> Files | None:
+    """All files of a stage. The cache of commits says which optional columns they have, if it speaks of them."""
+    present = {name: entry for name, entry in root.files(stage.name).items() if is_partition(name)}
     paths = f"{_literally(root, stage.name)}/[0-9]*.parquet"
-    if not stage.optional:
-        return Files(paths)
-    sets_of_columns = cached_columns(root, stage.name)
+    if not stage.optional or not present:
+        return Files(paths) if present else None
+    sets_of_columns = cached_columns(root, stage.name, present)
     lacking = {stage.optional - columns for columns in sets_of_columns or ()}
     return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
 

@@ -6,17 +6,18 @@ since the cache was written are read.
 
 import gc
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.engine.commit import Commit, canonical, file_of, read_commit
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
-from pipelines.engine.root import Root
+from pipelines.engine.root import Entry, Root
 from schemas.arrow import Row
 
 CACHE = "_commits.parquet"
@@ -40,7 +41,7 @@ def uncollected() -> Iterator[None]:
 def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = True) -> dict[int, Commit]:
     """partition -> its commit, for every partition file of a stage that can be read, in order."""
     files = {name: entry for name, entry in root.files(stage).items() if is_partition(name)}
-    known = _cached(root, stage) if cached else {}
+    known, columns = _cached(root, stage) if cached else ({}, None)
     fresh = {name: known[name][1] for name, entry in files.items() if name in known and known[name][0] == entry.stamp}
     stale = [name for name in files if name not in fresh]
     if stale:
@@ -49,7 +50,7 @@ def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = 
         commits = [Commit(**orjson.loads(text)) for text in fresh.values()]
     except (ValueError, TypeError):  # the cache is damaged
         return read_commits(root, stage, write=write, cached=False)
-    if write and (stale or len(known) != len(fresh)):
+    if write and (stale or len(known) != len(fresh) or columns is None):
         rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
         _write_cache(root, stage, rows, commits)
     return {commit.partition: commit for commit in sorted(commits, key=lambda commit: commit.partition)}
@@ -67,12 +68,22 @@ def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit])
     root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED, orjson.dumps(columns).decode()))
 
 
-def cached_columns(root: Root, stage: str) -> list[frozenset[str]] | None:
-    """The sets of columns that a stage's files have, as of the last run that read its commits; None if unknown."""
+def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[frozenset[str]] | None:
+    """The sets of columns that a stage's files have; None if the cache does not speak of these very files."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
-            return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
-    except (FileNotFoundError, Corrupt, ValueError, KeyError, TypeError):
+            names, stamps = (column.to_pylist() for column in file.read(["file", "stamp"], use_threads=False).columns)
+            columns = _columns_in(file)
+    except (FileNotFoundError, Corrupt, ValueError):
+        return None
+    return columns if dict(zip(names, stamps)) == {name: entry.stamp for name, entry in files.items()} else None
+
+
+def _columns_in(file: pq.ParquetFile) -> list[frozenset[str]] | None:
+    """The sets of columns that a cache's footer names; None if a version that did not name them wrote it."""
+    try:
+        return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -90,11 +101,12 @@ def json_of(commit: Commit) -> str:
     return canonical(asdict(commit)).decode()
 
 
-def _cached(root: Root, stage: str) -> dict[str, tuple[str, str]]:
-    """file -> (stamp, commit as JSON) from the cache; empty if the cache is missing or damaged."""
+def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[frozenset[str]] | None]:
+    """file -> (stamp, commit as JSON) from the cache, and the sets of columns; nothing if it is missing or damaged."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
             names, stamps, texts = (column.to_pylist() for column in file.read(CACHED.names, use_threads=False).columns)
+            columns = _columns_in(file)
     except (FileNotFoundError, Corrupt, ValueError):
-        return {}
-    return dict(zip(names, zip(stamps, texts)))
+        return {}, None
+    return dict(zip(names, zip(stamps, texts))), columns
