@@ -16,6 +16,10 @@ TYPES = {
 }
 FAILED = "failed"
 FRAME = ("key", "reason", "detail", "made_from")     # columns that every stage has
+# Names that the SQL of the catalog and of samples uses beside the columns of stages
+RESERVED = {
+    *FRAME, "partition", "filename", "document", "bytes", "target", "pictures", "picture", "place", "task", "set",
+}
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -57,8 +61,8 @@ class OwnStageConfig(Table):
         columns = [column.partition(".")[2] for column in self.reads]
         if twice := [column for column in columns if columns.count(column) > 1 or (self.image and column == "image")]:
             raise PydanticCustomError("twice", "reads two columns called " + twice[0] + "; leave one out")
-        if reserved := sorted({*self.columns} & {*FRAME, "partition"}):
-            raise PydanticCustomError("reserved", "every stage has a column " + reserved[0] + "; choose another name")
+        if reserved := sorted({*self.columns} & RESERVED):
+            raise PydanticCustomError("reserved", "a column cannot be called " + reserved[0] + "; choose another name")
         if FAILED in self.reasons:
             raise PydanticCustomError("failed", FAILED + " is the reason of a row that raises an error; choose another")
         return self
@@ -76,11 +80,13 @@ def own_info(
     name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
 ) -> StageInfo:
     """The entry of a user's stage in the table of stages."""
-    own = {column: TYPES[kind] | None for column, kind in columns.items()}
+    own = {column: TYPES[kind] | None for column, kind in sorted(columns.items())}
     return StageInfo(
-        name, {"key": str, **own, "reason": str | None, "detail": str | None, "made_from": str},
+        name,
+        {"key": str, **own, "reason": str | None, "detail": str | None, "made_from": str},
         {**{reason: "a reason of your own" for reason in reasons}, FAILED: "the function raised an error"},
-        reads=reads or {}, samples={column: f'"{name}"."{column}"' for column in columns}, own=True,
+        optional=frozenset(own), reads=reads or {}, own=True,
+        samples={column: f'"{name}"."{column}"' for column in columns},
     )
 
 

@@ -3,7 +3,7 @@
 All of it is derived from a table of stages: that of `schemas.stages`, with a root's own stages in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -187,7 +187,8 @@ def quoted(name: str) -> str:
 
 
 def table_sql(
-    schema: pa.Schema, files: Files | None, computed: Mapping[str, tuple[str, str]], partition: bool
+    schema: pa.Schema, files: Files | None, computed: Mapping[str, tuple[str, str]], partition: bool,
+    cast: Collection[str] = (),
 ) -> str:
     """A SELECT over Parquet files, or over no files, with the schema's columns and types.
 
@@ -205,6 +206,9 @@ def table_sql(
         own = ", ".join(nulls[name] for name in schema.names)
         source = f"(SELECT {own}, NULL::VARCHAR AS filename WHERE false UNION ALL BY NAME SELECT * FROM {source})"
     columns = [nulls[name] if name in files.lacking else quoted(name) for name in schema.names]
+    if cast:  # files of before may have the columns of users' stages with other types
+        columns = [f"TRY_CAST({sql} AS {types[name]}) AS {quoted(name)}" if name in cast and name not in files.lacking
+                   else sql for name, sql in zip(schema.names, columns)]  # fmt: skip
     columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in computed.items()]
     first = ["parse_filename(filename, true)::INTEGER AS partition"] if partition else []
     return f"SELECT {', '.join([*first, *columns])} FROM {source}"
@@ -212,7 +216,7 @@ def table_sql(
 
 def stage_sql(stage: StageInfo, files: Files | None) -> str:
     """The view of one stage."""
-    return table_sql(stage.schema, files, stage.computed, True)
+    return table_sql(stage.schema, files, stage.computed, True, stage.optional if stage.own else ())
 
 
 def views(files: Mapping[str, Files | None], stages: Stages = STAGES) -> dict[str, str]:

@@ -105,7 +105,10 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
     stages = []
     views = {*STAGES, "shards", "candidates", "samples", "scores", "preferences", "accounting", "runs", "chunks"}
     columns = {column for stage in STAGES.values() for column in (*stage.samples, "reason", "left_out_by", "samples")}
+    words = _reserved_words() if config.stages else set()
     for name, own in config.stages.items():
+        if reserved := sorted({name, *own.columns} & words):
+            raise UserError(f"stages.{name}: {reserved[0]} is a reserved word of SQL; choose another name")
         if name in views | {"work", "changes", "fetches", "calls", "cost", "yield_by_host", "run", "before", "rows"}:
             raise UserError(f"stages.{name}: a stage or view already has this name; choose another")
         if twice := sorted(columns & own.columns.keys()):
@@ -113,6 +116,13 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
         columns |= own.columns.keys()
         stages.append((own_info(name, own.columns, own.reasons, own.wanted()), own))
     return stages
+
+
+def _reserved_words() -> set[str]:
+    """The words that SQL takes for no name unless they are quoted."""
+    with duckdb.connect() as connection:
+        sql = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        return {word for (word,) in connection.sql(sql).fetchall()}
 
 
 def in_order(stages: list[StageInfo], own: list[tuple[StageInfo, OwnStageConfig]]) -> list[StageInfo]:

@@ -148,11 +148,11 @@ def todo(
         if partition in upstream_todo:
             reasons[partition] = f"follows {last}" if partition in own else "new"
             continue
-        inputs = stage.declared({name: commits[name][partition] for name in stage.inputs})
-        now = own.get(partition)
+        upstream = {name: commits[name][partition] for name in stage.inputs}
+        inputs, now = stage.declared(upstream), own.get(partition)
         if now is None:
             reasons[partition] = "new"
-        elif now.fingerprint != fingerprint_of(identity, inputs):
+        elif not stage.is_current(now, fingerprint_of(identity, inputs), upstream):
             reasons[partition] = why(now, stage, inputs)
     return reasons
 

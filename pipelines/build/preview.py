@@ -9,9 +9,10 @@ from shlex import quote
 
 from pipelines.build.corpus import Corpus
 from pipelines.build.run import begin
-from pipelines.engine.checkpoints import read_chunks, write_chunk
-from pipelines.engine.commit import file_of, old_rows, read_commit
+from pipelines.engine.checkpoints import write_chunk
+from pipelines.engine.commit import file_of, read_commit
 from pipelines.engine.ledger import Ledger, new_attempt
+from pipelines.engine.make_partition import OldRows
 from pipelines.engine.partition_stage import Unit, finished, left_out_by, read_inputs
 from pipelines.engine.root import Root
 from pipelines.stages.captions import Rewrite
@@ -47,12 +48,12 @@ def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int
     if missing := [name for name, commit in upstream.items() if commit is None]:
         raise UserError(f"captions: {missing[0]} is not made yet; first run: shardmill run … --until {missing[0]}")
     units = list(islice(_asked(stage, root, partition, upstream), most))
-    stored = [*old_rows(root, stage.file(partition), stage.info.optional), *read_chunks(root, stage, partition)]
-    at_hand = {row["made_from"]: row for row in stored}
+    old = OldRows.read(stage, root, partition, read_commit(root, stage.file(partition)), set())
+    at_hand = dict(old.at_hand)
     todo = {unit.key: unit for unit in {u.made_from: u for u in units if u.made_from not in at_hand}.values()}
     made, measured = [], []
     try:
-        for key, fields in stage.make([{**unit.row, "before": None} for unit in todo.values()], root):
+        for key, fields in stage.make([old.handed_on(unit, stage).row for unit in todo.values()], root):
             row, _, seen = finished(stage, todo[key], fields)
             made.append(row)
             measured += seen

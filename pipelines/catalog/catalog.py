@@ -20,7 +20,7 @@ from pipelines.engine.root import Root
 from schemas.errors import UserError
 from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
-from schemas.views import LEDGER, Files, literal, views
+from schemas.views import LEDGER, Files, literal, quoted, views
 
 CATALOG = "catalog.duckdb"
 QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
@@ -96,7 +96,7 @@ def create(
     """Makes all the views. Raises `Corrupt` for a file that DuckDB cannot read."""
     for name, sql in views(files, with_own(stages)).items():
         try:
-            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+            connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {sql}")
         except duckdb.Error as error:
             raise Corrupt(f"catalog: {name}: {one_line(error)}; `shardmill verify` says which file") from None
 

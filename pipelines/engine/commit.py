@@ -62,6 +62,13 @@ class Commit:
     reasons: dict[str, int] = field(default_factory=dict)
     payload: str | None = None  # name of the tar beside it
     payload_sha256: str | None = None
+    answered: str | None = None  # digest of the keys that it answers, where its own keys are others
+
+
+def commit_json(commit: Commit) -> str:
+    """A commit as a footer holds it. What version 0.1 did not know is left out where it says nothing."""
+    fields = asdict(commit)
+    return canonical(fields if commit.answered else {k: v for k, v in fields.items() if k != "answered"}).decode()
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,7 @@ def commit_rows(
     first to commit wins.
     """
     commit = completed(commit, rows, stage.schema)
-    data = parquet_bytes(rows, stage.schema, canonical(asdict(commit)).decode())
+    data = parquet_bytes(rows, stage.schema, commit_json(commit))
     ledger.record(
         stage.name,
         f"{commit.partition:05d}",

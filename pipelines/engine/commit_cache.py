@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.engine.commit import Commit, canonical, file_of, read_commit
+from pipelines.engine.commit import Commit, commit_json, file_of, read_commit
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
 from pipelines.engine.root import Entry, Root
 from schemas.arrow import Row
@@ -60,7 +59,7 @@ def _read_as_json(root: Root, stage: str, names: list[str]) -> dict[str, str]:
     """file -> its commit as JSON, from the footers of those files that can be read."""
     with ThreadPoolExecutor(16) as pool:
         commits = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), names)
-        return {name: json_of(commit) for name, commit in zip(names, commits) if commit}
+        return {name: commit_json(commit) for name, commit in zip(names, commits) if commit}
 
 
 def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit]) -> None:
@@ -95,10 +94,6 @@ def remove_partitions(root: Root, stage: str, partitions: Iterable[int]) -> None
 
 def is_partition(name: str) -> bool:
     return PARTITION.fullmatch(name) is not None
-
-
-def json_of(commit: Commit) -> str:
-    return canonical(asdict(commit)).decode()
 
 
 def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[frozenset[str]] | None]:

@@ -69,6 +69,8 @@ def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
             pool.finish(order)
     except Exception as error:
         logging.exception("%s failed", order.name)
+        if pool and order.one_process:
+            pool.settle()
         return "failed", (pool and pool.failure) or one_line(error)
     return "done", ""
 

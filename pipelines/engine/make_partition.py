@@ -44,7 +44,7 @@ def make_partition(
     fingerprint = fingerprint_of(stage.identity(), inputs)
     now = read_commit(root, stage.file(partition))
     anew = again.keys(root, stage.name, partition) if again and now else set()
-    if now and now.fingerprint == fingerprint and not anew:
+    if now and stage.is_current(now, fingerprint, upstream) and not anew:
         drop_chunks(root, stage, partition)
         return now
 
@@ -68,6 +68,7 @@ def make_partition(
     if not pack:
         rows.sort(key=lambda row: row["key"])
     commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
+    commit = replace(commit, answered=stage.answered(upstream))
     if pack:
         name, sha256 = pack.put()
         commit = replace(commit, payload=name, payload_sha256=sha256)
@@ -112,7 +113,7 @@ class OldRows:
     rows: list[Row]
     at_hand: dict[str, Row]  # by `made_from`: rows that are taken over
     now: Commit | None  # of the old rows
-    anew: set[str]  # keys of rows that are made again even if their `made_from` is current
+    gone: set[str]  # `made_from` of rows that are made again although that is current
     _index: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     @classmethod
@@ -120,9 +121,10 @@ class OldRows:
         rows = old_rows(root, stage.file(partition), stage.info.optional)
         gone = {row["made_from"] for row in rows if row["key"] in anew}
         kept = [row for row in rows if row["made_from"] not in gone]
-        at_hand = {row["made_from"]: row for row in [*kept, *read_chunks(root, stage, partition)]}
-        at_hand = {made_of: row for made_of, row in at_hand.items() if row["reason"] != UPSTREAM}
-        return cls(rows, at_hand, now, anew)
+        chunks = read_chunks(root, stage, partition)
+        chunks = [row for row in chunks if row["made_from"] not in gone or not row["reason"]]
+        at_hand = {row["made_from"]: row for row in [*kept, *chunks] if row["reason"] != UPSTREAM}
+        return cls(rows, at_hand, now, gone)
 
     def handed_on(self, unit: Unit, stage: PartitionStage) -> Unit:
         """A unit that is to be made, with what was made of it before."""
@@ -132,15 +134,17 @@ class OldRows:
         if self.now is None:
             return None
         if not self._index:
-            usable = [row for row in self.rows if row["key"] not in self.anew and row["reason"] != UPSTREAM]
+            usable = [row for row in self.rows if row["made_from"] not in self.gone and row["reason"] != UPSTREAM]
             self._index.update({column: {row[column]: row for row in usable} for column in ("key", "made_from")})
-        made_with = MadeWith(stage.name, self.now.version, self.now.settings)
-        row = self._index["made_from"].get(_made_from_then(unit, stage, made_with))
-        same = row is not None
-        row = row or self._index["key"].get(unit.key)
+        version, settings = self.now.version, self.now.settings
+        by_made_from = self._index["made_from"]
+        unchanged = by_made_from.get(_made_from_then(unit, stage, MadeWith(stage.name, version, stage.settings())))
+        same = unchanged or by_made_from.get(_made_from_then(unit, stage, MadeWith(stage.name, version, settings)))
+        row = same or self._index["key"].get(unit.key)
         if row is None:
             return None
-        return Before({**row, "payload": self.now.payload}, self.now.version, self.now.settings, same)
+        payload = self.now.payload
+        return Before({**row, "payload": payload}, version, settings, same is not None, unchanged is not None)
 
 
 def _made_from_then(unit: Unit, stage: PartitionStage, made_with: MadeWith) -> str | None:

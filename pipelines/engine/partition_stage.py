@@ -5,7 +5,7 @@ the *columns it declares to read*, so a rebuild that gives equal columns stops t
 same hash for that row alone; rows whose `made_from` has not changed are taken over. `make_partition` does it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -47,16 +47,20 @@ class Before(NamedTuple):
     row: Row
     version: int  # of the stage
     settings: Mapping[str, Any]  # of the stage, as JSON has them
-    same_input: bool  # whether everything that it was made from is still the same
+    same_input: bool  # whether all that it was made from is still the same
+    same_settings: bool  # and so are the settings that decide of it
 
     def only_older(self, stage: Stage) -> bool:
         """Whether nothing but the stage's version has changed."""
-        same = canonical(self.settings) == canonical(stage.settings())
-        return self.same_input and same and self.version != stage.version
+        return self.same_settings and self.version != stage.version
 
-    def same_settings(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the row was made with these settings, among others."""
-        return canonical({name: self.settings.get(name) for name in settings}) == canonical(settings)
+    def differs_only_in(self, stage: Stage, names: Collection[str] = ()) -> bool:
+        """Whether its input is the same, and the stage's settings are too, but perhaps for these."""
+        then, today = (
+            {name: value for name, value in settings.items() if name not in names}
+            for settings in (self.settings, stage.settings())
+        )
+        return self.same_input and canonical(then) == canonical(today)
 
     def fields(self, stage: Stage) -> Row | None:
         """The row as it was, without its names; None if the stage no longer has its reason."""
@@ -100,6 +104,17 @@ class PartitionStage(Stage):
     def named(self, unit: Unit, row: Row) -> Row:
         """The row with its key and other names. They say what it is about, not what it was made from."""
         return {**row, "key": unit.key}
+
+    def is_current(self, now: Commit, fingerprint: str, upstream: Mapping[str, Commit]) -> bool:
+        """Whether a partition is what would be made now: from the same inputs, for rows with the same keys. These keys
+        may be no input, as they do not decide what comes out."""
+        keys = upstream[self.info.answers].digests.get("key")
+        known = now.digests.get("key") if self.info.named_by == ("key",) else now.answered
+        return now.fingerprint == fingerprint and known in (None, keys)
+
+    def answered(self, upstream: Mapping[str, Commit]) -> str | None:
+        """The digest of the keys that a partition answers; None where its own keys are the same."""
+        return None if self.info.named_by == ("key",) else upstream[self.info.answers].digests.get("key")
 
     def declared(self, upstream: Mapping[str, Commit]) -> dict[str, dict[str, str | None]]:
         """The digests of the declared columns, of the partitions that are read."""

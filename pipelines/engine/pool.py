@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -21,6 +21,7 @@ from pipelines.engine.child import import_path, module_command
 from pipelines.engine.worker import Order
 
 NO_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # or pyarrow's allocator begins one
+PATIENCE = 300.0  # seconds
 IMPORT, FORK = b"i", b"f"  # what the process that workers are forked from is asked
 
 
@@ -124,6 +125,10 @@ class Pool:
         if failure is not None:
             self.failure = self.failure or failure
             raise ItemFailed(failure)
+
+    def settle(self) -> None:
+        """Waits for the items that are still being made, after one of them failed: what was paid for is stored."""
+        wait([made for worker in self.workers for made in [*worker.waiting.values()]], PATIENCE)
 
     def finish(self, order: Order) -> None:
         """Ends workers that hold a model; they are started again when there is something to make."""

@@ -57,6 +57,7 @@ def received(connection: socket.socket, size: int) -> bytes:
 
 def work_off(job: Connection) -> None:
     """Makes items, of one work after another, until there is no more; then ends this process."""
+    sys.stdout.reconfigure(line_buffering=True)  # it is ended without a word when the run is
     answering, threads = threading.Lock(), ThreadPoolExecutor(1)
 
     def make(number: int, work: Work | Exception, item: bytes) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 import duckdb
@@ -32,7 +32,10 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
         lists = {"taken_keys": taken.key, "taken_images": taken.image}
         for name, values in lists.items():
             connection.register(name, pa.table({"value": pa.array(sorted(values), pa.string())}))
-        connection.create_function("tells", lambda text: tells(json.loads(text)), [str], bool)
+        names = {name: frozenset(names_of(stage)) for name, stage in stages_of(root).items()}
+        connection.create_function(
+            "tells", lambda stage, text: tells(json.loads(text), names.get(stage, NAMES)), [str, str], bool
+        )
         for where, condition in _conditions(stages_of(root)):
             try:
                 ((count, first),) = connection.sql(
@@ -66,7 +69,7 @@ def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
         for column in {"sha256", "checksum"} & {*stage.schema.names} if not stage.own else ():
             digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
             yield name, f"sha256({digest}) IN (FROM taken_images)"
-    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(before) OR tells(after))"
+    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(stage, before) OR tells(stage, after))"
 
 
 def names_of(stage: StageInfo) -> set[str]:
@@ -84,11 +87,11 @@ def _tells(field: pa.Field) -> str:
     return f"{quoted(field.name)} IS NOT NULL" if field.nullable else f"{quoted(field.name)} != '{{}}'"
 
 
-def tells(row: Row) -> bool:
+def tells(row: Row, names: Collection[str] = NAMES) -> bool:
     """Whether a row, or a change of one, says more than names and that they were taken down."""
     detail = row.get("detail")
     named = detail is None or re.fullmatch("[a-z0-9_]+", detail) or detail.endswith(REASON)
-    return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in NAMES)
+    return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in names)
 
 
 def _of_index(root: Root, name: str, taken: TakedownList) -> Iterator[str]:

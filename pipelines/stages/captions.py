@@ -53,10 +53,9 @@ class Rewrite(ModelStage):
         return bool(usable) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
 
     def reread(self, row: Row, before: Before) -> Row | None:
-        settings = {name: value for name, value in self.settings().items() if name not in JUDGING}
         if not self.is_asked(row):
             return self._judged(row)
-        if not before.same_settings(settings):
+        if not before.differs_only_in(self, JUDGING):
             return None
         if before.row["raw"] is not None:
             return self._read(row, before.row["raw"], before.row["cut"])

@@ -44,7 +44,7 @@ class Divide(ModelStage):
         return {**row, "key": unit.key, "instruction": unit.row["responses"]["instruction"]}
 
     def reread(self, row: Row, before: Before) -> Row | Rejected | None:
-        if not self.endpoints or before.row["raw"] is None or not before.same_settings(self.settings()):
+        if not self.endpoints or before.row["raw"] is None or not before.differs_only_in(self):
             return None
         made = read_claims(before.row["raw"], before.row["cut"])
         asked = [claim["claim"] for claim in before.row["claims"]]

@@ -44,7 +44,7 @@ class ImageHashes(NamedTuple):
     present: np.ndarray  # bool: the row has an image, and nothing has left it out
     talked_of: np.ndarray  # bool: in a conversation
     kept_before: np.ndarray  # bool: with the same bytes and hash
-    why: np.ndarray  # int8, position in a list of the reasons for which an earlier stage left it out; 0 for none
+    why: np.ndarray  # int32, position in a list of the reasons for which an earlier stage left it out; 0 for none
 
 
 class DuplicateMarks(NamedTuple):
@@ -138,7 +138,7 @@ def read_images(
 
     `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    facts = facts_sql([info.name for info in stage.earlier if info.own and info.name in stage.inputs])
+    facts = facts_sql([name for name, columns in stage.inputs.items() if "reason" in columns and name != "images"])
     reasons: dict[str | None, int] = {None: 0}
     read = []
     for start in range(0, len(partitions), AT_ONCE):
@@ -166,7 +166,7 @@ def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashe
         present=column["present"],
         talked_of=column["talked_of"],
         kept_before=column["kept_before"],
-        why=np.array(numbers, np.int8)[causes.indices.to_numpy()],
+        why=np.array(numbers, np.int32)[causes.indices.to_numpy()],
     )
 
 

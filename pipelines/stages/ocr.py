@@ -24,6 +24,10 @@ def pixels(data: bytes) -> np.ndarray:
         return np.asarray(upright(image))
 
 
+# Settings that decide what is made of the lines that an engine read, and not what it reads
+JUDGING = {"min_confidence", "good_confidence", "good_length", "good_share"}
+
+
 @dataclass(frozen=True)
 class ReadText(PartitionStage):
     config: OcrConfig
@@ -64,8 +68,7 @@ class ReadText(PartitionStage):
             return None
         if before.only_older(self) and (before.row["reason"] or before.row["dropped"] is None):
             return before.fields(self)
-        same_engine = before.same_settings({"model": self.settings()["model"]})
-        if same_engine and not before.row["reason"] and before.row["dropped"] is not None:
+        if before.differs_only_in(self, JUDGING) and not before.row["reason"] and before.row["dropped"] is not None:
             return self.judged([*before.row["lines"], *before.row["dropped"]])
         return None
 

@@ -5,6 +5,8 @@ installed there, and nothing that lies beside it.
 """
 
 import hashlib
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from PIL.Image import Image
+
 from pipelines.engine.partition_stage import PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
+from pipelines.stages.rows import unicode
 from schemas.arrow import Row
 from schemas.errors import UserError
 from schemas.own_stages import FAILED, OwnStageConfig, kinds_of
@@ -57,12 +62,13 @@ class CallFunction(PartitionStage):
 
     def _called(self, function: Callable[[Row], Any], row: dict[str, Any], root: Root) -> Row | Rejected:
         given = {column: row[stage][column] for stage, _, column in (name.partition(".") for name in self.config.reads)}
+        data = _bytes(row["images"], root) if self.config.image else None  # what fails here is no fault of the function
         try:
             if self.config.image:
-                given["image"] = _image(row["images"], root)
+                given["image"] = _pixels(data) if data else None
             return self._row_of(function(given))
-        except Exception as error:  # an error in a user's function fails only its row
-            return Rejected(FAILED, f"{type(error).__name__}: {error}"[:1000])
+        except (Exception, SystemExit) as error:  # an error in a user's function fails only its row
+            return Rejected(FAILED, unicode(f"{type(error).__name__}: {error}"[:1000]))
 
     def _row_of(self, answer: Any) -> Row | Rejected:
         """The row that an answer makes. Raises `TypeError` or `ValueError` for one that was not declared."""
@@ -89,8 +95,12 @@ def _value(column: str, value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind.startswith("list["):
+        if type(value).__module__ == "numpy":
+            value = value.tolist()
         if not isinstance(value, list | tuple):
             raise TypeError(f"{column} is {type(value).__name__}, not {kind}")
+        if any(inner is None for inner in value):
+            raise ValueError(f"{column} holds None, which a {kind} cannot")
         return [_value(column, inner, kind[5:-1]) for inner in value]
     if type(value).__module__ == "numpy":
         value = value.item()
@@ -98,21 +108,29 @@ def _value(column: str, value: Any, kind: str) -> Any:
         value = float(value)
     if type(value) is not PYTHON[kind]:
         raise TypeError(f"{column} is {type(value).__name__}, not {kind}")
-    return value
+    if kind == "float" and not math.isfinite(value):
+        raise ValueError(f"{column} is {value}; return None where there is no number")
+    if kind == "int" and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{column} is {value}, which 64 bits do not hold")
+    return unicode(value) if kind == "str" else value
 
 
-def _image(row: Row, root: Root):
-    """The image of a row, upright RGB; None for a conversation without one."""
-    if row["size"] is None:
-        return None
-    with open_image(read_payload(root, "images", row)) as image:
+def _bytes(row: Row, root: Root) -> bytes | None:
+    """The bytes of a row's image; None for a conversation without one. Raises `Corrupt`."""
+    return None if row["size"] is None else read_payload(root, "images", row)
+
+
+def _pixels(data: bytes) -> Image:
+    """An image's bytes as upright RGB."""
+    with open_image(data) as image:
         return upright(image)
 
 
 @lru_cache(maxsize=16)
 def _module(file: str, text: str) -> ModuleType:
     """A file as a module of its own, made once a process."""
-    module = ModuleType(Path(file).stem)
+    name = f"shardmill_own_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    module = sys.modules[name] = ModuleType(name)  # where dataclasses and others look for it
     module.__file__ = file
     exec(compile(text, file, "exec"), module.__dict__)
     return module
@@ -127,7 +145,7 @@ def open_own(info: StageInfo, config: OwnStageConfig) -> CallFunction:
         module = import_module(file) if text is None else _module(file, text)
     except FileNotFoundError:
         raise UserError(f"{place}: {file} does not exist") from None
-    except Exception as error:  # importing the file can raise anything
+    except (Exception, SystemExit) as error:  # importing the file can raise anything
         raise UserError(f"{place}: {file} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(getattr(module, name, None)):
         raise UserError(f"{place}: {file} has no function {name!r}")

@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import ceil
 from typing import Any
@@ -20,7 +20,16 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog.catalog import check_condition, connect, stage_files
-from pipelines.engine.commit import Commit, Stage, canonical, changes, contents, digest, old_rows, read_commit
+from pipelines.engine.commit import (
+    Commit,
+    Stage,
+    changes,
+    commit_json,
+    contents,
+    digest,
+    old_rows,
+    read_commit,
+)
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.payload import read_payload
@@ -237,7 +246,7 @@ def pack_shard(root: Root, stage: ShardSet, shard: WantedShard, samples: Iterato
         payload=f"{name}.tar", payload_sha256=tar_sha256,
     )  # fmt: skip
     commit = replace(commit, rows=len(index), kept=len(index))
-    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, canonical(asdict(commit)).decode()))
+    root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, commit_json(commit)))
     point("shards:committed")
     return commit
 

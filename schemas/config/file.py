@@ -123,7 +123,7 @@ def _one_line(error: ValidationError) -> str:
     message = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
     if first["type"] in NO_TABLE:
         message = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
-    if first["type"] in ("env", "url", "door"):  # what was typed there may be a key
+    if first["type"] in ("env", "url", "door") or isinstance(first["input"], dict):  # what was typed there may be a key
         return message
     return f"{message}, not {str(first['input'])[:80]!r}"
 

@@ -14,7 +14,7 @@ from schemas.selection import SetConfig
 from schemas.stages import STAGES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]+$")]
 
 
 class BeamConfig(Table):

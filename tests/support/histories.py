@@ -362,11 +362,13 @@ class History:
         self.wrong.append(f"not mended by what verify says: {problems}")
 
     def advised(self, problem: str) -> None:
-        """Removes the file that `verify` says to remove."""
+        """Removes the file that `verify` says to remove, or takes down again what was taken down."""
         if "; remove " in problem:
             fix = problem.split("; remove ")[1].split(",")[0]
             self.say(f"as verify says: {problem}")
             (self.place.corpus / (problem.split(":")[0] if fix == "it" else fix)).unlink(missing_ok=True)
+        elif problem.endswith("run `shardmill takedown` again"):
+            self.forgiving(taken_down, [])
 
     def look_at_duplicates(self, rows: list[dict]) -> None:
         """Holds duplicates against the rule: kept images are not near each other, others are near a kept one, and

@@ -18,6 +18,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.partition_stage import Before
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
 from pipelines.stages import (
@@ -138,4 +139,40 @@ def test_old_and_new_files_of_a_stage_are_asked_together(old, nobody_is_asked, m
     rows = query(root, "SELECT partition, key, dropped, text FROM ocr ORDER BY ALL").to_pylist()
     assert {row["partition"] for row in rows} == {0, 1}
     assert {row["partition"] for row in rows if row["dropped"] is None} == {0, 1}, "lines of 0.1 are taken over"
+    assert verify_root(root).problems == []
+
+
+def test_a_raised_version_beside_another_setting_costs_only_what_the_setting_does(old, nobody_is_asked, monkeypatch):
+    """How many draws there are decides of no single one."""
+    config = old / "everything/my.toml"
+    config.write_text(config.read_text().replace("draws = 3", "draws = 2"))
+    monkeypatch.setattr(responses.Respond, "version", 2)
+    build(config, "responses")
+    root = Root(str(old / "everything/corpus"))
+    assert sum(commit.kept for commit in read_commits(root, "responses").values()) == 2 * 8
+
+
+def test_a_setting_that_was_taken_back_is_another_one():
+    row, settings = {"reason": None}, {"model": {}, "max_tokens": 50}
+    before = Before(row, 1, settings, same_input=True, same_settings=False)
+    stage = ocr.ReadText(ocr.OcrConfig())
+    assert not before.differs_only_in(stage)
+    assert not before._replace(settings=stage.settings() | {"angle": 3}).differs_only_in(stage, ocr.JUDGING)
+    assert before._replace(settings=stage.settings() | {"good_length": 9}).differs_only_in(stage, ocr.JUDGING)
+
+
+def test_other_thresholds_read_no_image_again(old, monkeypatch):
+    """Once this version has read it, all lines are stored."""
+    config = old / "everything/my.toml"
+    root = Root(str(old / "everything/corpus"))
+    shutil.rmtree(old / "everything/corpus/ocr")
+    build(config, "ocr")
+    monkeypatch.setattr("pipelines.stages.ocr.open_engine", lambda config: pytest.fail("an engine is opened"))
+    config.write_text(config.read_text().replace("[ocr]", "[ocr]\nmin_confidence = 0.99\ngood_length = 9"))
+    build(config, "ocr")
+    judged = {p: (old / f"everything/corpus/ocr/{p:05d}.parquet").read_bytes() for p in (0, 1)}
+    monkeypatch.undo()
+    shutil.rmtree(old / "everything/corpus/ocr")
+    build(config, "ocr")
+    assert judged == {p: (old / f"everything/corpus/ocr/{p:05d}.parquet").read_bytes() for p in (0, 1)}
     assert verify_root(root).problems == []

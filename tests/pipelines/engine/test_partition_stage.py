@@ -30,9 +30,9 @@ from pipelines.engine.commit import (
     replace_rows,
 )
 from pipelines.engine.ledger import Ledger
-from pipelines.engine.make_partition import make_partition
+from pipelines.engine.make_partition import OldRows, make_partition
 from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
-from pipelines.engine.partition_stage import PartitionStage, Rejected
+from pipelines.engine.partition_stage import PartitionStage, Rejected, Unit
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from schemas import images, ocr, rows
@@ -556,3 +556,42 @@ def test_partitions_lie_where_their_number_says(tmp_path):
     made(Loud(), root, 12)
     assert Path(root.path("loud/00012.parquet")).exists()
     assert read_commit(root, "loud/00012.parquet").partition == 12
+
+
+# Keys that are no input
+
+
+@dataclass(frozen=True)
+class Deaf(PartitionStage):
+    """Reads words, and not their keys."""
+
+    info = StageInfo("deaf", WORDS, {}, reads={"words": ("word",)})
+
+    def make(self, rows, root):
+        for row in rows:
+            yield row["words"]["key"], {"word": row["words"]["word"]}
+
+
+def test_rows_that_say_the_same_under_other_keys_are_followed(root):
+    """All that a partition reads is equal, and yet it answers other rows."""
+    for key in ("a" * 16, "b" * 16):
+        row = {"key": key, "word": "same", "place": None, "reason": None, "detail": None, "made_from": "x"}
+        replace_rows(root, Ledger(root, "run"), Words(), 0, [row])
+        words = {0: read_commit(root, "words/00000.parquet")}
+        own = read_commit(root, "deaf/00000.parquet")
+        assert todo(Deaf(), {"words": words, "deaf": {0: own} if own else {}}) != {}
+        make_partition(Deaf(), root, Ledger(root, "run"), 0)
+        assert said(root, "deaf", "key") == [key]
+        assert todo(Deaf(), {"words": words, "deaf": {0: read_commit(root, "deaf/00000.parquet")}}) == {}
+
+
+def test_rows_that_are_made_anew_find_nothing_of_before(root):
+    """Neither another row that was made from the same, nor what a killed run put down of them."""
+    stage = replace(Loud(), earlier=())
+    say(root, "", "a")
+    make_partition(stage, root, Ledger(root, "run"), 0)
+    (failed,) = (row for row in read_rows(root, "loud/00000.parquet") if row["reason"] == "silent")
+    twin = {**failed, "key": "f" * 16}
+    old = OldRows([failed, twin], {}, read_commit(root, "loud/00000.parquet"), {failed["made_from"]})
+    unit = Unit(twin["key"], {"words": {"key": twin["key"], "word": "", "reason": None}}, failed["made_from"])
+    assert old.handed_on(unit, stage).row["before"] is None

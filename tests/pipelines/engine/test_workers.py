@@ -231,3 +231,43 @@ def test_nothing_outlives_the_parent(tmp_path, early):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert all_end(pids)
+
+
+@dataclass(frozen=True)
+class Pays:
+    """Work of which the first item stops, while the others are still to put down what they were paid for."""
+
+    folder: Path
+    at_once: int = 4
+    one_process: bool = True
+
+    name = "pays"
+
+    def make(self, item: int) -> None:
+        if item == 0:
+            raise Stopped("the budget is spent")
+        time.sleep(1)
+        (self.folder / f"{item}.json").write_text("paid")
+
+
+def test_what_was_paid_for_is_put_down_before_a_stage_stops(tmp_path):
+    with pytest.raises(Stopped, match="the budget is spent"):
+        make_all(Pays(tmp_path), [0, 1, 2, 3], tmp_path)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"1.json", "2.json", "3.json"}
+
+
+@dataclass(frozen=True)
+class Prints:
+    name = "prints"
+
+    def make(self, item: int) -> None:
+        print(f"made {item}")
+
+
+def test_what_a_stage_prints_is_in_its_own_log(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with Workers(BeamConfig(), Root(str(tmp_path))) as workers:
+        for stage in range(2):
+            workers.make(Prints(), [stage], f"log{stage}", lambda: None)
+    assert [(tmp_path / f"log{stage}").read_text().count(f"made {stage}") for stage in range(2)] == [1, 1]
+    assert "made 0" not in (tmp_path / "log1").read_text()
