@@ -115,6 +115,7 @@ class OldRows:
     now: Commit | None  # of the old rows
     gone: set[str]  # `made_from` of rows that are made again although that is current
     _index: dict[str, dict[str, Row]] = field(default_factory=dict)
+    _made_with: list[MadeWith] = field(default_factory=list)  # the old version, with the settings of today and of then
 
     @classmethod
     def read(cls, stage: PartitionStage, root: Root, partition: int, now: Commit | None, anew: set[str]) -> "OldRows":
@@ -136,10 +137,12 @@ class OldRows:
         if not self._index:
             usable = [row for row in self.rows if row["made_from"] not in self.gone and row["reason"] != UPSTREAM]
             self._index.update({column: {row[column]: row for row in usable} for column in ("key", "made_from")})
-        version, settings = self.now.version, self.now.settings
-        by_made_from = self._index["made_from"]
-        unchanged = by_made_from.get(_made_from_then(unit, stage, MadeWith(stage.name, version, stage.settings())))
-        same = unchanged or by_made_from.get(_made_from_then(unit, stage, MadeWith(stage.name, version, settings)))
+            both = (stage.settings(), self.now.settings)
+            self._made_with.extend(MadeWith(stage.name, self.now.version, settings) for settings in both)
+        version, settings, by_made_from = self.now.version, self.now.settings, self._index["made_from"]
+        today, then = self._made_with
+        unchanged = by_made_from.get(_made_from_then(unit, stage, today))
+        same = unchanged or by_made_from.get(_made_from_then(unit, stage, then))
         row = same or self._index["key"].get(unit.key)
         if row is None:
             return None
