@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
@@ -20,6 +20,8 @@ from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 from schemas.ledger import CHANGES, MEASURED, RUNS, WORK
+
+TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
 
 def utc(seconds: float | None = None) -> str:
@@ -37,7 +39,7 @@ class Ledger:
     @classmethod
     def start(cls, root: Root, config: str, version: str) -> "Ledger":
         """Opens a run's ledger."""
-        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        run = f"{_start(root):{TIME}}-{uuid.uuid4().hex[:6]}"
         ledger = cls(root, run)
         ledger._write("run", [
             {"run": run, "config": config, "version": version, "started": utc(), "ended": None,
@@ -143,6 +145,18 @@ class Ledger:
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
+
+
+def _start(root: Root) -> datetime:
+    """The time in a new run's name: now, or a second after the last run's, so that names are always in the order of
+    runs: also of two within a second, and after a run whose clock was ahead."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    for name in reversed(root.folders("runs")):
+        try:
+            return max(now, datetime.strptime(name[:15], TIME).replace(tzinfo=UTC) + timedelta(seconds=1))
+        except (ValueError, OverflowError):
+            continue  # not the name of a run
+    return now
 
 
 def new_attempt() -> str:
