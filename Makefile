@@ -1,12 +1,12 @@
 # make demo: a small corpus of drawn scenes, by the whole flow.   make test: the tests.
-# Both set everything up first: a virtual environment with pinned, hashed packages in .venv.
+# Both first install pinned, hashed packages into .venv: the demo what a corpus needs, the tests everything.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo pico test test-slow test-gguf lint setup requirements docs clean
 
-demo: setup
+demo: .venv/core
 	@mkdir -p demo
 	@test -f demo/demo.toml || $(BIN)/shardmill init demo/demo.toml --source scenes
 	$(BIN)/shardmill run demo/demo.toml
@@ -42,9 +42,9 @@ test-gguf: .venv/gguf
 lint: setup
 	$(BIN)/ruff check .
 
-setup: .venv/done
+setup: .venv/dev
 
-.venv/done: requirements.txt pyproject.toml
+.venv/core: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: set PYTHON=..."; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older: set PYTHON=..."; exit 2; }
@@ -54,15 +54,21 @@ setup: .venv/done
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/gguf: .venv/done requirements-gguf.txt
+.venv/dev: .venv/core requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/gguf: .venv/dev requirements-gguf.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-gguf.txt
 	@touch $@
 
+COMPILE = $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate --quiet
+
 requirements:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra gguf --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate --quiet -c requirements.txt -o requirements-gguf.txt
+	$(COMPILE) -o requirements.txt
+	$(COMPILE) --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) --extra dev --extra gguf -c requirements-dev.txt -o requirements-gguf.txt
 
 docs: setup
 	$(BIN)/python docs/generate.py

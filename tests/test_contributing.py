@@ -45,7 +45,7 @@ def copy(tmp_path) -> Path:
     """A copy of the project, with a folder of pictures, two of them dark."""
     for package in PACKAGES:
         shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "pico"))
-    for name in ("README.md", "pyproject.toml", "CONTRIBUTING.md"):
+    for name in ("README.md", "LICENSE", "pyproject.toml", "CONTRIBUTING.md"):
         shutil.copy(PROJECT / name, tmp_path / name)
     folder = tmp_path / "pictures"
     folder.mkdir()

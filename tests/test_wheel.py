@@ -31,7 +31,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     for package in PACKAGES:
         shutil.copytree(PROJECT / package, folder / "project" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder / "project" / name)
     options = ("--no-build-isolation", "--no-deps", "--no-index", "--quiet", "--wheel-dir", folder)
     done(sys.executable, "-m", "pip", "wheel", *options, ".", cwd=folder / "project")
@@ -41,7 +41,11 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_it_holds_every_module_and_prompt_and_nothing_else(wheel):
     files = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
-    there = {str(path.relative_to(PROJECT)) for path in [*files, *(PROJECT / "pipelines/models/prompts").glob("*.txt")]}
+    files += [
+        *(PROJECT / "pipelines/models/prompts").glob("*.txt"),
+        *(PROJECT / name / "py.typed" for name in PACKAGES),
+    ]
+    there = {str(path.relative_to(PROJECT)) for path in files}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == there
 

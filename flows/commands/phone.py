@@ -10,6 +10,7 @@ import typer
 
 from flows.commands.terminal import cell, console, say, table, tell
 from schemas.errors import UserError
+from schemas.extras import not_installed
 
 
 def export(
@@ -103,9 +104,7 @@ def _extra(name: str):
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; install the extra that brings it: pip install shardmill[{name}]"
-        ) from None
+        raise UserError(not_installed(error.name or name, name)) from None
 
 
 def _step(line: str) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from pipelines.engine.root import Root
 from schemas.errors import UserError
+from schemas.extras import not_installed
 from schemas.ocr import EasyOcrConfig, OcrConfig, OcrLine
 
 
@@ -97,7 +98,7 @@ def check_engine(config: OcrConfig) -> None:
     """Raises `UserError` with the field's name if an engine cannot work here. Writes nothing: `prepare_engine` does."""
     if config.engine == "easyocr":
         if find_spec("easyocr") is None:
-            raise UserError('ocr.engine: easyocr is not installed; install the extra "shardmill[easyocr]"')
+            raise UserError(f"ocr.engine: {not_installed('easyocr')}")
         check_weights(config.easyocr)
 
 
