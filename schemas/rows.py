@@ -31,6 +31,7 @@ REASONS = {
     "no_image": "a row names no image, or one that is not there",
     "bad_conversation": "the turns are not what the format asks for, or name other images than the row",
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
+    "unreadable_file": "the file is damaged, a broken link or no plain file; what stands before the damage is read",
     "interleaved": "members of this sample do not stand together in the archive",
     "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",
     takedown.REASON: takedown.MEANING,

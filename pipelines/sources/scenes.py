@@ -25,7 +25,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.engine.commit import canonical, digest
-from pipelines.sources.source import FileStamp, Source
+from pipelines.sources.source import LARGEST, FileStamp, Source
 from schemas.arrow import Row
 from schemas.config.sources import ScenesConfig
 from schemas.errors import UserError
@@ -84,7 +84,7 @@ class Scenes(Source):
         turns = conversation(scene, self._draws(number, "questions"), self.config.questions, self.config.quiz)
         return canonical({"turns": turns, "images": [IMAGE]}).decode()
 
-    def load(self, row: Row) -> bytes:
+    def load(self, row: Row, limit: int = LARGEST) -> bytes:
         number = int(row["member"])
         planted, of = self.planted(number)
         draws = self._draws(number, "bytes")

@@ -1,20 +1,26 @@
 """The base of all sources: they list their files, read the files' rows, and load a row's bytes."""
 
 import json
+import os
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.root import stamp
+from pipelines.sources.files import TooLarge, find, open_file, read_file, suffix
 from schemas.arrow import Row
 from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")
+LARGEST = 1 << 28  # bytes of an image that are read where no setting says otherwise
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
@@ -44,13 +50,20 @@ class Source:
     def check(self, file: str) -> None:
         """Raises `UserError` if a file cannot be read as configured."""
 
-    def load(self, row: Row) -> bytes:
-        """The bytes of a row's image. Raises `FileNotFoundError`, or `EOFError` when its file is cut."""
+    def load(self, row: Row, limit: int = LARGEST) -> bytes:
+        """The bytes of a row's image.
+
+        Raises `TooLarge` before anything is read if there are more than `limit`, `FileNotFoundError`, `Unreadable` for
+        what is no plain file, or `EOFError` when its file is cut.
+        """
         fs, folder = self._image_folder
-        start, size = row["byte_offset"], row["size"]
-        end = None if size is None else (start or 0) + size
-        data = fs.cat_file(f"{folder}/{row['file']}", start=start, end=end)
-        if size is not None and len(data) != size:
+        path, start, size = f"{folder}/{row['file']}", row["byte_offset"], row["size"]
+        if start is None:
+            return read_file(fs, path, row["file"], limit, size)
+        if size > limit:
+            raise TooLarge(size, limit)
+        data = fs.cat_file(path, start=start, end=start + size)
+        if len(data) != size:
             raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
         return data
 
@@ -100,22 +113,60 @@ class Source:
         return self._path.rpartition("/")[0] if self.fs.isfile(self._path) else self._path
 
     def find(self, suffixes: tuple[str, ...]) -> list[FileStamp]:
-        """The files with one of these suffixes that the path names: the file itself, those under it, or its matches."""
+        """The files with one of these suffixes that the path names: the file itself, those under it, or its matches.
+
+        A suffix also stands for that of a compressed file: `jsonl` for `a.jsonl.gz`.
+        """
+        return [file for file in self.listing if suffix(file.path) in suffixes]
+
+    @property
+    def listing(self) -> list[FileStamp]:
+        """All files that the path names, in order of their paths. Raises `UserError` if there is no such path."""
         path = self._path
         try:
-            if self._is_pattern:
-                infos = self.fs.glob(path, detail=True)
-            elif self.base == path:
-                infos = self.fs.find(path, detail=True)
-            else:
-                infos = {path: self.fs.info(path)}
-        except FileNotFoundError:
-            raise UserError(f"source.path: {self.config.path} does not exist") from None
+            infos = find(self.fs, path, self._is_pattern)
+        except (FileNotFoundError, NotADirectoryError):
+            infos = {}
         if not infos and not self.fs.exists(self.base):
             hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
             raise UserError(f"source.path: {self.config.path} does not exist{hint}")
-        files = {name: info for name, info in infos.items() if info["type"] == "file" and suffix(name) in suffixes}
-        return [FileStamp(name[len(self.base) + 1 :], stamp(info)) for name, info in sorted(files.items())]
+        found = ((name[len(self.base) + 1 :], info) for name, info in infos.items())
+        return [FileStamp(name, stamp(info)) for name, info in found if not _is_made_by_tools(name)]
+
+    def open(self, file: str) -> BinaryIO:
+        """A reader of a file's bytes, decompressed if they are of gzip or zstd.
+
+        Raises `Unreadable`, here or while reading, which `rows` need not catch: the rest of the file is then one row
+        that says why.
+        """
+        return open_file(self.fs, f"{self.base}/{file}", file)
+
+    def resolve(self, path: str | None, file: str) -> str:
+        """The file that a record's image path means, relative to the folder of images, for the column `file`.
+
+        A relative path starts at `source.images`, or else at the folder of the record's own `file` if it is there, or
+        at that of the source. An absolute path, or a file:// URL, must lie in the folder of images.
+        Raises `ValueError`, which says what to do, for any other path.
+        """
+        if not path:
+            raise ValueError(f"is {path!r}")
+        fs, folder = self._image_folder
+        asked = unquote(urlsplit(path).path) if path.startswith("file://") else path
+        if ".." in asked.split("/"):
+            raise ValueError(f"is {path[:200]!r}, which leaves its folder by ..; write the path without it")
+        if asked.startswith("/"):
+            inside = _inside(fs, folder, posixpath.normpath(asked))
+            if inside is None:
+                place = posixpath.dirname(asked)[:200]
+                raise ValueError(
+                    f"is {path[:200]!r}, which is not in the folder {folder or '/'}; "
+                    f'write images = "{place}" or a folder above it in [source]'
+                )
+            return inside
+        own = posixpath.dirname(file)
+        if own and not getattr(self.config, "images", None) and fs.exists(f"{folder}/{own}/{asked}"):
+            return f"{own}/{asked}"
+        return asked
 
     def __getstate__(self) -> dict:
         return {"config": self.config}
@@ -130,5 +181,18 @@ def object_of(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"json": text}
 
 
-def suffix(name: str) -> str:
-    return name.rsplit(".", 1)[-1].lower()
+def _is_made_by_tools(path: str) -> bool:
+    """Whether a file is no part of a data set: macOS's copies of attributes (`._a.jpg`), and notes of an export."""
+    name = path.rpartition("/")[2]
+    return name.startswith("._") or name == ".export.json"
+
+
+def _inside(fs: fsspec.AbstractFileSystem, folder: str, path: str) -> str | None:
+    """An absolute path relative to a folder that contains it, as written or with all links followed, else None."""
+    if path.startswith(f"{folder}/"):
+        return path[len(folder) + 1 :]
+    if isinstance(fs, LocalFileSystem):
+        folder, above = os.path.realpath(folder), os.path.realpath(posixpath.dirname(path))
+        if f"{above}/".startswith(f"{folder}/"):
+            return f"{above}/{posixpath.basename(path)}"[len(folder) + 1 :]
+    return None

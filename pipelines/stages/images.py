@@ -20,6 +20,7 @@ from pipelines.engine.root import Root
 from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
 from pipelines.sources import Source, open_source
+from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import read_takedowns
 from schemas.arrow import Row
 from schemas.config.model import Config
@@ -207,8 +208,10 @@ class CopyImages(PartitionStage):
                 raise Rejected(before.row["reason"], before.row["detail"])
             raise Rejected("not_fetched", source["url"])
         try:
-            data = self.source.load(source)
-        except (FileNotFoundError, EOFError) as error:
+            data = self.source.load(source, self.config.max_bytes)
+        except TooLarge as error:
+            raise Rejected("too_large", str(error)) from error
+        except (FileNotFoundError, EOFError, Unreadable) as error:
             raise Rejected("missing_in_source", str(error)) from error
         sha256 = hashlib.sha256(data).hexdigest()
         if source["sha256"] and sha256 != source["sha256"]:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -18,6 +19,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import NOTES, SourceFile
 from pipelines.engine.root import Root
 from pipelines.sources import Source
+from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import blanked, read_takedowns
 from schemas.arrow import Row
 from schemas.rows import STAGE
@@ -84,17 +86,26 @@ def settle(stage: Rows, settled: Iterable[SourceFile], present: Collection[int])
     for path, stamp in seen:
         split = digest([identity, stamp])
         if path not in known:
-            stage.source.check(path)
-            known[path] = SourceFile(path, end, stage.source.buckets(path), split)
+            known[path] = SourceFile(path, end, _measured(stage.source, path), split)
             end += known[path].buckets
             new.append(known[path])
         elif known[path].split != split or not present.issuperset(known[path].partitions):
-            stage.source.check(path)
+            with suppress(Unreadable):
+                stage.source.check(path)
             known[path] = replace(known[path], split=split)
             changed.append(known[path])
     paths = {path for path, _ in seen}
     vanished = [file for file in known.values() if file.path not in paths and file.split]
     return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished))
+
+
+def _measured(source: Source, path: str) -> int:
+    """The number of partitions of a new file."""
+    try:
+        source.check(path)
+        return source.buckets(path)
+    except Unreadable:
+        return 1
 
 
 # Splitting
@@ -125,7 +136,7 @@ class SplitSource:
 def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iterator[Row]:
     """The rows of a source file that fall into these buckets, with the digest of their bytes."""
     identity, names = stage.identity(), {}
-    for source_row in stage.source.rows(file.path):
+    for source_row in _source_rows(stage.source, file.path):
         key, more = key_of(*source_row.pop("names")), source_row.pop("more", ())
         bucket = bucket_of(key, file.buckets)
         if bucket not in buckets:
@@ -142,6 +153,14 @@ def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iter
             part_row = row | {"text": None, "conversation": None, "extra": "{}", "part_of": row["key"], "part": part}
             part_row |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}"), "file": image}
             yield _finished(stage, identity, part_row)
+
+
+def _source_rows(source: Source, path: str) -> Iterator[Row]:
+    """The rows of a file; where it cannot be read any further, a last row says why."""
+    try:
+        yield from source.rows(path)
+    except Unreadable as error:
+        yield {"names": (path, "/unreadable"), "file": path, "reason": "unreadable_file", "detail": str(error)}
 
 
 def _key_in(bucket: int, buckets: int, *names: str) -> str:
@@ -186,6 +205,8 @@ def _hashed(source: Source, row: Row) -> Row:
         return {"reason": "unsafe_name", "detail": f"{row['file']!r} is not UTF-8"}
     try:
         data = source.load(row)
+    except TooLarge as error:  # it has no SHA-256 then; the stage `images` decides what is too large
+        return {"size": error.size}
     except FileNotFoundError:
         return {"reason": "no_image", "detail": f"{row['file']} is not there"}
     except EOFError as error:
