@@ -1,11 +1,19 @@
 """Writes the pages of docs/ that are made from the code: `make docs`.
 
-docs/tree.md: every module of the four packages, a line each, with the first sentence of its docstring.
+tree.md: every module of the four packages, a line each, with the first sentence of its docstring.
+reasons.md: the reasons that each stage declares, with their meanings.
+configuration.md: every table and key of a configuration, as `shardmill keys` shows them.
 """
 
 import ast
 import re
+from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
+
+from schemas import captions, ocr
+from schemas.config.reference import reference
+from schemas.stages import STAGES
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("schemas", "pipelines", "training", "flows")
@@ -30,9 +38,55 @@ def tree() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
+ABOUT_REASONS = """
+Made by `make docs` from the reasons that each stage declares. A row that did not work out has one of these words in
+`reason`, and what exactly went wrong in `detail`. `shardmill retry` makes rows with a reason marked ↻ again; the other
+reasons do not pass by themselves. A row that an earlier stage left out has the reason `upstream` in later stages.
+"""
+ABOUT_CONFIGURATION = """
+Made by `make docs`; `shardmill keys` shows the same: every table and key, with its default and its meaning. A
+configuration needs `root`, `[source]` and the tables that you want to switch on. Relative paths start at the folder of
+the configuration.
+"""
+WORDS = {  # other declared words of a stage: what they say of, and their meanings
+    "ocr": ("`verdict`: whether the text of an image teaches to read. Only `good` does.", ocr.OCR_VERDICTS),
+    "captions": (
+        "`caption_verdict`: what the original caption is worth. All but `good` are weak.", captions.CAPTION_VERDICTS,
+    ),
+}  # fmt: skip
+
+
+def reasons() -> str:
+    """docs/reasons.md."""
+    lines = ["# Reasons", "", *ABOUT_REASONS.strip().splitlines()]
+    for name, stage in STAGES.items():
+        again = getattr(import_module(f"schemas.{name}"), "RETRYABLE", ())
+        lines += ["", f"## {name}", "", *table("reason", stage.reasons, again)]
+        if name in WORDS:
+            about, words = WORDS[name]
+            lines += ["", about, "", *table("verdict", words)]
+        if name == "captions":
+            about = "`caption_answer`: what became of a model's answer. All but `taken` leave the original caption."
+            lines += ["", about, "", *table("answer", captions.ANSWERS)]
+    return "\n".join(lines) + "\n"
+
+
+def table(head: str, words: Mapping[str, str], again: Collection[str] = ()) -> list[str]:
+    """A table of words and their meanings; `again`: those that `retry` makes again."""
+    if not words:
+        return ["This stage leaves no row out."]
+    rows = [f"| `{word}`{' ↻' if word in again else ''} | {meaning} |" for word, meaning in words.items()]
+    return [f"| {head} | meaning |", "| --- | --- |", *rows]
+
+
+def configuration() -> str:
+    """docs/configuration.md."""
+    return f"# Configuration\n\n{ABOUT_CONFIGURATION.strip()}\n\n```text\n{reference().strip()}\n```\n"
+
+
 def pages() -> dict[str, str]:
     """Name -> text of every page that is made."""
-    return {"tree.md": tree()}
+    return {"tree.md": tree(), "reasons.md": reasons(), "configuration.md": configuration()}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The command line, each command end to end on a small corpus; and no command without help and a line in the README."""
+"""The command line, each command end to end on a small corpus, and no command without help."""
 
 import csv
 import io
 import json
 import os
-import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import typer
 import webdataset
 from support.corpora import ONE_PROCESS, build, data_files, say, shardmill, write_tar
-from support.paths import PROJECT
 
 from flows.cli import PANELS, app
 
@@ -71,17 +69,6 @@ def test_every_command_and_every_option_says_what_it_does(name):
     for parameter in command.params:
         if isinstance(parameter, click.Option) or parameter.param_type_name == "option":
             assert parameter.opts[0] in shown.out
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_stands_in_the_readme(name):
-    readme = (PROJECT / "README.md").read_text()
-    assert re.search(rf"\bshardmill {name}\b", readme), f"README.md does not mention `shardmill {name}`"
-
-
-def test_the_readme_mentions_no_command_that_is_not_there():
-    readme = (PROJECT / "README.md").read_text()
-    assert set(re.findall(r"^ +\$? ?shardmill ([a-z-]+)", readme, re.MULTILINE)) <= COMMANDS.keys()
 
 
 def test_no_command_and_a_wrong_one_show_the_way():

@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.corpora import picture, say, shardmill, write_tar
-from support.paths import PROJECT
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
 from schemas.config.file import read_config
-from schemas.config.model import TABLES, BeamConfig, Config
+from schemas.config.model import TABLES, BeamConfig
 from schemas.config.sources import SOURCES
 from schemas.config.table import Table
 from schemas.config.templates import TEMPLATE_SOURCES
@@ -341,22 +340,6 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     planned = {stage.stage: len(stage.todo) for stage in plan(open_corpus(config)).stages}
     assert planned["rows"] == planned["ocr"] == (4 if kind == "scenes" else 1)
     assert tree(tmp_path) == before
-
-
-def test_the_configurations_of_the_readme_are_taken(here):
-    """Each block that is TOML of this configuration's tables; what it leaves out is as anywhere."""
-    readme = (PROJECT / "README.md").read_text()
-    tables = set()
-    for block in re.findall(r"(?:^ {4}.*\n)+", readme, re.M):
-        try:
-            found = tomllib.loads(block)
-        except tomllib.TOMLDecodeError:
-            continue
-        if found.keys() <= Config.model_fields.keys():
-            (here / "my.toml").write_text(block if "root" in found else GOOD + "[ocr]\n" + block)
-            read_config(here / "my.toml")
-            tables |= found.keys()
-    assert tables >= {"root", "source", "fetch", "sets", "endpoints", "instructions", "responses", "verdicts", "gates"}
 
 
 @pytest.mark.parametrize("name", TABLES)
