@@ -4,23 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from yarl import URL
-
-from pipelines.fetching.hosts import FetchFailed
-
 BLOCK = 1 << 16  # bytes
-
-
-def url_of(text: str, base: URL | None = None) -> URL:
-    """A URL as it is requested: without user, password and fragment. Raises `FetchFailed` if it is not http(s)."""
-    try:
-        url = URL(text.strip())
-        url = base.join(url) if base else url
-        if url.scheme in ("http", "https") and url.raw_host:
-            return url.with_user(None).with_fragment(None)
-    except ValueError as error:
-        raise FetchFailed("bad_url", f"{text!r}: {error}") from None
-    raise FetchFailed("bad_url", f"{text!r} is no address of the web")
 
 
 class FetchRequest(NamedTuple):

@@ -50,23 +50,28 @@ class HttpClient:
 
     async def get(
         self, url: URL, seconds: float, limit: int, wanted: Callable[[int, Headers], bool],
-        write: Callable[[bytes], object],
+        write: Callable[[bytes], object], cut: bool = False,
     ) -> tuple[int, Headers]:  # fmt: skip
-        """Status and headers; the body is written piece by piece if it is `wanted`. Raises `FetchFailed`."""
+        """Status and headers; the body is written piece by piece if it is `wanted`. Of a body that is longer than
+        `limit` bytes, packed or unpacked, the beginning is written if it is to be `cut`. Raises `FetchFailed`."""
         exempt.set(is_below(url.raw_host.rstrip("."), self.allowed) is not None)
         with failures():
             async with timeout(seconds), self.session.get(url, allow_redirects=False) as response:
                 if wanted(response.status, response.headers):
-                    size, unpack = 0, unpacker(response.headers)
-                    if (response.content_length or 0) > limit:
+                    size, packed, unpack = 0, 0, unpacker(response.headers)
+                    if (response.content_length or 0) > limit and not cut:
                         raise too_large(limit)
-                    while piece := await response.content.readany():
-                        piece = unpack.decompress(piece, limit + 1 - size) if unpack else piece
+                    most = limit if cut else limit + 1
+                    while size < most and packed < most and (piece := await response.content.readany()):
+                        packed += len(piece)
+                        piece = unpack.decompress(piece, most - size) if unpack else piece[: most - size]
                         size += len(piece)
                         if size > limit:
                             raise too_large(limit)
                         write(piece)
-                    response.release()
+                    if packed > limit and not cut:
+                        raise too_large(limit)
+                    response.release() if response.content.at_eof() else response.close()
                 else:
                     response.close()
                 return response.status, response.headers

@@ -9,10 +9,10 @@ import atexit
 import gc
 import itertools
 import random
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from queue import Empty, SimpleQueue
@@ -20,10 +20,12 @@ from typing import Any
 
 from yarl import URL
 
-from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult, url_of
+from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.client import Headers, HttpClient
 from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
-from pipelines.fetching.opt_out import OptOuts, Rule, may_ask, refusal, robots_rules
+from pipelines.fetching.opt_out import OptOuts, refusal
+from pipelines.fetching.robots import MOST, KeptRobots, Robots, is_long, may_ask, read_robots
+from pipelines.fetching.urls import url_of
 from schemas.images import FetchConfig
 
 REDIRECTS = 5
@@ -33,7 +35,7 @@ BUSY = {429, 503}
 CAN_PASS = {408, 425, 500, 502, 504, *BUSY}
 NAMED = {403, 404, 410, 429}  # statuses that have a reason of their own
 SILENT = {"timeout", "dns", "tls", "connection"}  # reasons that mean that no server answered
-ROBOTS = 1_000_000  # bytes of a robots.txt that are read; the rest is not
+SHORT = 16_384  # bytes of a robots.txt that are read in the event loop; more takes longer than a few milliseconds
 MANY = 100  # hosts; if not one of so many can be reached, this machine is offline
 
 
@@ -64,6 +66,8 @@ class Fetcher:
         self.numbers = itertools.count()
         self.turns = PrioritySemaphore(config.in_flight)
         self.hosts = Hosts(config.per_host)
+        self.robots = KeptRobots()
+        self.aside = ThreadPoolExecutor(2, thread_name_prefix="rules")  # long work on rules, which holds up no request
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="fetch", daemon=True).start()
 
@@ -79,6 +83,7 @@ class Fetcher:
 
     def close(self) -> None:
         self._run(self.client.session.close())
+        self.aside.shutdown(wait=False, cancel_futures=True)
 
     def fetch(
         self, requests: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts
@@ -155,10 +160,12 @@ class Fetcher:
 
         while url not in seen and len(seen) <= REDIRECTS:
             seen.add(url)
-            if line := opt_outs.covers(url):
+            if line := await self._worked(opt_outs.is_long(url), opt_outs.covers, url):
                 raise FetchFailed("opt_out", f"{line} in a list of fetch.opt_out")
-            if self.config.robots_txt and not may_ask(await self._robots(number, url), url):
-                raise FetchFailed("opt_out", f"{url.origin()}/robots.txt")
+            if self.config.robots_txt:
+                robots = await self._robots(number, url)
+                if not await self._worked(is_long(robots, url), may_ask, robots, url):
+                    raise FetchFailed("opt_out", f"{url.origin()}/robots.txt")
             if request.at_hand:
                 return
             async with self._turn(number, url) as host:
@@ -168,6 +175,10 @@ class Fetcher:
                 return
             url = moved(url, status, headers)
         raise FetchFailed("redirect_loop", f"to {url}, after {len(seen)} redirects")
+
+    async def _worked(self, is_long: bool, work: Callable[..., Any], *of: Any) -> Any:
+        """The result of some work, which is done in another thread if it takes long."""
+        return await self.loop.run_in_executor(self.aside, work, *of) if is_long else work(*of)
 
     @asynccontextmanager
     async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
@@ -183,13 +194,13 @@ class Fetcher:
 
     async def _ask(
         self, host: Host, url: URL, result: FetchResult, limit: int, wanted: Callable[[int, Headers], bool],
-        write: Callable[[bytes], None],
+        write: Callable[[bytes], None], cut: bool = False,
     ) -> tuple[int, Headers]:  # fmt: skip
         """Sends one request, within the time that is left of the try. Raises `FetchFailed`."""
         began = time.monotonic()
         left = self.config.deadline - result.milliseconds / 1000
         try:
-            status, headers = await self.client.get(url, left, limit, wanted, write)
+            status, headers = await self.client.get(url, left, limit, wanted, write, cut)
         except FetchFailed as failed:
             host.silent(failed) if failed.reason in SILENT else host.answered()
             raise
@@ -200,49 +211,43 @@ class Fetcher:
 
     # robots.txt
 
-    async def _robots(self, number: int, url: URL) -> list[Rule]:
-        """The rules of a URL's host, read once for as long as the host is remembered. Raises `FetchFailed`."""
+    async def _robots(self, number: int, url: URL) -> Robots:
+        """The rules of a URL's host, read once for as long as they are kept. Raises `FetchFailed`."""
         host, origin = self.hosts[url.raw_host], url.origin()
         await host.rested(patience=self.config.deadline)
-        if origin not in host.robots:
-            host.robots[origin] = asyncio.ensure_future(self._read_robots(number, host, origin))
-        return await asyncio.shield(host.robots[origin])
+        reading = self.robots.get(origin)
+        if reading is None:
+            reading = asyncio.ensure_future(self._read_robots(number, host, origin))
+            self.robots.add(origin, reading)
+        return await asyncio.shield(reading)
 
-    async def _read_robots(self, number: int, host: Host, origin: URL) -> list[Rule]:
+    async def _read_robots(self, number: int, host: Host, origin: URL) -> Robots:
         """A host without robots.txt (404, 403) allows everything; one that cannot answer now is left alone a while."""
         for tried in itertools.count(1):
             try:
-                return robots_rules(await self._robots_text(number, origin / "robots.txt"))
+                data = await self._robots_data(number, origin / "robots.txt")
+                robots = await self._worked(len(data) > SHORT, read_robots, data)
+                self.robots.weigh(origin, robots)
+                return robots
             except FetchFailed as error:
                 detail = f"robots.txt: {error.detail}"
                 failed = FetchFailed(error.reason, detail, again=error.again, offline=error.offline)
                 if not (pause := self._pause(error, tried)):
                     host.leave(REST, failed)
-                    del host.robots[origin]
+                    self.robots.forget(origin)
                     raise failed from None
             await asyncio.sleep(pause)
 
-    async def _robots_text(self, number: int, url: URL) -> str:
-        """The text of a robots.txt, after redirects; empty if there is none. Raises `FetchFailed`."""
+    async def _robots_data(self, number: int, url: URL) -> bytes:
+        """At most MOST bytes of a robots.txt, after redirects; empty if there is none. Raises `FetchFailed`."""
         pieces: list[bytes] = []
-
-        def write(piece: bytes) -> None:
-            pieces.append(piece)
-            if sum(map(len, pieces)) > ROBOTS:
-                raise FetchFailed("too_large", "so far and no further")
-
         for _ in range(REDIRECTS + 1):
             async with self._turn(number, url) as host:
-                try:
-                    status, headers = await self._ask(host, url, FetchResult(), sys.maxsize - 1, is_good, write)
-                except FetchFailed as failed:
-                    if failed.reason != "too_large":
-                        raise
-                    break
+                status, headers = await self._ask(host, url, FetchResult(), MOST, is_good, pieces.append, cut=True)
             if status in GOOD or (400 <= status < 500 and status not in CAN_PASS):
                 break
             url = moved(url, status, headers)
-        return b"".join(pieces).decode("utf-8-sig", "replace")
+        return b"".join(pieces)
 
 
 def is_good(status: int, headers: Headers) -> bool:

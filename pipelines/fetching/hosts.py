@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 REMEMBERED = 20_000  # hosts
 FAILURES = 5  # tries in a row without an answer after which a host is left alone for a while
@@ -83,7 +82,6 @@ class Host:
         self.failures = 0  # tries in a row that it did not answer
         self.refusals = 0  # in a row; those at the same time are counted once
         self.closed, self.closed_by = 0.0, None  # monotonic time until which it is left alone, and the failure
-        self.robots: dict[Any, asyncio.Future] = {}  # origin -> what its robots.txt says
 
     def rests(self) -> float:
         """Seconds for which it is still left alone; 0 if it is not."""

@@ -1,9 +1,9 @@
-"""Opt-outs, by which images must not be used: `X-Robots-Tag` headers, the user's own lists, robots.txt (RFC 9309)."""
+"""Opt-outs, by which images must not be used: `X-Robots-Tag` headers, and the user's own lists."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,9 +11,12 @@ from yarl import URL
 
 from pipelines.engine.commit import digest
 from pipelines.fetching.addresses import is_below
+from pipelines.fetching.robots import AGENT, LONG
+from pipelines.fetching.urls import LONGEST, meanings
+from pipelines.fetching.wildcards import fits
 from schemas.errors import UserError
 
-AGENT = "shardmill"  # the name by which headers and robots.txt address us
+HOST = r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*"
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}  # `none` is noindex and nofollow in one word
 VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives with a colon
 
@@ -49,93 +52,86 @@ class OptOuts:
     digest: str = ""  # of the content of the lists
 
     def covers(self, url: URL) -> str | None:
-        """The line that covers a URL, if one does."""
+        """The line that covers a URL, if one does, however its path is written."""
         host = (url.raw_host or "").rstrip(".")
-        named = host + unquote(url.raw_path_qs)
-        patterns = (*self.patterns.get(host, ()), *self.patterns.get("", ()))
-        return is_below(host, self.hosts) or next((p for p in patterns if expression(p).fullmatch(named)), None)
+        texts = [(host + meaning).casefold() for meaning in meanings(url)]
+        return is_below(host, self.hosts) or next(
+            (p for p in self._patterns(host) for text in texts if fits(p.casefold().split("*"), text, whole=True)), None
+        )
+
+    def is_long(self, url: URL) -> bool:
+        """Whether to find the line that covers a URL takes so long that it is not done in the event loop."""
+        return sum(map(len, self._patterns(url.raw_host or ""))) * len(url.raw_path_qs) > LONG
+
+    def _patterns(self, host: str) -> Iterator[str]:
+        """The patterns that may cover a URL of a host: its own, those of the domains it belongs to, those of any."""
+        if self.patterns:
+            parts = host.split(".")
+            for place in (*(".".join(parts[n:]) for n in range(len(parts))), ""):
+                yield from self.patterns.get(place, ())
 
 
 def read_opt_outs(files: Sequence[str]) -> OptOuts:
     """Reads text files with a host or a pattern of URLs per line; `#` begins a comment.
 
     `example.com` is that host with its subdomains. `example.com/art/*` and `*.example.com/*.png` are patterns: `*`
-    stands for any text, there is no scheme, and case makes no difference. Raises `UserError` for an unreadable file.
+    stands for any text, there is no scheme, and case makes no difference. Raises `UserError` for a file that cannot be
+    read, and for a line that is neither.
     """
     hosts, patterns = set(), set()
     for file in files:
-        try:
-            lines = Path(file).read_text("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"fetch.opt_out: {file} cannot be read: {error}") from None
-        for line in filter(None, (line.split("#")[0].strip().split("://")[-1] for line in lines)):
-            host, slash, path = line.partition("/")
-            host = in_ascii(host.split(":")[0].removesuffix(".").lower())
-            if slash or "*" in host.removeprefix("*."):
-                patterns.add(f"{host}/{unquote(path) if slash else '*'}")
+        for number, line in _lines(file):
+            line = line.split("#")[0].strip()
+            if not line:
+                continue
+            host, slash, path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", line).partition("/")
+            name = _host(host)
+            if name is None:
+                raise UserError(
+                    f"fetch.opt_out: {file}, line {number}: {line[:100]!r} is neither a host nor a pattern; write "
+                    "example.com or example.com/art/*, one a line"
+                )
+            if slash or "*" in name.removeprefix("*."):
+                patterns.add(f"{name}/{unquote(path) if slash else '*'}")
             else:
-                hosts.add(host.removeprefix("*."))
-    by_host: dict[str, tuple[str, ...]] = {}
+                hosts.add(name.removeprefix("*."))
+    by_place: dict[str, list[str]] = {}
     for pattern in sorted(patterns):
-        host = pattern.partition("/")[0]
-        place = "" if "*" in host else host
-        by_host[place] = (*by_host.get(place, ()), pattern)
+        host = pattern.partition("/")[0].removeprefix("*.")
+        by_place.setdefault("" if "*" in host else host, []).append(pattern)
+    by_host = {place: tuple(found) for place, found in by_place.items()}
     return OptOuts(frozenset(hosts), by_host, digest([sorted(hosts), sorted(patterns)]))
+
+
+def _lines(file: str) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines of a list, of which only one is in memory."""
+    number = 0
+    try:
+        with Path(file).open("rb") as opened:
+            while line := opened.readline(LONGEST + 1):
+                number += 1
+                if len(line) > LONGEST:
+                    raise UserError(f"fetch.opt_out: {file}, line {number}: longer than {LONGEST:,} bytes")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield from ((number, part) for part in text.splitlines())
+    except UnicodeDecodeError as error:
+        raise UserError(f"fetch.opt_out: {file}, line {number} cannot be read: {error}; write it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"fetch.opt_out: {file} cannot be read: {error}") from None
+
+
+def _host(text: str) -> str | None:
+    """The host of a line, in which `*` may stand, as requests have it: in lower case and ASCII, without a port. None if
+    it is no host."""
+    try:
+        if bracketed := re.fullmatch(r"\[(.*)\](:\d*)?", text):
+            return str(IPv6Address(bracketed[1]))
+        host = in_ascii(re.sub(r":\d*$", "", text).removesuffix(".").lower())
+    except ValueError:
+        return None
+    return host if re.fullmatch(HOST, host) else None
 
 
 def in_ascii(host: str) -> str:
     """A host as requests have it: names in other scripts in their ASCII form."""
     return host if host.isascii() else ".".join(URL.build(host=part).raw_host or part for part in host.split("."))
-
-
-@lru_cache(100_000)
-def expression(pattern: str) -> re.Pattern:
-    """A pattern of a list as a regular expression."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE | re.DOTALL)
-
-
-# robots.txt
-
-Rule = tuple[str, bool]  # a pattern of paths, and whether they may be requested
-
-
-def robots_rules(text: str) -> list[Rule]:
-    """The rules of a robots.txt that apply to us: those for our name, or else those for every agent."""
-    groups: dict[str, list[Rule]] = {}
-    agents: list[str] = []
-    named = True  # whether the line before named an agent
-    for line in text.splitlines():
-        name, _, value = (part.strip() for part in line.split("#")[0].partition(":"))
-        if name.lower() == "user-agent":
-            agents = [*(agents if named else ()), re.split(r"[/\s]", value.lower())[0]]
-            groups.setdefault(agents[-1], [])
-            named = True
-        elif name.lower() in ("allow", "disallow"):
-            named = False
-            for agent in agents if value else ():
-                groups[agent].append((unquote(value), name.lower() == "allow"))
-    return groups.get(AGENT, groups.get("*", []))
-
-
-def may_ask(rules: Sequence[Rule], url: URL) -> bool:
-    """Whether robots.txt allows a URL: the longest matching pattern decides; of equally long ones, one that allows."""
-    path = unquote(url.raw_path_qs)
-    fitting = [(len(pattern), allowed) for pattern, allowed in rules if fits(pattern, path)]
-    return max(fitting, default=(0, True))[1]
-
-
-def fits(pattern: str, path: str) -> bool:
-    """Whether a pattern matches the beginning of a path; `*` is any text, a final `$` the end of the path.
-
-    Takes linear time, also for hostile patterns.
-    """
-    first, *parts = pattern.removesuffix("$").split("*")
-    if not path.startswith(first):
-        return False
-    end = len(first)
-    for part in parts:
-        start = path.find(part, end)
-        if start < 0:
-            return False
-        end = start + len(part)
-    return end == len(path) or not pattern.endswith("$") or (bool(parts) and path.endswith(parts[-1]))

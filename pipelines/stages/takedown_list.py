@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
+from yarl import URL
+
 from pipelines.engine.commit import Stage, digest, replace_rows
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
-from pipelines.fetching.bodies import url_of
-from pipelines.fetching.hosts import FetchFailed
 from schemas.arrow import Row, arrow_schema
 from schemas.rows import STAGE
 from schemas.takedown import REASON, TakedownRow
@@ -56,13 +56,17 @@ class TakedownList(NamedTuple):
 
 
 def normal(url: str) -> str:
-    """A URL as the downloader requests it: scheme and host in lower case, no default port, no fragment, no user."""
+    """A URL such that equal ones are written alike: scheme and host in lower case, escapes only where they are needed,
+    no default port, no fragment, no user. The URL as it came if it is not http(s)."""
     if re.fullmatch(PLAIN, url):
         return url
     try:
-        return str(url_of(url))
-    except FetchFailed:
-        return url
+        parsed = URL(url.strip())
+        if parsed.scheme in ("http", "https") and parsed.raw_host:
+            return str(parsed.with_user(None).with_fragment(None))
+    except ValueError:
+        pass
+    return url
 
 
 def url_values(url: str) -> frozenset[str]:

@@ -1,11 +1,15 @@
-"""Who does not want an image to be used is heard: in headers, in lists, in robots.txt."""
+"""Who does not want an image to be used is heard: in headers and in lists."""
+
+import random
+import re
+import time
 
 import pytest
 from support.fetching import fetch
 from support.hostile_server import Hostile
 from yarl import URL
 
-from pipelines.fetching.opt_out import may_ask, read_opt_outs, refusal, robots_rules
+from pipelines.fetching.opt_out import read_opt_outs, refusal
 from schemas.errors import UserError
 
 TAGS = {
@@ -125,73 +129,72 @@ def test_who_is_in_a_list_is_not_asked_not_even_by_a_redirect(server, opt_outs):
     assert not [path for path in server.asked() if "/good/listed" in path]
 
 
-# robots.txt
-
-ROBOTS = """\
-# who may come
-Sitemap: https://example.com/map.xml
-User-agent: *
-Disallow: /private/
-Allow: /private/open
-Crawl-delay: 10
-
-User-agent: otherbot
-User-agent: Shardmill/2.0
-Disallow: /*.gif$
-Disallow: /a%20b
-Disallow:
-Allow: /a b/c
-disallow : /x   # both
-User-agent: shardmill
-Disallow: /y
-"""
-
-
-def test_the_rules_for_our_name_count_and_of_those_the_longest_that_fits():
-    ours, others = robots_rules(ROBOTS), robots_rules(ROBOTS.replace("hardmill", "omeone"))
-    said = {
-        "/private/1": (True, False), "/private/open/1": (True, True), "/1.gif": (False, True), "/1.gif?x": (True, True),
-        "/a b": (False, True), "/a%20b/d": (False, True), "/a%20b/c": (True, True), "/x1": (False, True),
-        "/y": (False, True), "/": (True, True), "/PRIVATE/1": (True, True),
-    }  # fmt: skip
-    for path, (us, them) in said.items():
-        url = URL(f"http://example.com{path}")
-        assert (may_ask(ours, url), may_ask(others, url)) == (us, them), path
+def test_a_line_that_is_no_host_and_no_pattern_is_named_with_its_file(tmp_path):
+    lines = [
+        "two words.com",
+        "/art/*",
+        "me@example.com",
+        "a.com,2020-01-01",
+        "http://",
+        "a..b",
+        "::1",
+        "[::1",
+        "a.com:x/y",
+        "<html>",
+    ]
+    for line in lines:
+        (tmp_path / "list.txt").write_text(f"# ours\nexample.com\n{line}\n")
+        with pytest.raises(UserError, match=r"fetch.opt_out: \S+list.txt, line 3: .* is neither a host nor a pattern"):
+            read_opt_outs([str(tmp_path / "list.txt")])
+    (tmp_path / "list.txt").write_bytes(b"example.com\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"list.txt, line 2 cannot be read: .*UTF-8"):
+        read_opt_outs([str(tmp_path / "list.txt")])
+    (tmp_path / "list.txt").write_bytes(b"\n\n" + bytes(100_000))
+    with pytest.raises(UserError, match=r"list.txt, line 3: longer than 16,384 bytes"):
+        read_opt_outs([str(tmp_path / "list.txt")])
 
 
-def test_no_robots_txt_whatever_is_in_it_takes_long_or_fails():
-    url = URL("http://example.com/" + "a" * 2000)
-    assert may_ask(robots_rules("User-agent: *\nDisallow: /" + "*a" * 2001 + "$"), url)
-    assert not may_ask(robots_rules("User-agent: *\nDisallow: /" + "*a" * 2000 + "$"), url)
-    assert robots_rules("<html>\0\nDisallow: /\nUser-agent\n:::\n") == []
-    assert robots_rules("User-agent: *\r\nDisallow: /\r\n") == [("/", False)]
+def test_lines_say_what_their_author_meant(opt_outs):
+    said = opt_outs("[2001:DB8::1]", "a.com:8080/x*", "b.com/proxy?u=http://c.com/*", "*bücher*.example/*")
+    for url in ("http://[2001:db8::1]/a", "http://a.com/xy", "http://b.com/proxy?u=http://c.com/1"):
+        assert said.covers(URL(url)), url
+    assert not said.covers(URL("http://c.com/1")) and not said.covers(URL("http://b.com/1"))
 
 
-def test_robots_txt_is_read_once_a_host_and_obeyed_if_the_configuration_says_so(server):
-    urls = [server.url(f"/good/{n}", "closed.r") for n in range(20)]
-    others = [("/good/no1", "partly.r"), ("/good/secret", "partly.r"), ("/good/1", "none.r"), ("/good/1", "moved.r")]
-    others.append((f"/to/http:||closed.s.localhost:{server.port}|good|1", "none.r"))
-    urls += [server.url(path, host) for path, host in others]
-    answers = fetch(urls, robots_txt=True, per_host=8)
-    assert [answer.reason for answer in answers] == ["opt_out"] * 21 + [None, None, "opt_out", "opt_out"]
-    asked = {path: len(at) for path, at in server.asked().items() if ".r." in path or ".s." in path}
-    robots = {path: times for path, times in asked.items() if path.endswith(".txt")}
-    assert set(robots.values()) == {1} and not [path for path in asked if path.startswith("closed") and "good" in path]
-    assert answers[0].detail == f"http://closed.r.localhost:{server.port}/robots.txt" and answers[0].tries == 0
-    assert [answer.reason for answer in fetch(urls[:3])] == [None] * 3  # by default nobody asks for it
+def test_matching_takes_time_of_the_length_of_patterns_and_url(opt_outs):
+    """As regular expressions, 20 stars against 2,000 letters do not end."""
+    said = opt_outs(
+        "*" + "a*" * 5_000 + "b.png", *("*" * 4 + f"a*a*a*a*a*{n}" for n in range(500)), "x.com/" + "*a" * 8_000 + "$"
+    )
+    began = time.process_time()
+    for host in ("x.com", "y.com"):
+        assert said.covers(URL(f"http://{host}/" + "a" * 16_000)) is None
+    assert time.process_time() - began < 2
 
 
-def test_who_cannot_say_what_his_robots_txt_says_is_left_alone(server):
-    urls = [server.url(f"/good/{n}", "broken.r") for n in range(10)]
-    answers = fetch(urls, robots_txt=True)
-    assert {answer.reason for answer in answers} == {"http_5xx"} and {answer.tries for answer in answers} == {0}
-    assert {answer.detail for answer in answers} <= {
-        "robots.txt: status 500", "not asked, after this: robots.txt: status 500"
-    }  # fmt: skip
-    asked = {path: len(at) for path, at in server.asked().items() if path.startswith("broken.r")}
-    assert asked == {"broken.r.localhost/robots.txt": 2}  # tries
+def test_a_hundred_thousand_patterns_cost_little(tmp_path):
+    """In memory, and for a URL that none is for."""
+    (tmp_path / "list.txt").write_text(
+        "".join(f"*.host{n}.example/art/*\nhost{n}.example/x*\n" for n in range(100_000))
+    )
+    began = time.process_time()
+    said = read_opt_outs([str(tmp_path / "list.txt")])
+    assert time.process_time() - began < 10
+    began = time.process_time()
+    for n in range(1_000):
+        assert said.covers(URL(f"http://a.host{n}.example/art/1")) == f"*.host{n}.example/art/*"
+        assert said.covers(URL(f"http://a.other{n}.example/art/1")) is None
+    assert time.process_time() - began < 1
 
 
-def test_a_robots_txt_without_end_is_read_so_far(server):
-    (answer,) = fetch([server.url("/good/1", "huge.r")], robots_txt=True)
-    assert answer.reason == "opt_out"
+def test_patterns_are_held_as_regular_expressions_would_hold_them(opt_outs):
+    draws = random.Random(1)
+    for _ in range(300):
+        patterns = ["a.com/" + "".join(draws.choices("Ab*", (3, 2, 2), k=draws.randrange(7))) for _ in range(5)]
+        said = opt_outs(*patterns)
+        for _ in range(20):
+            path = "".join(draws.choices("aB", k=draws.randrange(8)))
+            expected = any(
+                re.fullmatch(p.replace(".", r"\.").replace("*", ".*"), f"a.com/{path}", re.I) for p in patterns
+            )
+            assert bool(said.covers(URL(f"http://a.com/{path}"))) is expected, (patterns, path)

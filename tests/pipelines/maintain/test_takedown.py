@@ -33,8 +33,8 @@ from pipelines.engine.make_partition import make_partition
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
-from pipelines.fetching.bodies import url_of
 from pipelines.fetching.hosts import FetchFailed
+from pipelines.fetching.urls import url_of
 from pipelines.maintain.takedown import Line, read_list, releases_with
 from pipelines.maintain.takedown_audit import tells
 from pipelines.maintain.verify import verify_root
