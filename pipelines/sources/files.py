@@ -10,10 +10,12 @@ import os
 import re
 import stat
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from shutil import copyfileobj
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -31,6 +33,7 @@ CODECS = {
 OTHER_CODECS = re.compile(rb"BZh[1-9]1AY|\xfd7zXZ|PK\x03\x04|7z\xbc\xaf|Rar!")
 COMPRESSED = ("gz", "zst")
 DAMAGED = (EOFError, zlib.error, pa.ArrowException, OSError)  # raised for damaged compressed bytes
+SMALL, RATIO = 1 << 30, 200  # bytes, and times its size: an archive may expand to the larger of both
 LISTED = 100  # how often links may lead to one folder
 
 
@@ -154,6 +157,70 @@ def open_raw(fs: fsspec.AbstractFileSystem, path: str, name: str) -> BinaryIO:
     return fs.open(path, "rb") if has_ranges(fs, path) else _copy(fs, path)
 
 
+class Archive(NamedTuple):
+    """An archive, open for any place in it; expanded, if it is compressed."""
+
+    file: BinaryIO
+    damage: str | None  # why not all of it could be expanded
+
+
+class Archives(threading.local):
+    """The archive that a thread has opened last, which stays open."""
+
+    key: tuple | None = None
+    archive: Archive | None = None
+
+    def open(self, fs: fsspec.AbstractFileSystem, path: str, name: str) -> Archive:
+        """Raises `Unreadable` for a broken link and for what is no plain file."""
+        mark = ()
+        if isinstance(fs, LocalFileSystem):
+            info = _info(path)
+            mark = (info.get("ino"), info["size"], info["mtime"])
+        key = (os.getpid(), *fs.protocol, path, *mark)
+        if self.key != key:
+            if self.archive:
+                self.archive.file.close()
+            self.key = self.archive = None
+            self.archive, self.key = _expanded(open_file(fs, path, name), name), key
+        return self.archive
+
+
+archives = Archives()
+
+
+def read_range(fs: fsspec.AbstractFileSystem, path: str, name: str, start: int, size: int) -> bytes:
+    """`size` bytes from `start` of an archive, expanded if it is compressed; fewer where it ends."""
+    if isinstance(fs, LocalFileSystem) or "http" in fs.protocol or _is_compressed(fs, path):
+        file = archives.open(fs, path, name).file
+        if hasattr(file, "fileno"):
+            return os.pread(file.fileno(), size, start)
+    return fs.cat_file(path, start=start, end=start + size)
+
+
+@lru_cache(maxsize=1000)
+def _is_compressed(fs: fsspec.AbstractFileSystem, path: str) -> bool:
+    return fs.cat_file(path, start=0, end=8).startswith(tuple(CODECS))
+
+
+def _expanded(file: BinaryIO, name: str) -> Archive:
+    """A file, or a temporary one of its decompressed bytes."""
+    if not isinstance(getattr(file, "raw", None), _Expanded):
+        return Archive(file, None)
+    copy, size, damage = tempfile.TemporaryFile(), 0, None
+    limit = max(SMALL, RATIO * file.raw.compressed)
+    try:
+        with file:
+            while chunk := file.read1(1 << 20):
+                size += len(chunk)
+                if size > limit:
+                    raise Unreadable(f"{name}: expands to more than {limit} bytes; write it as a .tar")
+                copy.write(chunk)
+    except Unreadable as error:
+        damage = str(error)
+    copy.flush()
+    return Archive(copy, damage)
+
+
 def has_ranges(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     """Whether parts of a file can be asked for; some web servers always send all of it."""
     if "http" not in fs.protocol:
@@ -181,6 +248,8 @@ class _Expanded(io.RawIOBase):
 
     def __init__(self, raw: BinaryIO, codec: Any, name: str) -> None:
         self.raw, self.name = raw, name
+        self.compressed = raw.seek(0, os.SEEK_END)  # bytes
+        raw.seek(0)
         self.stream = codec(raw)
 
     def readable(self) -> bool:

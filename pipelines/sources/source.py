@@ -14,14 +14,17 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.root import stamp
-from pipelines.sources.files import TooLarge, find, open_file, read_file, suffix
+from pipelines.sources.files import TooLarge, find, open_file, read_file, read_range, suffix
 from schemas.arrow import Row
 from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")
 LARGEST = 1 << 28  # bytes of an image that are read where no setting says otherwise
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+LONGEST_TEXT = 1 << 24  # bytes of a text or a JSON beside an image
+IMAGE_SUFFIXES = (
+    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "pjpeg", "avif", "heic", "heif", "jxl",
+)  # fmt: skip
 
 
 class FileStamp(NamedTuple):
@@ -62,7 +65,7 @@ class Source:
             return read_file(fs, path, row["file"], limit, size)
         if size > limit:
             raise TooLarge(size, limit)
-        data = fs.cat_file(path, start=start, end=start + size)
+        data = read_range(fs, path, row["file"], start, size)
         if len(data) != size:
             raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
         return data

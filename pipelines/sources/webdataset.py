@@ -1,11 +1,26 @@
 """Tars in img2dataset's layout: jpg/png/webp, txt and json of one sample stand together. A tar is one partition."""
 
-import tarfile
+import posixpath
 from collections.abc import Iterable, Iterator
 
-from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp, Source, object_of
+from pipelines.sources.files import archives
+from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp, Source, object_of
+from pipelines.sources.tar_reader import CutTar, Member, Reader, members
 from schemas.arrow import Row
 from schemas.errors import UserError
+
+PLACES = 100  # in which a stem may stand with other suffixes each time
+LINKS = 10  # that one may follow to a file
+
+Sample = tuple[str, dict[str, Member]]  # stem; suffix -> member
+
+
+class _Left(ValueError):
+    """A sample is left out; its argument is what its row says, with a reason and a detail."""
+
+
+def _left(reason: str, detail: str) -> _Left:
+    return _Left({"reason": reason, "detail": detail})
 
 
 class WebDataset(Source):
@@ -19,63 +34,126 @@ class WebDataset(Source):
         return 1
 
     def rows(self, file: str) -> Iterator[Row]:
-        cut = {"names": (file, "/"), "file": file, "reason": "cut_tar"}
-        with self.fs.open(f"{self.base}/{file}", "rb") as raw:
-            try:
-                tar = tarfile.open(fileobj=raw, mode="r:")
-            except tarfile.ReadError as error:
-                yield cut | {"detail": f"{file}: {error}"}
-                return
-            samples = list(_samples(_members(tar)))
-            suffixes_of: dict[str, set[frozenset[str]]] = {}  # stem -> its suffixes at each place where it stands
-            for stem, members in samples:
-                suffixes_of.setdefault(stem, set()).add(frozenset(members))
-            for stem, members in samples:
-                row = self._row(file, stem, members, raw)
-                if any(members.keys().isdisjoint(suffixes) for suffixes in suffixes_of[stem]):
-                    row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
-                yield row
-            raw.seek(tar.offset)
-            if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):  # a header that tarfile takes for the end
-                yield cut | {"detail": f"{file}: no member can be read from byte {tar.offset} on"}
-
-    def _row(self, file: str, stem: str, members: dict[str, tarfile.TarInfo], raw) -> Row:
-        image = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
-        row = {"names": (file, stem), "file": file}
+        archive = archives.open(self.fs, f"{self.base}/{file}", file)
+        tar, samples, problem = Reader(archive.file), [], archive.damage
         try:
-            text, extra = (_read(raw, members.get(s)) for s in ("txt", "json"))
-        except EOFError as error:
-            return row | {"reason": "cut_tar", "detail": f"{file}: {error}"}
-        extra = object_of(extra) if extra is not None else {}
-        url = extra.get("url")
-        row |= {"url": url if isinstance(url, str) else None, "text": text, "extra": extra}
-        if image is None:
-            return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(members))}"}
-        row |= {"member": image.name, "byte_offset": image.offset_data, "size": image.size}
-        if image.name.startswith("/") or ".." in image.name.split("/"):
-            return row | {"reason": "unsafe_name", "detail": image.name[:200]}
-        return row
+            samples.extend(_samples(members(tar)))
+        except CutTar as error:
+            problem = problem or f"{file}: {error}"
+        interleaved, targets = _interleaved(samples), _targets(samples)
+        for stem, parts in samples:
+            row = {"names": (file, stem), "file": file}
+            try:
+                row |= _row(stem, parts, targets, tar)
+            except _Left as left:
+                row |= left.args[0] | {"detail": f"{file}: {left.args[0]['detail']}"}
+            if (stem, frozenset(parts)) in interleaved:
+                row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
+            yield row
+        if problem:
+            yield {"names": (file, "/"), "file": file, "reason": "cut_tar", "detail": problem}
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The plain files of a tar, up to its end or up to where it is cut."""
+def _row(stem: str, parts: dict[str, Member], targets: dict[str, Member], tar: Reader) -> Row:
+    """What a sample says. Raises `_Left` if one of its members cannot be read."""
+    text, extra = (_text(tar, parts.get(ext), targets) for ext in ("txt", "json"))
+    extra = object_of(extra) if extra is not None else {}
+    url = extra.get("url")
+    row = {"url": url if isinstance(url, str) else None, "text": text, "extra": extra}
+    image = next((parts[ext] for ext in IMAGE_SUFFIXES if ext in parts), None)
+    if image is None:
+        return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(parts))}"[:1000]}
+    row["member"] = image.name
     try:
-        yield from (member for member in tar if member.isfile())
-    except tarfile.ReadError:  # the last member is cut; reading it fails later
-        return
+        image = _followed(image, targets)
+        _check(image, tar)
+    except _Left as left:
+        raise _Left(row | left.args[0]) from None
+    row |= {"byte_offset": image.offset, "size": image.size}
+    if row["member"].startswith("/") or ".." in row["member"].split("/"):
+        return row | {"reason": "unsafe_name", "detail": row["member"][:200]}
+    return row
 
 
-def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Stem and members by suffix, of members with one stem in a row; a repeated suffix begins another sample."""
-    stem, members_by_suffix = None, {}
-    for member in members:
-        name, ext = _split(member.name)
-        if members_by_suffix and (name != stem or ext in members_by_suffix):
-            yield stem, members_by_suffix
-            members_by_suffix = {}
-        stem, members_by_suffix[ext] = name, member
-    if members_by_suffix:
-        yield stem, members_by_suffix
+def _samples(found: Iterable[Member]) -> Iterator[Sample]:
+    """Stem and members by suffix, of members with one stem in a row; a repeated suffix begins another sample.
+
+    Also yields the last one when `found` ends with an error.
+    """
+    stem, parts = None, {}
+    try:
+        for member in found:
+            if posixpath.basename(member.name).startswith("._"):  # macOS's copy of a file's attributes
+                continue
+            name, ext = _split(member.name)
+            if parts and (name != stem or ext in parts):
+                yield stem, parts
+                parts = {}
+            stem, parts[ext] = name, member
+    except CutTar:
+        if parts:
+            yield stem, parts
+        raise
+    if parts:
+        yield stem, parts
+
+
+def _interleaved(samples: list[Sample]) -> set[tuple[str, frozenset[str]]]:
+    """The samples that are parts of one: those whose stem also stands elsewhere with none of their suffixes."""
+    places: dict[str, set[frozenset[str]]] = {}  # of a stem, only where it stands in more than one place
+    first: dict[str, frozenset[str]] = {}
+    known: dict[frozenset[str], frozenset[str]] = {}
+    for stem, parts in samples:
+        suffixes = frozenset(parts)
+        suffixes = known.setdefault(suffixes, suffixes)
+        if first.setdefault(stem, suffixes) is not suffixes:
+            places.setdefault(stem, {first[stem]}).add(suffixes)
+    return {
+        (stem, suffixes)
+        for stem, sets in places.items()
+        for suffixes in sets
+        if len(sets) > PLACES or any(suffixes.isdisjoint(other) for other in sets)
+    }
+
+
+def _targets(samples: list[Sample]) -> dict[str, Member]:
+    """The members of a tar by their paths, if it has links."""
+    every = [member for _, parts in samples for member in parts.values()]
+    if all(member.target is None for member in every):
+        return {}
+    return {posixpath.normpath(member.name): member for member in every}
+
+
+def _followed(member: Member, targets: dict[str, Member]) -> Member:
+    """A file, or the one that a link leads to. Raises `_Left` if that is not in the tar."""
+    for _ in range(LINKS):
+        if member.target is None:
+            return member
+        folder = posixpath.dirname(member.name) if member.kind == "link" else ""
+        target = targets.get(posixpath.normpath(posixpath.join(folder, member.target)))
+        if target is None:
+            break
+        member = target
+    raise _left("broken_link", f"{member.name[:200]} is a link to {member.target[:200]!r}, which is not in the tar")
+
+
+def _check(member: Member, tar: Reader) -> None:
+    """Raises `_Left` if the bytes of a member do not lie in the tar as they are."""
+    if member.kind == "sparse":
+        raise _left("sparse", f"the holes of {member.name[:200]} are left out of the tar; pack it without --sparse")
+    if member.offset + member.size > tar.size:
+        raise _left("cut_tar", f"{member.size} bytes wanted, {max(0, tar.size - member.offset)} there")
+
+
+def _text(tar: Reader, member: Member | None, targets: dict[str, Member]) -> str | None:
+    """A member's text. Raises `_Left` if it cannot be read."""
+    if member is None:
+        return None
+    member = _followed(member, targets)
+    _check(member, tar)
+    if member.size > LONGEST_TEXT:
+        raise _left("text_too_long", f"{member.name[:200]} has {member.size} bytes")
+    return tar.read(member.offset, member.size).decode("utf-8", "replace")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -83,19 +161,6 @@ def _split(name: str) -> tuple[str, str]:
     folder, _, base = name.rpartition("/")
     stem, _, ext = base.partition(".")
     return (f"{folder}/{stem}" if folder else stem), ext.lower()
-
-
-def _read(raw, member: tarfile.TarInfo | None) -> str | None:
-    """A member's text. Raises `EOFError` if it is cut."""
-    if member is None:
-        return None
-    position = raw.tell()
-    raw.seek(member.offset_data)
-    data = raw.read(member.size)
-    raw.seek(position)
-    if len(data) != member.size:
-        raise EOFError(f"{member.size} bytes wanted, {len(data)} there")
-    return data.decode("utf-8", "replace")
 
 
 SOURCE = WebDataset

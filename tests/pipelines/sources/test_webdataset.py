@@ -116,11 +116,26 @@ def test_names_may_be_long_strange_and_not_utf_8(tmp_path):
     assert (row["member"], row["text"], row["reason"]) == ("a\ufffdc.png", "text", None)
 
 
-def test_links_and_folders_in_a_tar_are_no_members(tmp_path):
-    folder, link = tarfile.TarInfo("folder.png"), tarfile.TarInfo("link.png")
-    folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "/etc/hostname"
-    rows = of_tar(tmp_path, (folder, b""), (link, b""), ("0.png", PICTURES[0]))
-    assert facts(rows, "member", "reason") == [("0.png", None)]
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
+
+
+def test_links_lead_to_members_of_their_tar_and_folders_are_no_members(tmp_path):
+    folder = tarfile.TarInfo("d")
+    folder.type = tarfile.DIRTYPE
+    rows = of_tar(
+        tmp_path, (folder, b""), link("a.png", "/etc/hostname"), ("0.png", PICTURES[0]), ("0.txt", b"zero"),
+        link("d/1.png", "../0.png"), link("d/1.txt", "0.txt", tarfile.LNKTYPE), link("2.png", "d/1.png"),
+        ("3.png", PICTURES[3]), link("3.txt", "gone.txt"), link("4.png", "4.png"),
+    )  # fmt: skip
+    assert facts(rows, "member", "text", "reason") == [
+        ("a.png", None, "broken_link"), ("0.png", "zero", None), ("d/1.png", "zero", None), ("2.png", None, None),
+        (None, None, "broken_link"), ("4.png", None, "broken_link"),
+    ]  # fmt: skip
+    assert {rows[n]["sha256"] for n in (1, 2, 3)} == {sha256(PICTURES[0]).hexdigest()}
+    assert rows[0]["detail"] == "0.tar: a.png is a link to '/etc/hostname', which is not in the tar"
 
 
 WHOLE = [("0.png", PICTURES[0]), ("0.txt", b"t" * 1000), ("1.png", PICTURES[1]), ("1.txt", b"one")]
