@@ -45,6 +45,6 @@ STAGE = stage_info(
     "rows", SourceRow, REASONS, names=frozenset({"host", "part_of", "part"}),
     samples={
         "url": "rows.url", "host": "rows.host", "text": "rows.text", "conversation": "rows.conversation",
-        "part_of": "rows.part_of", "part": "rows.part", "extra": "rows.extra::JSON",
+        "part_of": "rows.part_of", "part": "rows.part", "extra": "rows.extra::JSON", "source": "rows.source",
     },
 )

@@ -98,7 +98,7 @@ PREFERENCES = """
 SELECT p.partition, p.key, p.instruction, i.image, i.question, i.origin, i.name,
        c.text AS chosen, r.text AS rejected, c.draw AS chosen_draw, r.draw AS rejected_draw,
        p.chosen_score, p.rejected_score, p.margin, p.agreement,
-       s.url, s.host, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash
+       s.url, s.host, s.source, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash
 FROM pairs p
 JOIN instructions i ON i.partition = p.partition AND i.key = p.instruction
 JOIN responses c ON c.partition = p.partition AND c.key = p.chosen
@@ -108,14 +108,30 @@ WHERE p.reason IS NULL
 """
 
 
-def accounting_sql(stages: Stages) -> str:
-    """The view `accounting`: the rows of each stage by reason."""
+def sources_sql(sources: Sequence[tuple[int, int, str | None]]) -> str:
+    """The view `sources`: the source of each partition, of a corpus whose sources have names; else it is empty.
+
+    `sources`: (first partition, end, source), each for partitions in a row.
+    """
+    ranges = ", ".join(f"({first}, {end}, {literal(name) if name else 'NULL'})" for first, end, name in sources)
+    return f"""
+SELECT unnest(range(first, "end"))::INTEGER AS partition, source::VARCHAR AS source
+FROM (VALUES {ranges or "(0, 0, NULL)"}) AS ranges(first, "end", source)"""
+
+
+def accounting_sql(stages: Stages, named: bool) -> str:
+    """The view `accounting`: the rows of each stage by reason and source. `named`: whether sources have names."""
+    by = "partition, reason" if named else "reason"
     counts = "\nUNION ALL ".join(
-        f"SELECT {number} AS step, {literal(name)} AS stage, reason, count(*) AS rows "
-        f"FROM {quoted(name)} GROUP BY reason"
+        f"SELECT {number} AS step, {literal(name)} AS stage, {by}, count(*) AS rows FROM {quoted(name)} GROUP BY {by}"
         for number, name in enumerate(stages)
     )
-    return f"SELECT stage, reason, rows FROM ({counts}) ORDER BY step, rows DESC, reason"
+    order = "ORDER BY step, rows DESC, reason, source"
+    if not named:
+        return f"SELECT stage, reason, rows, NULL::VARCHAR AS source FROM ({counts}) {order}"
+    return f"""
+SELECT stage, reason, sum(rows)::BIGINT AS rows, source FROM ({counts}) LEFT JOIN sources USING (partition)
+GROUP BY step, stage, reason, source {order}"""
 
 
 def lost_sql(stages: Stages) -> str:
@@ -131,12 +147,27 @@ def lost_sql(stages: Stages) -> str:
     )
 
 
+YIELD = """sum(n)::BIGINT AS rows, coalesce(sum(n) FILTER (reason IS NULL), 0)::BIGINT AS kept,
+       round(kept / sum(n), 4) AS kept_share, arg_max(reason, n) FILTER (reason IS NOT NULL) AS main_reason,
+       map_from_entries(list((reason, n) ORDER BY n DESC, reason) FILTER (reason IS NOT NULL)) AS reasons"""
+
+
+def yield_by_source_sql(stages: Stages) -> str:
+    """The view `yield_by_source`: how many rows of each source were kept, and why others were not."""
+    return f"""
+SELECT source, {YIELD}
+FROM (
+    SELECT source, coalesce(r.reason, lost.reason) AS reason, count(*) AS n
+    FROM (SELECT hash(partition, key) AS id, source, reason FROM rows) AS r
+    LEFT JOIN ({lost_sql(stages)}) AS lost USING (id) GROUP BY ALL)
+GROUP BY source ORDER BY source
+"""
+
+
 def yield_by_host_sql(stages: Stages) -> str:
     """The view `yield_by_host`: how many rows of each host were kept, and why others were not."""
     return f"""
-SELECT host, sum(n)::BIGINT AS rows, coalesce(sum(n) FILTER (reason IS NULL), 0)::BIGINT AS kept,
-       round(kept / sum(n), 4) AS kept_share, arg_max(reason, n) FILTER (reason IS NOT NULL) AS main_reason,
-       map_from_entries(list((reason, n) ORDER BY n DESC, reason) FILTER (reason IS NOT NULL)) AS reasons,
+SELECT host, {YIELD},
        any_value(asked.median_milliseconds) AS median_milliseconds
 FROM (
     SELECT host, coalesce(r.reason, lost.reason) AS reason, count(*) AS n
@@ -219,19 +250,28 @@ def stage_sql(stage: StageInfo, files: Files | None) -> str:
     return table_sql(stage.schema, files, stage.computed, True, stage.optional if stage.own else ())
 
 
-def views(files: Mapping[str, Files | None], stages: Stages = STAGES) -> dict[str, str]:
+def views(
+    files: Mapping[str, Files | None], stages: Stages = STAGES, sources: Sequence[tuple[int, int, str | None]] = ()
+) -> dict[str, str]:
     """name -> SQL of every view, in the order in which they can be created.
 
-    `files`: the files of each stage and of the ledger. A view without files is empty, with its types.
+    `files`: the files of each stage and of the ledger. A view without files is empty, with its types. `sources`: see
+    `sources_sql`.
     """
-    sql = {name: stage_sql(stage, files.get(name)) for name, stage in stages.items()}
+    sql = {"sources": sources_sql(sources)}
+    sql |= {name: stage_sql(stage, files.get(name)) for name, stage in stages.items()}
+    if sources:
+        sql["rows"] = f"SELECT r.*, s.source FROM ({sql['rows']}) AS r LEFT JOIN sources AS s USING (partition)"
+    else:
+        sql["rows"] = f"SELECT *, NULL::VARCHAR AS source FROM ({sql['rows']})"
     sql |= {name: table_sql(schema, files.get(name), {}, False) for name, schema in LEDGER.items()}
     computed = {name: (expression, "VARCHAR") for name, expression in SHARD.items()}
     sql["shards"] = f"SELECT * FROM ({table_sql(SAMPLES, files.get('shards'), computed, False)})"
     return sql | {
         "candidates": candidates_sql(stages),
         "samples": SAMPLES_VIEW,
-        "accounting": accounting_sql(stages),
+        "accounting": accounting_sql(stages, bool(sources)),
+        "yield_by_source": yield_by_source_sql(stages),
         "yield_by_host": yield_by_host_sql(stages),
         "cost": cost_sql(stages),
         "scores": SCORES,

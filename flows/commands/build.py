@@ -60,6 +60,8 @@ def plan(
     _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
         tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions and all made from them will be removed")
+    for hint in planned.hints:
+        tell(cell(hint))
     shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
@@ -175,7 +177,8 @@ def _print_reports(corpus, until: str | None = None) -> None:
 
 def _tell_unfetched(corpus) -> None:
     """Tells the user if rows have URLs but nothing fetches them."""
-    if corpus.config.source.kind == "laion" and not (corpus.config.fetch or corpus.config.source.image_column):
+    unfetched = [one for one in corpus.config.source if one.kind == "laion" and not one.image_column]
+    if unfetched and not corpus.config.fetch:
         tell('URLs are not fetched: rows without bytes are left out; to fetch them, add \\[fetch] with contact = "…"')
 
 

@@ -22,6 +22,7 @@ from schemas.config.file import read_config
 from schemas.config.model import Config, with_engine
 from schemas.errors import UserError
 from schemas.own_stages import OwnStageConfig, own_info
+from schemas.rows import STAGE as ROWS
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
 from schemas.views import PREFERENCE
@@ -36,7 +37,7 @@ class Corpus:
     name: str  # of the configuration file
     config: Config
     root: Root
-    rows: Rows
+    rows: dict[str | None, Rows]  # the first stage of each source, by the source's name
     made: dict[str, PartitionStage | CorpusStage]  # the stages between `rows` and `shards`, in order
     shards: tuple[ShardSet, ...]
 
@@ -50,7 +51,7 @@ class Corpus:
     @property
     def infos(self) -> tuple[StageInfo, ...]:
         """The lines of its stages in the table, in order."""
-        return tuple(stage.info for stage in (self.rows, *self.made.values()))
+        return (ROWS, *(stage.info for stage in self.made.values()))
 
     def before(self, stage: str) -> list[str]:
         names = self.stages()
@@ -69,9 +70,9 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
     if engine is not None:
         config = with_engine(config, engine)
     try:
-        rows = Rows(open_source(config.source))
-        made = _opened_stages(config, rows.info)
-        infos = (rows.info, *(stage.info for stage in made.values()))
+        rows = {source.name: Rows(open_source(source)) for source in config.source}
+        made = _opened_stages(config, ROWS)
+        infos = (ROWS, *(stage.info for stage in made.values()))
         shards = [ShardSet(name, settings, earlier=infos) for name, settings in sorted(config.sets.items())]
         _check(config, infos, [*made.values(), *shards])
     except UserError as error:
@@ -105,6 +106,8 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
     stages = []
     views = {*STAGES, "shards", "candidates", "samples", "scores", "preferences", "accounting", "runs", "chunks"}
     columns = {column for stage in STAGES.values() for column in (*stage.samples, "reason", "left_out_by", "samples")}
+    if not any(source.name for source in config.source):  # the column is empty: a stage of before 0.2 may have its own
+        columns.remove("source")
     words = _reserved_words() if config.stages else set()
     for name, own in config.stages.items():
         if reserved := sorted({name, *own.columns} & words):

@@ -10,11 +10,12 @@ from pipelines.build.corpus import Commits, Corpus
 from pipelines.engine.commit import Commit, Stage, fingerprint_of
 from pipelines.engine.commit_cache import uncollected
 from pipelines.engine.corpus_stage import CorpusStage
-from pipelines.engine.manifest import read_manifest
+from pipelines.engine.manifest import SourceFile, read_manifest
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
 from pipelines.stages.rows import Rows, Settlement, settle
 from pipelines.stages.shards import card_of, lay_out, shards_there
+from schemas.config.file import place_of
 
 DIGEST = re.compile("[0-9a-f]{16}([0-9a-f]{16})?")  # of a prompt or a file: not worth showing
 
@@ -37,6 +38,7 @@ class StagePlan:
 class RunPlan:
     vanished: list[tuple[str, list[int]]]  # source files that are gone, and their partitions
     stages: list[StagePlan]
+    hints: list[str] = field(default_factory=list)  # what the user may not have meant
 
     def work(self) -> int:
         return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
@@ -48,7 +50,7 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     names = corpus.stages(until)
     settled = read_manifest(corpus.root)
     commits = corpus.commits("rows", *corpus.made)
-    settlement = settle(corpus.rows, settled, commits["rows"])
+    settlement = settle(corpus.rows.values(), settled, commits["rows"])
     commits = _without_vanished(commits, settlement)
     plans = [_plan_rows(corpus.rows, settlement, commits["rows"])]
     waiting = plans[0].todo
@@ -64,7 +66,15 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
         _add_unmade(commits[name], waiting)
     choosing = {stage.stages[-1].name for stage in corpus.shards}
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
-    return RunPlan([(f.path, list(f.partitions)) for f in settlement.vanished], [p for p in plans if p.stage in names])
+    vanished = [(str(file), list(file.partitions)) for file in settlement.vanished]
+    return RunPlan(vanished, [p for p in plans if p.stage in names], [*map(_renamed, settlement.renamed())])
+
+
+def _renamed(names: tuple[str | None, str | None]) -> str:
+    """What a user should know who gives a source another name."""
+    was, now = names
+    before, instead = (was, f'name = "{was}"') if was else ("the source without a name", "no name")
+    return f"{place_of(now)}: has all files of {before}, which is gone; to keep what was made of them, write {instead}"
 
 
 def _without_vanished(commits: Commits, settlement: Settlement) -> Commits:
@@ -85,15 +95,21 @@ def _rows_in(commits: dict[int, Commit | None], partitions: Collection[int]) -> 
     return sum(commit.rows for commit in chosen) if all(chosen) else None
 
 
-def _plan_rows(stage: Rows, settlement: Settlement, commits: dict[int, Commit]) -> StagePlan:
+def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commits: dict[int, Commit]) -> StagePlan:
     """What would be split: the partitions of new and of changed source files."""
-    waiting = {p: "new file" for file in settlement.new for p in file.partitions}
-    for partition in (p for file in settlement.changed for p in file.partitions):
-        now = commits.get(partition)
-        reason = why(now, stage, {}) if now else "changed"
-        waiting[partition] = "file changed" if reason == "changed" else reason
+    waiting = {p: _of_source(file, "new file") for file in settlement.new for p in file.partitions}
+    for file in settlement.changed:
+        for partition in file.partitions:
+            now = commits.get(partition)
+            reason = why(now, stages[file.source], {}) if now else "changed"
+            waiting[partition] = _of_source(file, "file changed" if reason == "changed" else reason)
     all_known = all(p in commits for p in waiting)
     return StagePlan("rows", waiting, _rows_in(commits, waiting) if all_known else None, len(settlement.partitions()))
+
+
+def _of_source(file: SourceFile, reason: str) -> str:
+    """A reason with the name of the file's source, if that has one."""
+    return f"{file.source}: {reason}" if file.source else reason
 
 
 def _plan_partitions(

@@ -26,7 +26,6 @@ from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
 from pipelines.engine.root import Entry, Root, point
 from pipelines.engine.workers import Workers
-from pipelines.models.model_stage import ModelStage
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
@@ -70,7 +69,9 @@ open_runs: dict[str, Run] = {}  # name -> a run of this process
 @contextmanager
 def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
     """Holds the root for one run, and records how it ends. Raises `Busy` if another run holds it."""
-    corpus.rows.source.files()  # fails for a missing source before anything is written
+    for rows in corpus.rows.values():
+        with rows.naming_source():
+            rows.source.files()  # fails for a missing source before anything is written
     for stage in corpus.made.values():
         stage.prepare()
     read_manifest(corpus.root)
@@ -206,19 +207,18 @@ def _follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: 
 
 def _run_rows(run: Run, name: str, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
-    root, stage = corpus.root, corpus.rows
-    settled = read_manifest(root)
-    settlement = settle(stage, settled, read_commits(root, name))
+    root, settled = corpus.root, read_manifest(corpus.root)
+    settlement = settle(corpus.rows.values(), settled, read_commits(root, name))
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
-    known, waiting = {file.path: file for file in settled}, {*settlement.new, *settlement.changed}
-    files = [replace(file, split=SPLITTING) if file in waiting else known[file.path] for file in settlement.files]
+    known, waiting = {file.name: file for file in settled}, {*settlement.new, *settlement.changed}
+    files = [replace(file, split=SPLITTING) if file in waiting else known[file.name] for file in settlement.files]
     write_manifest(root, files, infos, sets)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
-    _follow(run, SplitSource(stage, root, ledger), splits, of, progress)
-    gone = {file.path for file in settlement.vanished}
-    files = [replace(file, split=None) if file.path in gone else file for file in settlement.files]
+    _follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
+    gone = {*settlement.vanished}
+    files = [replace(file, split=None) if file in gone else file for file in settlement.files]
     write_manifest(root, files, infos, sets)
     return of
 
@@ -247,7 +247,7 @@ def _run_partitions(run: Run, name: str, progress: Progress, again: str | None =
     waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
     first = stage.info.answers
     items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
-    if isinstance(stage, ModelStage) and items:
+    if items:
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
     _follow(run, work, items, len(items), progress)

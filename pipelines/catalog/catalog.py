@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
-from pipelines.engine.manifest import stages_of
+from pipelines.engine.manifest import SourceRange, sources_of, stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
@@ -23,6 +23,7 @@ from schemas.stages import Stages, with_own
 from schemas.views import LEDGER, Files, literal, quoted, views
 
 CATALOG = "catalog.duckdb"
+STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
 QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
 
@@ -80,7 +81,7 @@ def connect(
     connection = duckdb.connect(config=config)
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    create(connection, files, stages)
+    create(connection, files, stages, sources_of(root))
     return connection
 
 
@@ -91,10 +92,14 @@ def open_catalog(root: Root) -> duckdb.DuckDBPyConnection:
 
 
 def create(
-    connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = ()
-) -> None:
-    """Makes all the views. Raises `Corrupt` for a file that DuckDB cannot read."""
-    for name, sql in views(files, with_own(stages)).items():
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = (),
+    sources: Sequence[SourceRange] = (),
+) -> None:  # fmt: skip
+    """Makes all the views. `sources`: those that have partitions, if any has a name.
+
+    Raises `Corrupt` for a file that DuckDB cannot read.
+    """
+    for name, sql in views(files, with_own(stages), sources).items():
         try:
             connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {sql}")
         except duckdb.Error as error:
@@ -107,9 +112,11 @@ def build_catalog(root: Root) -> None:
         return
     temporary = root.temporary("")
     try:
-        with duckdb.connect(temporary) as connection:
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {literal(str(temporary))} AS catalog (STORAGE_VERSION {literal(STORAGE)})")
+            connection.execute("USE catalog")
             stages = stages_of(root)
-            create(connection, files(root, stages), stages.values())
+            create(connection, files(root, stages), stages.values(), sources_of(root))
     except Corrupt:
         temporary.unlink()
         raise

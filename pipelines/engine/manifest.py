@@ -1,9 +1,11 @@
 """What `root.json` says: the files of the source, each with its partitions, and the stages and sets of a corpus."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from pipelines.engine.root import Root, point
 from schemas.errors import UserError
@@ -25,10 +27,31 @@ class SourceFile:
     first: int  # number of its first partition
     buckets: int  # how many it has
     split: str | None  # digest of the file and the stage when it was split, or SPLITTING; None if the file is gone
+    source: str | None = None  # the name of its source; None for a source without a name
 
     @cached_property
     def partitions(self) -> range:
         return range(self.first, self.first + self.buckets)
+
+    @property
+    def name(self) -> tuple[str | None, str]:
+        """What tells it from all other files: its source and its path."""
+        return self.source, self.path
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.path}" if self.source else self.path
+
+    def recorded(self) -> dict[str, object]:
+        """The file as root.json holds it: without a source where that has no name."""
+        return {name: value for name, value in asdict(self).items() if name != "source" or value}
+
+
+class SourceRange(NamedTuple):
+    """Partitions in a row, all of one source."""
+
+    first: int
+    end: int
+    source: str | None
 
 
 def read_manifest(root: Root) -> list[SourceFile]:
@@ -60,13 +83,40 @@ def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageIn
     order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have."""
     own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
     named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
-    data = json.dumps(named | {"sets": sets, "files": [asdict(file) for file in files]}, indent=1).encode()
+    data = json.dumps(named | {"sets": sets, "files": [file.recorded() for file in files]}, indent=1).encode()
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
         point("rows:settled")
     for name in root.files(NOTES):
         root.remove(f"{NOTES}/{name}")
     root.remove_folder(NOTES)
+
+
+def sources_of(root: Root) -> tuple[SourceRange, ...]:
+    """The sources of a corpus by partition, in order; empty if no source has a name."""
+    try:
+        return _sources_in(root, root.stamp_of(MANIFEST))
+    except FileNotFoundError:
+        return ()
+
+
+@lru_cache(maxsize=4)  # of a corpus with many files, each connection to the catalog would parse it again
+def _sources_in(root: Root, stamp: str) -> tuple[SourceRange, ...]:
+    try:
+        files = [SourceFile(**file) for file in json.loads(root.read(MANIFEST))["files"]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
+    ranges: list[SourceRange] = []
+    for file in sorted(files, key=lambda file: file.first):
+        begun = ranges.pop() if ranges and ranges[-1].source == file.source else SourceRange(file.first, 0, file.source)
+        ranges.append(begun._replace(end=file.first + file.buckets))
+    return tuple(ranges) if any(one.source for one in ranges) else ()
+
+
+def source_at(ranges: Sequence[SourceRange], partition: int) -> str | None:
+    """The source that a partition belongs to."""
+    before = bisect_right(ranges, partition, key=lambda one: one.first)
+    return ranges[before - 1].source if before else None
 
 
 def stages_of(root: Root) -> Stages:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pipelines.engine.commit import Commit, MadeWith, Stage, canonical, digest, file_of
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.root import Root
 from schemas.arrow import Row
@@ -85,6 +86,10 @@ class PartitionStage(Stage):
     one_process: ClassVar[bool] = False  # a single worker on one machine does all of it
     holds_model: ClassVar[bool] = False  # its workers use much memory, so they end with the stage
 
+    def ready(self, root: Root, ledger: Ledger) -> "PartitionStage":
+        """The stage with all that it needs in a run, such as servers. Called once the stages before it are made."""
+        return self
+
     def make(self, rows: Iterable[dict[str, Any]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 
@@ -134,7 +139,8 @@ def read_inputs(
         wanted = dict.fromkeys(("key", *columns, "reason", *joining, *stage.finds.get(name, ())))
         present = [column for column in wanted if column in upstream[name].digests]  # older files may lack some
         rows = read_rows(root, file_of(name, partition), present)
-        tables[name] = {row["key"]: {**dict.fromkeys(wanted), **row, "payload": upstream[name].payload} for row in rows}
+        place = {"partition": partition, "payload": upstream[name].payload}
+        tables[name] = {row["key"]: {**dict.fromkeys(wanted), **row, **place} for row in rows}
     first, incoming = tables[stage.info.answers], {}
     for name, rows in tables.items():
         if name not in stage.joins and rows.keys() != first.keys():

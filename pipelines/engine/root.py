@@ -71,6 +71,10 @@ class Root:
     def exists(self, name: str) -> bool:
         return self.fs.exists(self.path(name))
 
+    def stamp_of(self, name: str) -> str:
+        """A text that changes when a file does. Raises `FileNotFoundError`."""
+        return stamp(self.fs.info(self.path(name)))
+
     def read(self, name: str) -> bytes:
         return self.fs.cat_file(self.path(name))
 

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.catalog.stats import rows_by_source
 from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.ledger import Ledger, runs
@@ -64,6 +65,7 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "name": run["config"] if run else root.url, "root": root.url, "run": run,
         "rows": stages[0]["rows"] if stages else 0, "kept": stages[-1]["kept"] if stages else 0,
         "last": done[-1] if done else None, "funnel": stages, "sets": sets,
+        "sources": rows_by_source(root),
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
         "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
         **asked(root, table, commits, done, looked, seed),

@@ -218,6 +218,17 @@ or damaged</p>
 <p class="soft"><span class="key kept"></span> kept <span class="key lost"></span> left out here
 <span class="key before"></span> left out by an earlier stage; shares are of the rows that go in</p>
 
+{% if sources %}
+<h3>Sources</h3>
+<div class="wide"><table><tr><th>source</th><th class="r">files</th><th class="r">rows in</th>
+<th class="r">kept</th></tr>
+{% for source in sources %}
+<tr><td>{{ source.source|visible }}</td><td class="r">{{ source.files|n }}</td><td class="r">{{ source.rows|n }}</td>
+<td class="r">{{ source.kept|n }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+
 <h3>Shard sets</h3>
 {% if sets %}
 <div class="wide"><table><tr><th>set</th><th>teaches</th><th>release</th><th class="r">samples</th>

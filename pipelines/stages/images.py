@@ -8,18 +8,19 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagehash
 from PIL import ImageOps
 
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
-from pipelines.sources import Source, open_source
+from pipelines.sources import Sources, open_sources
 from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import read_takedowns
 from schemas.arrow import Row
@@ -101,7 +102,7 @@ def undecodable(data: bytes, detail: str) -> Rejected:
 
 @dataclass(frozen=True)
 class CopyImages(PartitionStage):
-    source: Source
+    sources: Sources
     config: ImagesConfig
     fetch: FetchConfig | None = None
     opt_outs: OptOuts = NOBODY
@@ -125,6 +126,10 @@ class CopyImages(PartitionStage):
             return self.config.recorded()
         wishes = self.fetch.recorded(exclude=SENDING)
         return self.config.recorded() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
+
+    def ready(self, root: Root, ledger: Ledger) -> "CopyImages":
+        """The stage with the partitions of each source."""
+        return replace(self, sources=self.sources.settled(root))
 
     def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         rows, taken = list(rows), read_takedowns(root)
@@ -208,7 +213,7 @@ class CopyImages(PartitionStage):
                 raise Rejected(before.row["reason"], before.row["detail"])
             raise Rejected("not_fetched", source["url"])
         try:
-            data = self.source.load(source, self.config.max_bytes)
+            data = self.sources.load(source, self.config.max_bytes)
         except TooLarge as error:
             raise Rejected("too_large", str(error)) from error
         except (FileNotFoundError, EOFError, Unreadable) as error:
@@ -245,4 +250,4 @@ def is_kept(row: dict[str, Row]) -> bool:
 def open_stage(config: Config) -> CopyImages:
     """Raises `UserError` for a list of opt-outs that cannot be read."""
     opt_outs = read_opt_outs(config.fetch.opt_out if config.fetch else ())
-    return CopyImages(open_source(config.source), config.images, config.fetch, opt_outs)
+    return CopyImages(open_sources(config.source), config.images, config.fetch, opt_outs)

@@ -7,8 +7,9 @@ ten rows keeps every other row in its partition. A file is split again only when
 import errno
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -22,6 +23,8 @@ from pipelines.sources import Source
 from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import blanked, read_takedowns
 from schemas.arrow import Row
+from schemas.config.file import place_of
+from schemas.errors import UserError
 from schemas.rows import STAGE
 
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
@@ -37,7 +40,25 @@ class Rows(Stage):
 
     def settings(self) -> dict[str, Any]:
         """How the source is read. Its path and how it is split do not change its rows."""
-        return self.source.config.recorded(exclude={"path", "images", "rows_per_partition", "count", "fonts"})
+        return self.source.config.recorded(exclude={"name", "path", "images", "rows_per_partition", "count", "fonts"})
+
+    @property
+    def source_name(self) -> str | None:
+        """The name of its source."""
+        return self.source.config.name
+
+    def key(self, file: str, names: Iterable[str]) -> str:
+        """The key of a row. Rows of a source with a name are told apart by that, and by their file, too: names such as
+        ids are repeated from file to file."""
+        return key_of(self.source_name, file, *names) if self.source_name else key_of(*names)
+
+    @contextmanager
+    def naming_source(self) -> Iterator[None]:
+        """Has errors of the source say which of several it is: `source.web.path` instead of `source.path`."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(re.sub(r"^source\b", place_of(self.source_name), str(error))) from None
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Settlement:
-    """The source as it is now, compared with root.json."""
+    """The sources as they are now, compared with root.json."""
 
     files: tuple[SourceFile, ...]  # all files that were ever seen, in the order of their partitions
     new: tuple[SourceFile, ...]
@@ -69,33 +90,56 @@ class Settlement:
             for first in range(0, file.buckets, RANGE)
         ]
 
+    def renamed(self) -> list[tuple[str | None, str | None]]:
+        """(old name, new name) of sources of which every file is now one of another, new source."""
+        before, gone, new = (_paths_by_source(files) for files in (self._settled, self.vanished, self.new))
+        return [
+            (was, name)
+            for was, paths in gone.items()
+            for name, fresh in new.items()
+            if paths == before[was] and paths <= fresh and name not in before
+        ]
+
+    @property
+    def _settled(self) -> list[SourceFile]:
+        """The files that are split already, or were when they vanished."""
+        new = {*self.new}
+        return [file for file in self.files if file.split and file not in new]
+
     def partitions(self) -> list[int]:
         """Every partition that exists once everything is split."""
-        gone = {file.path for file in self.vanished}
-        return [p for file in self.files if file.path not in gone for p in file.partitions]
+        gone = {*self.vanished}
+        return [p for file in self.files if file not in gone for p in file.partitions]
 
 
-def settle(stage: Rows, settled: Iterable[SourceFile], present: Collection[int]) -> Settlement:
-    """Compares the source with what is settled, and with the partitions that are present. Writes nothing; measures only
-    new files."""
-    known = {file.path: file for file in settled}
-    identity = stage.identity()
-    new, changed, present = [], [], set(present)
-    seen = stage.source.files()
+def _paths_by_source(files: Iterable[SourceFile]) -> dict[str | None, set[str]]:
+    paths: dict[str | None, set[str]] = {}
+    for file in files:
+        paths.setdefault(file.source, set()).add(file.path)
+    return paths
+
+
+def settle(stages: Iterable[Rows], settled: Iterable[SourceFile], present: Collection[int]) -> Settlement:
+    """Compares the sources with what is settled, and with the partitions that are present. Writes nothing; measures
+    only new files. `stages`: one for each source."""
+    known = {file.name: file for file in settled}
+    new, changed, seen, present = [], [], set(), set(present)
     end = sum(file.buckets for file in known.values())
-    for path, stamp in seen:
-        split = digest([identity, stamp])
-        if path not in known:
-            known[path] = SourceFile(path, end, _measured(stage.source, path), split)
-            end += known[path].buckets
-            new.append(known[path])
-        elif known[path].split != split or not present.issuperset(known[path].partitions):
-            with suppress(Unreadable):
-                stage.source.check(path)
-            known[path] = replace(known[path], split=split)
-            changed.append(known[path])
-    paths = {path for path, _ in seen}
-    vanished = [file for file in known.values() if file.path not in paths and file.split]
+    for stage in stages:
+        with stage.naming_source():
+            for path, stamp in stage.source.files():
+                name, split = (stage.source_name, path), digest([stage.identity(), stamp])
+                seen.add(name)
+                if name not in known:
+                    known[name] = SourceFile(path, end, _measured(stage.source, path), split, stage.source_name)
+                    end += known[name].buckets
+                    new.append(known[name])
+                elif known[name].split != split or not present.issuperset(known[name].partitions):
+                    with suppress(Unreadable):
+                        stage.source.check(path)
+                    known[name] = replace(known[name], split=split)
+                    changed.append(known[name])
+    vanished = [file for name, file in known.items() if name not in seen and file.split]
     return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished))
 
 
@@ -115,20 +159,20 @@ def _measured(source: Source, path: str) -> int:
 class SplitSource:
     """The work of this stage, for Beam: an item is a `Split`."""
 
-    stage: Rows
+    stages: Mapping[str | None, Rows]  # by the name of their source
     root: Root
     ledger: Ledger
 
     name = "rows"
 
     def make(self, split: Split) -> None:
-        file = split.file
+        file, stage = split.file, self.stages[split.file.source]
         buckets: dict[int, list[Row]] = {bucket: [] for bucket in range(split.first, split.end)}
-        for row in read_rows_of(self.stage, file, buckets):
+        for row in read_rows_of(stage, file, buckets):
             buckets[bucket_of(row["key"], file.buckets)].append(row)
-        taken, identity = read_takedowns(self.root), self.stage.identity()
+        taken, identity = read_takedowns(self.root), stage.identity()
         for bucket, rows in buckets.items():
-            replace_rows(self.root, self.ledger, self.stage, file.first + bucket, blanked(rows, taken, identity))
+            replace_rows(self.root, self.ledger, stage, file.first + bucket, blanked(rows, taken, identity))
         note = {"first": file.first, "split": file.split, "buckets": len(buckets)}
         self.root.write(f"{NOTES}/{file.first:05d}-{split.first:05d}.json", canonical(note))
 
@@ -137,7 +181,7 @@ def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iter
     """The rows of a source file that fall into these buckets, with the digest of their bytes."""
     identity, names = stage.identity(), {}
     for source_row in _source_rows(stage.source, file.path):
-        key, more = key_of(*source_row.pop("names")), source_row.pop("more", ())
+        key, more = stage.key(file.path, source_row.pop("names")), source_row.pop("more", ())
         bucket = bucket_of(key, file.buckets)
         if bucket not in buckets:
             continue

@@ -1,7 +1,7 @@
 """What was taken down, remembered under the root, so that it never comes back from a source or a server."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from yarl import URL
 
 from pipelines.engine.commit import Stage, digest, replace_rows
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.manifest import source_at, sources_of
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
@@ -107,9 +108,18 @@ def blanked(rows: Iterable[Row], taken: TakedownList, identity: str) -> list[Row
     return [blank(row, identity) if taken.covers(row) else row for row in rows]
 
 
-def blank_partitions(root: Root, ledger: Ledger, stage: Stage, partitions: Iterable[int], taken: TakedownList) -> None:
-    """Blanks what was taken down in partitions of `rows`; everything made of it is then no longer current."""
+def blank_partitions(
+    root: Root, ledger: Ledger, stages: Mapping[str | None, Stage], partitions: Iterable[int], taken: TakedownList
+) -> None:
+    """Blanks what was taken down in partitions of `rows`; everything made of it is then no longer current.
+
+    `stages`: those that split rows, by the name of their source. The next run removes the partitions of other sources.
+    """
+    ranges = sources_of(root)
     for partition in sorted(partitions):
+        stage = stages.get(source_at(ranges, partition))
+        if stage is None:
+            continue
         rows = read_rows(root, stage.file(partition))
         replace_rows(root, ledger, stage, partition, blanked(rows, taken, stage.identity()))
         point("takedown:blanked")

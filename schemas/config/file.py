@@ -25,6 +25,7 @@ INSTEAD = {  # what to write, by pydantic's type of error
     "float_parsing": "write a number",
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
+    "string_pattern_mismatch": "write small letters, digits and _, a letter first",
 }
 NO_TABLE = ("dict_type", "model_type", "model_attributes_type")
 
@@ -35,8 +36,10 @@ def read_config(path: str | Path) -> Config:
     Raises `UserError`, one line that names the file, the field and the fix.
     """
     path = Path(path)
+    given: dict[str, Any] = {}
     try:
-        config = Config.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+        given = tomllib.loads(path.read_text("utf-8-sig"))
+        config = Config.model_validate(given)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `shardmill init {quote(str(path))}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -44,24 +47,45 @@ def read_config(path: str | Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {_one_line(error)}") from None
+        raise UserError(f"{path}: {_one_line(error, given)}") from None
     if wrong := _lacks(config):
         raise UserError(f"{path}: {wrong}")
     config = _models_beside(path.resolve().parent, _beside(path.resolve().parent, config))
-    below = getattr(config.source, "path", None)
-    if below and f"{config.root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
-        raise UserError(f"{path}: root: lies in source.path and would be read as a source; choose another folder")
+    for source in config.source:
+        below = getattr(source, "path", None)
+        if below and f"{config.root}/".startswith(below.split("**")[0].rstrip("/") + "/"):
+            place = f"{place_of(source.name)}.path"
+            raise UserError(f"{path}: root: lies in {place} and would be read as a source; choose another folder")
     return config
+
+
+def place_of(source: str | None) -> str:
+    """Where in the file a source is: `source`, or `source.NAME` for one with a name."""
+    return f"source.{source}" if source else "source"
 
 
 def _lacks(config: Config) -> str | None:
     """The first setting that lacks another one which it needs."""
+    if wrong := _ambiguous(config):
+        return wrong
     if config.verdicts and not config.responses:
         return "verdicts: needs the table [responses]; add it, or remove [verdicts]"
-    if config.responses and not config.instructions.questions and isinstance(config.source, ScenesConfig):
+    only_scenes = all(isinstance(source, ScenesConfig) for source in config.source)
+    if config.responses and not config.instructions.questions and only_scenes:
         return "instructions.questions: missing; a source of scenes has none, and [responses] needs questions"
     reading = [name for name, settings in config.sets.items() if settings.task == "ocr" and not config.ocr]
     return f"sets.{reading[0]}: the task 'ocr' needs the table [ocr]; add it" if reading else None
+
+
+def _ambiguous(config: Config) -> str | None:
+    """What is wrong with the names of several sources."""
+    names = [source.name for source in config.source]
+    for number, name in enumerate(names, 1):
+        if name in names[: number - 1]:
+            if name is None:
+                return f"source.{number}.name: missing; of several sources only one, the first of old, may have no name"
+            return f"source.{number}.name: {name!r} is the name of another source; choose another name"
+    return None
 
 
 def _beside(here: Path, table: Table) -> Table:
@@ -73,6 +97,8 @@ def _beside(here: Path, table: Table) -> Table:
             changed[name] = _beside(here, value)
         elif isinstance(value, dict) and any(isinstance(inner, Table) for inner in value.values()):
             changed[name] = {key: _beside(here, inner) for key, inner in value.items()}
+        elif isinstance(value, tuple) and any(isinstance(inner, Table) for inner in value):
+            changed[name] = tuple(_beside(here, inner) for inner in value)
         elif mark and isinstance(value, str):
             changed[name] = mark.resolved(value, here)
         elif mark and isinstance(value, tuple):
@@ -98,13 +124,15 @@ def _models_beside(here: Path, config: Config) -> Config:
     return config.model_copy(update={"endpoints": config.endpoints | models})
 
 
-def _one_line(error: ValidationError) -> str:
-    """The first of pydantic's errors, in one line."""
+def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
+    """The first of pydantic's errors, in one line. `given`: the content of the file."""
     first = error.errors()[0]
     loc, kind = first["loc"], None
-    if loc[0] == "source" and len(loc) > 1:  # pydantic names the kind between the table and its field
-        kind, loc = loc[1], (loc[0], *loc[2:])
     where = ".".join(map(str, loc))
+    if loc[0] == "source" and len(loc) > 1:  # pydantic names the number of the source, its kind, and then its field
+        kind, fields = (loc[2], loc[3:]) if len(loc) > 2 else (None, ())
+        where = ".".join([_source_in(given["source"], loc[1]), *map(str, fields)])
+        loc = ("source", *fields)
     if first["type"] == "extra_forbidden":
         known = _fields(loc[:-1], kind)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -121,11 +149,20 @@ def _one_line(error: ValidationError) -> str:
     if loc[-1] == "[key]":
         return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
     message = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
-    if first["type"] in NO_TABLE:
-        message = f"{where}: write a table, [{f'{loc[0]}.NAME' if loc[0] in NAMED else where}]"
+    if first["type"] in NO_TABLE or loc == ("source",):
+        table = f"{loc[0]}.NAME" if loc[0] in NAMED else "[source]" if where.startswith("source.") else where
+        message = f"{where}: write a table, [{table}]"
     if first["type"] in ("env", "url", "door") or isinstance(first["input"], dict):  # what was typed there may be a key
         return message
     return f"{message}, not {str(first['input'])[:80]!r}"
+
+
+def _source_in(given: Any, number: int) -> str:
+    """The place of one of the sources in a file: by its name, or by its number from 1 on."""
+    if not isinstance(given, list) or len(given) == 1:
+        return "source"
+    name = given[number].get("name") if isinstance(given[number], dict) else None
+    return f"source.{name if isinstance(name, str) else number + 1}"
 
 
 def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:

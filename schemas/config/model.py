@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, get_args
 
-from pydantic import Field, StringConstraints, create_model
+from pydantic import BeforeValidator, Field, StringConstraints, create_model
 
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.sources import SourceConfig
@@ -38,7 +38,10 @@ def _tables_of_stages() -> dict[str, Any]:
 
 class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages())):
     root: Location                                      # where all goes: a folder, or s3://…, gs://…
-    source: SourceConfig = Field(discriminator="kind")
+    source: Annotated[                                  # one, or several as [[source]]
+        tuple[Annotated[SourceConfig, Field(discriminator="kind")], ...],
+        BeforeValidator(lambda given: [given] if isinstance(given, dict) else given),
+    ] = Field(min_length=1)
     endpoints: dict[Name, EndpointConfig] = {}
     sets: dict[Name, SetConfig] = {}
     stages: dict[StageName, OwnStageConfig] = {}

@@ -12,7 +12,7 @@ from typing import Literal, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from schemas.config.model import NAMED, TABLES, Config
-from schemas.config.sources import SOURCES
+from schemas.config.sources import SOURCES, SourceTable
 from schemas.config.table import Table
 from schemas.errors import UserError
 
@@ -36,7 +36,7 @@ def reference(table: str | None = None) -> str:
 def _text(head: str, table: type[Table]) -> str:
     """The keys of a table, a line each; optional keys without a default are comments."""
     comments, lines = _comments(table), [head]
-    for name, field in table.model_fields.items():
+    for name, field in sorted(table.model_fields.items(), key=lambda field: field[0] != "kind"):
         if name in ("source", "gates") or (table is Config and name in TABLES) or isinstance(field.default, Table):
             continue  # a table of its own
         if field.default is PydanticUndefined:
@@ -54,10 +54,11 @@ def _text(head: str, table: type[Table]) -> str:
 
 
 def _comments(table: type[Table]) -> dict[str, str]:
-    """The comment of each field of a class, with its continuation lines."""
+    """The comment of each field of a class and of its base, with their continuation lines."""
     comments: dict[str, str] = {}
     last = None
-    for line in textwrap.dedent(inspect.getsource(table)).splitlines():
+    texts = [inspect.getsource(kind) for kind in (SourceTable, table) if issubclass(table, kind)]
+    for line in "".join(map(textwrap.dedent, texts)).splitlines():
         code, _, comment = line.partition("  # ") if not line.strip().startswith("#") else ("", "", line.strip("# "))
         if match := re.match(r" {4}(\w+): ", code):
             last = match[1]

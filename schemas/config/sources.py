@@ -1,10 +1,10 @@
-"""The table [source]: a class for each kind."""
+"""The table [source], or several [[source]]: a class for each kind."""
 
 from functools import reduce
 from operator import or_
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
@@ -14,9 +14,16 @@ Rows = Annotated[int, Field(ge=1)]
 Objects = Annotated[int, Field(ge=1, le=9)]
 Print = Annotated[float, Field(ge=0.05, le=0.3)]
 GroundColour = Literal[tuple(GROUNDS)]
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class FolderConfig(Table):
+class SourceTable(Table):
+    """The base of all kinds."""
+
+    name: SourceName | None = None          # of one of several, each in a table [[source]]; part of its rows' keys
+
+
+class FolderConfig(SourceTable):
     kind: Literal["folder"] = "folder"
     path: Location                          # folder, file, or glob of caption tables
     image_column: str | None = None         # of caption tables; found by its usual names if not given
@@ -24,12 +31,12 @@ class FolderConfig(Table):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class WebDatasetConfig(Table):
+class WebDatasetConfig(SourceTable):
     kind: Literal["webdataset"] = "webdataset"
     path: Location                          # folder, file, or glob of tars
 
 
-class LaionConfig(Table):
+class LaionConfig(SourceTable):
     kind: Literal["laion"] = "laion"
     path: Location                          # folder, file, or glob of Parquet
     url_column: str | None = None           # found by its usual names if not given
@@ -39,14 +46,14 @@ class LaionConfig(Table):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class ConversationsConfig(Table):
+class ConversationsConfig(SourceTable):
     kind: Literal["conversations"] = "conversations"
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
     images: Location | None = None          # folder that image paths start from; that of the JSON if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class InstructionFilesConfig(Table):
+class InstructionFilesConfig(SourceTable):
     kind: Literal["instructions"] = "instructions"
     path: Location                          # folder, file, or glob of JSON lines or Parquet: an image, a question
     images: Location | None = None          # folder that image paths start from; that of the files if not given
@@ -55,7 +62,7 @@ class InstructionFilesConfig(Table):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class ScenesConfig(Table):
+class ScenesConfig(SourceTable):
     kind: Literal["scenes"] = "scenes"
     count: int = Field(200, ge=1)           # pictures
     seed: int = 0
@@ -93,5 +100,5 @@ KINDS = (
     InstructionFilesConfig,
     ScenesConfig,
 )
-SOURCES: dict[str, type[Table]] = {config.model_fields["kind"].default: config for config in KINDS}
+SOURCES: dict[str, type[SourceTable]] = {config.model_fields["kind"].default: config for config in KINDS}
 SourceConfig = reduce(or_, KINDS)

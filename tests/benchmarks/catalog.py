@@ -118,13 +118,13 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     config.write_text(TOML.format(count=50 * partitions))
     corpus = open_corpus(config)
     root = corpus.root
-    settlement = settle(corpus.rows, (), ())
+    settlement = settle(corpus.rows.values(), (), ())
     write_manifest(root, list(settlement.files), corpus.infos[1:], list(corpus.config.sets))
     for stage in STAGES:
         Path(root.path(stage)).mkdir(parents=True)
     numbers = settlement.partitions()
     made: dict[str, dict[int, Commit]] = {}
-    stages = {"rows": corpus.rows, **corpus.made}
+    stages = {"rows": corpus.rows[None], **corpus.made}
     for name, stage in stages.items():
         made[name] = {p: commit_of(stage, p, made) for p in numbers}
         rows = []

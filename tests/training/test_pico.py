@@ -41,8 +41,8 @@ def measured() -> dict:
 @pytest.fixture(scope="module")
 def held_out() -> list:
     """Pictures of the evaluation's own source, drawn here: their seed is no corpus's that it learned from."""
-    source = read_config(RECIPES / "corpora/held-out.toml").source
-    learned = {read_config(path).source.seed for path in RECIPES.glob("corpora/*.toml") if path.stem != "held-out"}
+    source = read_config(RECIPES / "corpora/held-out.toml").source[0]
+    learned = {read_config(path).source[0].seed for path in RECIPES.glob("corpora/*.toml") if path.stem != "held-out"}
     assert isinstance(source, ScenesConfig) and source.seed not in learned and learned
     scenes = Scenes(source)
     return [(decode(scenes.load({"member": str(n)})), scenes.scene(n)) for n in range(FEW)]

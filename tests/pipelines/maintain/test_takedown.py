@@ -342,13 +342,13 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
         if row["reason"] == "taken_down":
             row |= {"reason": None, "text": "told again", "file": "tars/0.tar", "made_from": "f" * 32}
             row |= {"member": "a00.png", "byte_offset": 512, "size": len(NOISE)}
-    source = corpus.rows.source
+    source = corpus.rows[None].source
     with tarfile.open(here / "tars/0.tar") as tar:
         member = tar.getmember("a00.png")
     for row in rows:
         if row["text"] == "told again":
             row |= {"file": source.files()[0].path, "byte_offset": member.offset_data, "size": member.size}
-    replace_rows(corpus.root, ledger, corpus.rows, partition, rows)
+    replace_rows(corpus.root, ledger, corpus.rows[None], partition, rows)
     make_partition(corpus.made["images"], corpus.root, ledger, partition)
     assert "taken_down" in query(corpus.root, "select reason from images")["reason"].to_pylist()
     with in_this_process():

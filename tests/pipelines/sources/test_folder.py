@@ -113,7 +113,7 @@ def test_columns_are_found_by_their_usual_names_or_as_configured(name, pictures)
     assert facts(rows, "file", "text") == [("0.png", "zero")]
     stage = Rows(open_source(SOURCES["folder"](path=str(pictures))))
     with pytest.raises(UserError, match=rf"source.image_column: {name} has none of the columns .*; it has bild, wort"):
-        settle(stage, (), ())
+        settle([stage], (), ())
 
 
 def test_a_caption_may_be_a_number_a_date_or_a_list(pictures):

@@ -43,6 +43,11 @@ def source(path: str, more: str = "", kind: str = "webdataset") -> str:
     return f'root = "corpus"\n[source]\nkind = "{kind}"\npath = "{path}"\n{more}'
 
 
+def several(first: str, second: str) -> str:
+    first = f'[[source]]\n{first}\nkind = "webdataset"\npath = "source"\n'
+    return f'root = "corpus"\n{first}[[source]]\n{second}\nkind = "folder"\npath = "text"\n'
+
+
 def at(path: str) -> str:
     return GOOD.replace('"corpus"', f'"{path}"')
 
@@ -71,7 +76,39 @@ MISTAKES = {
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a: name it with small letters, digits and _"),
     "a set without a name": (GOOD + "[sets]\nwhere = 'true'", "sets.where: write a table, [sets.NAME], not 'true'"),
     "a table that is a word": ("ocr = true" + GOOD, "ocr: write a table, [ocr], not 'True'"),
-    "two sources": (GOOD.replace("[source]", "[[source]]"), "source: write a table, [source], not "),
+    "a source that is a word": ("source = 'folder'\nroot = 'corpus'", "source: write a table, [source], not 'folder'"),
+    "no source in a list": ("source = []\nroot = 'corpus'", "source: write a table, [source]"),
+    "a source in a list that is a word": (
+        "source = ['a', 'b']\nroot = 'corpus'",
+        "source.1: write a table, [[source]], not 'a'",
+    ),
+    "two sources without names": (several("", ""), "source.2.name: missing; of several sources only one, the first"),
+    "two sources of one name": (
+        several('name = "web"', 'name = "web"'),
+        "source.2.name: 'web' is the name of another source; choose another name",
+    ),
+    "a source's name": (
+        several("", 'name = "My web"'),
+        "source.My web.name: write small letters, digits and _, a letter first, not 'My web'",
+    ),
+    "a field of the second source": (several("", 'name = "web"\nroof = 3'), "source.web.roof: unknown; known here: "),
+    "the second source's kind": (
+        several("", 'name = "web"').replace("folder", "fodler"),
+        f"source.web.kind: unknown source 'fodler'; choose from {KINDS}",
+    ),
+    "a second source without a path": (
+        several('name = "one"', 'name = "web"').replace('path = "text"', ""),
+        "source.web.path: missing; name the folder to read",
+    ),
+    "a second source that is not there": (
+        several("", 'name = "web"').replace('"text"', '"nowhere"'),
+        "source.web.path: {here}/nowhere does not exist",
+    ),
+    "a second source without images": (several("", 'name = "web"'), "source.web.path: no images and no caption tables"),
+    "a root in the second source": (
+        several("", 'name = "web"').replace('"corpus"', '"text/corpus"'),
+        "root: lies in source.web.path and would be read as a source",
+    ),
     "a word for a list": (GOOD + "[duplicates]\nexclude = 'a'", "duplicates.exclude: write a list: [\"…\"], not 'a'"),
     "a size with its unit": (
         GOOD + "[images]\nmax_bytes = '10MB'",
@@ -316,10 +353,10 @@ def test_paths_are_relative_to_the_file_and_urls_stay(tmp_path, monkeypatch):
     (tmp_path / "a/my.toml").write_text(GOOD)
     monkeypatch.chdir(tmp_path)
     config = read_config("a/my.toml")
-    assert (config.root, config.source.path) == (f"{tmp_path}/a/corpus", f"{tmp_path}/a/source")
+    assert (config.root, config.source[0].path) == (f"{tmp_path}/a/corpus", f"{tmp_path}/a/source")
     (tmp_path / "a/my.toml").write_text(GOOD.replace('"corpus"', '"s3://b/c"').replace('"source"', '"gs://d/*.tar"'))
     config = read_config("a/my.toml")
-    assert (config.root, config.source.path) == ("s3://b/c", "gs://d/*.tar")
+    assert (config.root, config.source[0].path) == ("s3://b/c", "gs://d/*.tar")
 
 
 @pytest.mark.parametrize("kind", TEMPLATE_SOURCES)
@@ -357,6 +394,11 @@ def test_keys_are_the_defaults_as_toml(name):
         assert re.search(rf"^(# )?{key} =", text, re.M) or isinstance(field.default, Table), key
 
 
+def test_every_kind_of_source_can_have_a_name():
+    assert all(kind.model_fields["name"].default is None for kind in SOURCES.values())
+    assert all(f'kind = "{kind}"\n# name =' in say("keys", f"source.{kind}").out for kind in SOURCES)
+
+
 def test_keys_shows_every_table_and_names_those_there_are():
     text = say("keys").out
     for head in [*(f"[{name}" for name in (*TABLES, "gates")), *(f'kind = "{kind}"' for kind in SOURCES)]:
@@ -365,7 +407,7 @@ def test_keys_shows_every_table_and_names_those_there_are():
     assert (
         "prompt =" in text and "if it asks for no `Question:` and `Answer:`, the whole answer is the caption\n" in text
     )
-    assert say("keys", "source").out.count("[source]") == len(SOURCES)
+    assert len(re.findall(r"^\[source\]$", say("keys", "source").out, re.M)) == len(SOURCES)
     assert one_line(say("keys", "orc")).startswith("keys: unknown table 'orc'; choose from source, images, fetch, ")
 
 
