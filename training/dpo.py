@@ -150,7 +150,8 @@ class Pairs(Dataset):
             raise SampleRejected("unreadable_image", str(error)) from error
         marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
         prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
-        return tuple(self.encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
+        chosen, rejected = (self.encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
+        return chosen, rejected
 
 
 def log_probabilities(losses: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def _seconds(generator: Generator, pictures: Sequence[Image.Image]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
     parser.add_argument("root", help="folder or URL of a corpus of scenes")
     parser.add_argument("set", help="a published shard set")

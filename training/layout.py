@@ -120,11 +120,11 @@ class Layout:
         for (kind, learn), run in groupby(pieces, key=lambda piece: (type(piece[0]), piece[1])):
             contents = [piece for piece, _ in run]
             if kind is str:
-                ids += self._text("".join(contents))
+                ids += self._text("".join(part for part in contents if isinstance(part, str)))
             elif kind is Picture:
-                ids += (id for picture in contents for id in self.image(picture.plan))
+                ids += (id for part in contents if isinstance(part, Picture) for id in self.image(part.plan))
             else:
-                ids += contents
+                ids += (part for part in contents if isinstance(part, int))
             learned += [learn and kind is not Picture] * (len(ids) - len(learned))
         if self.limit is not None and len(ids) > self.limit:
             raise SampleRejected("too_long", f"{len(ids)} tokens, {visual} of them of images, of {self.limit}")

@@ -25,7 +25,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -116,7 +116,7 @@ def plan_set(
     missing = deque(unit for unit in units[first:] + units[:first] if not _is_planned(unit, strict))
     if missing:
         _plan(missing, _Measure(shards, encoder), workers, strict, progress)
-    return PlannedSet([open_side_file(unit.path) for unit in units])
+    return PlannedSet([cast(SideFile, open_side_file(unit.path)) for unit in units])  # all are planned by now
 
 
 def _units(shards: Shards, encoder: SampleEncoder, cache: str | Path | None) -> Iterator[PlanUnit]:

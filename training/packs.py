@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _kinds(counts: Sequence[tuple[int, int]], length: int) -> Iterator[Kind]:
             kind = _choose(sizes, left, sums, first, room)
             if kind is None:  # too many samples have been used since the sums were made
                 sums = _sums(sizes[: first + 1], left, length)
-                kind = _choose(sizes, left, sums, first, room)
+                kind = cast(dict[int, int], _choose(sizes, left, sums, first, room))
             left[first] += 1
             kind[first] = kind.get(first, 0) + 1
             times = min(left[number] // count for number, count in kind.items())

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from io import BytesIO
 from itertools import accumulate
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import UserError
 from schemas.shards import Card, Damaged, ShardEntry
 
-Sample = dict[str, str | bytes]
+Sample = dict[str, Any]  # its name, a str, under `__key__`; the bytes of each member under its suffix
 PIECE = 1 << 24  # bytes requested from an object store at once
 
 
@@ -71,7 +71,7 @@ class Shards:
             if isinstance(self.fs, LocalFileSystem):
                 data = os.pread(_opened(path).fileno(), size, start)
             else:
-                data = self.fs.cat_file(path, start=start, end=start + size)
+                data = cast(bytes, self.fs.cat_file(path, start=start, end=start + size))
         except FileNotFoundError:
             raise UserError(f"{path}: is gone, with {name} in it; train on a release that exists") from None
         return self.unpack(data, tar, name, start, members)
@@ -90,7 +90,7 @@ class Shards:
         try:
             return json.loads(self.fs.cat_file(f"{self.folder}/{name}.json"))
         except FileNotFoundError:
-            cards = sorted(path.rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
+            cards = sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
             names = ", ".join(card.removesuffix(".json") for card in cards) or "none"
             raise FileNotFoundError(f"{self.folder}: no shard set {name!r} is published; there is {names}") from None
 
@@ -116,7 +116,7 @@ class Shard:
         with self.of.fs.open(self.tar, "rb", block_size=PIECE) as file:
             for name, start, size, members in zip(*(column.to_pylist() for column in self.index)):
                 file.seek(start)
-                data = file.read(size)
+                data = cast(bytes, file.read(size))
                 try:
                     yield self.of.unpack(data, self.entry["tar"], name, start, members)
                 except Damaged as damaged:
@@ -124,7 +124,7 @@ class Shard:
 
     @cached_property
     def index(self) -> list[pa.Array]:
-        data = self.of.fs.cat_file(self.file)
+        data = cast(bytes, self.of.fs.cat_file(self.file))
         if self.of.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
             raise Damaged(f"{self.file}: is not the index that was published; remove it, `shardmill run` makes it anew")
         columns = ["sample", "byte_offset", "size", "members"]

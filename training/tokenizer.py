@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -70,7 +71,11 @@ class Tokenizer:
             raise UserError(f"{self.path}: has no special token {missing[0]}; add it to its added_tokens")
         if len(line_break := self.encode("\n")) != 1:
             raise UserError(f"{self.path}: a line break is {len(line_break)} tokens; llama.cpp needs it to be one")
-        id_of, names = inner.token_to_id, self.names
+        names = self.names
+
+        def id_of(name: str) -> int:
+            return cast(int, inner.token_to_id(name))  # it exists: see above
+
         self.marks = Marks(
             image=(id_of(names.image[0]), id_of(names.image[1])),
             slice=(id_of(names.slice[0]), id_of(names.slice[1])),
@@ -132,7 +137,7 @@ def save(tokenizer: tokenizers.Tokenizer, folder: str | Path, names: Names = Nam
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=train.__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=str(train.__doc__).split("\n")[0])
     parser.add_argument("root", help="folder or URL of a corpus")
     parser.add_argument("set", help="a published shard set")
     parser.add_argument("out", help="the folder to write")

@@ -349,7 +349,7 @@ def show(stage: TrainingStage, row: TrainingRow) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("recipe", help="a TOML file, see training.recipe")
     parser.add_argument("run", type=Path, help="the folder to write, or of a run to resume")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")

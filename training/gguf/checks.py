@@ -168,7 +168,9 @@ def _noise(number: int, width: int, height: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.gguf.checks", description=__doc__.split(",")[0] + ".")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.gguf.checks", description=str(__doc__).split(",")[0] + "."
+    )
     parser.add_argument("folder", type=Path, help="the folder that `shardmill export` wrote")
     parser.add_argument("checkpoint", type=Path, help="the checkpoint that it was made from")
     parser.add_argument("--root", help="folder or URL of a corpus")

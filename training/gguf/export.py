@@ -130,14 +130,14 @@ def write(
     for key, value in {**general, "general.file_type": _file_type(kind), **keys}.items():
         _add(writer, key, value)
     writer.add_quantization_version(2)
-    tensors = [(tensor, _kind(tensor, kind)) for tensor in tensors]
-    for tensor, stored in tensors:
+    kinds = [(tensor, _kind(tensor, kind)) for tensor in tensors]
+    for tensor, stored in kinds:
         size = int(np.prod(tensor.shape))
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), stored_bytes(size, stored), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor, stored in tensors:
+    for tensor, stored in kinds:
         values = tensor.made(weights[tensor.source])
         if values.shape != tensor.shape:
             where = f"{weights.path}: {tensor.source}"

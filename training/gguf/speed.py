@@ -105,7 +105,7 @@ def _value(path: Path, key: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.gguf.speed", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.gguf.speed", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--tokens", type=int, default=64)
