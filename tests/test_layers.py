@@ -89,6 +89,7 @@ BELOW = {  # the rooms of `pipelines`, each with those that it may import
     "stages": {"engine", "text_rules", "sources", "fetching", "ocr", "dedup", "models", "catalog"},
     "reports": {"engine", "catalog"},
     "build": {"engine", "sources", "ocr", "fetching", "dedup", "models", "catalog", "stages", "reports"},
+    "exports": {"engine"},
     "maintain": {"engine", "sources", "fetching", "dedup", "catalog", "stages", "build"},
 }
 

@@ -93,15 +93,30 @@ def export_set(
     set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
     folder: Annotated[str, typer.Argument(help="Folder or URL to write to.", show_default=False)],
     form: Annotated[
-        str, typer.Option(help="`trl` or `rlaif-v` for pairs; `minicpm-v` for conversations, or chosen answers.")
+        str,
+        typer.Option(
+            help="`huggingface`, `trl`, `llava` or `minicpm-v`, for all tasks; `rlaif-v` for pairs. In `llava` and "
+            "`minicpm-v` a pair is its chosen answer."
+        ),
     ] = "trl",
+    question: Annotated[
+        str | None,
+        typer.Option(
+            help="What captions and OCR answer in forms of conversations.",
+            show_default='"Describe the image.", and for OCR "Read the text in the image."',
+        ),
+    ] = None,
 ) -> None:
-    """Write a shard set in the file format of another trainer. The same release gives the same bytes."""
+    """Write a shard set in the files of another trainer, with a dataset card. The same release gives the same bytes."""
     from pipelines.engine.root import Root
-    from pipelines.maintain.export import export as write
+    from pipelines.exports.entries import REASONS
+    from pipelines.exports.export import export as write
 
-    names = write(open_root(root), set_name, form, Root(folder if "://" in folder else str(Path(folder).resolve())))
-    tell(f"wrote {len(names):,} files to {folder}")
+    target = Root(folder if "://" in folder else str(Path(folder).resolve()))
+    exported = write(open_root(root), set_name, form, target, question)
+    tell(f"wrote {exported.tally.samples:,} samples in {exported.files:,} files to {folder}")
+    for reason, count in sorted(exported.tally.left_out.items()):
+        tell(f"left out {count:,} samples ({reason}): {REASONS[reason]}")
 
 
 def report(

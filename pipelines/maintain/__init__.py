@@ -1,1 +1,1 @@
-"""What keeps a root in order: verify, clean, take down, export."""
+"""What keeps a root in order: verify, clean, take down."""

@@ -1,7 +1,6 @@
 """Pairs and conversations as other trainers read them, each file read by what it is for."""
 
 import json
-import os
 import shutil
 from hashlib import sha256
 from itertools import pairwise
@@ -21,7 +20,8 @@ from pipelines.engine.commit import replace_rows
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
-from pipelines.maintain.export import FORM_NAMES, export
+from pipelines.exports.export import export
+from pipelines.exports.forms import FORMS
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.pairs import DrawPairs
 from schemas.errors import UserError
@@ -142,8 +142,14 @@ def test_a_response_that_is_lost_is_found_by_verify(corpus, tmp_path):
 # TRL
 
 
-def exported(root: Root, set_name: str, form: str, folder: Path) -> list[Path]:
-    return [folder / name for name in export(root, set_name, form, Root(str(folder)))]
+def exported(root: Root, set_name: str, form: str, folder: Path, *question: str) -> list[Path]:
+    """The data files of an export."""
+    done = export(root, set_name, form, Root(str(folder)), *question)
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (".export.json", "README.md")
+    ]
+    assert len(files) == done.files
+    return files
 
 
 def test_trl_s_columns_hold_every_pair(corpus, tmp_path):
@@ -337,7 +343,7 @@ def test_public_instructions_go_through_all_stages_into_all_exports(shared, conf
     assert {row["image"] for row in pairs.values()} == {
         row["key"] for row in query(root, "SELECT key FROM images").to_pylist()
     }
-    for form in FORM_NAMES:
+    for form in FORMS:
         exported(root, "dpo", form, tmp_path / form)
     for form, texts in (("trl", lambda row: row["chosen"][0]["content"]), ("rlaif-v", lambda row: row["chosen"])):
         loaded = datasets.load_dataset(str(tmp_path / form), split="train", cache_dir=str(tmp_path / "cache"))
@@ -345,28 +351,18 @@ def test_public_instructions_go_through_all_stages_into_all_exports(shared, conf
     assert len(rows_of("conversations", tmp_path / "minicpm-v/conversations.json")) == len(pairs)
 
 
-@pytest.mark.parametrize("form", FORM_NAMES)
+@pytest.mark.parametrize("form", FORMS)
 def test_the_same_release_gives_the_same_bytes(corpus, talk, tmp_path, form):
-    root, name = (talk, "talk") if form == "minicpm-v" else (corpus, "dpo")
+    root, name = (talk, "talk") if form in ("minicpm-v", "llava") else (corpus, "dpo")
     release = json.loads(root.read(f"shards/{name}.json"))["release"]
     for folder, one in (("a", name), ("b", f"{name}@{release}"), ("b", name)):
         assert len(exported(root, one, form, tmp_path / folder)) > 1
     assert data_files(tmp_path / "a") == data_files(tmp_path / "b")
 
 
-def test_files_of_a_release_before_do_not_stay_beside(corpus, tmp_path):
-    (tmp_path / "out").mkdir()
-    for name in ("train-00000-of-00009.parquet", "mine.parquet"):
-        (tmp_path / f"out/{name}").write_bytes(b"")
-    exported(corpus, "dpo", "trl", tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == [
-        ".export.json", "mine.parquet", *(f"train-{n:05d}-of-00004.parquet" for n in range(4)),
-    ]  # fmt: skip
-
-
 def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
-    with pytest.raises(UserError, match="talk has the task 'conversation'; trl needs preference"):
-        export(talk, "talk", "trl", Root(str(tmp_path / "out")))
+    with pytest.raises(UserError, match="talk has the task 'conversation'; rlaif-v needs preference"):
+        export(talk, "talk", "rlaif-v", Root(str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
@@ -374,7 +370,7 @@ def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
     ("name", "form", "said"),
     [
         ("nope", "trl", "export-set: unknown shard set 'nope'; choose from dpo"),
-        ("dpo", "csv", "--form: unknown form 'csv'; choose from trl, rlaif-v, minicpm-v"),
+        ("dpo", "csv", "--form: unknown form 'csv'; choose from huggingface, trl, rlaif-v, llava, minicpm-v"),
     ],
 )
 def test_what_cannot_be_exported_is_answered_in_one_line(corpus, tmp_path, name, form, said):
@@ -387,8 +383,8 @@ def test_what_cannot_be_exported_is_answered_in_one_line(corpus, tmp_path, name,
 
 def test_the_command_writes_them(corpus, tmp_path):
     said = say("export-set", corpus.url, "dpo", tmp_path / "out", "--form", "rlaif-v")
-    assert (said.code, said.out) == (0, f"wrote 4 files to {tmp_path / 'out'}\n")
-    assert sum(pq.read_metadata(file).num_rows for file in (tmp_path / "out").glob("*.parquet")) == 30
+    assert (said.code, said.out) == (0, f"wrote 30 samples in 4 files to {tmp_path / 'out'}\n")
+    assert sum(pq.read_metadata(file).num_rows for file in (tmp_path / "out").rglob("*.parquet")) == 30
     card = json.loads(corpus.read("shards/dpo.json"))
     note = {"set": "dpo", "release": card["release"], "form": "rlaif-v"}
     assert json.loads((tmp_path / "out/.export.json").read_text()) == note

@@ -1,0 +1,1 @@
+"""Published shard sets in the files that other trainers read."""

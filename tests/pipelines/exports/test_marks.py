@@ -1,0 +1,137 @@
+"""One image, one mark, in each form; texts of any kind come through, in the order of the shard."""
+
+from pathlib import Path
+
+import pytest
+from support.published import caption, image, pair, publish, talk
+from support.readers import READERS, Read
+
+from pipelines.engine.root import Root
+from pipelines.exports.export import export
+
+A, B, C = (image(number) for number in range(3))
+TEXTS = [
+    'She said "no" — naïve, 日本語, مرحبا, 🙂.', "Two\nlines\n\n and \ttabs \\ ' \\n",
+    "</s> <b>bold</b> a < b > c & {x} %s",
+    "x" * 5000,
+]  # fmt: skip
+
+
+def read(samples: list, form: str, folder: Path, *question: str) -> list[Read]:
+    """The samples as the reader of a form sees them in an export."""
+    root = publish(folder / "root", "all", samples)
+    export(root, "all", form, Root(str(folder / "out")), *question)
+    return READERS[form](folder / "out")
+
+
+CONVERSATIONS = [  # turns and images as a source has them, and what readers see
+    (  # marked, and not marked
+        [("user", "<image>\nWhat is this?"), ("assistant", "A square.")], [("<image>", A)],
+        [("user", [0, "What is this?"]), ("assistant", ["A square."])],
+    ),
+    (
+        [("user", "What is this?"), ("assistant", "A square.")], [("<image>", A)],
+        [("user", [0, "What is this?"]), ("assistant", ["A square."])],
+    ),
+    (  # behind the question, inside it, and in a later turn
+        [("user", "What is this?\n<image>"), ("assistant", "A square.")], [("<image>", A)],
+        [("user", ["What is this?\n", 0]), ("assistant", ["A square."])],
+    ),
+    (
+        [("user", "Is <image_03> like <image_01>?"), ("assistant", "Yes.")], [("<image_01>", A), ("<image_03>", B)],
+        [("user", ["Is ", 0, " like ", 1, "?"]), ("assistant", ["Yes."])],
+    ),
+    (
+        [("user", "Hello!"), ("assistant", "Hello!"), ("user", "<image> And this?"), ("assistant", "A square.")],
+        [("<image>", A)],
+        [("user", ["Hello!"]), ("assistant", ["Hello!"]), ("user", [0, " And this?"]), ("assistant", ["A square."])],
+    ),
+    (  # several, some of them without a mark
+        [("user", "Like <image_01>?"), ("assistant", "Yes.")],
+        [("<image_00>", A), ("<image_01>", B), ("<image_02>", C)],
+        [("user", [0, 1, "Like ", 2, "?"]), ("assistant", ["Yes."])],
+    ),
+    ([("user", "Two and two?"), ("assistant", "Four.")], [], [("user", ["Two and two?"]), ("assistant", ["Four."])]),
+    (  # marks that are no image's
+        [("user", "<image>\nWhat does <video> say of [IMG]?"), ("assistant", "An <image_7> tag, </image>.")],
+        [("<image>", A)],
+        [("user", [0, "What does video say of IMG?"]), ("assistant", ["An image_7 tag, image."])],
+    ),
+    (
+        [("user", "What is SVG?"), ("assistant", "It has <image> and <video>.")], [],
+        [("user", ["What is SVG?"]), ("assistant", ["It has image and video."])],
+    ),
+    *(
+        ([("user", f"<image>\n{text}"), ("assistant", text)], [("<image>", A)],
+         [("user", [0, text]), ("assistant", [text])]) for text in TEXTS
+    ),
+]  # fmt: skip
+ORDERED = {"Is <image_03> like <image_01>?": [B, A], "Like <image_01>?": [A, C, B]}  # by their marks
+
+
+@pytest.mark.parametrize("form", ["huggingface", "trl", "llava", "minicpm-v"])
+def test_each_image_of_a_conversation_has_one_mark(tmp_path, form):
+    samples = [talk(n, turns, images) for n, (turns, images, _) in enumerate(CONVERSATIONS)]
+    seen = read(samples, form, tmp_path)
+    wanted = [
+        Read(ORDERED.get(turns[0][1], [data for _, data in images]), turns_read)
+        for turns, images, turns_read in CONVERSATIONS
+    ]
+    assert len(seen) == len(wanted)
+    for one, other in zip(seen, wanted, strict=True):
+        assert one == other
+
+
+SYSTEM = [("system", "Be brief."), ("user", "<image>\nWhat is this?"), ("assistant", "A square.")]
+
+
+@pytest.mark.parametrize("form", ["llava", "minicpm-v"])
+def test_a_system_s_text_stands_in_front_of_the_question_where_there_is_no_such_role(tmp_path, form):
+    several = [("system", "One."), ("user", "Two."), ("user", "Three."), ("assistant", "Four."), ("assistant", "Five.")]
+    assert read([talk(0, SYSTEM, [("<image>", A)]), talk(1, several)], form, tmp_path) == [
+        Read([A], [("user", ["Be brief.\n\n", 0, "What is this?"]), ("assistant", ["A square."])]),
+        Read([], [("user", ["One.\n\nTwo.\n\nThree."]), ("assistant", ["Four.\n\nFive."])]),
+    ]
+
+
+@pytest.mark.parametrize("form", ["huggingface", "trl"])
+def test_a_system_s_text_has_its_role_where_there_is_one(tmp_path, form):
+    (seen,) = read([talk(0, SYSTEM, [("<image>", A)])], form, tmp_path)
+    assert seen.turns[0] == ("system", ["Be brief."])
+    assert seen.turns[1] == ("user", [0, "What is this?"])
+
+
+QUESTIONS = {  # as instructions have them -> as they are exported
+    "<image>\nWhat is in the picture?": "What is in the picture?",
+    "Describe the picture.\n<image>": "Describe the picture.",
+    "What does <image_00> show?": "What does image_00 show?",
+    "<|image|><|vision_start|> Why? <video>": "Why?",
+    "What is on the left?": "What is on the left?",
+    "<<image>image>Is it red?": "<imageimage>Is it red?",
+}
+
+
+@pytest.mark.parametrize("form", ["huggingface", "trl", "llava", "minicpm-v", "rlaif-v"])
+def test_marks_in_the_texts_of_pairs_are_no_images(tmp_path, form):
+    samples = [pair(question, question, "It is <image>.", "<image> is it.", A) for question in QUESTIONS]
+    samples += [pair(text, text, text, text, A) for text in TEXTS]
+    wanted = [(question, "It is image.") for question in QUESTIONS.values()] + [(text, text) for text in TEXTS]
+    seen = read(samples, form, tmp_path)
+    for one, (question, chosen) in zip(seen, wanted, strict=True):
+        assert one == Read([A], [("user", [0, question]), ("assistant", [chosen])])
+
+
+@pytest.mark.parametrize("form", ["trl", "llava", "minicpm-v"])
+@pytest.mark.parametrize(
+    ("task", "asked"), [("caption", "Describe the image."), ("ocr", "Read the text in the image.")]
+)
+def test_captions_and_ocr_are_answers_to_a_question(tmp_path, form, task, asked):
+    texts = [*TEXTS, "A page with <image> and <slice>."]
+    samples = [caption(text, text, A, task) for text in texts]
+    plain = [*TEXTS, "A page with image and <slice>.".replace("<slice>", "slice")]
+    for folder, question in ((tmp_path / "a", ()), (tmp_path / "b", ("What does it say?",))):
+        folder.mkdir()
+        seen = read(samples, form, folder, *question)
+        wanted = [[("user", [0, *(question or (asked,))]), ("assistant", [text])] for text in plain]
+        assert [one.turns for one in seen] == wanted
+        assert all(one.images == [A] for one in seen)
