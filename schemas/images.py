@@ -1,7 +1,7 @@
 """One image as it came: measured, kept or not."""
 
 import re
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -17,21 +17,24 @@ class ImageRow(TypedDict):
     size: int | None        # bytes
     sha256: str | None      # of the bytes
     format: str | None      # as its content says: JPEG, PNG, WEBP, …
-    width: int | None       # pixels, as stored
-    height: int | None      # pixels, as stored
+    width: int | None       # pixels, of the upright picture; as stored, before version 4
+    height: int | None      # the same
     phash: str | None       # 64-bit perceptual hash (DCT), 16 hex digits
     robots_tag: str | None  # the X-Robots-Tag headers that came with the bytes
     reason: str | None
     detail: str | None
     made_from: str
+    phash256: NotRequired[str | None]   # 256-bit perceptual hash, 64 hex digits; from version 4 on
 
 
 OF_BYTES = {
-    "not_an_image": "no image of a format that is read here; HTML, mostly",
+    "not_an_image": "no JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG XL; HTML, mostly",
     "unreadable": "begins like an image, but no decoder makes sense of it",
     "truncated": "the image ends too early",
     "animated": "more than one frame or page",
     "unsupported_mode": "pixels that have no plain reading as RGB",
+    "too_many_scans": "a JPEG that is sent in more than 100 passes, each of which takes as long as a whole picture",
+    "too_complex": "more parts or metadata than any picture needs, which would take long or fill memory",
 }
 OF_SETTINGS = {
     "too_small": "a side is shorter than images.min_side",
@@ -100,6 +103,6 @@ class FetchConfig(Table):
 
 STAGE = stage_info(
     "images", ImageRow, REASONS, reads={"rows": ("key", "url", "sha256", "checksum")},
-    samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash")},
+    samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash", "phash256")},
     settings=ImagesConfig, optional_stage=False, more_settings={"fetch": FetchConfig},
 )

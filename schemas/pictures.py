@@ -1,23 +1,157 @@
-"""From an image's bytes to RGB pixels: the one way for all modules that measure, read or train."""
+"""From an image's bytes to pixels: the one way for all modules that measure, read, show or train.
+
+Nothing is decoded before `schemas.image_headers.look` has seen that its decoder's work is bounded, so that no module
+decodes what another refused.
+"""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, _avif
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.Image import Transpose
+
+from schemas.exif import orientation
+from schemas.image_boxes import without_exif
+from schemas.image_headers import look
+from schemas.image_kinds import UnsafeImage
 
 Image.MAX_IMAGE_PIXELS = None  # callers look at the size of an untrusted image before they decode it
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")     # Pillow's own, beside AVIF
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L", "I;16N"}
+BAND = 2_000_000            # pixels that are converted at a time
+
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}       # by EXIF orientation
+SIDEWAYS = {5, 6, 7, 8}     # orientations that swap width and height
+MAY_TURN_PNG = (b"eXIf", b"exif", b"XML:com.adobe.xmp")     # a PNG without these has no orientation
 
 
-def open_image(data: bytes) -> Image.Image:
-    """An image that is not decoded yet. Decoders may raise any exception on untrusted bytes."""
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+def open_image(data: bytes, max_pixels: int | None = None) -> Image.Image:
+    """An image that is not decoded yet, but for JPEG XL. Its `info["frames"]` says how many frames or pages it has.
+
+    Raises `UnsafeImage` for an image that must not be decoded; decoders may raise any exception on untrusted bytes.
+    """
+    header = look(data)
+    _check_pixels(header.size, max_pixels)
+    opened = OPENERS[header.kind](data) if header.kind in OPENERS else Image.open(io.BytesIO(data), formats=FORMATS)
+    _check_pixels(opened.size, max_pixels)
+    opened.info["frames"] = max(header.frames, getattr(opened, "n_frames", 1) if header.kind in COUNTED else 1)
+    return opened
+
+
+COUNTED = {"PNG", "WEBP", "AVIF"}       # whose decoders know how many frames there are without reading them
+
+
+def _check_pixels(size: tuple[int, int] | None, most: int | None) -> None:
+    if size and most is not None and size[0] * size[1] > most:
+        raise UnsafeImage("too_many_pixels", f"{size[0]}x{size[1]}")
+
+
+class _Avif(AvifImageFile):
+    """Pillow's, in one thread, and with the orientation that the decoder names instead of what EXIF says."""
+
+    def _open(self) -> None:
+        self._decoder = _avif.AvifDecoder(self.fp.read(), "auto", 1)
+        self._size, self.n_frames, self._mode, _, _, self.info["orientation"], _ = self._decoder.get_info()
+        self.is_animated = self.n_frames > 1
+        self.seek(0)
+
+
+def _open_avif(data: bytes) -> Image.Image:
+    """Without its EXIF, which turns no AVIF: libavif refuses a picture whose EXIF is damaged."""
+    return _Avif(io.BytesIO(without_exif(data)))
+
+
+def _open_heic(data: bytes) -> Image.Image:
+    import pillow_heif
+    from pillow_heif.as_plugin import HeifImageFile
+
+    options = pillow_heif.options
+    options.DECODE_THREADS, options.THUMBNAILS, options.DEPTH_IMAGES, options.AUX_IMAGES = 1, False, False, False
+    opened = HeifImageFile(io.BytesIO(data))
+    opened.format = "HEIC"
+    return opened
+
+
+def _open_jxl(data: bytes) -> Image.Image:
+    """Decoded, since the plugin cannot wait. A JPEG that was packed into it is read as a JPEG."""
+    from pillow_jxl import Decoder
+
+    is_jpeg, info, pixels, *_ = Decoder(num_threads=0)(data)
+    if is_jpeg:
+        image = turned(open_image(pixels))
+    else:
+        image = Image.frombuffer(info.mode, (info.width, info.height), pixels, "raw", info.mode, 0, 1)
+    image.format = "JXL"
+    return image
+
+
+OPENERS: dict[str | None, Callable[[bytes], Image.Image]] = {"AVIF": _open_avif, "HEIC": _open_heic, "JXL": _open_jxl}
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How its pixels have to be turned, as EXIF counts: 1 for not at all. Damaged metadata is ignored.
+
+    A PNG has to be decoded first if its EXIF stands behind its pixels. TIFF, HEIC and JPEG XL turn their pixels
+    themselves.
+    """
+    if image.format in ("TIFF", "HEIC", "JXL"):
+        return 1
+    if image.format == "AVIF":
+        return image.info["orientation"]
+    exif = image.info.get("exif")
+    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):     # of ImageMagick, in PNG
+        try:
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+        except ValueError:
+            exif = None
+    return orientation(exif, image.info.get("XML:com.adobe.xmp") or image.info.get("xmp"))
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of an image as it is shown, mostly from its header. Raises what `open_image` raises."""
+    image = open_image(data)
+    if image.format == "PNG" and any(mark in data for mark in MAY_TURN_PNG):
+        image.load()            # metadata may follow the pixels
+    return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The image as it is shown, in its own mode. Decodes it."""
+    image.load()
+    turn = TURNS.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def upright(image: Image.Image) -> Image.Image:
     """An image of one of MODES as RGB, turned as its EXIF says, with white for what is transparent."""
-    image = ImageOps.exif_transpose(image)
+    return _turned_as(image, "RGB", _rgb)
+
+
+def upright_grey(image: Image.Image) -> Image.Image:
+    """`upright(image).convert("L")`, with a quarter of the memory."""
+    return _turned_as(image, "L", lambda band: _rgb(band).convert("L"))
+
+
+def _turned_as(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Converts a band of rows at a time, since some conversions take four times the memory of the image."""
+    image.load()
+    if image.mode == mode and "transparency" not in image.info:
+        whole = image
+    else:
+        whole, rows = Image.new(mode, image.size), max(1, BAND // image.width)
+        for top in range(0, image.height, rows):
+            band = image.crop((0, top, image.width, min(top + rows, image.height)))
+            whole.paste(convert(band), (0, top))
+    turn = TURNS.get(orientation_of(image))
+    return whole if turn is None else whole.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("PA", "LA", "RGBA", "RGBa") or "transparency" in image.info:

@@ -7,8 +7,8 @@ for view in cut(decode(data), plan):
 
 import numpy as np
 from PIL import Image
-from PIL.ExifTags import Base
 
+from schemas import pictures
 from schemas.pictures import open_image, upright
 from schemas.slices import Plan, Size
 
@@ -16,17 +16,9 @@ from schemas.slices import Plan, Size
 LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
 
 
-MAY_TURN_PNG = (b"eXIf", b"exif", b"XML:com.adobe.xmp")  # a PNG without these has no orientation
-TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
-
-
 def size_of(data: bytes) -> Size:
-    """The size of an image as it is shown, from its header only. Raises whatever its decoder raises."""
-    image = open_image(data)
-    if image.format == "PNG" and not any(mark in data for mark in MAY_TURN_PNG):
-        return Size(*image.size)  # otherwise Pillow decodes it all, since EXIF may follow the pixels
-    turned = image.getexif().get(Base.Orientation) in TURNED
-    return Size(*(image.size[::-1] if turned else image.size))
+    """The size of an image as it is shown, mostly from its header only. Raises whatever its decoder raises."""
+    return Size(*pictures.size_of(data))
 
 
 def decode(data: bytes) -> Image.Image:

@@ -21,7 +21,7 @@ from training.sample_text import conversation_of, task_of, text_of
 from training.shards import Sample
 from training.tokenizer import Tokenizer
 
-IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff"}
+IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jxl"}
 
 REASONS = OF_LAYOUT | {
     "unknown_task": "no function here makes tokens of such a sample",

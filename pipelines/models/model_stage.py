@@ -18,7 +18,7 @@ from pipelines.models.chat import ChatClient, client_of, loop
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part
 from pipelines.models.servers import serve, stop_servers
 from schemas.arrow import Row
-from schemas.pictures import open_image
+from schemas.pictures import open_image, turned
 
 SEEN = 64  # images that are kept in memory, ready to be sent
 SENT = {"JPEG", "PNG", "WEBP", "GIF"}  # formats that servers read; others are sent as PNG
@@ -109,7 +109,8 @@ class MessageImages:
         data, format = read_payload(self.root, "images", row), row["format"]
         if format not in SENT:
             buffer = io.BytesIO()
-            with open_image(data) as image:
+            with open_image(data) as opened:
+                image = turned(opened)
                 (image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")).save(buffer, "PNG")
             data, format = buffer.getvalue(), "PNG"
         return image_part(data, format)

@@ -8,10 +8,10 @@ import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import duckdb
-from PIL import ExifTags
 
 from pipelines.engine.commit import Commit
 from pipelines.engine.parquet import Corrupt
@@ -19,7 +19,7 @@ from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.pictures import open_image, upright
+from schemas.pictures import open_image, size_of, upright
 from schemas.views import literal
 
 SIDE = 256  # pixels of a thumbnail's longer side
@@ -29,9 +29,10 @@ SETS, SAMPLES = 24, 60  # sets that are shown, and samples in all sets together
 EXAMPLES = 8  # rows of each reason
 LINES, TURNS, PICTURES = 100, 6, 6  # boxes of an image; turns and images of a conversation
 TEXT = 3000  # characters of a text
-TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 Place = tuple[int, str]  # partition, key
+
+decoding = Lock()  # images are read at the same time, but are in memory one after another
 
 FIRST = "min_by({{'partition': partition, 'key': key, 'detail': {detail}}}, md5({seed} || key), {most}) AS places"
 
@@ -130,12 +131,13 @@ def picture(root: Root, images: Mapping[int, Commit], row: Row) -> Row:
 
 def thumbnail(data: bytes) -> dict[str, Any]:
     """A small upright WebP of an image as a data URI, its width and height, and `full`, those of the upright image."""
+    full = size_of(data)
     with open_image(data) as image:
-        full = image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in TURNED else image.size
         image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at about this size
         if image.width * image.height > PIXELS:
             raise ValueError(f"{image.width}x{image.height} is too large")
-        small = upright(image)
+        with decoding:
+            small = upright(image)
     small.thumbnail((SIDE, SIDE))
     for quality in (75, 50, 25, 5):
         buffer = io.BytesIO()

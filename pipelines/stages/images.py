@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import imagehash
-from PIL import ImageOps
+import numpy as np
+from PIL import Image
 
+from pipelines.dedup.fine_hash import fine_hash
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
@@ -25,13 +27,15 @@ from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import read_takedowns
 from schemas.arrow import Row
 from schemas.config.model import Config
+from schemas.image_boxes import is_cut
+from schemas.image_kinds import UnsafeImage, kind_of
 from schemas.images import OF_BYTES, OF_SERVERS, RETRYABLE, STAGE, FetchConfig, ImagesConfig
-from schemas.pictures import MODES, open_image, upright
+from schemas.pictures import MODES, open_image, upright, upright_grey
 from schemas.takedown import REASON
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}  # how files of a format begin and end
 BEGINS = (*ENDS, b"RIFF", b"BM", b"II*\0", b"MM\0*")
-MEASURES = ("format", "width", "height", "phash", "sha256", "robots_tag")  # of bytes, whatever the limits are
+MEASURES = ("format", "width", "height", "phash", "phash256", "sha256", "robots_tag")  # whatever the limits are
 FINAL = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
 
 # How a request is sent, and lists whose content counts, not their names
@@ -43,31 +47,48 @@ decoding = threading.Lock()  # partitions wait for servers at the same time, but
 
 
 def inspect(data: bytes, config: ImagesConfig) -> Row:
-    """Format, width, height and perceptual hash of an image that decodes; else raises `Rejected`."""
+    """Format, upright width and height, and perceptual hashes of an image that decodes; else raises `Rejected`."""
     check_size(len(data), config)
     try:
-        image = open_image(data)
+        image = open_image(data, config.max_pixels)
+    except UnsafeImage as unsafe:
+        raise Rejected(unsafe.reason, unsafe.detail) from unsafe
     except Exception as error:  # decoders can raise any exception on untrusted bytes
         raise undecodable(data, f"starts with {data[:16]!r}") from error
-    (width, height), format = image.size, "JPEG" if image.format == "MPO" else image.format
-    check_sides(width, height, config)
+    format = "JPEG" if image.format == "MPO" else image.format
+    check_sides(*image.size, config)
     if image.mode not in MODES:
         raise Rejected("unsupported_mode", image.mode)
     try:
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with previews behind it
-            raise Rejected("animated", f"{image.n_frames} frames")
+        if is_animated(image):
+            raise Rejected("animated", f"{image.info['frames']} frames")
         if image.format == "JPEG" and image.mode == "RGB":
-            image.draft("L", image.size)  # everything is read, but colours are not computed: the hash does not use them
-            grey = ImageOps.exif_transpose(image)
-        else:
-            image.load()
-            grey = upright(image)
-        phash = str(imagehash.phash(grey))
+            image.draft("L", image.size)  # everything is read, but colours are not computed: hashes seldom need them
+        grey = upright_grey(image)
+        hashes = {"phash": str(imagehash.phash(grey)), "phash256": fine_hash(grey, lambda: mean_colour(image, data))}
     except Rejected:
         raise
     except Exception as error:
         raise undecodable(data, str(error)) from error
-    return {"format": format, "width": width, "height": height, "phash": phash}
+    return {"format": format, "width": grey.width, "height": grey.height, **hashes}
+
+
+def is_animated(image: Image.Image) -> bool:
+    """Whether an image is more than one frame or page. An MPO is a JPEG with previews behind it; a HEIC can hold
+    several pictures, of which one is the primary one."""
+    several = getattr(image, "is_animated", False) and image.format not in ("MPO", "HEIC")
+    return several or image.info["frames"] > 1
+
+
+def mean_colour(image: Image.Image, data: bytes) -> tuple[float, float, float]:
+    """The mean Y, Cb and Cr of an image's pixels, as far as 256 x 256 of them show it."""
+    if image.format == "JPEG" and image.mode == "L":  # perhaps decoded without colours
+        image = open_image(data)
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+    small = upright(image.resize((256, 256), Image.Resampling.NEAREST)).convert("YCbCr")
+    y, blue, red = np.asarray(small).reshape(-1, 3).sum(axis=0, dtype=np.int64) / (256 * 256)
+    return float(y), float(blue), float(red)
 
 
 def check_size(size: int, config: ImagesConfig) -> None:
@@ -93,8 +114,12 @@ def check_hash(data: bytes, checksum: str | None) -> None:
 
 def undecodable(data: bytes, detail: str) -> Rejected:
     """Why bytes do not decode."""
-    if not data.startswith(BEGINS):
+    kind = kind_of(data)
+    if kind is None and not data.startswith(BEGINS):
         return Rejected("not_an_image", detail)
+    if kind in ("AVIF", "HEIC", "JXL"):
+        boxed = data[:2] != b"\xff\x0a"  # JPEG XL can do without boxes; nothing tells where it should end
+        return Rejected("truncated" if boxed and is_cut(data) else "unreadable", detail)
     end = next((end for begin, end in ENDS.items() if data.startswith(begin)), b"")
     short = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
     return Rejected("truncated" if short or end not in data[-32:] or "truncated" in detail else "unreadable", detail)
@@ -108,7 +133,7 @@ class CopyImages(PartitionStage):
     opt_outs: OptOuts = NOBODY
 
     info = STAGE
-    version = 3
+    version = 4
     retryable = frozenset(RETRYABLE)
     finds = {"rows": ("file", "member", "byte_offset", "size", "host")}
     places = frozenset({"byte_offset"})

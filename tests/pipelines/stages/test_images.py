@@ -8,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from support import images
 from support.corpora import ONE_PROCESS, build, picture
 
 from pipelines.catalog.catalog import query
@@ -17,6 +18,9 @@ from pipelines.maintain.verify import verify_root
 from pipelines.stages.images import inspect
 from schemas.images import REASONS, ImagesConfig
 from schemas.pictures import open_image, upright
+from training.pixels import decode
+from training.samples import images as image_members
+from training.shards import Shards
 
 RAMP = Image.fromarray(np.linspace(0, 255, 64 * 48 * 3).reshape(48, 64, 3).astype(np.uint8))
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -170,3 +174,23 @@ def test_bytes_are_kept_as_they_came_and_each_fault_is_accounted_for(tmp_path):
             assert row["sha256"] == sha256(data).hexdigest()
             assert read_payload(root, "images", {**row, "payload": payload}) == data
     assert (verify_root(root).problems, verify_root(root).garbage) == ([], [])
+
+
+def test_shards_carry_each_format_under_its_suffix(tmp_path):
+    """AVIF, HEIC and JPEG XL from a folder into shards, from which training reads them, each upright."""
+    (tmp_path / "pictures").mkdir()
+    kinds = {"avif": "AVIF", "heic": "HEIC", "jxl": "JXL", "jpg": "JPEG"}
+    for suffix, kind in kinds.items():
+        image = RAMP.rotate(10 * len(suffix) * ord(suffix[1]))
+        (tmp_path / f"pictures/{suffix}.{suffix}").write_bytes(images.encoded(image, kind))
+        (tmp_path / f"pictures/{suffix}.txt").write_text(f"a picture in {kind}")
+    toml = f'root = "corpus"\n[source]\nkind = "folder"\npath = "pictures"\n[sets.train]\n{ONE_PROCESS}'
+    (tmp_path / "my.toml").write_text(toml)
+    root = build(tmp_path / "my.toml")
+    rows = query(root, "SELECT format, reason, phash256 FROM samples").to_pylist()
+    assert {(row["format"], row["reason"]) for row in rows} == {(kind, None) for kind in kinds.values()}
+    assert len({row["phash256"] for row in rows}) == 4
+    samples = list(Shards(str(tmp_path / "corpus"), "train"))
+    assert {name for sample in samples for name in image_members(sample)} == {"avif", "heic", "jxl", "jpg"}
+    assert all(decode(sample[image_members(sample)[0]]).size == RAMP.size for sample in samples)
+    assert verify_root(root).problems == []
