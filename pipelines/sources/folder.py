@@ -3,18 +3,21 @@
 from collections.abc import Iterator
 
 from pipelines.engine.commit import digest
+from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp, suffix
-from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, is_inside, text_of
+from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, is_inside, rest
 from schemas.arrow import Row
 from schemas.errors import UserError
 
 ALL = "."  # the name of the one source file that a folder of images counts as
-USUAL = {"image_column": IMAGE_COLUMNS, "text_column": TEXT_COLUMNS}
 
 
 class Folder(Tables):
+    usual = {"image_column": IMAGE_COLUMNS, "text_column": TEXT_COLUMNS}
+
     def files(self) -> list[FileStamp]:
-        tables = self.find(TABLES)
+        is_named = self.base != self._path  # a .json in a folder may be anything
+        tables = self.find((*TABLES, "json") if is_named else TABLES)
         if tables:
             return tables
         images = self.find((*IMAGE_SUFFIXES, "txt"))
@@ -27,10 +30,10 @@ class Folder(Tables):
 
     def check(self, file: str) -> None:
         if file != ALL:
-            self.columns(file, USUAL)
+            super().check(file)
 
     def rows(self, file: str) -> Iterator[Row]:
-        return self._images() if file == ALL else self._captions(file)
+        return self._images() if file == ALL else super().rows(file)
 
     def _images(self) -> Iterator[Row]:
         paths = [file.path for file in self.find((*IMAGE_SUFFIXES, "txt"))]
@@ -42,15 +45,19 @@ class Folder(Tables):
             text = self.fs.cat_file(f"{self.base}/{text_path}").decode("utf-8", "replace") if text_path else None
             yield {"names": (path,), "file": path, "text": text}
 
-    def _captions(self, file: str) -> Iterator[Row]:
-        image, text = self.columns(file, USUAL)
-        for record in self.records(file):
-            path, caption = text_of(record.get(image)), text_of(record.get(text))
-            extra = {name: value for name, value in record.items() if name not in (image, text)}
-            row = {"names": (str(path), str(caption)), "file": path, "text": caption, "extra": extra}
-            if not is_inside(path):
-                row |= {"file": None, "reason": "no_image", "detail": f"{image} is {path!r}"}
-            yield row
+    def rows_of(self, record: Row, file: str, columns: list[str]) -> Iterator[Row]:
+        image, text = columns
+        row = {"extra": rest(record, image, text)}
+        try:
+            path = text_of(record.get(image))
+        except BadCell as error:
+            row |= {"reason": "bad_text", "detail": f"{file}: {image} {error}"}
+            yield from self.captioned(row, (named(record.get(image)),), record.get(text), file, text)
+            return
+        row |= {"file": path}
+        if not is_inside(path):
+            row |= {"file": None, "reason": "no_image", "detail": f"{image} is {path!r}"}
+        yield from self.captioned(row, (str(path),), record.get(text), file, text)
 
 
 SOURCE = Folder

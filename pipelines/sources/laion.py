@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.source import FileStamp
-from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, is_inside, text_of
+from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, Usual, is_inside, rest
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -29,25 +30,27 @@ class Laion(Tables):
         self.check_images()
         return files
 
-    def check(self, file: str) -> None:
-        self._names(file)
+    @property
+    def usual(self) -> Usual:
+        return USUAL | (LOCAL if self.config.image_column else {})
 
-    def rows(self, file: str) -> Iterator[Row]:
-        url_column, text_column, *image_columns = self._names(file)
-        for record in self.records(file):
-            url, text = text_of(record.get(url_column)), text_of(record.get(text_column))
-            extra = {name: value for name, value in record.items() if name not in (url_column, text_column)}
-            row = {"names": (str(url), str(text)), "url": url, "text": text, "extra": extra}
-            row["checksum"] = checksum(extra)
-            path = text_of(record.get(image_columns[0])) if image_columns else None
+    def rows_of(self, record: Row, file: str, columns: list[str]) -> Iterator[Row]:
+        url_column, text_column, *image_columns = columns
+        row = {"extra": rest(record, url_column, text_column)}
+        row["checksum"] = checksum(row["extra"])
+        try:
+            url = text_of(record.get(column := url_column))
+            path = text_of(record.get(column := image_columns[0])) if image_columns else None
+        except BadCell as error:
+            row |= {"reason": "bad_text", "detail": f"{file}: {column} {error}"}
+            url = named(record.get(url_column))
+        else:
+            row["url"] = url
             if is_inside(path):
                 row |= {"file": path}
             elif path or not url:
                 row |= {"reason": "no_image", "detail": f"{(image_columns or [url_column])[0]} is {path or url!r}"}
-            yield row
-
-    def _names(self, file: str) -> list[str]:
-        return self.columns(file, USUAL | (LOCAL if self.config.image_column else {}))
+        yield from self.captioned(row, (str(url),), record.get(text_column), file, text_column)
 
 
 def checksum(record: Mapping[str, Any]) -> str | None:

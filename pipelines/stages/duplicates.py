@@ -3,7 +3,8 @@
 A corpus step over the hashes of all images. A row is a duplicate of a *kept* row. Rows that were kept before come
 first, then all others, both in the order of (partition, key), and each is kept if no kept row is near it. So new rows
 never replace old ones, and a run that was killed half-way comes to the same result. The pictures of conversations are
-compared only with what is excluded: the same picture with different turns teaches something else.
+compared only with what is excluded: the same picture with different turns teaches something else. With `captions =
+"all"`, rows of one source image stay together: they are no duplicates of each other.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -45,6 +46,7 @@ class ImageHashes(NamedTuple):
     talked_of: np.ndarray  # bool: in a conversation
     kept_before: np.ndarray  # bool: with the same bytes and hash
     why: np.ndarray  # int32, position in a list of the reasons for which an earlier stage left it out; 0 for none
+    image: np.ndarray  # uint64, equal for rows of one source image; 0 where that does not matter
 
 
 class DuplicateMarks(NamedTuple):
@@ -60,11 +62,13 @@ class DuplicateMarks(NamedTuple):
 class MarkDuplicates(CorpusStage):
     config: DuplicatesConfig
     excluded: Excluded
+    captions: bool = False  # whether each caption of an image is a row of its own
 
     info = STAGE
 
     def settings(self) -> dict[str, Any]:
-        return {"near": self.config.near} | ({"exclude": self.excluded.digest} if self.config.exclude else {})
+        more = {"exclude": self.excluded.digest} if self.config.exclude else {}
+        return {"near": self.config.near} | more | ({"captions": "all"} if self.captions else {})
 
     def prepare(self) -> None:
         """Raises `UserError` if images cannot be excluded."""
@@ -111,7 +115,7 @@ SELECT CASE {why} END AS why, i.partition, ('0x' || i.key)::UBIGINT AS key,
        coalesce(('0x' || substr(i.sha256, 17, 16))::UBIGINT, 0) AS low,
        coalesce(('0x' || i.phash)::UBIGINT, 0) AS phash,
        why IS NULL AND i.sha256 IS NOT NULL AS present,
-       coalesce(r.conversation, r.part_of) IS NOT NULL AS talked_of,
+       coalesce(r.conversation, r.part_of) IS NOT NULL AS talked_of, {image} AS image,
        coalesce(d.reason IS NULL AND d.made_from = left(i.sha256, 16) || i.phash, false) AS kept_before
 FROM images i
 LEFT JOIN rows r ON r.partition = i.partition AND r.key = i.key
@@ -120,15 +124,19 @@ LEFT JOIN duplicates d ON d.partition = i.partition AND d.key = i.key
 ORDER BY i.partition, i.key"""
 
 
-def facts_sql(own: Sequence[str]) -> str:
-    """FACTS with these users' stages, which come between `images` and `duplicates`."""
+IMAGE = "hash(r.file, r.member, r.byte_offset, CASE WHEN r.file IS NULL AND r.member IS NULL THEN r.url END)"
+
+
+def facts_sql(own: Sequence[str], captions: bool = False) -> str:
+    """FACTS with these users' stages, which come between `images` and `duplicates`. `captions`: whether each caption of
+    an image is a row."""
     case = "WHEN {0}.reason = 'upstream' THEN '{1}' WHEN {0}.reason IS NOT NULL THEN '{1}: ' || {0}.reason"
     named = [("i", "images"), *((quoted(name), name) for name in own)]
     why = " ".join(case.format(alias, name) for alias, name in named)
     joins = "\n".join(
         f"LEFT JOIN {alias} ON {alias}.partition = i.partition AND {alias}.key = i.key" for alias, _ in named[1:]
     )
-    return FACTS.format(why=why, joins=joins)
+    return FACTS.format(why=why, joins=joins, image=IMAGE if captions else "0::UBIGINT")
 
 
 def read_images(
@@ -138,7 +146,8 @@ def read_images(
 
     `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    facts = facts_sql([name for name, columns in stage.inputs.items() if "reason" in columns and name != "images"])
+    own = [name for name, columns in stage.inputs.items() if "reason" in columns and name != "images"]
+    facts = facts_sql(own, stage.captions)
     reasons: dict[str | None, int] = {None: 0}
     read = []
     for start in range(0, len(partitions), AT_ONCE):
@@ -167,6 +176,7 @@ def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashe
         talked_of=column["talked_of"],
         kept_before=column["kept_before"],
         why=np.array(numbers, np.int32)[causes.indices.to_numpy()],
+        image=column["image"],
     )
 
 
@@ -223,11 +233,16 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     near_kept = kept[one] & (rank[other] >= 0)
     distance, of = _nearest(looks, other[near_kept], apart[near_kept], stands[one[near_kept]])
     distance, of = np.where(kept, 0, distance)[look[left]], np.where(kept, stands, of)[look[left]]
-    twice = of != left
+    twice = (of != left) & ~same_image(images.image[rows], left, of)
     left, of = left[twice], of[twice]
     verdicts.reason[rows[left]] = np.where(same[left] == same[of], EXACT, NEAR)
     verdicts.of[rows[left]], verdicts.distance[rows[left]] = rows[of], distance[twice]
     return verdicts
+
+
+def same_image(image: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each of these rows is of one source image with the other: bool of shape (n,). `image`: 0 for no image."""
+    return (image[rows] == image[others]) & (image[rows] != 0)
 
 
 def kept_first(count: int, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
@@ -266,4 +281,5 @@ def open_stage(config: Config) -> MarkDuplicates | None:
     """Raises `UserError` for images to keep out that cannot be read."""
     if config.duplicates is None:
         return None
-    return MarkDuplicates(config.duplicates, Excluded(find_excluded(config.duplicates.exclude)))
+    captions = getattr(config.source, "captions", None) == "all"
+    return MarkDuplicates(config.duplicates, Excluded(find_excluded(config.duplicates.exclude)), captions)

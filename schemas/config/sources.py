@@ -4,12 +4,23 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
 from schemas.scenes.scene import GROUNDS, Kinds
 
+
+def _is_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise PydanticCustomError("encoding", "is no encoding; write one that Python knows, as latin-1") from None
+    return name
+
+
+Captions = Literal["first", "longest", "random", "all"]
+Encoding = Annotated[str, AfterValidator(_is_encoding)]
 Rows = Annotated[int, Field(ge=1)]
 Objects = Annotated[int, Field(ge=1, le=9)]
 Print = Annotated[float, Field(ge=0.05, le=0.3)]
@@ -28,6 +39,9 @@ class FolderConfig(SourceTable):
     path: Location                          # folder, file, or glob of caption tables
     image_column: str | None = None         # of caption tables; found by its usual names if not given
     text_column: str | None = None          # likewise
+    captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
+    seed: int = 0                           # of captions = "random"
+    encoding: Encoding | None = None        # of CSV, TSV and JSON; UTF-8, or UTF-16 by its mark, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
@@ -41,6 +55,8 @@ class LaionConfig(SourceTable):
     path: Location                          # folder, file, or glob of Parquet
     url_column: str | None = None           # found by its usual names if not given
     text_column: str | None = None          # likewise
+    captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
+    seed: int = 0                           # of captions = "random"
     image_column: str | None = None         # names files under `images`: bytes that are here already
     images: Location | None = None          # folder that those start from; that of the Parquet if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
@@ -50,6 +66,7 @@ class ConversationsConfig(SourceTable):
     kind: Literal["conversations"] = "conversations"
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
     images: Location | None = None          # folder that image paths start from; that of the JSON if not given
+    encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
@@ -59,6 +76,7 @@ class InstructionFilesConfig(SourceTable):
     images: Location | None = None          # folder that image paths start from; that of the files if not given
     image_column: str | None = None         # found by their usual names if not given
     question_column: str | None = None      # likewise
+    encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 

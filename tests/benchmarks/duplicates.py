@@ -60,7 +60,7 @@ def images_of(phash: np.ndarray, contents: np.ndarray | None = None) -> ImageHas
     high = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) if contents is None else contents
     return ImageHashes(
         (numbers // 1000).astype(np.int32), numbers.astype(np.uint64), np.stack([high, high], axis=1), phash, ~none,
-        none, none, none.astype(np.int8),
+        none, none, none.astype(np.int8), none.astype(np.uint64),
     )  # fmt: skip
 
 

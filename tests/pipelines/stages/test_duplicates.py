@@ -55,6 +55,7 @@ def images_of(rows: list[tuple]) -> ImageHashes:
         np.array(partition, np.int32), np.arange(len(rows), dtype=np.uint64),
         np.array([(n, 3 * n) for n in content], np.uint64), np.array(phash, np.uint64), np.array(there),
         np.array(talked_of), np.array(kept_before), np.array([0 if some else 1 for some in there], np.int8),
+        np.zeros(len(rows), np.uint64),
     )  # fmt: skip
 
 
@@ -769,3 +770,42 @@ def test_the_command_line_says_so_too(lists):
         ("[duplicates]\nexclude = 'a.txt'", "duplicates.exclude: write a list: [\"…\"], not 'a.txt'"),
     ):
         assert answer in say("plan", lists.write(tables)).err
+
+
+# Several captions of an image
+
+
+CAPTIONS = """
+[source]
+kind = "folder"
+path = "pictures"
+captions = "all"
+[duplicates]
+[sets.train]
+"""
+
+
+@pytest.mark.parametrize("near", [-1, 3])
+def test_captions_of_one_image_are_no_duplicates_of_each_other(near, tmp_path, configure):
+    (tmp_path / "pictures").mkdir()
+    for name, number in (("0", 0), ("copy", 0), ("1", 1)):
+        (tmp_path / f"pictures/{name}.png").write_bytes(picture(number)[0])
+    lines = [("0.png", ["one", "two", "three"]), ("copy.png", ["four", "five"]), ("1.png", ["six"])]
+    (tmp_path / "pictures/a.jsonl").write_text(
+        "".join(json.dumps({"image": image, "text": texts}) + "\n" for image, texts in lines)
+    )
+    root = build(configure(CAPTIONS.replace("[duplicates]", f"[duplicates]\nnear = {near}")))
+    question = (
+        "select text, s.reason, o.text as of from samples s left join rows o on o.key = duplicate_of order by text"
+    )
+    said = {row["text"]: row["reason"] for row in query(root, question).to_pylist()}
+    (kept,) = {frozenset(text for text, reason in said.items() if not reason)} - {frozenset({"six"})}
+    assert kept in ({"one", "two", "three", "six"}, {"four", "five", "six"}), "those of the file that comes first"
+    assert {reason for reason in said.values() if reason} == {"exact_duplicate"}
+    before = data_files(Path(root.url))
+    build(tmp_path / "my.toml")
+    assert data_files(Path(root.url)) == before and verify_root(root).problems == []
+    one = tmp_path / "one.toml"
+    one.write_text((tmp_path / "my.toml").read_text().replace('"all"', '"first"').replace('"corpus"', '"one"'))
+    rows = query(build(one), "select reason, count(*) as n from samples group by all order by n").to_pylist()
+    assert [(row["reason"], row["n"]) for row in rows] == [("exact_duplicate", 1), (None, 2)]

@@ -1,0 +1,262 @@
+"""Parquet and Arrow files as records, in batches of bounded size.
+
+Each cell is read by itself: a value that Python cannot hold becomes `Unread`. Rows of a damaged page, and those behind
+it in its row group, become `Lost`; other row groups go on. Text columns are read as dictionaries, so that a text that
+many rows share is in memory once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from math import gcd
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.sources.cells import Unread
+from pipelines.sources.lines import Lost
+
+BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
+MAX_BYTES = 1 << 28  # of one cell
+MAX_VALUES = 100_000_000  # of a column in one row group
+MAX_ELEMENTS = 100_000  # of a list
+ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
+
+Record = dict[str, Any]
+
+
+class Damaged(ValueError):
+    """A file that cannot be read, or not from here on."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether Arrow complains of the bytes of a file. Errors of a disk or a network have a number."""
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+
+
+# Parquet
+
+
+def open_parquet(raw: BinaryIO, size: int) -> pq.ParquetFile:
+    """A Parquet file whose footer does not claim more than its `size` in bytes can hold. Raises `Damaged`."""
+    try:
+        table = pq.ParquetFile(raw)
+        table = pq.ParquetFile(raw, read_dictionary=_texts(table), page_checksum_verification=True)
+    except Exception as error:
+        if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
+            raise Damaged(_one_line(error)) from None
+        raise
+    footer = table.metadata
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    counts = [group.num_rows for group in groups]
+    if min(counts, default=0) < 0 or sum(counts) != footer.num_rows or footer.num_rows > size * ROWS_A_BYTE:
+        raise Damaged(f"claims {footer.num_rows} rows in {size} bytes")
+    for group in groups:
+        for number in range(group.num_columns):
+            column = group.column(number)
+            if not 0 <= column.num_values <= MAX_VALUES or not 0 <= column.total_compressed_size <= size:
+                raise Damaged(f"{column.path_in_schema} claims {column.num_values} values in {size} bytes")
+    return table
+
+
+def _texts(table: pq.ParquetFile) -> list[str]:
+    """The paths of all columns of texts and bytes."""
+    schema = table.schema
+    return [schema.column(n).path for n in range(len(schema)) if schema.column(n).physical_type == "BYTE_ARRAY"
+            and schema.column(n).logical_type.type != "DECIMAL"]  # fmt: skip
+
+
+def parquet_records(
+    table: pq.ParquetFile, file: str, columns: Sequence[str] | None = None, groups: Iterable[int] | None = None
+) -> Iterator[Record | Lost]:
+    """The records of a Parquet file, or of some of its row groups, with all columns or some."""
+    for group in range(table.num_row_groups) if groups is None else groups:
+        yield from _group(table, file, columns, group)
+
+
+def _group(table: pq.ParquetFile, file: str, columns: Sequence[str] | None, group: int) -> Iterator[Record | Lost]:
+    footer = table.metadata.row_group(group)
+    read = partial(_batches, table, group, columns)
+    size, done = _batch_rows(footer, table.schema), 0
+    try:
+        for batch in read(size):
+            yield from records(batch)
+            done += batch.num_rows
+        damage = "ends early"
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        damage = _one_line(error)
+    if done == footer.num_rows:
+        return
+    names = columns or list(dict.fromkeys(path.split(".")[0] for path in _paths(table)))
+    readable = {name: _readable(table, name, group, footer.num_rows, size) for name in names}
+    column = min(readable, key=readable.get)
+    end, seen = max(readable[column], done), 0
+    if end > done:  # rows before the damage, in the batch that holds it
+        step = gcd(end, done)
+        for batch in read(step):
+            if seen >= done:
+                yield from records(batch)
+            seen += step
+            if seen >= end:
+                break
+    for number in range(end, footer.num_rows):
+        yield Lost("damaged", f"{file}, row group {group}, row {number}: column {column}: {damage}")
+
+
+def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a row group. Raises an error of Arrow for damage, of which that of dictionaries is not found by
+    Arrow itself."""
+    for batch in table.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
+        for column in batch.columns:
+            if pa.types.is_dictionary(column.type):
+                ends = pc.min_max(column.indices).as_py()
+                if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(column.dictionary):
+                    raise pa.ArrowInvalid("a text is named that its page does not have")
+        yield batch
+
+
+def _readable(table: pq.ParquetFile, column: str, group: int, rows: int, size: int) -> int:
+    """How many rows at the beginning of a row group can be read of a column."""
+    read, low = partial(_batches, table, group, [column]), 0
+    try:
+        for batch in read(size):
+            low += batch.num_rows
+    except Exception as error:
+        if not is_damage(error):
+            raise
+    high = min(low + size, rows) + 1
+    while low < rows and high - low > 1:
+        middle = (low + high) // 2
+        try:
+            whole = next(read(middle)).num_rows == middle
+        except Exception as error:
+            if not is_damage(error) and not isinstance(error, StopIteration):
+                raise
+            whole = False
+        low, high = (middle, high) if whole else (low, middle)
+    return low
+
+
+def _paths(table: pq.ParquetFile) -> list[str]:
+    return [table.schema.column(number).path for number in range(len(table.schema))]
+
+
+def _batch_rows(group: pq.RowGroupMetaData, schema: pq.ParquetSchema) -> int:
+    """How many rows of a row group make a batch of BATCH_BYTES."""
+    width = max(group.total_byte_size, 0) // max(group.num_rows, 1)
+    width += sum(max(schema.column(number).length, 0) for number in range(len(schema)))  # of fixed-length bytes
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
+
+
+# Arrow
+
+
+def arrow_batches(raw: BinaryIO) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Damaged`."""
+    try:
+        reader = arrow_reader(raw)
+        if isinstance(reader, pa.RecordBatchFileReader):
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            yield from reader
+    except Exception as error:
+        if is_damage(error) or isinstance(error, ValueError):
+            raise Damaged(_one_line(error)) from None
+        raise
+
+
+def arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    is_file = raw.read(6) == b"ARROW1"
+    raw.seek(0)
+    return pa.ipc.open_file(raw) if is_file else pa.ipc.open_stream(raw)
+
+
+# Records
+
+
+def records(batch: pa.RecordBatch) -> Iterator[Record]:
+    """The records of a batch. Cells that have no value in Python are `Unread`."""
+    names = batch.schema.names
+    for cells in zip(*map(_cells, batch.columns), strict=True) if names else ():
+        yield dict(zip(names, cells))
+
+
+def _cells(column: pa.Array) -> Iterable[Any]:
+    """The cells of a column; large ones only one after another."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _of_dictionary(column)
+    if pa.types.is_nested(kind) and not _is_valid(column):
+        return [_cell(column, n) if _is_valid(column.slice(n, 1)) else Unread("is damaged") for n in range(len(column))]
+    if pa.types.is_nested(kind) or _is_bytes(kind):
+        return (_cell(column, number) for number in range(len(column)))
+    try:
+        return column.to_pylist()
+    except Exception:  # dates beyond year 9999, unknown time zones, …: Python raises many kinds of errors
+        return [_cell(column, number) for number in range(len(column))]
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _of_dictionary(column: pa.DictionaryArray) -> Iterator[Any]:
+    """The cells of a column of few values; equal ones are one object in memory."""
+    values: dict[int, Any] = {}
+    for index in column.indices.to_pylist():
+        if index is None:
+            yield None
+            continue
+        if index not in values:
+            values[index] = _cell(column.dictionary, index)
+        yield values[index]
+
+
+def _cell(column: pa.Array, number: int) -> Any:
+    if _is_bytes(column.type) and (size := _length(column, number)) > MAX_BYTES:
+        return Unread(f"has {size} bytes; {MAX_BYTES} are the most")
+    value = column[number]
+    try:
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            length = len(value) if value.is_valid else 0
+            if length > MAX_ELEMENTS:
+                return Unread(f"is a list of {length}; {MAX_ELEMENTS} are the most")
+        return value.as_py()
+    except Exception as error:
+        return Unread(f"is a value of the type {column.type} that cannot be read: {_one_line(error)}", _text(value))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_string,
+        pa.types.is_large_string,
+    ))  # fmt: skip
+
+
+def _length(column: pa.Array, number: int) -> int:
+    return column[number].as_buffer().size if column[number].is_valid else 0
+
+
+def _text(value: pa.Scalar) -> str | None:
+    """A value as Arrow writes it, where it can."""
+    kind = value.type
+    try:
+        if pa.types.is_timestamp(kind) and kind.tz:
+            value = value.cast(pa.timestamp(kind.unit))
+        text = value.cast(pa.string()).as_py()
+    except Exception:
+        return None
+    return None if text is None or text.startswith("<value") else text
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

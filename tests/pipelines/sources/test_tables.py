@@ -1,0 +1,406 @@
+"""Cells of tables: each is a text or a reason, and none that is bad stops another."""
+
+import csv
+import io
+import json
+import random
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.corpora import build, facts, rows_of, say
+
+from pipelines.catalog.catalog import query
+from pipelines.engine.commit import key_of
+from pipelines.maintain.verify import verify_root
+from pipelines.sources.cells import BadCell, choose, named, plain, text_of
+from pipelines.sources.columnar import BATCH_BYTES, Damaged, open_parquet, parquet_records
+from pipelines.sources.lines import Lost
+from pipelines.stages.rows import json_of
+
+
+def write(path: Path, **options) -> Path:
+    """A table of columns, in the format that the name says."""
+    columns = options.pop("columns")
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path, **options)
+    else:
+        rows = [dict(zip(columns, row)) for row in zip(*columns.values())]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("a", "a"), ("", ""), (None, None), (b"K\xc3\xa4se", "Käse"), (b"", ""), (7, "7"), (1.5, "1.5"), (2.0, "2.0"),
+        (float("nan"), None), (Decimal("1.50"), "1.50"), (date(2024, 1, 2), "2024-01-02"), (True, "true"),
+        (datetime(2024, 1, 2, 3), "2024-01-02 03:00:00"),
+    ],
+)  # fmt: skip
+def test_what_is_a_text_is_that_text(cell, text):
+    assert text_of(cell) == text
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        (b"\xff", "not UTF-8, at byte 0"), (["a"], "is a list, not a text"), ({"a": 1}, "is an object, not a text"),
+        ([("a", 1)], "is a list"), ("x" * 200_001, "has 200001 characters"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_named(cell, why):
+    with pytest.raises(BadCell, match=why):
+        text_of(cell)
+
+
+cells = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.timedeltas(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(cells)
+@settings(max_examples=500, deadline=None)
+def test_any_cell_is_its_text_or_a_reason_and_strict_json_in_extra(cell):
+    try:
+        text = text_of(cell)
+    except BadCell as error:
+        assert isinstance(cell, list | dict | bytes) and str(error)
+    else:
+        assert not isinstance(cell, list | dict)
+        assert text == {str: lambda: cell, bytes: lambda: cell.decode()}.get(type(cell), lambda: text)()
+    assert named(cell) == named(cell)
+    assert "b'" not in json_of(plain(b"b'\xff")) and json.loads(json_of({"cell": plain(cell)})).keys() == {"cell"}
+
+
+columns = st.one_of(
+    st.lists(st.none() | st.binary(max_size=5), min_size=1, max_size=5).map(lambda v: pa.array(v, pa.binary())),
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5).flatmap(
+        lambda v: st.sampled_from(
+            [pa.int64(), pa.timestamp("us"), pa.timestamp("ns", "UTC"), pa.timestamp("s", "Mars/Base"),
+             pa.duration("s"), pa.date64(), pa.duration("ns")]
+        ).map(lambda kind: pa.array(v, pa.int64()).view(kind))
+    ),
+    st.lists(st.none() | st.floats(), min_size=1, max_size=5).map(lambda v: pa.array(v, pa.float64())),
+    st.lists(st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3), min_size=1, max_size=5).map(
+        lambda v: pa.array(v, pa.list_(pa.string()))
+    ),
+)  # fmt: skip
+
+
+@given(columns)
+@settings(max_examples=200, deadline=None)
+def test_any_column_of_parquet_is_read_and_stops_nothing(column):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"odd": column, "text": ["plain"] * len(column)}), buffer)
+    table = open_parquet(io.BytesIO(buffer.getvalue()), len(buffer.getvalue()))
+    read = list(parquet_records(table, "a.parquet"))
+    assert [record["text"] for record in read] == ["plain"] * len(column)
+    for record, cell in zip(read, column):
+        assert (record["odd"] is None) == (not cell.is_valid)
+        json_of(plain(record["odd"]))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_lists_of_captions_are_asked_for(name, pictures, configure):
+    write(pictures / name, columns={"image": ["0.png"], "caption": [["one", "the second"]]})
+    said = say("plan", configure('[source]\nkind = "folder"\npath = "pictures"'))
+    assert said.code == 2
+    assert said.err == (
+        f"shardmill: source.captions: {name} has lists in the column 'caption'; "
+        'write captions = "first", "longest", "random" or "all"\n'
+    )
+
+
+LISTS = {"image": ["0.png", "1.png", "2.png"], "caption": [["one", "the second", "x" * 10], ["alone"], []]}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_one_caption_of_a_list_or_all_of_them(name, pictures):
+    write(pictures / name, columns=LISTS)
+    said = {how: facts(rows_of("folder", pictures, captions=how), "file", "text") for how in ("first", "longest")}
+    assert said == {
+        "first": [("0.png", "one"), ("1.png", "alone"), ("2.png", None)],
+        "longest": [("0.png", "the second"), ("1.png", "alone"), ("2.png", None)],
+    }
+    rows = rows_of("folder", pictures, captions="all")
+    texts = [("0.png", "one"), ("0.png", "the second"), ("0.png", "x" * 10), ("1.png", "alone"), ("2.png", None)]
+    assert facts(rows, "file", "text") == texts
+    assert [row["key"] for row in rows] == [key_of(file, str(text)) for file, text in texts], "as if it were exploded"
+
+
+def test_a_random_caption_follows_from_the_seed_and_the_key():
+    texts = ["a", "b", "c"]
+    drawn = [choose(texts, "random", 0, f"{n:016x}") for n in range(3000)]
+    assert drawn == [choose(texts, "random", 0, f"{n:016x}") for n in range(3000)]
+    assert all(900 < drawn.count(text) < 1100 for text in texts)
+    assert drawn != [choose(texts, "random", 1, f"{n:016x}") for n in range(3000)]
+
+
+def test_the_seed_changes_no_key(pictures):
+    write(pictures / "a.jsonl", columns=LISTS)
+    of_seeds = [rows_of("folder", pictures, captions="random", seed=seed) for seed in range(8)]
+    assert len({tuple(row["key"] for row in rows) for rows in of_seeds}) == 1
+    assert len({rows[0]["text"] for rows in of_seeds}) > 1
+
+
+def test_texts_names_and_urls_in_binary_columns(pictures, tmp_path):
+    binary = pa.array([b"0.png", b"1.png", b"\xff.png"], pa.binary())
+    words = pa.array(["Käse".encode(), b"\xff\xfe", b"ok"], pa.binary())
+    write(pictures / "a.parquet", columns={"image": binary, "caption": words, "id": pa.array([b"\xff", b"a", None])})
+    rows = rows_of("folder", pictures)
+    assert facts(rows, "file", "text", "reason", "detail", "extra") == [
+        ("0.png", "Käse", None, None, '{"id": null}'),
+        ("1.png", None, "bad_text", "a.parquet: caption holds bytes that are not UTF-8, at byte 0", '{"id": "a"}'),
+        (None, "ok", "bad_text", "a.parquet: image holds bytes that are not UTF-8, at byte 0", '{"id": null}'),
+    ]
+    assert rows[0]["key"] == key_of("0.png", "Käse")
+    urls = pa.array([b"http://a.example/1.jpg", b"\xff"], pa.binary())
+    write(tmp_path / "laion/a.parquet", columns={"url": urls, "caption": pa.array([b"one", b"two"])})
+    assert facts(rows_of("laion", tmp_path / "laion"), "url", "text", "reason") == [
+        ("http://a.example/1.jpg", "one", None), (None, "two", "bad_text"),
+    ]  # fmt: skip
+    write(tmp_path / "asked/a.parquet", columns={"image": binary, "question": words, "id": [b"q", b"r", b"s"]})
+    rows = rows_of("instructions", tmp_path / "asked", images=str(pictures))
+    assert [row["reason"] for row in rows] == ["bad_text", "bad_text", None]
+    assert json.loads(rows[2]["extra"]) == {"instructions": [{"name": "q", "question": "Käse"}]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"), [({"a": "b"}, "an object"), ([["a"]], "a list"), ([{"a": 1}], "an object"), ([b"\xff"], "bytes")]
+)
+def test_structures_are_refused_wherever_they_are(cell, kind, pictures):
+    write(pictures / "a.parquet", columns={"image": ["0.png"], "caption": [cell]})
+    (row,) = rows_of("folder", pictures, captions="first")
+    assert (row["text"], row["reason"]) == (None, "bad_text") and kind in row["detail"]
+
+
+def test_a_list_is_no_url_no_name_and_no_question(tmp_path, pictures):
+    write(tmp_path / "laion/a.parquet", columns={"url": [["http://a.example"]], "text": ["a"]})
+    (row,) = rows_of("laion", tmp_path / "laion")
+    assert (row["reason"], row["detail"]) == ("bad_text", "a.parquet: url is a list, not a text")
+    write(tmp_path / "asked/a.jsonl", columns={"image": ["0.png", ["1.png"]], "question": [["What?"], "What?"]})
+    rows = rows_of("instructions", tmp_path / "asked", images=str(pictures))
+    assert [row["detail"] for row in rows] == [
+        "a.jsonl: question is a list, not a text", "a.jsonl: image is a list, not a text",
+    ]  # fmt: skip
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+def test_a_byte_order_mark_says_which_unicode_it_is(name, encoding, pictures):
+    texts = {
+        "a.csv": 'image,text\n0.png,"Käse, Öl"\n', "a.tsv": "image\ttext\n0.png\tKäse, Öl\n",
+        "a.jsonl": '{"image": "0.png", "text": "Käse, Öl"}\n', "a.json": '[{"image": "0.png", "text": "Käse, Öl"}]',
+    }  # fmt: skip
+    (pictures / name).write_bytes(texts[name].encode(encoding))
+    assert facts(rows_of("folder", pictures / name), "file", "text", "extra") == [("0.png", "Käse, Öl", "{}")]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_another_encoding_is_asked_for_and_never_guessed(name, pictures, configure):
+    lines = {
+        "a.csv": ["image,text", "0.png,Käse", "1.png,plain"], "a.tsv": ["image\ttext", "0.png\tKäse", "1.png\tplain"],
+        "a.jsonl": ['{"image": "0.png", "text": "Käse"}', '{"image": "1.png", "text": "plain"}'],
+    }[name]  # fmt: skip
+    (pictures / name).write_bytes("\n".join(lines).encode("latin-1"))
+    toml = '[source]\nkind = "folder"\npath = "pictures"\n'
+    said = say("plan", configure(toml))
+    line = 1 if name == "a.jsonl" else 2
+    assert (said.code, said.err) == (
+        2,
+        f'shardmill: source.encoding: {name}, line {line}, is not UTF-8; write encoding = "latin-1" or whatever it '
+        'is; with "utf-8", such rows are left out\n',
+    )
+    assert facts(rows_of("folder", pictures, encoding="latin-1"), "text") == [("Käse",), ("plain",)]
+    rows = rows_of("folder", pictures, encoding="utf-8")
+    assert facts(rows, "text", "reason", "detail") == [
+        (None, "bad_text", f"{name}, line {line}, has 1 characters that are not utf-8"), ("plain", None, None),
+    ]  # fmt: skip
+    said = say("plan", configure(f'{toml}encoding = "klingon"'))
+    assert said.code == 2 and "source.encoding: is no encoding; write one that Python knows" in said.err
+
+
+# Lines
+
+
+def test_lines_of_csv_with_other_fields_than_the_first_have_a_reason(pictures):
+    (pictures / "a.csv").write_bytes(
+        b'\xef\xbb\xbfimage,text\n0.png,a\n1.png,b,c,d\n2.png\n\n3.png,"x" y\n0.png,"a ""b"", c"\n1.png,say "hi"\n'
+        b'2.png,"two\nlines"\n3.png,"no end\n0.png,lost\n'
+    )
+    rows = rows_of("folder", pictures)
+    assert facts(rows, "file", "text", "reason") == [
+        ("0.png", "a", None), (None, None, "wrong_fields"), (None, None, "wrong_fields"), (None, None, "wrong_fields"),
+        ("0.png", 'a "b", c', None), ("1.png", 'say "hi"', None), ("2.png", "two\nlines", None),
+        (None, None, "wrong_fields"),
+    ]  # fmt: skip
+    assert [row["detail"] for row in rows if row["detail"]] == [
+        "a.csv, line 3: 4 fields, the first line has 2", "a.csv, line 4: 1 fields, the first line has 2",
+        "a.csv, lines 6 to 6: ',' expected after '\"'", "a.csv, lines 11 to 12: unexpected end of data",
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=5), st.sampled_from([",", "\t"]))
+@settings(max_examples=200, deadline=None)
+def test_what_python_writes_as_csv_is_read_as_it_was(tmp_path_factory, rows, delimiter):
+    from pipelines.sources.lines import csv_records
+
+    rows = [(a.replace("\0", ""), b.replace("\0", "")) for a, b in rows]
+    rows = [row for row in rows if all(c < "\ud800" or c > "\udfff" for cell in row for c in cell)]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("one", "two"), *rows])
+    raw = io.BytesIO(text.getvalue().encode())
+    assert list(csv_records(raw, "a.csv", None, delimiter)) == [{"one": a or None, "two": b or None} for a, b in rows]
+
+
+def test_a_line_without_end_is_a_reason(pictures, monkeypatch):
+    monkeypatch.setattr("pipelines.sources.lines.MAX_LINE", 100)
+    (pictures / "a.jsonl").write_text(
+        '{"image": "0.png", "text": "%s"}\n{"image": "1.png", "text": ""}\n' % ("x" * 1000)
+    )
+    assert facts(rows_of("folder", pictures), "file", "reason") == [(None, "bad_text"), ("1.png", None)]
+
+
+# Parquet
+
+
+def test_a_cell_that_nobody_asks_for_stops_nothing(pictures, configure):
+    far = pa.array([1700000000000000, 9223371331200000000, None], pa.int64())
+    odd = {
+        "date": far.view(pa.timestamp("us")), "zone": far.view(pa.timestamp("us", "Mars/Base")),
+        "took": far.view(pa.duration("s")), "price": pa.array([Decimal("1.50"), None, Decimal("-2.25")]),
+        "day": pa.array([1, 2**31 - 1, None], pa.int32()).view(pa.date32()), "raw": pa.array([b"\xff", b"a", None]),
+        "both": pa.array([{"at": 1}, {"at": 2}, None], pa.struct([("at", pa.date64())])),
+    }  # fmt: skip
+    write(pictures / "a.parquet", columns={"image": ["0.png", "1.png", "2.png"], "text": ["a", "b", "c"], **odd})
+    root = build(configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'))
+    rows = query(root, "select text, reason, extra from rows order by text").to_pylist()
+    assert [(row["text"], row["reason"]) for row in rows] == [("a", None), ("b", None), ("c", None)]
+    extra = [json.loads(row["extra"]) for row in rows]
+    assert extra[0]["date"] == "2023-11-14 22:13:20" and extra[1]["date"] is None
+    assert (
+        extra[0]["zone"].startswith("2023-11-14 22:13:20") and extra[0]["price"] == "1.50" and extra[0]["raw"] is None
+    )
+    assert query(root, "select count(*) as n from shards").to_pylist() == [{"n": 3}]
+    assert verify_root(root).problems == []
+
+
+def damaged(path: Path, at: int = 2, **options) -> Path:
+    """A Parquet file of 5,000 captions with 64 zeroed bytes at a half, a third, … of it."""
+    texts = [f"text number {i * 7919 % 5000} of all" for i in range(5000)]
+    write(path, columns={"URL": [f"http://a.example/{i}.jpg" for i in range(5000)], "TEXT": texts}, **options)
+    data = bytearray(path.read_bytes())
+    data[len(data) // at : len(data) // at + 64] = bytes(64)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "at", "lost"),
+    [
+        ({"compression": "zstd", "row_group_size": 500}, 2, 500),
+        ({"compression": "snappy", "row_group_size": 1000}, 3, 1000),
+        (
+            {"use_dictionary": False, "data_page_size": 999, "write_batch_size": 50, "write_page_checksum": True},
+            2,
+            5000,
+        ),
+    ],
+)  # fmt: skip
+def test_a_damaged_page_costs_its_row_group_from_there_on(options, at, lost, tmp_path):
+    damaged(tmp_path / "src/a.parquet", at, **options)
+    write(tmp_path / "src/b.parquet", columns={"URL": ["http://b.example/1.jpg"], "TEXT": ["good"]})
+    rows = rows_of("laion", tmp_path / "src")
+    assert len(rows) == 5001 and rows[-1]["text"] == "good"
+    bad = [row for row in rows if row["reason"]]
+    assert 0 < len(bad) <= lost and {row["reason"] for row in bad} == {"damaged"}
+    assert bad[0]["detail"].startswith("a.parquet, row group ") and "column " in bad[0]["detail"]
+    whole = {f"http://a.example/{i}.jpg": f"text number {i * 7919 % 5000} of all" for i in range(5000)}
+    assert all(whole[row["url"]] == row["text"] for row in rows[:-1] if not row["reason"])
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"not Parquet", b"PAR1" + b"\0" * 100 + b"PAR1"])
+def test_a_file_that_is_no_table_has_one_row_that_says_so(data, tmp_path, configure):
+    write(tmp_path / "src/b.parquet", columns={"URL": ["http://b.example/1.jpg"], "TEXT": ["good"]})
+    (tmp_path / "src/a.parquet").write_bytes(data)
+    rows = rows_of("laion", tmp_path / "src")
+    assert facts(rows, "text", "reason") == [(None, "damaged"), ("good", None)]
+    assert rows[0]["detail"].startswith("a.parquet: ")
+    root = build(configure('[source]\nkind = "laion"\npath = "src"'), "rows")
+    assert query(root, "select count(*) as n from rows").to_pylist() == [{"n": 2}]
+
+
+def test_a_text_that_all_rows_share_is_in_memory_once(tmp_path):
+    """200,000 rows of a text of 1 MB, in a file of some KB."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), ["x" * 1_000_000])
+    path = write(tmp_path / "src/a.parquet", columns={"URL": column, "TEXT": column})
+    assert path.stat().st_size < 100_000
+    with path.open("rb") as raw:
+        table = open_parquet(raw, path.stat().st_size)
+        assert sum(batch.nbytes < BATCH_BYTES for batch in table.iter_batches(10_000)) == 20
+        before = pa.total_allocated_bytes()
+        for record in parquet_records(table, "a.parquet"):
+            with pytest.raises(BadCell, match="has 1000000 characters"):
+                text_of(record["TEXT"])
+            assert pa.total_allocated_bytes() - before < BATCH_BYTES
+
+
+def test_a_footer_that_claims_more_than_there_is_is_damage(tmp_path):
+    path = write(tmp_path / "src/a.parquet", columns={"a": pa.nulls(1_000_000, pa.int32())})
+    size = path.stat().st_size
+    with path.open("rb") as raw, pytest.raises(Damaged, match="claims 1000000 rows in 500 bytes"):
+        open_parquet(raw, 500)
+    with path.open("rb") as raw:
+        assert sum(1 for _ in parquet_records(open_parquet(raw, size), "a")) == 1_000_000
+
+
+def test_two_columns_of_one_name_are_asked_for(tmp_path, configure):
+    table = pa.table([["0.png"], ["a"], ["b"]], names=["image", "text", "text"])
+    (tmp_path / "src").mkdir()
+    pq.write_table(table, tmp_path / "src/a.parquet")
+    config = configure('[source]\nkind = "folder"\npath = "src"')
+    said = say("plan", config)
+    assert (said.code, said.err) == (2, "shardmill: source.text_column: a.parquet has two columns 'text'; rename one\n")
+    (tmp_path / "src/a.parquet").unlink()
+    (tmp_path / "src/a.csv").write_text("image,text,text\n0.png,a,b\n")
+    assert say("plan", config).err == "shardmill: source.path: a.csv has two columns 'text'; rename one\n"
+
+
+# Fuzz
+
+
+def test_mutated_parquet_is_read_as_it_was_or_has_a_reason():
+    texts = [f"text {i * 7919 % 300} of all" for i in range(300)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": texts, "n": range(300)}), buffer, row_group_size=100, compression="zstd",
+                   write_page_checksum=True)  # fmt: skip
+    whole, draws = buffer.getvalue(), random.Random(0)
+    lost = whole_files = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draws.randint(1, 4)):
+            data[draws.randrange(len(data))] = draws.randrange(256)
+        if draws.random() < 0.2:
+            data = data[: draws.randrange(len(data))]
+        try:
+            read = list(parquet_records(open_parquet(io.BytesIO(bytes(data)), len(data)), "a"))
+        except Damaged:
+            whole_files += 1
+            continue
+        lost += sum(isinstance(record, Lost) for record in read)
+    assert lost > 100 and whole_files > 30
