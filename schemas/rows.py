@@ -32,7 +32,7 @@ REASONS = {
     "bad_conversation": "the turns are not what the format asks for, or name other images than the row",
     "bad_text": "a cell is no text: bytes of another encoding, a list, an object, or too long; the detail names it",
     "wrong_fields": "a line of CSV has another number of fields than the first line, or a quote that does not end",
-    "damaged": "the file, or this row group of it, cannot be read from here on; the detail names the place",
+    "damaged": "a row group of a table cannot be read from here on; the detail names the row and the column",
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
     "unreadable_file": "the file is damaged, a broken link or no plain file; what stands before the damage is read",
     "sparse": "the archive leaves the holes of this member out, as `tar --sparse` does",

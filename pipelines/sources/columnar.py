@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources.cells import Unread
+from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
 
 BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
@@ -26,10 +27,6 @@ ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
 Record = dict[str, Any]
 
 
-class Damaged(ValueError):
-    """A file that cannot be read, or not from here on."""
-
-
 def is_damage(error: Exception) -> bool:
     """Whether Arrow complains of the bytes of a file. Errors of a disk or a network have a number."""
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
@@ -38,25 +35,27 @@ def is_damage(error: Exception) -> bool:
 # Parquet
 
 
-def open_parquet(raw: BinaryIO, size: int) -> pq.ParquetFile:
-    """A Parquet file whose footer does not claim more than its `size` in bytes can hold. Raises `Damaged`."""
+def open_parquet(raw: BinaryIO, file: str) -> pq.ParquetFile:
+    """A Parquet file, called `file`, whose footer does not claim more than it can hold. Raises `Unreadable`."""
+    size = raw.seek(0, 2)
+    raw.seek(0)
     try:
         table = pq.ParquetFile(raw)
         table = pq.ParquetFile(raw, read_dictionary=_texts(table), page_checksum_verification=True)
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
-            raise Damaged(_one_line(error)) from None
+            raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
     footer = table.metadata
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     counts = [group.num_rows for group in groups]
     if min(counts, default=0) < 0 or sum(counts) != footer.num_rows or footer.num_rows > size * ROWS_A_BYTE:
-        raise Damaged(f"claims {footer.num_rows} rows in {size} bytes")
+        raise Unreadable(f"{file}: claims {footer.num_rows} rows in {size} bytes")
     for group in groups:
         for number in range(group.num_columns):
             column = group.column(number)
             if not 0 <= column.num_values <= MAX_VALUES or not 0 <= column.total_compressed_size <= size:
-                raise Damaged(f"{column.path_in_schema} claims {column.num_values} values in {size} bytes")
+                raise Unreadable(f"{file}: {column.path_in_schema} claims {column.num_values} values in {size} bytes")
     return table
 
 
@@ -154,8 +153,8 @@ def _batch_rows(group: pq.RowGroupMetaData, schema: pq.ParquetSchema) -> int:
 # Arrow
 
 
-def arrow_batches(raw: BinaryIO) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Damaged`."""
+def arrow_batches(raw: BinaryIO, file: str) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Unreadable`."""
     try:
         reader = arrow_reader(raw)
         if isinstance(reader, pa.RecordBatchFileReader):
@@ -164,7 +163,7 @@ def arrow_batches(raw: BinaryIO) -> Iterator[pa.RecordBatch]:
             yield from reader
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError):
-            raise Damaged(_one_line(error)) from None
+            raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
 
 

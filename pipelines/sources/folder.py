@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipelines.engine.commit import digest
 from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp, suffix
-from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, is_inside, rest
+from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, rest
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -48,16 +48,14 @@ class Folder(Tables):
     def rows_of(self, record: Row, file: str, columns: list[str]) -> Iterator[Row]:
         image, text = columns
         row = {"extra": rest(record, image, text)}
+        names = (named(record.get(image)),)
         try:
-            path = text_of(record.get(image))
+            row["file"] = self.resolve(text_of(record.get(image)), file)
         except BadCell as error:
             row |= {"reason": "bad_text", "detail": f"{file}: {image} {error}"}
-            yield from self.captioned(row, (named(record.get(image)),), record.get(text), file, text)
-            return
-        row |= {"file": path}
-        if not is_inside(path):
-            row |= {"file": None, "reason": "no_image", "detail": f"{image} is {path!r}"}
-        yield from self.captioned(row, (str(path),), record.get(text), file, text)
+        except ValueError as error:
+            row |= {"reason": "no_image", "detail": f"{image} {error}"}
+        yield from self.captioned(row, names, record.get(text), file, text)
 
 
 SOURCE = Folder

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.lines import Lost
 from pipelines.sources.source import FileStamp
-from pipelines.sources.tables import Tables, is_inside, rest
+from pipelines.sources.tables import Tables, rest
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -29,31 +29,27 @@ class Instructions(Tables):
         self.check_images()
         return files
 
-    def table_rows(self, file: str) -> Iterator[Row]:
+    def rows(self, file: str) -> Iterator[Row]:
         image, question = self.columns(file, self.usual)
-        questions_by_path: dict[str, list[Row]] = {}
+        questions_by_path: dict[tuple[str, str], list[Row]] = {}
         for number, record in enumerate(self.records(file)):
             if isinstance(record, Lost):
                 yield self.lost(record, file, number)
                 continue
-            place, path = {"names": (named(record.get(image))[:1000], named(record.get(question)))}, None
+            row = {"names": (named(record.get(image))[:1000], named(record.get(question)))}
+            row["extra"] = {"instructions": [rest(record)]}
             try:
                 path = text_of(record.get(column := image))
                 asked = _read(record, image, column := question)
+                place = self.resolve(path, file)
             except BadCell as error:
-                yield place | {
-                    "reason": "bad_text",
-                    "detail": f"{file}: {column} {error}",
-                    "extra": {"instructions": [rest(record)]},
-                }
-                continue
-            if is_inside(path):
-                questions_by_path.setdefault(path, []).append(asked)
+                yield row | {"reason": "bad_text", "detail": f"{file}: {column} {error}"}
+            except ValueError as error:
+                yield row | {"reason": "no_image", "detail": f"{image} {error}"}
             else:
-                detail = f"{image} is {str(path)[:200]!r}"
-                yield place | {"reason": "no_image", "detail": detail, "extra": {"instructions": [rest(record)]}}
-        for path, questions in questions_by_path.items():
-            yield {"names": (path,), "file": path, "extra": {"instructions": questions}}
+                questions_by_path.setdefault((path, place), []).append(asked)
+        for (path, place), questions in questions_by_path.items():
+            yield {"names": (path,), "file": place, "extra": {"instructions": questions}}
 
 
 def _read(record: Row, image: str, question: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.source import FileStamp
-from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, Usual, is_inside, rest
+from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, Usual, rest
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -39,18 +39,18 @@ class Laion(Tables):
         row = {"extra": rest(record, url_column, text_column)}
         row["checksum"] = checksum(row["extra"])
         try:
-            url = text_of(record.get(column := url_column))
+            row["url"] = text_of(record.get(column := url_column))
             path = text_of(record.get(column := image_columns[0])) if image_columns else None
+            if path:
+                row["file"] = self.resolve(path, file)
+            elif not row["url"]:
+                row |= {"reason": "no_image", "detail": f"{(image_columns or [url_column])[0]} is {row['url']!r}"}
         except BadCell as error:
             row |= {"reason": "bad_text", "detail": f"{file}: {column} {error}"}
-            url = named(record.get(url_column))
-        else:
-            row["url"] = url
-            if is_inside(path):
-                row |= {"file": path}
-            elif path or not url:
-                row |= {"reason": "no_image", "detail": f"{(image_columns or [url_column])[0]} is {path or url!r}"}
-        yield from self.captioned(row, (str(url),), record.get(text_column), file, text_column)
+        except ValueError as error:
+            row |= {"reason": "no_image", "detail": f"{column} {error}"}
+        names = (named(record.get(url_column)),)
+        yield from self.captioned(row, names, record.get(text_column), file, text_column)
 
 
 def checksum(record: Mapping[str, Any]) -> str | None:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from pipelines.engine.commit import key_of
 from pipelines.sources.cells import BadCell, choose, named, plain, text_of, texts_of
 from pipelines.sources.coco import listed
-from pipelines.sources.columnar import Damaged, open_parquet, parquet_records
+from pipelines.sources.columnar import open_parquet, parquet_records
+from pipelines.sources.files import suffix
 from pipelines.sources.lines import DELIMITERS, Lost, check_characters, csv_records, decoded, json_records
-from pipelines.sources.source import Source, suffix
+from pipelines.sources.source import Source
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -38,34 +39,21 @@ class Tables(Source):
         return max(1, ceil(self.count(file) / self.config.rows_per_partition))
 
     def count(self, file: str) -> int:
-        """The number of records of a table; of one that cannot be read, 1."""
+        """The number of records of a table."""
         if suffix(file) != "parquet":
             return self._counts[file] if file in self._counts else self._read_all(file)
-        try:
-            with self.parquet(file) as table:
-                return table.metadata.num_rows
-        except Damaged:
-            return 1
+        with self.parquet(file) as table:
+            return table.metadata.num_rows
 
     def check(self, file: str) -> None:
-        try:
-            columns = self.columns(file, self.usual)
-            if suffix(file) != "parquet":
-                self._read_all(file)
-            elif columns:
-                with self.parquet(file) as table:
-                    self._check_kinds(file, table.schema_arrow)
-        except Damaged:
-            return  # it has one row, which says so
+        columns = self.columns(file, self.usual)
+        if suffix(file) != "parquet":
+            self._read_all(file)
+        elif columns:
+            with self.parquet(file) as table:
+                self._check_kinds(file, table.schema_arrow)
 
     def rows(self, file: str) -> Iterator[Row]:
-        try:
-            yield from self.table_rows(file)
-        except Damaged as error:
-            yield {"names": (file, "/"), "reason": "damaged", "detail": str(error)}
-
-    def table_rows(self, file: str) -> Iterator[Row]:
-        """The rows of a table. May raise `Damaged`."""
         columns = self.columns(file, self.usual)
         for number, record in enumerate(self.records(file)):
             if isinstance(record, Lost):
@@ -86,7 +74,7 @@ class Tables(Source):
     def columns(self, file: str, usual: Usual) -> list[str]:
         """For each field of the configuration the column that it names, or the first of the usual columns.
 
-        Raises `UserError` if the table has no such column, or two of them, and `Damaged`.
+        Raises `UserError` if the table has no such column, or two of them, and `Unreadable`.
         """
         if suffix(file) == "parquet":
             with self.parquet(file) as table:
@@ -127,14 +115,14 @@ class Tables(Source):
     # Records
 
     def records(self, file: str) -> Iterator[Record | Lost]:
-        """The records of a table; none depends on the other records. Raises `Damaged`, and `UserError` for texts of
+        """The records of a table; none depends on the other records. Raises `Unreadable`, and `UserError` for texts of
         an encoding that is not configured."""
         kind, encoding = suffix(file), getattr(self.config, "encoding", None)
         if kind == "parquet":
             with self.parquet(file) as table:
                 yield from parquet_records(table, file)
             return
-        with self.fs.open(f"{self.base}/{file}", "rb") as raw:
+        with self.open(file) as raw:
             if kind in DELIMITERS:
                 yield from csv_records(raw, file, encoding, DELIMITERS[kind])
             elif kind == "json":
@@ -144,14 +132,9 @@ class Tables(Source):
 
     @contextmanager
     def parquet(self, file: str) -> Iterator[pq.ParquetFile]:
-        """A Parquet file. Raises `Damaged`."""
-        with self.fs.open(f"{self.base}/{file}", "rb") as raw:
-            size = raw.seek(0, 2)
-            raw.seek(0)
-            try:
-                yield open_parquet(raw, size)
-            except Damaged as error:
-                raise Damaged(f"{file}: {error}") from None
+        """A Parquet file. Raises `Unreadable`."""
+        with self.open(file) as raw:
+            yield open_parquet(raw, file)
 
     @cached_property
     def _counts(self) -> dict[str, int]:
@@ -205,8 +188,3 @@ def read_json(raw: Any, file: str, encoding: str | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"source.path: {file} is no JSON: {error}") from None
-
-
-def is_inside(path: str | None) -> bool:
-    """Whether a relative path stays in its folder."""
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
