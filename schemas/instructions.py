@@ -26,6 +26,7 @@ SOURCE, TEMPLATE = "source", "template"
 REASONS = {
     "no_image": "there is none to ask about: a conversation of text alone",
     "no_question": "the source names none, or one without words",
+    "other_images": "it names more images than the one it is asked of, or a video",
     "equal_keys": "the same question is asked of the same image before",
     "not_asked": "the source asks nothing of this image, and no template does: its condition or the draw left it out",
 }

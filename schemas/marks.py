@@ -51,3 +51,48 @@ def _without_ends(text: str) -> str:
     inner = text[first:last]
     inner = inner.lstrip() if first else inner
     return inner.rstrip() if last < len(text) else inner
+
+
+# What texts also say of HTML and BBCode. Inside a line such a word is spoken about; `<image>` is a mark wherever it is.
+SPOKEN = re.compile(r"</?(?:img|video)>|\[IMG\]")
+_END = re.compile(r"^(?:</|<\|/|\[/)|[_/]end\b|end_of_|_END", re.IGNORECASE)
+_PATH = re.compile(r"[^<>\s]{1,1000}</img>")
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+
+
+def named_pictures(text: str) -> list[str]:
+    """A mark for each picture that a text names, in order. <|vision_start|><|image_pad|><|vision_end|> name one.
+
+    Marks in code (between backticks) do not count, nor do <img>, <video> and [IMG] with words on both sides in their
+    line, by which texts speak about HTML; tags with attributes are never marks.
+    """
+    if not has_mark(text):
+        return []
+    text = _CODE.sub(lambda code: "\0" * len(code[0]), text)
+    marks = [mark for mark in MARK.finditer(text) if not (SPOKEN.fullmatch(mark[0]) and _is_inside(text, mark))]
+    runs: list[list[re.Match]] = []  # marks with nothing between them
+    for mark in marks:
+        if runs and runs[-1][-1].end() == mark.start():
+            runs[-1].append(mark)
+        else:
+            runs.append([mark])
+    named = []
+    for run in runs:
+        ends = sum(_END.search(mark[0]) is not None for mark in run)
+        opening = [mark[0] for mark in run if not _END.search(mark[0])]
+        named += opening[:ends] if ends else opening
+    return named
+
+
+def is_image(mark: str) -> bool:
+    """Whether a mark stands for an image, not for a video."""
+    return "video" not in mark.lower()
+
+
+def _is_inside(text: str, mark: re.Match) -> bool:
+    """Whether there are words before and behind a mark in its line, other than Qwen-VL's <img>path</img>."""
+    if _PATH.match(text, mark.end()):
+        return False
+    line, end = text.rfind("\n", 0, mark.start()) + 1, text.find("\n", mark.end())
+    before, behind = text[line : mark.start()], text[mark.end() : end if end >= 0 else len(text)]
+    return bool(before.strip() and behind.strip())

@@ -7,7 +7,8 @@ does not have becomes a row with a reason.
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from pipelines.sources.source import object_of
@@ -61,6 +62,23 @@ def json_records(raw: BinaryIO, file: str, encoding: str | None) -> Iterator[dic
             yield _too_long(file, number)
         elif line.strip():
             yield check_characters(line, file, number, encoding) or object_of(line.strip())
+
+
+def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
+    """The value in a JSON file. Raises `UserError`."""
+    text = decoded(raw, encoding, "\n").read()
+    check_characters(text, file, None, encoding)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"source.path: {file} is no JSON: {error}") from None
+
+
+def with_lost(records: Iterable[dict[str, Any]], file: str, encoding: str | None) -> Iterator[dict[str, Any] | Lost]:
+    """The records of a JSON file; those that hold bytes of another encoding are `Lost`."""
+    for number, record in enumerate(records):
+        bad = encoding and check_characters(json.dumps(record, ensure_ascii=False), file, None, encoding)
+        yield Lost(bad.reason, f"{bad.detail}, in entry {number}") if bad else record
 
 
 def csv_records(raw: BinaryIO, file: str, encoding: str | None, delimiter: str) -> Iterator[dict[str, Any] | Lost]:

@@ -1,6 +1,5 @@
 """Tables of records: Parquet, CSV, TSV, JSON lines or a JSON list; each record is read by itself."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +15,7 @@ from pipelines.sources.cells import BadCell, choose, named, plain, text_of, text
 from pipelines.sources.coco import listed
 from pipelines.sources.columnar import open_parquet, parquet_records
 from pipelines.sources.files import suffix
-from pipelines.sources.lines import DELIMITERS, Lost, check_characters, csv_records, decoded, json_records
+from pipelines.sources.lines import DELIMITERS, Lost, csv_records, json_records, read_json, with_lost
 from pipelines.sources.source import Source
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -126,7 +125,7 @@ class Tables(Source):
             if kind in DELIMITERS:
                 yield from csv_records(raw, file, encoding, DELIMITERS[kind])
             elif kind == "json":
-                yield from listed(read_json(raw, file, encoding), file)
+                yield from with_lost(listed(read_json(raw, file, encoding), file), file, encoding)
             else:
                 yield from json_records(raw, file, encoding)
 
@@ -178,13 +177,3 @@ class Tables(Source):
 def rest(record: Record, *without: str) -> Record:
     """A record for `extra`, without some columns."""
     return {name: plain(value) for name, value in record.items() if name not in without}
-
-
-def read_json(raw: Any, file: str, encoding: str | None) -> Any:
-    """The value in a JSON file. Raises `UserError`."""
-    text = decoded(raw, encoding, "\n").read()
-    check_characters(text, file, None, encoding)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"source.path: {file} is no JSON: {error}") from None

@@ -2,7 +2,7 @@
 
 A corpus step. A source of instructions brings its own questions. About every other image for which the condition holds,
 some of the configured questions are asked, drawn by hash(seed, image). Every image has at least one row, and every
-question has one.
+question has one. The mark of the image is taken out of a question: the image itself is sent with it, once.
 """
 
 import json
@@ -24,6 +24,7 @@ from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
 from schemas.instructions import SOURCE, STAGE, TEMPLATE, InstructionsConfig
+from schemas.marks import is_image, named_pictures, without_marks
 from schemas.views import drawn
 
 
@@ -64,11 +65,14 @@ class DrawInstructions(CorpusStage):
         if not questions:
             yield {"key": key, "image": key, "reason": "not_asked"}
         for number, brought in enumerate(questions):
-            question = str(brought["question"] or "").strip()
+            asked = str(brought["question"] or "")
+            question, marks = without_marks(asked).strip(), named_pictures(asked)
             row = brought | {"key": key_of(key, question), "image": key, "question": question or None}
             row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
             place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
-            if not question:
+            if len(marks) > 1 or any(not is_image(mark) for mark in marks):
+                row |= {"key": key_of(key, question, place), "reason": "other_images", "detail": " ".join(marks)[:200]}
+            elif not question:
                 row |= {"key": key_of(key, question, place), "reason": "no_question"}
             elif row["key"] in seen:
                 row |= {"key": key_of(key, question, place), "reason": "equal_keys", "detail": row["key"]}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.marks import MARK, has_mark, without_marks
+from schemas.marks import MARK, has_mark, is_image, named_pictures, without_marks
 
 MARKS = [
     "<image>", "</image>", "<image_00>", "<image_1>", "<image-2>", "<image0>", "<img>", "</img>", "<video>",
@@ -64,3 +64,25 @@ def test_long_texts_take_no_time(text):
     started = time.perf_counter()
     assert not has_mark(without_marks(text))
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("<image>\nWhat?", ["<image>"]), ("<image><image>", ["<image>", "<image>"]),
+        ("What is <image_00>?", ["<image_00>"]),
+        ("<|vision_start|><|image_pad|><|vision_end|>What?", ["<|vision_start|>"]),
+        ("(<image>./</image>)", ["<image>"]),
+        ("<img><IMG_CONTEXT><IMG_CONTEXT></img>\nWhat?", ["<img>"]), ("Picture 1: <img>a.jpg</img>\nWhat?", ["<img>"]),
+        ("<|begin_of_image|><|image|><|end_of_image|>", ["<|begin_of_image|>"]),
+        ("<start_of_image>", ["<start_of_image>"]),
+        ("a </image> b", []), ("the <img> tag", []), ("`<image>`", []), ("```\n<image>\n```", []), ("no mark", []),
+        ("one\n<video>\ntwo", ["<video>"]), ("<img> is a tag", ["<img>"]),
+    ],
+)  # fmt: skip
+def test_pictures_that_a_text_names(text, named):
+    assert named_pictures(text) == named
+
+
+def test_videos_are_no_images():
+    assert is_image("<image>") and is_image("<|image_1|>") and not is_image("<|video_pad|>") and not is_image("<video>")

@@ -130,13 +130,10 @@ def test_json_lines_and_entries_without_an_id(here):
         ([{"role": ["user"], "content": "hi"}], None, "a turn is no {role, content}"),
         ([{"role": "human", "content": "hi"}], None, "a turn is no {role, content}"),
         ([{"role": "user", "content": "hi"}], None, "no turn of the assistant: nothing to learn"),
-        (turns("hi"), 5, "image is no path, and no {mark: path}"),
-        (turns("hi"), {"<image_00>": 5}, "image is no path, and no {mark: path}"),
         (turns("hi"), {"first": "0.png"}, "'first' is no mark of an image; write <image_00>"),
-        (turns("hi"), "/etc/passwd", "'/etc/passwd' does not lie in the folder of images"),
-        (turns("hi"), {"<image_00>": "../0.png"}, "'../0.png' does not lie in the folder of images"),
         (turns("<image_02>"), {"<image_00>": "0.png"}, "<image_02> is in the text, but no image has that mark"),
-        (turns("<image> <image>"), "0.png", "<image> stands in the text more than once"),
+        (turns("<image> <image>"), "0.png", "<image> is in the text more than once"),
+        (turns("<image>"), ["0.png", "1.png"], "1 marks of images in the text, 2 images"),
     ],
 )
 def test_what_the_format_does_not_allow_is_named(conversation, image, complaint):
@@ -145,9 +142,135 @@ def test_what_the_format_does_not_allow_is_named(conversation, image, complaint)
     assert str(error.value).startswith(complaint)
 
 
-def test_marks_are_plain_words_where_there_is_no_image():
-    said = turns("What does <image_00> mean?")
-    assert read_conversation(said, None) == (said, {})
+@pytest.mark.parametrize(
+    ("image", "complaint"),
+    [
+        (5, "image is no path, and no {mark: path}: 5"), ({"<image_00>": 5}, "image is no path"),
+        ("/etc/passwd", "image is '/etc/passwd', which is not in the folder "),
+        ({"<image_00>": "../0.png"}, "image is '../0.png', which leaves its folder by .."),
+        ([{"url": "x"}], "image is no path"),
+    ],
+)  # fmt: skip
+def test_an_image_that_is_no_path_in_the_folder_is_a_reason(image, complaint, here):
+    (here / "all.json").write_text(json.dumps([{"id": 1, "image": image, "conversations": turns("hi")}]))
+    (row,) = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert row["reason"] == "bad_conversation" and row["detail"].startswith(f"1: {complaint}")
+
+
+@pytest.mark.parametrize(
+    "mark", ["<image>", "<image_00>", "<video>", "<|image|>", "<|image_1|>", "<|vision_start|>", "<IMG_CONTEXT>",
+             "<start_of_image>", "<img>", "[IMG]"],
+)  # fmt: skip
+def test_a_text_that_names_an_image_but_brings_none_is_never_a_sample(mark, here):
+    asked = [f"{mark}\nWhat is this?", f"What is this? {mark}", f"One.\n{mark}\nTwo."]
+    entries = [{"id": n, "conversations": turns(text)} for n, text in enumerate(asked)]
+    entries.append({"id": 3, "conversations": turns("What?", f"{mark}"), "images": []})
+    (here / "all.json").write_text(json.dumps(entries))
+    rows = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert {row["reason"] for row in rows} == {"bad_conversation"}
+    assert rows[0]["detail"] == f"0: {mark} is in the text, but the entry brings nothing for it"
+
+
+@pytest.mark.parametrize(
+    "text", ["What does the <img> tag do?", "Write `<image>` in a template.", '<img src="a.png">', "See <video> here.",
+             "```\n<video>\n</video>\n```", "A <figure> has a <figcaption>.", "List<Image> images"],
+)  # fmt: skip
+def test_texts_about_html_are_kept(text):
+    assert read_conversation(turns(text, text), None) == (turns(text, text), {})
+
+
+def test_images_beside_images_are_read_or_a_reason(here):
+    entries = [
+        {"id": 0, "images": ["0.png"], "conversations": turns("<image>\nWhat is this?")},
+        {"id": 1, "images": ["0.png", "1.png"], "messages": turns("<image><image>\nCompare.")},
+        {"id": 2, "images": ["0.png", "1.png"], "conversations": turns("<image>\nCompare.")},
+        {"id": 3, "image": "0.png", "video": "a.mp4", "conversations": turns("<image>\nWhat?")},
+        {"id": 4, "image": "0.png", "conversations": turns("<image>\nWhat is in the\n<video>")},
+        {"id": 5, "images": [], "conversations": turns("Two and two?")},
+    ]
+    (here / "all.json").write_text(json.dumps(entries))
+    rows = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert facts(rows, "file", "reason", "part") == [
+        ("0.png", None, 0), ("0.png", None, 0), ("1.png", None, 1), (None, "bad_conversation", None),
+        (None, "bad_conversation", None), (None, "bad_conversation", None), (None, None, 0),
+    ]  # fmt: skip
+    assert json.loads(rows[1]["conversation"]) == {
+        "turns": turns("<image_00><image_01>\nCompare."), "images": ["<image_00>", "<image_01>"],
+    }  # fmt: skip
+    assert json.loads(rows[6]["extra"]) == {"id": 5, "images": []}
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "\n", "<image> shows a box.", "A box <image>", "`<image>`"])
+def test_an_answer_that_is_empty_or_holds_an_image_is_a_reason(answer):
+    for said in ([*turns("<image>\nWhat?", "A box."), *turns("And?", answer)], turns("What?", answer)):
+        with pytest.raises(ValueError, match=r"empty|in an answer|more than once"):
+            read_conversation(said, "0.png")
+
+
+LLAVA = [
+    {"id": "a", "image": "0.png", "conversations": [
+        {"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A square."}]},
+    {"id": "b", "conversations": [
+        {"from": "system", "value": "Be short."}, {"from": "human", "value": "Hi"},
+        {"from": "gpt", "value": "Hello."}]},
+    {"id": "c", "image": ["0.png", "1.png"], "conversations": [
+        {"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "The first."}]},
+    {"id": "d", "conversations": [{"from": "human", "value": "Hi"}, {"from": "function", "value": "{}"}]},
+]  # fmt: skip
+
+
+def test_llava_and_sharegpt_come_out_as_minicpm_v(here):
+    (here / "all.json").write_text(json.dumps(LLAVA))
+    root = build(here / "my.toml")
+    found = {name: json.loads(sample["json"])["conversation"] for name, sample in samples(root).items()}
+    assert found == {
+        "a": {"images": ["<image>"], "turns": turns("<image>\nWhat is this?")},
+        "b": {"images": [], "turns": [{"role": "system", "content": "Be short."}, *turns("Hi", "Hello.")]},
+        "c": {"images": ["<image_00>", "<image_01>"], "turns": turns("<image_00> or <image_01>?", "The first.")},
+    }
+    (bad,) = query(root, "select detail from rows where reason is not null").to_pylist()
+    assert bad["detail"].startswith("d: a turn is no {role, content}: {'from': 'function'")
+
+
+def test_vqa_is_its_questions_with_the_answers_beside_them(here):
+    questions = [
+        {"question_id": 10, "image_id": 5, "question": "What?"},
+        {"question_id": 11, "image_id": 5, "question": "?"},
+    ]
+    answers = [{"question_id": 10, "image_id": 5, "multiple_choice_answer": "a square", "answer_type": "other"}]
+    (here / "vqa").mkdir()
+    name = here / "vqa/v2_OpenEnded_mscoco_train2014_questions.json"
+    name.write_text(json.dumps({"data_subtype": "train2014", "questions": questions}))
+    said = say("plan", here / "my.toml")
+    assert said.code == 0
+    toml = (here / "my.toml").read_text().replace("all.json", "vqa")
+    (here / "vqa.toml").write_text(toml.replace("corpus", "vqa-corpus"))
+    said = say("plan", here / "vqa.toml")
+    assert said.code == 2 and said.err.startswith(f"shardmill: source.path: {name.name} holds questions of VQA without")
+    (here / "vqa/v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": answers}))
+    (here / "pictures/COCO_train2014_000000000005.jpg").write_bytes(picture(5)[0])
+    rows = rows_of("conversations", here / "vqa", images=str(here / "pictures"))
+    assert facts(rows, "file", "reason") == [("COCO_train2014_000000000005.jpg", None), (None, "bad_conversation")]
+    assert json.loads(rows[0]["conversation"])["turns"] == turns("What?", "a square")
+    assert json.loads(rows[0]["extra"]) == {"id": 10, "answer_type": "other"}
+
+
+def test_another_encoding_of_json_is_asked_for(here):
+    (here / "all.json").write_bytes(
+        json.dumps([NONE, ONE | {"conversations": turns("Käse?")}], ensure_ascii=False).encode("latin-1")
+    )
+    said = say("plan", here / "my.toml")
+    assert said.code == 2 and said.err.startswith(
+        "shardmill: source.encoding: all.json is not UTF-8; write encoding = "
+    )
+    options = {"images": str(here / "pictures")}
+    rows = rows_of("conversations", here / "all.json", encoding="latin-1", **options)
+    assert [row["reason"] for row in rows] == [None, None] and "Käse?" in rows[1]["conversation"]
+    rows = rows_of("conversations", here / "all.json", encoding="utf-8", **options)
+    assert [row["reason"] for row in rows] == [None, "bad_text"]
+    assert rows[1]["detail"] == "all.json has 1 characters that are not utf-8, in entry 1"
+    (here / "all.json").write_bytes(json.dumps([NONE, ONE]).encode("utf-16"))
+    assert [row["reason"] for row in rows_of("conversations", here / "all.json", **options)] == [None, None]
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("{", "is no JSON"), ('{"id": 1}', "holds no list; write")])

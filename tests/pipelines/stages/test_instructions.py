@@ -90,6 +90,22 @@ def test_a_bad_line_has_a_reason_and_stops_no_other(pictures, tmp_path, configur
     assert verify_root(root).problems == []
 
 
+def test_the_mark_of_the_image_is_taken_out_of_a_question(pictures, tmp_path, configure):
+    """One image, one mark: the image itself goes with the question."""
+    asked = {
+        "<image>\nWhat is it?": ("What is it?", None), "Describe it.\n<image>": ("Describe it.", None),
+        "<|image_1|> Where?": ("Where?", None), "<image>": (None, "no_question"),
+        "What does <image_00> show?": ("What does image_00 show?", None),
+        "What is on the left?": ("What is on the left?", None),
+        "<image>\n<image>\nWhat differs?": ("What differs?", "other_images"), "<video>\nWho?": ("Who?", "other_images"),
+    }  # fmt: skip
+    ask(tmp_path, *({"image": "0.png", "question": question} for question in asked))
+    rows = instructions(build(configure(SOURCE + ASKING), "instructions"))
+    assert sorted(facts(rows, "question", "reason"), key=str) == sorted(asked.values(), key=str)
+    (plain,) = (row for row in rows if row["question"] == "What is on the left?")
+    assert plain["key"] == key_of(plain["image"], "What is on the left?")
+
+
 def test_what_a_caption_table_asks_may_be_called_anything(pictures, tmp_path, configure):
     names = ["a", 7, True, ["b"], {"c": 1}, None]
     asked = [{"question": f"What is it, {number}?", "name": name} for number, name in enumerate(names)]
