@@ -27,7 +27,7 @@ from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.duplicates import REASONS, STAGE, DuplicatesConfig
-from schemas.views import quoted
+from schemas.views import literal, quoted
 
 AT_ONCE = 256  # partitions that are read in one question
 KEPT, EXACT, NEAR, EXCLUDED = range(4)
@@ -62,13 +62,13 @@ class DuplicateMarks(NamedTuple):
 class MarkDuplicates(CorpusStage):
     config: DuplicatesConfig
     excluded: Excluded
-    captions: bool = False  # whether each caption of an image is a row of its own
+    captions: tuple[str, ...] = ()  # sources in which each caption of an image is a row of its own; "" has no name
 
     info = STAGE
 
     def settings(self) -> dict[str, Any]:
         more = {"exclude": self.excluded.digest} if self.config.exclude else {}
-        return {"near": self.config.near} | more | ({"captions": "all"} if self.captions else {})
+        return {"near": self.config.near} | more | ({"captions": [*self.captions]} if self.captions else {})
 
     def prepare(self) -> None:
         """Raises `UserError` if images cannot be excluded."""
@@ -124,19 +124,22 @@ LEFT JOIN duplicates d ON d.partition = i.partition AND d.key = i.key
 ORDER BY i.partition, i.key"""
 
 
-IMAGE = "hash(r.file, r.member, r.byte_offset, CASE WHEN r.file IS NULL AND r.member IS NULL THEN r.url END)"
+IMAGE = """CASE WHEN coalesce(r.source, '') IN ({captions}) THEN hash(
+           r.source, r.file, r.member, r.byte_offset, CASE WHEN r.file IS NULL AND r.member IS NULL THEN r.url END)
+       ELSE 0 END"""
 
 
-def facts_sql(own: Sequence[str], captions: bool = False) -> str:
-    """FACTS with these users' stages, which come between `images` and `duplicates`. `captions`: whether each caption of
-    an image is a row."""
+def facts_sql(own: Sequence[str], captions: Sequence[str] = ()) -> str:
+    """FACTS with these users' stages, which come between `images` and `duplicates`. `captions`: the sources in which
+    each caption of an image is a row."""
     case = "WHEN {0}.reason = 'upstream' THEN '{1}' WHEN {0}.reason IS NOT NULL THEN '{1}: ' || {0}.reason"
     named = [("i", "images"), *((quoted(name), name) for name in own)]
     why = " ".join(case.format(alias, name) for alias, name in named)
     joins = "\n".join(
         f"LEFT JOIN {alias} ON {alias}.partition = i.partition AND {alias}.key = i.key" for alias, _ in named[1:]
     )
-    return FACTS.format(why=why, joins=joins, image=IMAGE if captions else "0::UBIGINT")
+    image = IMAGE.format(captions=", ".join(map(literal, captions))) if captions else "0::UBIGINT"
+    return FACTS.format(why=why, joins=joins, image=image)
 
 
 def read_images(
@@ -281,5 +284,5 @@ def open_stage(config: Config) -> MarkDuplicates | None:
     """Raises `UserError` for images to keep out that cannot be read."""
     if config.duplicates is None:
         return None
-    captions = getattr(config.source, "captions", None) == "all"
+    captions = tuple(source.name or "" for source in config.source if getattr(source, "captions", None) == "all")
     return MarkDuplicates(config.duplicates, Excluded(find_excluded(config.duplicates.exclude)), captions)
