@@ -89,7 +89,7 @@ columns = st.one_of(
     st.lists(st.none() | st.binary(max_size=5), min_size=1, max_size=5).map(lambda v: pa.array(v, pa.binary())),
     st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5).flatmap(
         lambda v: st.sampled_from(
-            [pa.int64(), pa.timestamp("us"), pa.timestamp("ns", "UTC"), pa.timestamp("s", "Mars/Base"),
+            [pa.int64(), pa.timestamp("us"), pa.timestamp("ns", "UTC"), pa.timestamp("us", "Mars/Base"),
              pa.duration("s"), pa.date64(), pa.duration("ns")]
         ).map(lambda kind: pa.array(v, pa.int64()).view(kind))
     ),
