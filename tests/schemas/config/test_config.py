@@ -170,7 +170,6 @@ MISTAKES = {
         source("captions", 'image_column = "img"\ntext_column = "word"', "folder"),
         "source.text_column: a.csv has no column 'word'; it has img, words",
     ),
-    "captions that are no Parquet": (source("broken", kind="folder"), "source.path: a.parquet cannot be read: "),
     "the root's protocol": (at("s4://a/b"), "s4://a/b: Protocol not known: s4"),
     "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is not a folder; choose another"),
     "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is not a folder; choose another"),
