@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from pipelines.engine.commit import Commit, commit_json
 from pipelines.engine.parquet import parquet_bytes
 from pipelines.engine.releases import release_of
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.shards import add_sample
+from schemas.selection import STAGE
 from schemas.shards import SAMPLES, Card, ShardEntry
 
 FILES = [{"path": "a/first.parquet", "first": 0, "buckets": 1, "split": "0"}]  # of the source, as root.json has them
@@ -36,8 +38,10 @@ def key_of(name: object) -> str:
     return sha256(str(name).encode()).hexdigest()[:16]
 
 
-def caption(name: object, text: str, data: bytes | None = None, task: str = "caption", **more) -> Packed:
-    said = {"key": key_of(name), "task": task, "url": None, "text": text, "extra": {}, "width": 20, "height": 16}
+def caption(
+    name: object, text: str, data: bytes | None = None, task: str = "caption", alt: str | None = None, **more
+) -> Packed:
+    said = {"key": key_of(name), "task": task, "url": None, "text": alt or text, "extra": {}, "width": 20, "height": 16}
     lines = [{"text": text, "confidence": 0.9, "box": [0.0] * 8}]
     said |= {"sha256": "00", "phash": "0" * 16, "ocr": lines, "ocr_verdict": "good"} | more
     return Packed(said, text, [("PNG", data or image(int(key_of(name)[:4], 16)))])
@@ -59,8 +63,11 @@ def pair(name: object, question: str, chosen: str, rejected: str, data: bytes | 
     return Packed(document | more, None, [("PNG", data or image(int(key_of(name)[:4], 16)))])
 
 
-def publish(folder: Path, name: str, samples: Iterable[Packed], each: int = 4) -> Root:
-    """Publishes a set in shards of so many samples."""
+def publish(
+    folder: Path, name: str, samples: Iterable[Packed], each: int = 4, settings: dict | None = None,
+    selected: dict | None = None,
+) -> Root:  # fmt: skip
+    """Publishes a set in shards of so many samples; `selected`: the settings by which its samples were selected."""
     root, samples, entries = Root(str(folder)), list(samples), []
     task = samples[0].document["task"]
     for number, start in enumerate(range(0, len(samples), each)):
@@ -81,10 +88,13 @@ def publish(folder: Path, name: str, samples: Iterable[Packed], each: int = 4) -
         ))  # fmt: skip
     card = Card(
         set=name, release=release_of(entries), task=task, samples=len(samples), bytes=sum(e["bytes"] for e in entries),
-        samples_per_shard=each, settings={"set": name, "task": task}, groups=[], shards=entries,
+        samples_per_shard=each, settings=settings or {"set": name, "task": task}, groups=[], shards=entries,
     )  # fmt: skip
     root.write("root.json", json.dumps({"makes": [], "sets": [name], "files": FILES}).encode())
     data = json.dumps(card).encode()
     root.write(f"shards/{name}@{card['release']}.json", data)
     root.write(f"shards/{name}.json", data)
+    if selected:
+        commit = Commit("selection", 0, 2, {name: selected}, {}, "0")
+        root.write("selection/00000.parquet", parquet_bytes([], STAGE.schema, commit_json(commit)))
     return root
