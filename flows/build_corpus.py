@@ -14,6 +14,7 @@ from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.lock import Busy
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
+from pipelines.engine.secrets import hiding
 from pipelines.engine.worker import Stopped
 from schemas.errors import UserError
 
@@ -57,7 +58,7 @@ def build_corpus(
     """
     corpus = open_corpus(config, engine)
     try:
-        with begin(corpus, wait) as run:
+        with hiding(), begin(corpus, wait) as run:
             for stage in corpus.stages(until):
                 make_stage(run.ledger.run, stage, (retry or {}).get(stage))
     except Busy as busy:

@@ -64,6 +64,7 @@ def main() -> None:
     from pipelines.catalog.gates import GateFailed
     from pipelines.engine.lock import Busy
     from pipelines.engine.parquet import Corrupt
+    from pipelines.engine.secrets import hide
     from pipelines.engine.worker import StageFailed
     from schemas.shards import Damaged
 
@@ -74,6 +75,7 @@ def main() -> None:
     except (Busy, Corrupt, Damaged, GateFailed, StageFailed) as error:
         sys.exit(say(error, 1))
     except Exception as error:
+        hide(error)
         if type(error).__module__.split(".")[0] not in STORES:
             raise
         sys.exit(say(error, 1, f"the object store cannot be reached: {' '.join(str(error).split())}"))

@@ -10,5 +10,6 @@ OF_ENDPOINTS = {
     "filtered": "the server's own filter held the answer back",
     "too_long": "the request is longer than the model's context",
     "empty_answer": "nothing but white space",
+    "says_key": "it holds a key of an endpoint or of a store, or a part of one; it is not stored",
 }
 RETRYABLE = {"http_429", "http_5xx", "timeout", "connection", "bad_answer"}

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from pipelines.engine.secrets import hidden
+
 # A file or pipe has no width: output to it is not wrapped.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)
 
@@ -18,7 +20,7 @@ def say(error: BaseException | None, code: int, line: str = "") -> int:
     Drops tracebacks: Prefect keeps an error until the process ends, and its frames keep DuckDB's objects, which then
     complain.
     """
-    print(f"shardmill: {line or error}", file=sys.stderr)
+    print(f"shardmill: {hidden(line or str(error))}", file=sys.stderr)
     while error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

@@ -25,6 +25,7 @@ from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
 from pipelines.engine.root import Entry, Root, point
+from pipelines.engine.secrets import hiding
 from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
@@ -112,7 +113,7 @@ def _end_dead_runs(root: Root) -> Row:
 def _end_failed(root: Root, ledger: Ledger, error: BaseException) -> None:
     """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read."""
     close_ledger(root, ledger)
-    ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error)[:2000] or None)
+    ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error) or None)
     with suppress(Corrupt):
         build_catalog(root)
     with suppress(Corrupt, OSError, UserError):
@@ -139,6 +140,7 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
         ledger.close_stage(stage, committed, taken)
 
 
+@hiding()
 def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None = None) -> StageReport:
     """Makes what is not current in one stage, and its failed rows for which the condition `again` holds."""
     corpus, ledger = run.corpus, run.ledger
@@ -191,7 +193,7 @@ def run(
     """A whole run without Prefect. `retry`: stage -> a condition on its failed rows, which are then made again."""
     corpus = open_corpus(path)
     names = corpus.stages(until)
-    with begin(corpus) as begun:
+    with hiding(), begin(corpus) as begun:
         return [run_stage(begun, name, again=retry.get(name)) for name in names]
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
+from pipelines.engine.secrets import told
 from schemas.arrow import Row
 from schemas.ledger import CHANGES, MEASURED, RUNS, WORK
 
@@ -49,6 +50,7 @@ class Ledger:
 
     def end(self, status: str, detail: str | None = None) -> None:
         (row,) = self._read("run")
+        detail = told(detail, 2000) if detail else None
         self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
 
     def row(self) -> Row | None:

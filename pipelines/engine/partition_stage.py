@@ -13,6 +13,7 @@ from pipelines.engine.commit import Commit, MadeWith, Stage, canonical, digest, 
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.root import Root
+from pipelines.engine.secrets import hidden
 from schemas.arrow import Row
 
 UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its detail names that reason
@@ -192,7 +193,8 @@ def finished(stage: PartitionStage, unit: Unit, fields: Row | Rejected) -> tuple
     if isinstance(fields, Rejected):
         if fields.reason not in stage.reasons:
             raise TypeError(f"{stage.name}: {fields.reason!r} is not a declared reason") from fields
-        row = {**blank_row(stage, unit.made_from, fields.reason, fields.detail), **fields.kept}
+        detail = hidden(fields.detail) if fields.detail else None
+        row = {**blank_row(stage, unit.made_from, fields.reason, detail), **fields.kept}
         data, seen = None, fields.measured
     else:
         data, seen = fields.pop("bytes", None), fields.pop("measured", None)

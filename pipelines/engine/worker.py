@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pipelines.engine.secrets import hidden
+
 LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
 STOPPED = "pipelines.engine.worker.Stopped: "  # as an error's last line has it
 
@@ -53,7 +55,7 @@ def one_line(error: BaseException) -> str:
     """What a worker raised, told by the last line of what may be a long text; `Stopped` begins with its name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
-    line = line.encode("utf-8", "backslashreplace").decode()
+    line = hidden(line).encode("utf-8", "backslashreplace").decode()
     return (STOPPED if isinstance(error, Stopped) else "") + line
 
 

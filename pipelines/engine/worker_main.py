@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 
 from pipelines.engine.child import take_stdin
 from pipelines.engine.pool import FORK, IMPORT
+from pipelines.engine.secrets import hidden, hide
 from pipelines.engine.worker import Work, one_line
 
 
@@ -94,8 +95,8 @@ def failure_of(work: Work | Exception, item: bytes) -> str | None:
             raise work
         work.make(pickle.loads(item))
     except BaseException as error:  # `SystemExit` too: somebody waits for the answer
-        traceback.print_exc()
-        sys.stderr.flush()
+        hide(error)
+        print(hidden(traceback.format_exc(), None), file=sys.stderr, flush=True)
         return one_line(error)
     return None
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from yarl import URL
 
+from pipelines.engine.secrets import hidden
 from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.client import Headers, HttpClient
 from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
@@ -133,7 +134,8 @@ class Fetcher:
                 return result
             except FetchFailed as failed:
                 bodies.drop(result)
-                result.reason, result.detail, result.offline = failed.reason, plain(failed.detail), failed.offline
+                result.reason, result.detail = failed.reason, plain(hidden(failed.detail))
+                result.offline = failed.offline
                 if not (pause := self._pause(failed, tried)):
                     return result
             await asyncio.sleep(pause)

@@ -18,6 +18,7 @@ from functools import cache
 from json import JSONDecodeError
 from typing import Any
 
+from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint
@@ -89,11 +90,10 @@ class ChatClient:
 
         for chatty in ("openai", "httpx", "httpx2"):  # they log a line for each request
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        config, self.secret = self.endpoint.config, self.endpoint.key()
+        config, key = self.endpoint.config, self.endpoint.key() or "none"
         self.servers = []
         for url in self.endpoint.urls:
             web = DefaultAsyncHttpxClient(timeout=config.timeout, trust_env=not url.startswith(LOCAL))
-            key = self.secret or "none"
             self.servers.append(Server(url, AsyncOpenAI(api_key=key, base_url=url, max_retries=0, http_client=web)))
 
     def slots(self) -> int:
@@ -122,7 +122,6 @@ class ChatClient:
                 self.succeeded, self.failed = True, 0
                 return answer
             except CallFailed as failed:
-                failed.detail = self.without_key(failed.detail)
                 failed.measured = self._measured(tries, tokens, began, started)
                 silent = failed.reason in ("connection", "timeout") and not await self._is_alive(server)
                 unheard += silent  # not the fault of this request, unless it happens again and again
@@ -156,17 +155,17 @@ class ChatClient:
         except (TimeoutError, openai.APITimeoutError):
             raise CallFailed("timeout", f"no answer in {config.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise CallFailed("connection", plain(error.__cause__ or error)) from None
+            raise CallFailed("connection", told(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
             raise self._refused(server, error) from None
         except (openai.APIResponseValidationError, JSONDecodeError, UnicodeDecodeError) as error:
-            raise CallFailed("bad_answer", f"no JSON: {plain(error)}") from None
+            raise CallFailed("bad_answer", f"no JSON: {told(error)}") from None
         self.heard = time.monotonic()
         return completion
 
     def _refused(self, server: Server, error: Any) -> Exception:
         """The exception for a status other than 200: `CallFailed` for this request, or `Stopped` for all requests."""
-        status, message = error.status_code, self.without_key(plain(error))
+        status, message = error.status_code, told(error)
         self.heard = time.monotonic()
         if status in (401, 403):
             key = self.endpoint.config.api_key_env
@@ -204,8 +203,10 @@ class ChatClient:
                 raise CallFailed("bad_answer", "no text in it")
             if not (text.strip() or logprobs):
                 raise CallFailed("empty_answer", repr(text[:50]))
+            if known().said("\n".join([text, *(token for token, _ in top or ())])):
+                raise CallFailed("says_key", "it is not stored")
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise CallFailed("bad_answer", plain(error)) from None
+            raise CallFailed("bad_answer", told(error)) from None
         return Answer(text.encode("utf-8", "replace").decode(), finish == "length", top, {})
 
     def _measured(self, tries: int, tokens: Counter[str], began: float, started: float) -> dict[str, Any]:
@@ -218,9 +219,6 @@ class ChatClient:
             **spent,
             **{name: round(1000 * seconds) for name, seconds in times.items()},
         }
-
-    def without_key(self, text: str) -> str:
-        return text.replace(self.secret, "***") if self.secret else text
 
     # Slots
 
@@ -262,7 +260,7 @@ class ChatClient:
 
     def _stop(self, why: str) -> Stopped:
         """Notes that no more requests are sent: waiting ones fail at once, those in flight may end."""
-        self.stopped = self.stopped or Stopped(f"{self.endpoint.asked_as}: {self.without_key(why)}")
+        self.stopped = self.stopped or Stopped(told(f"{self.endpoint.asked_as}: {why}", 1000))
         while self.waiting:
             _, slot = self.waiting.popleft()
             if not slot.done():
@@ -325,14 +323,8 @@ def first_token(logprobs: Any) -> list[tuple[str, float]]:
         raise CallFailed("bad_answer", "no candidates for the first token")
     for token, logprob in top:
         if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
-            raise CallFailed("bad_answer", f"{logprob!r} is no log-probability of a token {token!r}")
+            raise CallFailed("bad_answer", told(f"{logprob!r} is no log-probability of a token {token!r}"))
     return top
-
-
-def plain(error: object) -> str:
-    """An error message for a cell of a table: valid Unicode, one line, at most 500 characters."""
-    text = " ".join((str(error) or type(error).__name__).split())
-    return text.encode("utf-8", "replace").decode()[:500]
 
 
 clients: dict[str, ChatClient] = {}  # identity of an endpoint and its budgets -> the client of this process

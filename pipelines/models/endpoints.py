@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.secrets import remember
 from pipelines.engine.worker import is_local
 from schemas.answers import RETRYABLE
 from schemas.config.endpoints import EndpointConfig
@@ -46,6 +47,7 @@ class Endpoint:
             return None
         if not os.environ.get(name):
             raise UserError(f"endpoints.{self.name}.api_key_env: there is no {name} in this environment; export it")
+        remember(os.environ[name])
         return os.environ[name]
 
     @cached_property
@@ -70,6 +72,8 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
 
 def open_endpoint(name: str, config: EndpointConfig) -> Endpoint:
     """The endpoint of a table `[endpoints.NAME]`."""
+    if config.api_key_env:
+        remember(os.environ.get(config.api_key_env))
     local = is_checkpoint(config.model)
     revision = config.revision or (weights_of(config.model) if local else None)
     model = None if local else config.model

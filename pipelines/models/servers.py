@@ -24,6 +24,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from pipelines.engine.child import import_path, module_command
 from pipelines.engine.root import Root
+from pipelines.engine.secrets import told
 from pipelines.engine.worker import Stopped, end_of
 from pipelines.models.endpoints import Endpoint
 from pipelines.models.supervisor import GRACE
@@ -163,7 +164,7 @@ def status_of(url: str, key: str | None) -> int:
 
 def last_line(log: Path) -> str:
     lines = end_of(log).decode(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1].strip()[:300] if lines else "it wrote nothing"
+    return told(lines[-1], 300) if lines else "it wrote nothing"
 
 
 # Ending

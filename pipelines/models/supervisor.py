@@ -12,7 +12,10 @@ import sys
 import threading
 from contextlib import suppress
 
+from pipelines.engine.secrets import Secrets, replaced
+
 GRACE = 10.0  # seconds between asking a server to end and killing it
+BEFORE = 2_000  # characters
 PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -20,7 +23,7 @@ def main() -> None:
     """Ends when the server does. The server's output goes to a log, without the key."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     instructions = json.loads(sys.stdin.buffer.readline())
-    secret = (instructions["secret"] or "").encode()
+    secrets = Secrets([(instructions["secret"] or "").encode().decode("latin-1")])
     with open(instructions["log"], "wb", buffering=0) as log:
         try:
             server = subprocess.Popen(
@@ -32,8 +35,16 @@ def main() -> None:
             sys.exit(1)
 
         def copy() -> None:
-            for line in server.stdout:
-                log.write(line.replace(secret, b"***") if secret else line)
+            before = ""  # the end of what was written, in which a key may begin
+            while data := os.read(server.stdout.fileno(), 1 << 16):
+                text = before + data.decode("latin-1")
+                spans = [(max(len(before), start), end) for start, end in secrets.spans(text) if end > len(before)]
+                log.write(
+                    replaced(
+                        text[len(before) :], [(start - len(before), end - len(before)) for start, end in spans]
+                    ).encode("latin-1")
+                )
+                before = text[-BEFORE:]
 
         def watch() -> None:
             while os.read(sys.stdin.fileno(), 1):

@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Place, Table
 
+SECRET = r"((api|auth|access)[-_]?)?(key|token|authorization|password|secret)"  # names of fields that hold keys
+
 
 def _is_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s@]+", text):
@@ -51,6 +53,8 @@ class EndpointConfig(Table):
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError):
             raise PydanticCustomError("json", "write what JSON can hold: no dates, no inf, no nan") from None
+        if any(re.fullmatch(SECRET, name, re.I) for name in extra):
+            raise PydanticCustomError("key", "write no key here, but name its environment variable in api_key_env")
         return extra
 
     @field_validator("command")
