@@ -158,7 +158,7 @@ def todo(
 ) -> dict[int, str]:
     """partition -> why it is not current. A partition whose input has to be made is made after it, unless the input
     comes out with equal columns."""
-    reasons, first, last = {}, stage.info.answers, [*stage.inputs][-1]
+    reasons, first, last = {}, stage.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
     for partition in commits[first]:
         if partition in upstream_todo:

@@ -54,7 +54,7 @@ class Commit:
     partition: int
     version: int  # of the stage
     settings: dict[str, Any]  # configuration, model and prompt identity
-    inputs: dict[str, dict[str, str]]  # what was read: stage -> column -> digest
+    inputs: dict[str, dict[str, str | None]]  # what was read: stage -> column -> digest
     fingerprint: str
     digests: dict[str, str] = field(default_factory=dict)  # column -> digest
     rows: int = 0
@@ -121,12 +121,14 @@ class Stage:
         the `reason` of the stage whose rows it answers, and of each stage of the same kind between that and itself.
         """
         if not self.reads:
-            return dict.fromkeys(stage.name for stage in self.earlier)
+            return {stage.name: None for stage in self.earlier}
         first = next(iter(self.reads))
         kin = [stage.name for stage in self.earlier if stage.per_image == self.info.per_image]
         inherited = kin[kin.index(first) :] if first in kin else [first]
-        read = {name: tuple(dict.fromkeys((*self.reads.get(name, ()), *(["reason"] if name in inherited else []))))
-                for name in (*self.reads, *inherited)}  # fmt: skip
+        read: dict[str, Columns | None] = {
+            name: (*dict.fromkeys((*self.reads.get(name, ()), *(["reason"] if name in inherited else []))),)
+            for name in (*self.reads, *inherited)
+        }
         if self.earlier and self.info.per_image:
             return {stage.name: read[stage.name] for stage in self.earlier if stage.name in read}
         return read

@@ -141,8 +141,8 @@ class OldRows:
             self._made_with.extend(MadeWith(stage.name, self.now.version, settings) for settings in both)
         version, settings, by_made_from = self.now.version, self.now.settings, self._index["made_from"]
         today, then = self._made_with
-        unchanged = by_made_from.get(_made_from_then(unit, stage, today))
-        same = unchanged or by_made_from.get(_made_from_then(unit, stage, then))
+        unchanged = by_made_from.get(_made_from_then(unit, stage, today) or "")
+        same = unchanged or by_made_from.get(_made_from_then(unit, stage, then) or "")
         row = same or self._index["key"].get(unit.key)
         if row is None:
             return None
@@ -154,7 +154,7 @@ def _made_from_then(unit: Unit, stage: PartitionStage, made_with: MadeWith) -> s
     """What the row of a unit would have been made from when the old rows were made: None if unknown."""
     source = {name: columns for name, columns in unit.row.items() if name in stage.inputs}
     try:
-        then = stage.units(source[stage.info.answers]["key"], source, made_with)
+        then = stage.units(source[stage.answers]["key"], source, made_with)
     except (KeyError, TypeError):  # the settings of that time lack something
         return None
     return next((old_unit.made_from for old_unit in then if old_unit.key == unit.key), None)
@@ -176,7 +176,7 @@ class Making:
 
     def begin(self, todo: list[Unit]) -> None:
         self.units = {unit.key: unit for unit in todo}
-        self.stream: Iterator[tuple[str, Any]] = self.stage.make([unit.row for unit in todo], self.root)
+        self.stream: Iterator[tuple[str, Any]] = self.stage.make([{**unit.row} for unit in todo], self.root)
 
     def made(self, unit: Unit) -> tuple[Row, bytes | None]:
         """The row made of a unit, and its bytes. Has the stage make rows until this one is ready."""
@@ -207,7 +207,7 @@ class Making:
         self.chunk.clear()
 
     def _put_measured(self) -> None:
-        if self.measured:
+        if self.measured and self.stage.measures:
             self.ledger.measure(self.stage.measures, self.stage.name, self.partition, self.measured, self.attempt)
 
     @contextmanager

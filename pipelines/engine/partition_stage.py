@@ -7,6 +7,7 @@ same hash for that row alone; rows whose `made_from` has not changed are taken o
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pipelines.engine.commit import Commit, MadeWith, Stage, canonical, digest, file_of
@@ -15,6 +16,7 @@ from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.root import Root
 from pipelines.engine.secrets import hidden
 from schemas.arrow import Row
+from schemas.stage import Columns
 
 UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its detail names that reason
 
@@ -87,6 +89,16 @@ class PartitionStage(Stage):
     one_process: ClassVar[bool] = False  # a single worker on one machine does all of it
     holds_model: ClassVar[bool] = False  # its workers use much memory, so they end with the stage
 
+    @property
+    def answers(self) -> str:
+        """The stage whose rows it answers."""
+        return self.info.answers or "rows"
+
+    @cached_property
+    def columns(self) -> dict[str, Columns]:
+        """The columns that it is made from, by stage."""
+        return {name: columns or () for name, columns in self.inputs.items()}
+
     def ready(self, root: Root, ledger: Ledger) -> "PartitionStage":
         """The stage with all that it needs in a run, such as servers. Called once the stages before it are made."""
         return self
@@ -114,17 +126,17 @@ class PartitionStage(Stage):
     def is_current(self, now: Commit, fingerprint: str, upstream: Mapping[str, Commit]) -> bool:
         """Whether a partition is what would be made now: from the same inputs, for rows with the same keys. These keys
         may be no input, as they do not decide what comes out."""
-        keys = upstream[self.info.answers].digests.get("key")
+        keys = upstream[self.answers].digests.get("key")
         known = now.digests.get("key") if self.info.named_by == ("key",) else now.answered
         return now.fingerprint == fingerprint and known in (None, keys)
 
     def answered(self, upstream: Mapping[str, Commit]) -> str | None:
         """The digest of the keys that a partition answers; None where its own keys are the same."""
-        return None if self.info.named_by == ("key",) else upstream[self.info.answers].digests.get("key")
+        return None if self.info.named_by == ("key",) else upstream[self.answers].digests.get("key")
 
     def declared(self, upstream: Mapping[str, Commit]) -> dict[str, dict[str, str | None]]:
         """The digests of the declared columns, of the partitions that are read."""
-        return {stage: {c: upstream[stage].digests.get(c) for c in columns} for stage, columns in self.inputs.items()}
+        return {stage: {c: upstream[stage].digests.get(c) for c in columns} for stage, columns in self.columns.items()}
 
 
 def read_inputs(
@@ -135,22 +147,22 @@ def read_inputs(
     Every stage read has the same keys as the first, but for those that it joins by another column.
     """
     tables = {}
-    for name, columns in stage.inputs.items():
+    for name, columns in stage.columns.items():
         joining = [column for namer, column in stage.joins.values() if namer == name]
         wanted = dict.fromkeys(("key", *columns, "reason", *joining, *stage.finds.get(name, ())))
         present = [column for column in wanted if column in upstream[name].digests]  # older files may lack some
         rows = read_rows(root, file_of(name, partition), present)
         place = {"partition": partition, "payload": upstream[name].payload}
         tables[name] = {row["key"]: {**dict.fromkeys(wanted), **row, **place} for row in rows}
-    first, incoming = tables[stage.info.answers], {}
+    first, incoming = tables[stage.answers], {}
     for name, rows in tables.items():
         if name not in stage.joins and rows.keys() != first.keys():
             raise Corrupt(f"{file_of(name, partition)} has different keys than the stages it was made from")
     for key in first:
         row = incoming[key] = {}
         for name, rows in _in_join_order(tables, stage).items():
-            namer, column = stage.joins.get(name, (None, None))
-            named = row[namer][column] if namer else key
+            namer, column = stage.joins.get(name, (stage.answers, "key"))
+            named = row[namer][column] if name in stage.joins else key
             if named not in rows:
                 raise Corrupt(f"{file_of(name, partition)} has no {named}, which {file_of(namer, partition)} names")
             row[name] = rows[named]
@@ -165,7 +177,7 @@ def _in_join_order(tables: dict[str, dict[str, Row]], stage: PartitionStage) -> 
 def read_of(stage: PartitionStage, row: Mapping[str, Row]) -> dict[str, Any]:
     """What a stage reads of a row, without nulls: so a row that no stage leaves out stays the same when a stage that
     might have left it out is added or removed."""
-    read = {f"{name}.{column}": row[name][column] for name, columns in stage.inputs.items() for column in columns}
+    read = {f"{name}.{column}": row[name][column] for name, columns in stage.columns.items() for column in columns}
     return {name: value for name, value in read.items() if value is not None}
 
 
