@@ -35,6 +35,7 @@ REASONS = {
     "damaged": "a row group of a table cannot be read from here on; the detail names the row and the column",
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
     "unreadable_file": "the file is damaged, a broken link or no plain file; what stands before the damage is read",
+    "not_read": "no image, text or table of a kind that is read",
     "sparse": "the archive leaves the holes of this member out, as `tar --sparse` does",
     "broken_link": "the member is a link to what is not in its archive",
     "text_too_long": "the text or JSON of an image has more than 16 MiB",

@@ -67,7 +67,8 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     choosing = {stage.stages[-1].name for stage in corpus.shards}
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     vanished = [(str(file), list(file.partitions)) for file in settlement.vanished]
-    return RunPlan(vanished, [p for p in plans if p.stage in names], [*map(_renamed, settlement.renamed())])
+    notes = (f"{place_of(name)}: {note}" for name, stage in corpus.rows.items() for note in stage.source.notes())
+    return RunPlan(vanished, [p for p in plans if p.stage in names], [*map(_renamed, settlement.renamed()), *notes])
 
 
 def _renamed(names: tuple[str | None, str | None]) -> str:

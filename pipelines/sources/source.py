@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.root import stamp
-from pipelines.sources.files import TooLarge, find, open_file, read_file, read_range, suffix
+from pipelines.sources.files import Info, TooLarge, find, open_file, read_file, read_range, suffix
 from schemas.arrow import Row
 from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
@@ -52,6 +52,10 @@ class Source:
 
     def check(self, file: str) -> None:
         """Raises `UserError` if a file cannot be read as configured."""
+
+    def notes(self) -> list[str]:
+        """What the user should know about files that are no rows, a line each."""
+        return []
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
         """The bytes of a row's image.
@@ -133,8 +137,16 @@ class Source:
         if not infos and not self.fs.exists(self.base):
             hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
             raise UserError(f"source.path: {self.config.path} does not exist{hint}")
+        return self.stamps(infos)
+
+    def stamps(self, infos: dict[str, Info]) -> list[FileStamp]:
+        """Files below the base, as they were found."""
         found = ((name[len(self.base) + 1 :], info) for name, info in infos.items())
         return [FileStamp(name, stamp(info)) for name, info in found if not _is_made_by_tools(name)]
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
 
     def open(self, file: str) -> BinaryIO:
         """A reader of a file's bytes, decompressed if they are of gzip or zstd.
@@ -167,9 +179,16 @@ class Source:
                 )
             return inside
         own = posixpath.dirname(file)
-        if own and not getattr(self.config, "images", None) and fs.exists(f"{folder}/{own}/{asked}"):
-            return f"{own}/{asked}"
+        if own and not getattr(self.config, "images", None):
+            there = f"{own}/{asked}"
+            if os.path.lexists(f"{folder}/{there}") if self.is_local else there in self._remote_names:
+                return there
         return asked
+
+    @cached_property
+    def _remote_names(self) -> set[str]:
+        """The files under the base, so that a remote place is not asked for each."""
+        return {file.path for file in self.stamps(find(self.fs, self.base))}
 
     def __getstate__(self) -> dict:
         return {"config": self.config}

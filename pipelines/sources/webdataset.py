@@ -4,7 +4,8 @@ import posixpath
 from collections.abc import Iterable, Iterator
 
 from pipelines.sources.files import archives
-from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp, Source, object_of
+from pipelines.sources.sidecars import described
+from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp, Source
 from pipelines.sources.tar_reader import CutTar, Member, Reader, members
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -44,7 +45,7 @@ class WebDataset(Source):
         for stem, parts in samples:
             row = {"names": (file, stem), "file": file}
             try:
-                row |= _row(stem, parts, targets, tar)
+                row |= self._row(stem, parts, targets, tar)
             except _Left as left:
                 row |= left.args[0] | {"detail": f"{file}: {left.args[0]['detail']}"}
             if (stem, frozenset(parts)) in interleaved:
@@ -53,26 +54,23 @@ class WebDataset(Source):
         if problem:
             yield {"names": (file, "/"), "file": file, "reason": "cut_tar", "detail": problem}
 
-
-def _row(stem: str, parts: dict[str, Member], targets: dict[str, Member], tar: Reader) -> Row:
-    """What a sample says. Raises `_Left` if one of its members cannot be read."""
-    text, extra = (_text(tar, parts.get(ext), targets) for ext in ("txt", "json"))
-    extra = object_of(extra) if extra is not None else {}
-    url = extra.get("url")
-    row = {"url": url if isinstance(url, str) else None, "text": text, "extra": extra}
-    image = next((parts[ext] for ext in IMAGE_SUFFIXES if ext in parts), None)
-    if image is None:
-        return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(parts))}"[:1000]}
-    row["member"] = image.name
-    try:
-        image = _followed(image, targets)
-        _check(image, tar)
-    except _Left as left:
-        raise _Left(row | left.args[0]) from None
-    row |= {"byte_offset": image.offset, "size": image.size}
-    if row["member"].startswith("/") or ".." in row["member"].split("/"):
-        return row | {"reason": "unsafe_name", "detail": row["member"][:200]}
-    return row
+    def _row(self, stem: str, parts: dict[str, Member], targets: dict[str, Member], tar: Reader) -> Row:
+        """What a sample says. Raises `_Left` if one of its members cannot be read."""
+        text, said = (_read(tar, parts.get(ext), targets) for ext in ("txt", "json"))
+        row = described(text, said, self.config, stem)
+        image = next((parts[ext] for ext in IMAGE_SUFFIXES if ext in parts), None)
+        if image is None:
+            return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(parts))}"[:1000]}
+        row["member"] = image.name
+        try:
+            image = _followed(image, targets)
+            _check(image, tar)
+        except _Left as left:
+            raise _Left(row | left.args[0]) from None
+        row |= {"byte_offset": image.offset, "size": image.size}
+        if row["member"].startswith("/") or ".." in row["member"].split("/"):
+            return row | {"reason": "unsafe_name", "detail": row["member"][:200]}
+        return row
 
 
 def _samples(found: Iterable[Member]) -> Iterator[Sample]:
@@ -145,15 +143,15 @@ def _check(member: Member, tar: Reader) -> None:
         raise _left("cut_tar", f"{member.size} bytes wanted, {max(0, tar.size - member.offset)} there")
 
 
-def _text(tar: Reader, member: Member | None, targets: dict[str, Member]) -> str | None:
-    """A member's text. Raises `_Left` if it cannot be read."""
+def _read(tar: Reader, member: Member | None, targets: dict[str, Member]) -> bytes | None:
+    """A member's bytes, at most as long as a text may be. Raises `_Left` if it cannot be read."""
     if member is None:
         return None
     member = _followed(member, targets)
     _check(member, tar)
     if member.size > LONGEST_TEXT:
         raise _left("text_too_long", f"{member.name[:200]} has {member.size} bytes")
-    return tar.read(member.offset, member.size).decode("utf-8", "replace")
+    return tar.read(member.offset, member.size)
 
 
 def _split(name: str) -> tuple[str, str]:

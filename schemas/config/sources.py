@@ -39,6 +39,8 @@ class FolderConfig(SourceTable):
     path: Location                          # folder, file, or glob of caption tables
     image_column: str | None = None         # of caption tables; found by its usual names if not given
     text_column: str | None = None          # likewise
+    images: Location | None = None          # folder that paths in tables start from; that of the table if not given
+    text_field: str | None = None           # of the JSON beside an image: its caption; that of the .txt if not given
     captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
     seed: int = 0                           # of captions = "random"
     encoding: Encoding | None = None        # of CSV, TSV and JSON; UTF-8, or UTF-16 by its mark, if not given
@@ -48,6 +50,8 @@ class FolderConfig(SourceTable):
 class WebDatasetConfig(SourceTable):
     kind: Literal["webdataset"] = "webdataset"
     path: Location                          # folder, file, or glob of tars
+    text_field: str | None = None           # of a sample's JSON: its caption; that of its .txt if not given
+    encoding: Encoding | None = None        # of the texts; UTF-8, or UTF-16 by its mark, if not given
 
 
 class LaionConfig(SourceTable):

@@ -10,9 +10,10 @@ import pytest
 from support.corpora import build, facts, picture, rows_of, write_captions
 
 from pipelines.catalog.catalog import query
-from pipelines.engine.commit import key_of
+from pipelines.engine.commit import digest, key_of
 from pipelines.maintain.verify import verify_root
 from pipelines.sources import open_source
+from pipelines.sources.source import FileStamp
 from pipelines.stages.rows import Rows, settle
 from schemas.config.sources import SOURCES
 from schemas.errors import UserError
@@ -34,11 +35,12 @@ def test_a_folder_has_a_row_an_image_with_the_text_beside_it(pictures):
     (pictures / "empty.webp").write_bytes(b"")
     rows = rows_of("folder", pictures)
     assert facts(rows, "file", "text", "reason") == [
-        ("0.png", "zero", None), ("1.png", "\ufffd one", None), ("2.png", None, None), ("3.png", None, None),
-        ("empty.webp", None, None), ("sub/0.JPG", "another zero", None),
+        ("0.png", "zero", None), ("1.png", None, "bad_text"), ("2.png", None, None), ("3.png", None, None),
+        ("alone.txt", None, "no_image"), ("empty.webp", None, None), ("sub/0.JPG", "another zero", None),
     ]  # fmt: skip
     assert [row["key"] for row in rows] == [key_of(row["file"]) for row in rows]
-    assert rows[5]["sha256"] == sha256(PICTURES[5]).hexdigest() and rows[5]["size"] == len(PICTURES[5])
+    assert rows[6]["sha256"] == sha256(PICTURES[5]).hexdigest() and rows[6]["size"] == len(PICTURES[5])
+    assert rows[1]["detail"] == "1.txt: is not UTF-8 at byte 0; write source.encoding if it is in another"
 
 
 @pytest.mark.parametrize("name", ["photos [2024]", "what?", "a*b"])
@@ -55,6 +57,92 @@ def test_a_name_that_is_not_utf_8_is_a_reason(pictures):
     (strange,) = (row for row in rows if row["reason"])
     assert (strange["reason"], strange["detail"]) == ("unsafe_name", r"'\udcff.png' is not UTF-8")
     assert [row["reason"] for row in rows].count(None) == 3
+
+
+@pytest.mark.parametrize("ext", ["jfif", "jpe", "pjpeg", "avif", "heic", "heif", "jxl", "JFIF"])
+def test_every_suffix_of_images_is_a_row(ext, tmp_path):
+    (tmp_path / f"0.{ext}").write_bytes(PICTURES[0])
+    (tmp_path / "0.txt").write_text("a field")
+    assert facts(rows_of("folder", tmp_path), "file", "text", "reason") == [(f"0.{ext}", "a field", None)]
+
+
+def test_files_that_nobody_reads_are_rows_with_a_reason(pictures):
+    for name in ("a.xyz", "clip.mp4", "more/00000.tar", "labels.xml", "odd.json", "none"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_text("{}")
+    for name in ("README.md", ".gitattributes", ".cache/a.xyz", "._0.png", "LICENSE", "Thumbs.db", "_SUCCESS"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_text("{}")
+    left_out = {row["file"]: row["reason"] for row in rows_of("folder", pictures) if row["reason"]}
+    assert left_out == dict.fromkeys(["a.xyz", "clip.mp4", "more/00000.tar", "labels.xml", "none"], "not_read") | {
+        "odd.json": "no_image"
+    }
+
+
+def test_a_pattern_of_images_brings_what_stands_beside_them(pictures):
+    (pictures / "0.txt").write_text("zero")
+    (pictures / "1.json").write_text('{"url": "http://x.example/1"}')
+    (pictures / "alone.txt").write_text("beside nothing")
+    rows = rows_of("folder", f"{pictures}/[01].png")
+    assert facts(rows, "file", "text", "url") == [("0.png", "zero", None), ("1.png", None, "http://x.example/1")]
+
+
+def test_a_json_beside_an_image_is_kept_and_one_of_its_fields_may_be_the_caption(pictures):
+    said = {"url": "http://x.example/0.png", "caption": "a field", "LICENSE": "?", "NSFW": "UNLIKELY"}
+    (pictures / "0.json").write_text(json.dumps(said))
+    (pictures / "0.txt").write_text("zero")
+    (pictures / "1.json").write_text('{"caption": ["a", "b"]}')
+    (pictures / "2.json").write_text('{"other": 1}')
+    (pictures / "2.txt").write_bytes(b"\xef\xbb\xbftwo")
+    first, *_ = rows_of("folder", pictures)
+    assert (first["text"], first["url"], first["host"], json.loads(first["extra"])) == (
+        "zero", "http://x.example/0.png", "x.example", said
+    )  # fmt: skip
+    assert facts(rows_of("folder", pictures, text_field="caption"), "text", "reason") == [
+        ("a field", None), (None, "bad_text"), ("two", None), (None, None),
+    ]  # fmt: skip
+
+
+def test_texts_in_other_encodings(pictures):
+    (pictures / "0.txt").write_bytes("Käse".encode("latin-1"))
+    (pictures / "1.txt").write_bytes("Käse".encode("utf-16"))
+    assert facts(rows_of("folder", pictures), "text", "reason")[:2] == [(None, "bad_text"), ("Käse", None)]
+    assert facts(rows_of("folder", pictures, encoding="latin-1"), "text")[:2] == [("Käse",), ("Käse",)]
+
+
+@pytest.mark.parametrize("kind", ["hole", "text", "pipe", "device", "broken link", "a text that is a pipe"])
+def test_files_without_end_are_rows_that_nobody_reads(kind, tmp_path):
+    for n in range(2):
+        (tmp_path / f"{n}.jpg").write_bytes(PICTURES[n])
+        (tmp_path / f"{n}.txt").write_text("good")
+    odd = tmp_path / ("1.txt" if "text" in kind else "h.jpg")
+    odd.unlink(missing_ok=True)
+    if kind in ("hole", "text"):
+        odd.touch()
+        os.truncate(odd, 20 << 30)
+    elif "pipe" in kind:
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to("/dev/zero" if kind == "device" else "gone")
+    rows = rows_of("folder", tmp_path)
+    last = {
+        "hole": ("h.jpg", None),
+        "text": ("1.jpg", "text_too_long"),
+        "a text that is a pipe": ("1.jpg", "unreadable_file"),
+    }
+    assert facts(rows, "file", "reason")[0] == ("0.jpg", None)
+    assert facts(rows, "file", "reason")[-1] == last.get(kind, ("h.jpg", "no_image"))
+    if kind == "hole":
+        assert (rows[-1]["size"], rows[-1]["sha256"]) == (20 << 30, None)
+
+
+def test_an_image_that_is_too_large_is_left_out_before_it_is_read(pictures, configure):
+    (pictures / "h.png").touch()
+    os.truncate(pictures / "h.png", 20 << 30)
+    root = build(configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'), "images")
+    found = query(root, "SELECT reason, detail FROM images WHERE reason IS NOT NULL").to_pylist()
+    assert found == [{"reason": "too_large", "detail": f"{20 << 30} bytes"}]
+    assert query(root, "FROM images WHERE reason IS NULL").num_rows == 4 and verify_root(root).problems == []
 
 
 # A folder of captions
@@ -155,3 +243,76 @@ def test_a_table_without_rows_is_an_empty_partition(pictures, configure):
     (pictures / "a.csv").write_text("image,text\n")
     root = build(configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'))
     assert query(root, "from rows").num_rows == 0 and verify_root(root).problems == []
+
+
+# Images and tables in one folder
+
+
+def test_images_with_texts_that_no_table_names_are_rows_and_others_are_named_by_plan(pictures):
+    (pictures / "sub").mkdir()
+    for name in ("sub/a.png", "sub/b.png"):
+        (pictures / name).write_bytes(PICTURES[4])
+    (pictures / "sub/a.txt").write_text("beside")
+    (pictures / "0.txt").write_text("named by the table too")
+    write_captions(pictures / "c.csv", [("0.png", "zero"), ("1.png", "one")])
+    assert facts(rows_of("folder", pictures), "file", "text") == [
+        ("sub/a.png", "beside"), ("0.png", "zero"), ("1.png", "one"),
+    ]  # fmt: skip
+    assert open_source(SOURCES["folder"](path=str(pictures))).notes() == [
+        "3 images are in no caption table and without a text: not read; the first is 2.png"
+    ]
+    write_captions(pictures / "d.jsonl", [(f"{name}.png", name) for name in ("2", "3", "sub/b")])
+    assert open_source(SOURCES["folder"](path=str(pictures))).notes() == []
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "more/metadata.parquet"])
+def test_tables_in_folders_name_files_of_their_own_folder(name, tmp_path):
+    for folder in ("train", "test"):
+        table = tmp_path / folder / name
+        table.parent.mkdir(parents=True)
+        (table.parent / "0.png").write_bytes(PICTURES[folder == "test"])
+        write_captions(table, [("0.png", "the same words")], image="file_name")
+    rows = rows_of("folder", tmp_path)
+    assert sorted(row["sha256"] for row in rows) == sorted(sha256(PICTURES[n]).hexdigest() for n in range(2))
+    assert len({row["key"] for row in rows}) == 2, "equal names in two folders are two images"
+
+
+def test_captions_of_coco_and_lists_of_records_beside_images_are_tables(pictures):
+    coco = {"images": [{"id": n, "file_name": f"{n}.png"} for n in range(2)],
+            "annotations": [{"image_id": n, "id": n, "caption": f"coco {n}"} for n in range(2)]}  # fmt: skip
+    boxes = coco | {"annotations": [{"image_id": 0, "bbox": [1, 2, 3, 4]}]}
+    (pictures / "captions.json").write_text(json.dumps({"info": {}} | coco, indent=1))
+    (pictures / "instances.json").write_text(json.dumps(boxes))
+    (pictures / "list.json").write_text(json.dumps([{"caption": "listed", "image": "2.png"}]))
+    (pictures / "shards_stats.json").write_text("{}")
+    rows = rows_of("folder", pictures, captions="first")
+    assert facts(rows, "file", "text", "reason") == [
+        ("instances.json", None, "no_image"), ("0.png", "coco 0", None), ("1.png", "coco 1", None),
+        ("2.png", "listed", None),
+    ]  # fmt: skip
+
+
+def test_absolute_paths_in_tables(pictures, tmp_path):
+    write_captions(tmp_path / "a.csv", [(f"{pictures}/0.png", "zero"), ("/etc/hostname", "no")])
+    assert facts(rows_of("folder", tmp_path / "a.csv"), "file", "reason") == [
+        ("pictures/0.png", None), (None, "no_image"),
+    ]  # fmt: skip
+    (tmp_path / "away").mkdir()
+    (tmp_path / "a.csv").rename(tmp_path / "away/a.csv")
+    outside, _ = rows_of("folder", tmp_path / "away/a.csv")
+    assert f'write images = "{pictures}" or a folder above it in [source]' in outside["detail"]
+    for images in (pictures, "/"):
+        rows = rows_of("folder", tmp_path / "away/a.csv", images=str(images))
+        assert rows[0]["sha256"] == sha256(PICTURES[0]).hexdigest()
+
+
+def test_what_was_read_before_keeps_its_stamp(pictures):
+    """So that nothing is made anew."""
+    (pictures / "0.txt").write_text("zero")
+    source = open_source(SOURCES["folder"](path=str(pictures)))
+    first = [FileStamp(path, f"{(stat := (pictures / path).stat()).st_size}-{stat.st_mtime}")
+             for path in ("0.png", "0.txt", "1.png", "2.png", "3.png")]  # fmt: skip
+    (pictures / "README.md").write_text("about")
+    assert source.files() == [(".", digest(first))]
+    (pictures / "4.jfif").write_bytes(PICTURES[4])
+    assert source.files() != [(".", digest(first))]
