@@ -10,11 +10,26 @@ from flows.commands.terminal import cell, tell
 from schemas.errors import UserError
 
 
-def verify(root: RootUrl) -> None:
+def verify(
+    root: RootUrl,
+    against_source: Annotated[
+        bool,
+        typer.Option("--against-source", help="Also read some partitions again from local sources, and compare them."),
+    ] = False,
+    every: Annotated[bool, typer.Option("--every", help="With --against-source: compare all partitions.")] = False,
+) -> None:
     """Check every digest and index entry, and that every row is accounted for. Exit code 1 if there are problems."""
     from pipelines.maintain.verify import verify_root
 
+    if every and not against_source:
+        raise UserError("--every: only with --against-source")
+    if against_source and not root.endswith(".toml"):
+        raise UserError(
+            f"--against-source: {root} does not say where the source is; name the configuration, a TOML file"
+        )
     seen = verify_root(open_root(root), lambda stage: tell(f"checking {stage}", style="dim"))
+    if against_source:
+        seen.problems += _compared(root, every)
     for problem in seen.problems:
         tell(f"[bold red]wrong[/] {cell(problem)}", highlight=False)
     if seen.garbage:
@@ -23,6 +38,18 @@ def verify(root: RootUrl) -> None:
     tell(f"{seen.rows:,} rows, {seen.bytes / 1e6:,.1f} MB of images, {seen.samples:,} samples: {verdict}")
     if seen.problems:
         raise typer.Exit(1)
+
+
+def _compared(config: str, every: bool) -> list[str]:
+    """Compares a corpus with its sources, says how much was compared, and returns what differs."""
+    from pipelines.build.corpus import open_corpus
+    from pipelines.maintain.against_source import compare
+
+    compared = compare(open_corpus(config), every, lambda file: tell(f"comparing {cell(file)}", style="dim"))
+    tell(f"{compared.rows:,} rows of {compared.partitions:,} partitions compared with the source")
+    if compared.unreached:
+        tell(f"{compared.unreached:,} partitions not compared: their source is remote, is gone or has changed since")
+    return compared.problems
 
 
 def clean(

@@ -51,6 +51,7 @@ RGB = {
 
 class Scenes(Source):
     config: ScenesConfig
+    is_local = True
 
     def files(self) -> list[FileStamp]:
         config = self.config

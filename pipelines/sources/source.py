@@ -146,6 +146,7 @@ class Source:
 
     @property
     def is_local(self) -> bool:
+        """Whether its files are on this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     def open(self, file: str) -> BinaryIO:
