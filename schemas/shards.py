@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import groupby
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from schemas.arrow import arrow_schema
 
@@ -20,6 +20,19 @@ class Member(TypedDict):
     sha256: str
 
 
+class Picture(TypedDict):
+    """An image of a sample in a set with bounds: what it is in the shard, and what it was when it came."""
+    ext: str                # of its member
+    format: str             # JPEG, PNG, WEBP, …
+    width: int              # pixels
+    height: int             # pixels
+    original_sha256: str    # the member's own, if the image was copied as it came
+    original_size: int      # bytes
+    original_format: str
+    original_width: int     # pixels, upright
+    original_height: int    # pixels, upright
+
+
 class SampleRow(TypedDict):
     sample: str             # <key>-<task>: the name in the tar
     key: str
@@ -28,6 +41,7 @@ class SampleRow(TypedDict):
     size: int               # to the end of its last member's padding, bytes
     members: list[Member]
     made_from: str          # hash of all that the sample says
+    pictures: NotRequired[list[Picture] | None]     # of a set with bounds: its images, in the order of their members
 
 
 SAMPLES = arrow_schema(SampleRow)
@@ -61,6 +75,20 @@ class Card(TypedDict):
     settings: dict[str, object]     # what the set was made with
     groups: list[Group]
     shards: list[ShardEntry]        # in order
+
+
+# A sample's .json. With `stable_json` each of these is a JSON text, since its content differs in type from row to row
+
+VARYING = ("extra", "conversation", "ocr", "stages", "pictures")
+
+
+def document_of(data: str | bytes) -> dict[str, Any]:
+    """A sample's .json as it is without `stable_json`. Raises `ValueError` if it is no JSON object."""
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")
+    texts = {name: json.loads(document[name]) for name in VARYING if isinstance(document.get(name), str)}
+    return document | texts
 
 
 # What training plans for a release stands beside it, in shards/packs/<what it was planned for>/<name of a unit>

@@ -29,7 +29,7 @@ from schemas.errors import UserError
 from schemas.scenes.claims import Checked, check, hallucination
 from schemas.scenes.lessons import DESCRIBE, NOT_WRITTEN, READ
 from schemas.scenes.scene import Scene, questions
-from schemas.shards import Damaged
+from schemas.shards import Damaged, document_of
 from training.checkpoint import load_model
 from training.generate import GenerationRequest, Generator
 from training.pixels import decode
@@ -118,7 +118,7 @@ def scenes_of(shards: Shards, most: int | None = None) -> Iterator[tuple[Image.I
         if number == most:
             return
         try:
-            scene = json.loads(sample["json"])["extra"]["scene"]
+            scene = document_of(sample["json"])["extra"]["scene"]
             yield decode(sample[images(sample)[0]]), scene
         except (KeyError, IndexError, TypeError):
             raise UserError(f"{sample['__key__']}: is no generated scene: its json has no extra.scene") from None

@@ -9,7 +9,6 @@ text, the characters that it shows: this is learned many times sooner, since eac
 probe is thrown away afterwards.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from schemas.errors import UserError
 from schemas.scenes.scene import COLOURS, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, WORDS, Scene
+from schemas.shards import document_of
 from training.layout import IGNORED
 from training.shards import Shards
 
@@ -95,7 +95,7 @@ class Truths:
         scenes, letters = [], []
         for name in names:
             shard, number = self.places[name]
-            extra = json.loads(shard.sample(number)["json"]).get("extra") or {}
+            extra = document_of(shard.sample(number)["json"]).get("extra") or {}
             if "scene" not in extra:
                 raise UserError(f"{name}: its json has no extra.scene; only generated scenes have a truth to learn")
             scenes.append(extra["scene"])

@@ -1,9 +1,9 @@
 """The texts in a sample of a shard."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from schemas.shards import document_of
 from training.layout import SampleRejected
 from training.shards import Sample
 
@@ -32,7 +32,7 @@ def text_of(sample: Sample, name: str) -> str:
 def conversation_of(sample: Sample) -> dict[str, Any]:
     """A conversation's turns, and its marks for images in order. Raises `SampleRejected` if it has none."""
     try:
-        conversation = json.loads(text_of(sample, "json"))["conversation"]
+        conversation = document_of(text_of(sample, "json"))["conversation"]
         if not all(isinstance(turn[name], str) for turn in conversation["turns"] for name in ("role", "content")):
             raise TypeError("a role or a content is no text")
         return {"turns": conversation["turns"], "images": list(conversation["images"])}

@@ -144,7 +144,7 @@ def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
     for stage in corpus.shards:
         card = cards[stage.set]
         layout, packed = lay_out(corpus.root, stage, card, commits), shards_there(corpus.root, stage, card)
-        shards = [shard for pack in layout.packs(packed) for shard in pack.wanted]
+        shards = [shard for pack in layout.packs(stage, packed, card) for shard in pack.wanted]
         rows += sum(shard.samples for shard in shards)
         known = {entry["fingerprint"] for entry in card["shards"]} if card else set()
         reasons = ["gone or damaged" if shard.fingerprint in known else "samples changed" for shard in shards]

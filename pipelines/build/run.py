@@ -290,7 +290,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     for stage in corpus.shards:
         before = read_card(root, stage.set)
         layout = lay_out(root, stage, before, commits)
-        packs = layout.packs(shards_there(root, stage, before))
+        packs = layout.packs(stage, shards_there(root, stage, before), before)
         of = sum(len(pack.wanted) for pack in packs)
         _follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
         card = card_of(stage, layout, shards_there(root, stage, before))

@@ -18,12 +18,15 @@ from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
 from schemas.errors import UserError
+from schemas.selection import has_bounds
+from schemas.shards import Card, SampleRow
 from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
 from schemas.views import LEDGER, Files, literal, quoted, views
 
 CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
+OF_BOUNDS = SampleRow.__optional_keys__
 QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
 
@@ -35,9 +38,17 @@ def files(root: Root, stages: Stages) -> dict[str, Files | None]:
         exists = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
         by_view[name] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
     present = root.files("shards")
-    indexes = [entry["index"] for card in read_cards(root) for entry in card["shards"] if entry["index"] in present]
-    by_view["shards"] = Files([_literally(root, f"shards/{index}") for index in indexes]) if indexes else None
+    cards = [card for card in read_cards(root) if any(entry["index"] in present for entry in card["shards"])]
+    indexes = [entry["index"] for card in cards for entry in card["shards"] if entry["index"] in present]
+    by_view["shards"] = _indexes(root, cards, indexes) if indexes else None
     return by_view
+
+
+def _indexes(root: Root, cards: Sequence[Card], indexes: Sequence[str]) -> Files:
+    """The indexes of shards. Those of sets with bounds have a column more."""
+    paths = [_literally(root, f"shards/{index}") for index in indexes]
+    lacking = {frozenset() if has_bounds(card["settings"]) else OF_BOUNDS for card in cards}
+    return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
 
 
 def stage_files(

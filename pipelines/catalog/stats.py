@@ -11,6 +11,7 @@ from pipelines.engine.root import Root
 from schemas import captions
 from schemas.arrow import Row
 from schemas.captions import ACCEPTED
+from schemas.selection import bounds_text, has_bounds
 from schemas.stages import of_corpus
 
 NO_NAME = "(without a name)"  # of a source
@@ -34,9 +35,11 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
     sources, captions = rows_by_source(root), rewritten(root)
     total = sum(count for _, count in captions)
-    sets = []
-    for card in read_cards(root):
-        sets.append((card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"]))
+    cards, sets = read_cards(root), []
+    bounded = any(has_bounds(card["settings"]) for card in cards)
+    for card in cards:
+        line = (card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"])
+        sets.append((*line, bounds_text(card["settings"])) if bounded else line)
     done = [row for ledger in runs(root)[-last:] if (row := ledger.row())]
     return [
         ("stages", ("stage", "partitions", "rows in", "reason", "rows", "share"), stages),
@@ -44,7 +47,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
             [(*line.values(), share(line["kept"], line["rows"])) for line in sources])] if sources else []),
         *([("captions", ("what became of them", "rows", "share"),
             [(outcome, count, share(count, total)) for outcome, count in captions])] if captions else []),
-        ("shard sets", ("set", "task", "release", "samples", "shards", "bytes"), sets),
+        ("shard sets", ("set", "task", "release", "samples", "shards", "bytes", *["images"] * bounded), sets),
         ("last runs", ("run", "status", "ended", "detail"),
          [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ Headers are ustar (POSIX 1003.1-1988): owner 0, mode 0644, time 0. A name is at 
 """
 
 import hashlib
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -48,6 +49,12 @@ class TarWriter:
         if len(self.chunk) >= CHUNK:
             self._flush()
         return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes that were appended before; the file must be open for reading too."""
+        self._flush()
+        self.file.flush()
+        return os.pread(self.file.fileno(), size, offset)
 
     def close(self) -> str:
         """Writes the end of the archive; returns the SHA-256 of the whole. The file stays open."""

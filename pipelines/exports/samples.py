@@ -1,6 +1,5 @@
 """The samples of a published shard, read by its index and compared with its digests."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.shards import ShardEntry
+from schemas.shards import ShardEntry, document_of
 
 
 class Sample(NamedTuple):
@@ -33,7 +32,7 @@ def samples(root: Root, entry: ShardEntry) -> Iterator[Sample]:
                 if sha256(data).hexdigest() != member["sha256"]:
                     raise Corrupt(f"{tar}: {row['sample']}.{member['ext']} is damaged; run `shardmill verify`")
                 if member["ext"] == "json":
-                    document = json.loads(data)
+                    document = document_of(data)
                 elif member["ext"] == "txt":
                     text = data.decode()
                 else:

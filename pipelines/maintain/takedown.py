@@ -273,7 +273,7 @@ def releases_with(root: Root, taken: TakedownList) -> Iterator[str]:
         card = read_card(root, name) if "@" in name else None
         for index in (entry["index"] for entry in (card["shards"] if card else ())):
             if index not in has:
-                has[index] = any(map(taken.covers_sample, read_rows(root, f"shards/{index}", ["sample", "members"])))
+                has[index] = any(map(taken.covers_sample, read_rows(root, f"shards/{index}")))
         if card and any(has[entry["index"]] for entry in card["shards"]):
             yield name
 

@@ -20,6 +20,7 @@ from pipelines.engine.root import Root
 from pipelines.engine.tar import BLOCK, header
 from pipelines.maintain.clean import garbage
 from pipelines.maintain.takedown_audit import left_of
+from pipelines.maintain.verify_pictures import check_originals, check_pictures
 from pipelines.stages.sample_sql import chosen
 from schemas.arrow import Row
 from schemas.selection import SetConfig
@@ -143,6 +144,7 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
             samples += card["samples"]
         if is_made(name):
             problems += check_selected(root, card, commits["selection"])
+            problems += check_originals(root, card, commits["images"])
         for entry in card["shards"]:
             if entry["tar"] not in checked:
                 checked.add(entry["tar"])
@@ -265,15 +267,18 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
     for sample in samples:
         if sample["byte_offset"] != end:
             yield f"{index}: sample {sample['sample']} does not follow the one before it"
-        end = sample["byte_offset"] + sample["size"]
+        end, members = sample["byte_offset"] + sample["size"], {}
         for member in sample["members"]:
             name = f"{sample['sample']}.{member['ext']}"
             with suppress(EOFError):
                 data = root.read_range(tar, member["byte_offset"] - BLOCK, BLOCK + member["size"])
                 whole = data[:BLOCK] == header(name, member["size"])
                 if whole and hashlib.sha256(data[BLOCK:]).hexdigest() == member["sha256"]:
+                    members[member["ext"]] = data[BLOCK:]
                     continue
             yield f"{tar}: {name} is not what was packed"
+        if sample.get("pictures") and len(members) == len(sample["members"]):
+            yield from (f"{tar}: {problem}" for problem in check_pictures(sample, members))
 
 
 def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
@@ -303,7 +308,7 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
 
 def preferred(root: Root, card: Card) -> set[str]:
     """The pairs that should be in a set. Raises `Corrupt`."""
-    config = SetConfig(**{name: value for name, value in card["settings"].items() if name != "set"})
+    config = SetConfig(**{name: value for name, value in card["settings"].items() if name in SetConfig.model_fields})
     try:
         with open_catalog(root) as connection:
             keys = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()

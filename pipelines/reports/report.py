@@ -30,6 +30,7 @@ from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_sam
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
+from schemas.selection import bounds_text, has_bounds
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
 from schemas.views import Files
@@ -66,6 +67,8 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "rows": stages[0]["rows"] if stages else 0, "kept": stages[-1]["kept"] if stages else 0,
         "last": done[-1] if done else None, "funnel": stages, "sets": sets,
         "sources": rows_by_source(root),
+        "bounds": {card["set"]: bounds_text(card["settings"]) for card in sets} if any(
+            has_bounds(card["settings"]) for card in sets) else {},
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
         "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
         **asked(root, table, commits, done, looked, seed),

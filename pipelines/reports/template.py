@@ -232,12 +232,13 @@ or damaged</p>
 <h3>Shard sets</h3>
 {% if sets %}
 <div class="wide"><table><tr><th>set</th><th>teaches</th><th>release</th><th class="r">samples</th>
-<th class="r">shards</th><th class="r">size</th></tr>
+<th class="r">shards</th><th class="r">size</th>{% if bounds %}<th>images</th>{% endif %}</tr>
 {% for release in sets %}
 <tr><td>{{ release.set|visible }}</td><td>{{ release.task|visible }}</td><td><code>
 {{- release.release|visible }}</code></td>
 <td class="r">{{ release.samples|n }}</td><td class="r">{{ release.shards|length|n }}</td>
-<td class="r">{{ release.bytes|size }}</td></tr>
+<td class="r">{{ release.bytes|size }}</td>
+{%- if bounds %}<td>{{ bounds[release.set]|visible }}</td>{% endif %}</tr>
 {% endfor %}
 </table></div>
 {% else %}

@@ -5,12 +5,15 @@
 
 from collections.abc import Sequence
 
-from schemas.selection import SetConfig
+from schemas.selection import FORMATS, SetConfig
 from schemas.stage import StageInfo
 from schemas.views import PREFERENCE, TARGETS, drawn, literal, quoted
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
-PICTURE = "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format)}"
+PICTURE = (
+    "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format), "
+    "'width': i.width, 'height': i.height}"
+)
 SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
@@ -24,11 +27,21 @@ def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), onl
 
 
 def chosen(config: SetConfig) -> str:
-    """The condition on `preferences` for a pair to be in a set: its own, and the draw by hash(seed, key) < weight.
+    """The condition on `preferences` for a pair to be in a set: its own, the draw by hash(seed, key) < weight, and the
+    format of its image.
 
     The hash differs from the one by which pairs were drawn, since drawn pairs all have a small one.
     """
-    return f"coalesce(({config.where}\n), false) AND {drawn(f'{PREFERENCE}/{config.seed}', config.weight)}"
+    format = f"image IN (SELECT key FROM images WHERE {has_format(config)})" if config.other_formats != "encode" else ""
+    conditions = [f"coalesce(({config.where}\n), false)", drawn(f"{PREFERENCE}/{config.seed}", config.weight), format]
+    return " AND ".join(filter(None, conditions))
+
+
+def has_format(config: SetConfig) -> str:
+    """The condition for an image to be in a set that leaves other formats out; a row without an image always is."""
+    if config.other_formats == "encode":
+        return "true"
+    return f"coalesce(format = {literal(FORMATS[config.format])}, true)"
 
 
 def _of_own(own: Sequence[StageInfo]) -> str:

@@ -15,10 +15,11 @@ from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.stages.sample_sql import has_format
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.selection import STAGE, SetConfig
+from schemas.selection import BOUNDS, STAGE, SetConfig
 from schemas.views import PREFERENCE, TARGETS, drawn
 
 
@@ -30,7 +31,12 @@ class Select(CorpusStage):
     version = 2
 
     def settings(self) -> dict[str, Any]:
-        return {name: config.recorded(exclude={"samples_per_shard"}) for name, config in self.sets.items()}
+        return {name: config.recorded(exclude=self._only_packing(config)) for name, config in self.sets.items()}
+
+    def _only_packing(self, config: SetConfig) -> set[str]:
+        """The settings of a set that decide how its samples are packed, not which they are."""
+        packing = {"samples_per_shard", "stable_json", *BOUNDS}
+        return packing if config.other_formats == "encode" else packing - {"format"}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         with connect(root, stage_files(root, self.earlier), self.earlier) as connection:
@@ -64,6 +70,7 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
             f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
             f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
+            f'{has_format(config)} AS "{name}:format"',
         ]
     return f"""
         SELECT partition, key, part_of, reason, left_out_by, {", ".join(columns)}
@@ -73,7 +80,8 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
 def _placed(stage: Select, rows: Sequence[Row]) -> list[Row]:
     """The placements of a partition's rows. A conversation and its images are either all selected or all left out."""
     left_out = {row["part_of"]: row for row in rows if row["part_of"] and row["left_out_by"]}
-    placed = {row["key"]: _place(stage, row, left_out.get(row["key"])) for row in rows if not row["part_of"]}
+    others = {(row["part_of"] or row["key"], name) for row in rows for name in stage.sets if not row[f"{name}:format"]}
+    placed = {row["key"]: _place(stage, row, left_out.get(row["key"]), others) for row in rows if not row["part_of"]}
     for row in rows:
         if row["part_of"]:
             _, reason, detail = placed[row["part_of"]]
@@ -91,11 +99,15 @@ def _placed(stage: Select, rows: Sequence[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str | None, str | None]:
-    """Samples, reason and detail of a row; `missing` is a row of its conversation that was left out."""
+def _place(
+    stage: Select, row: Row, missing: Row | None, others: set[tuple[str, str]]
+) -> tuple[list[Row], str | None, str | None]:
+    """Samples, reason and detail of a row; `missing` is a row of its conversation that was left out. `others`: (key,
+    set) where an image has another format than the set takes."""
     holds = [name for name in stage.sets if row[f"{name}:holds"]]
     drawn = [name for name in holds if row[f"{name}:drawn"]]
-    with_target = [name for name in drawn if row[f"{name}:target"]]
+    of_format = [name for name in drawn if (row["key"], name) not in others]
+    with_target = [name for name in of_format if row[f"{name}:target"]]
     if row["left_out_by"]:
         return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
     if row["nth"] > 1:
@@ -106,8 +118,10 @@ def _place(stage: Select, row: Row, missing: Row | None) -> tuple[list[Row], str
         return [], "not_selected", None
     if not drawn:
         return [], "sampled_out", None
+    if not of_format:
+        return [], "other_format", None
     if not with_target:
-        return [], f"no_{stage.sets[drawn[0]].task}", None
+        return [], f"no_{stage.sets[of_format[0]].task}", None
     return [{"set": name, "task": stage.sets[name].task} for name in with_target], None, None
 
 

@@ -2,7 +2,8 @@
 
 In a group of 64 partitions a sample belongs to shard hash(key) mod n, where samples are in hash order; n is settled
 when the group is full. So a changed sample changes only its own shard, and only the last, open group is laid out again
-as data arrives. Image bytes are copied as they came.
+as data arrives. Image bytes are copied as they came, but where they are beyond a bound of the set: see
+`pipelines.stages.bounded_images`.
 
 A tar and its index are written under names with their digest. The set's card, written last, publishes them.
 """
@@ -18,6 +19,7 @@ from math import ceil
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from pipelines.catalog.catalog import check_condition, connect, stage_files
 from pipelines.engine.commit import (
@@ -36,7 +38,9 @@ from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import read_cards, release_of
 from pipelines.engine.root import Root, point
 from pipelines.engine.tar import TarWriter
+from pipelines.stages.bounded_images import BoundedImages, settings_of
 from pipelines.stages.sample_sql import PLACE, members
+from pipelines.stages.samples import SampleImage, add_sample
 from schemas.arrow import Row
 from schemas.selection import SetConfig
 from schemas.shards import Card, Group, SampleRow, ShardEntry
@@ -62,8 +66,14 @@ class ShardSet(Stage):
 
     def settings(self) -> dict[str, Any]:
         """What a shard's bytes depend on; `samples_per_shard` only decides the number of shards."""
-        choice = self.config.recorded(include={"where", "weight", "seed"}) if self.prefers else {}
+        choice = self.config.recorded(include=("where", "weight", "seed", "other_formats")) if self.prefers else {}
+        choice |= settings_of(self.config) | self.config.recorded(include=("stable_json",))
         return {"set": self.set, "task": self.config.task} | choice
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of an index."""
+        return pa.schema([f for f in self.info.schema if self.config.bounded or f.name not in self.info.optional])
 
     @property
     def own(self) -> tuple[StageInfo, ...]:
@@ -104,6 +114,7 @@ class PackItem:
     partitions: tuple[int, ...]  # of the group
     shards: int  # n of the group
     wanted: tuple[WantedShard, ...]
+    earlier: tuple[ShardEntry, ...] = ()  # shards that may have its images, encoded with the same bounds
 
 
 @dataclass(frozen=True)
@@ -114,14 +125,30 @@ class SetLayout:
     partitions: tuple[tuple[int, ...], ...]  # a tuple a group
     shards: tuple[tuple[WantedShard, ...], ...]  # a tuple a group
 
-    def packs(self, present: Collection[str]) -> list[PackItem]:
-        """What has to be packed: the shards whose fingerprints are not among those that are present."""
-        items = []
+    def packs(self, stage: ShardSet, present: Mapping[str, ShardEntry], before: Card | None) -> list[PackItem]:
+        """What has to be packed: the shards whose fingerprints are not among those that are present. `before`: the
+        published card, by which the shards are known that had a group's samples."""
+        items, at_once = [], 1 if stage.config.bounded else AT_ONCE  # encoding takes longer than opening partitions
+        known, numbered = _groups_of(before) if before else {}, sorted(present.values(), key=lambda e: e["number"])
         for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
             wanted = [shard for shard in shards if shard.fingerprint not in present]
-            for start in range(0, len(wanted), AT_ONCE):
-                items.append(PackItem(partitions, group["shards"], tuple(wanted[start : start + AT_ONCE])))
+            for start in range(0, len(wanted), at_once):
+                some, earlier = tuple(wanted[start : start + at_once]), ()
+                if stage.config.bounded:
+                    numbers = _numbers_of(known.get(group["first"]), group, some[0])
+                    earlier = tuple(entry for entry in numbered if entry["number"] in numbers)
+                items.append(PackItem(partitions, group["shards"], some, earlier))
         return items
+
+
+def _numbers_of(before: tuple[Group, int, Any] | None, group: Group, shard: WantedShard) -> Collection[int]:
+    """The numbers of the shards in which a shard's samples can have been before: its own; one if its group has as many
+    shards as then; otherwise any of the group."""
+    if before is None:
+        return (shard.number,)
+    old, start, _ = before
+    same = old["shards"] == group["shards"]
+    return {shard.number, *((start + shard.index,) if same else range(start, start + old["shards"]))}
 
 
 # Where each sample belongs
@@ -222,21 +249,30 @@ class PackShards:
             params={"n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
-        commit = pack_shard(self.root, self.stage, shard, samples)
+        commit = pack_shard(self.root, self.stage, shard, samples, pack.earlier)
         self.ledger.record(
             "shards", item_of(self.stage.set, shard.number), commit.fingerprint, [], partition=shard.number,
             rows=commit.rows, kept=commit.kept, made=commit.rows, started=started,
         )  # fmt: skip
 
 
-def pack_shard(root: Root, stage: ShardSet, shard: WantedShard, samples: Iterator[Row]) -> Commit:
+def pack_shard(
+    root: Root, stage: ShardSet, shard: WantedShard, samples: Iterator[Row], earlier: Sequence[ShardEntry] = ()
+) -> Commit:
     """Writes one tar and its index; nothing names them until the card does."""
     temporary, index = root.temporary("shards"), []
-    with open(temporary, "wb") as file:
+    with open(temporary, "w+b") as file:
         tar = TarWriter(file)
+        bounded = BoundedImages(root, stage.config, tar, earlier) if stage.config.bounded else None
         for sample in samples:
-            images = [read_payload(root, "images", {**sample, **picture}) for picture in sample["pictures"]]
-            index.append(add_sample(tar, sample, images))
+            originals = [{**sample, **picture} for picture in sample["pictures"]]
+            if bounded:
+                images = [bounded.fit(original) for original in originals]
+            else:
+                images = [SampleImage(read_payload(root, "images", o), o["ext"], o["sha256"]) for o in originals]
+            index.append(add_sample(tar, sample, images, stage.config))
+            if bounded:
+                bounded.packed(index[-1]["members"], index[-1]["pictures"])
         tar_sha256 = tar.close()
     name = f"{item_of(stage.set, shard.number)}-{digest([shard.fingerprint, tar_sha256])[:16]}"
     root.put(temporary, f"shards/{name}.tar")
@@ -249,30 +285,6 @@ def pack_shard(root: Root, stage: ShardSet, shard: WantedShard, samples: Iterato
     root.write(f"shards/{name}.parquet", parquet_bytes(index, stage.schema, commit_json(commit)))
     point("shards:committed")
     return commit
-
-
-def add_sample(tar: TarWriter, sample: Row, images: Sequence[bytes]) -> Row:
-    """Appends one sample's members; returns its row of the index. A conversation's images are 0.jpg, 1.png, …
-
-    Its target is its `.txt`; conversations and pairs have it only in their `.json`.
-    """
-    start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
-    files = []
-    for number, (picture, data) in enumerate(zip(sample["pictures"], images, strict=True)):
-        ext = picture["ext"].replace("jpeg", "jpg")
-        files.append((f"{number}.{ext}" if several else ext, data, picture["sha256"]))
-    texts = {"json": sample["document"]} | (
-        {} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]}
-    )
-    files += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
-    members = [
-        {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}
-        for ext, data, digest in files
-    ]
-    return {
-        "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
-        "members": members, "made_from": sample["made_from"],
-    }  # fmt: skip
 
 
 def item_of(set_name: str, number: int) -> str:

@@ -48,8 +48,11 @@ class TakedownList(NamedTuple):
         )
 
     def covers_sample(self, row: Row) -> bool:
-        """Whether the list names a sample, given as a row of an index: by its key, or by the bytes of a member."""
-        return row["sample"][:16] in self.key or any(self.has_image(member["sha256"]) for member in row["members"])
+        """Whether the list names a sample, given as a row of an index: by its key, by the bytes of a member, or by
+        those that a member was encoded from."""
+        digests = [member["sha256"] for member in row["members"]]
+        digests += [picture["original_sha256"] for picture in row.get("pictures") or ()]
+        return row["sample"][:16] in self.key or any(map(self.has_image, digests))
 
     def has_image(self, digest: str | None) -> bool:
         """Whether bytes of this SHA-256 were taken down."""

@@ -34,6 +34,10 @@ min_confidence = 0.5                    # lines below are left out
 {asking}[sets.train]                            # one shard set; add as many as you like
 {task}# weight = 0.1                          # keep a tenth, always the same one
 samples_per_shard = 1000
+# max_side = 1344                       # pixels; larger images are scaled down; also max_pixels
+# format = "jpg"                        # or "png", "webp": of all images; others are encoded, see other_formats
+# quality = 90                          # of images that are encoded here
+# stable_json = true                    # .json with columns of one type, for datasets.load_dataset("webdataset")
 
 [gates]                                 # conditions on a run; if one fails, the shards published before stay
 # kept = "kept_share >= 0.5"            # of the rows of the source

@@ -1,0 +1,44 @@
+"""Checks the images of shard sets with bounds: each is what its sample says, made from an image of the corpus."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from pipelines.engine.commit import file_of
+from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.root import Root
+from schemas.arrow import Row
+from schemas.pictures import open_image
+from schemas.selection import has_bounds
+from schemas.shards import Card, document_of
+
+
+def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
+    """What is wrong with the images of a sample. `sample`: its row of the index; `members`: the bytes by suffix."""
+    told = document_of(members["json"])["pictures"]
+    digests = {member["ext"]: member["sha256"] for member in sample["members"]}
+    if [(row["member"], row["sha256"]) for row in told] != [(p["ext"], digests[p["ext"]]) for p in sample["pictures"]]:
+        yield f"the .json of {sample['sample']} names other images than it has"
+    for picture, row in zip(sample["pictures"], told):
+        name = f"{sample['sample']}.{picture['ext']}"
+        if row["original"]["sha256"] != picture["original_sha256"]:
+            yield f"the .json of {name} names another original than the index"
+        if digests[picture["ext"]] == picture["original_sha256"]:
+            continue  # a copy, which was measured as it came
+        image = open_image(members[picture["ext"]])
+        if (image.format, *image.size) != (picture["format"], picture["width"], picture["height"]):
+            yield f"{name} is {image.format} {image.width}x{image.height}, but the index says otherwise"
+
+
+def check_originals(root: Root, card: Card, partitions: Collection[int]) -> Iterator[str]:
+    """That each image of a set with bounds was made from one that the stage `images` has."""
+    if not has_bounds(card["settings"]):
+        return
+    try:
+        kept = {row["sha256"] for p in partitions for row in read_rows(root, file_of("images", p), ["sha256"])}
+        indexes = [read_rows(root, f"shards/{entry['index']}", ["sample", "pictures"]) for entry in card["shards"]]
+    except Corrupt:  # reported elsewhere
+        return
+    pictures = [(row["sample"], picture) for rows in indexes for row in rows for picture in row["pictures"]]
+    lost = [name for name, picture in pictures if picture["original_sha256"] not in kept]
+    if lost:
+        counted = f"{len(lost)} images are made from none of the corpus, the first is that of {lost[0]}"
+        yield f"set {card['set']}: {counted}; run again"
