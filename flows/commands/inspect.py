@@ -79,13 +79,35 @@ def _print_answer(answer, most: int = 100) -> None:
 def urls(
     root: RootUrl,
     set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
+    pipe: Annotated[
+        str | None, typer.Option(help="Command that prints a tar, with {url} in it.", show_default=False)
+    ] = None,
+    presigned: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="URLs signed for so long.", min=1, show_default=False)
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="URLs as fsspec takes them, s3://… .")] = False,
+    wids: Annotated[bool, typer.Option("--wids", help="The index that wids reads, as JSON.")] = False,
 ) -> None:
-    """List the tar files of a shard set in order, for any WebDataset reader."""
+    """List the tar files of a shard set in order, for any WebDataset reader: paths, or `pipe:` with a command that
+    prints an object of s3:// or gs://."""
     from pipelines.engine.releases import card_named
+    from pipelines.maintain.urls import piped_urls, plain_urls, signed_urls, wids_index
+    from schemas.errors import UserError
 
+    if (pipe is not None) + (presigned is not None) + plain > 1:
+        raise UserError("urls: choose one of --pipe, --presigned and --plain")
     opened = open_root(root)
-    for entry in card_named(opened, set_name, "urls")["shards"]:
-        print(opened.url_of(f"shards/{entry['tar']}"))
+    card = card_named(opened, set_name, "urls")
+    if presigned is not None:
+        listed = signed_urls(opened, card, presigned)
+    elif plain or (wids and pipe is None):  # wids opens no pipe:
+        listed = plain_urls(opened, card)
+    else:
+        listed = piped_urls(opened, card, pipe)
+    if wids:
+        print(wids_index(listed, card))
+    else:
+        print("".join(f"{url}\n" for url in listed), end="")
 
 
 def export_set(

@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 import fsspec
 import pytest
@@ -24,6 +26,7 @@ from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.lock import LEASE, LOCK, Busy, hold
 from pipelines.engine.root import Root
 from pipelines.maintain.clean import clean_root
+from pipelines.maintain.urls import piped_urls
 from pipelines.maintain.verify import verify_root
 from schemas.errors import UserError
 
@@ -212,7 +215,7 @@ def test_commands_take_a_url(s3, tmp_path):
     assert say("sql", url, "select count(*) as n from samples", "--csv").out == '"n"\n3\n'
     assert say("stats", url).code == 0
     assert say("verify", url).out.endswith("3 samples: all is well\n")
-    (tar,) = say("urls", url, "train").out.split()
+    (tar,) = say("urls", url, "train", "--plain").out.split()
     assert tar.startswith(f"{url}/shards/train-000000-")
     (entry,) = json.loads(root.read("shards/train.json"))["shards"]
     with fsspec.open(tar) as file:
@@ -220,6 +223,53 @@ def test_commands_take_a_url(s3, tmp_path):
     root.remove(f"shards/{tar.rsplit('/')[-1]}")
     said = say("verify", url)
     assert said.code == 1 and "is gone" in said.out
+
+
+CAT = "import sys, fsspec; sys.stdout.buffer.write(fsspec.open(sys.argv[1]).open().read())"
+
+
+def test_webdataset_opens_what_urls_prints_of_an_object_store(s3, tmp_path, monkeypatch):
+    import webdataset
+
+    write_tar(tmp_path / "source/0.tar", range(3))
+    url = f"s3://bucket/it's {{a}} $HOME {uuid.uuid4().hex}"
+    (tmp_path / "my.toml").write_text(f'root = "{url}"{TOML}')
+    build(tmp_path / "my.toml")
+    program = tmp_path / "aws"  # as the real one: `aws s3 cp s3://… -`
+    program.write_text(f"#!{sys.executable}\nimport sys; sys.argv[1:] = sys.argv[3:4]\n{CAT}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    own = f"{sys.executable} -c '{CAT}' {{url}}"
+    for options in ([], ["--pipe", own], ["--presigned", "60"]):
+        (tar,) = say("urls", url, "train", *options).out.splitlines()
+        assert tar.startswith("http://127.0.0.1" if "--presigned" in options else "pipe:")
+        samples = webdataset.WebDataset([tar], shardshuffle=False)
+        assert sorted(sample["txt"] for sample in samples) == [b"picture 0", b"picture 1", b"picture 2"]
+    (index,) = json.loads(say("urls", url, "train", "--wids").out)["shardlist"]
+    assert index["url"].startswith(f"{url}/shards/train-000000-") and index["nsamples"] == 3
+
+
+def test_urls_of_a_local_root_are_paths_unless_a_command_is_named(tmp_path):
+    write_tar(tmp_path / "source/0.tar", range(3))
+    (tmp_path / "my.toml").write_text(f'root = "it\'s"{TOML}')
+    root = build(tmp_path / "my.toml")
+    (tar,) = say("urls", root.url, "train").out.splitlines()
+    assert tar == say("urls", root.url, "train", "--plain").out.strip() and Path(tar).exists()
+    (piped,) = say("urls", root.url, "train", "--pipe", "cat {url}").out.splitlines()
+    assert piped.startswith("pipe:cat '") and "it'\"'\"'s" in piped
+    for options, message in (
+        (["--pipe", "cat"], "--pipe: write the command with {url}"),
+        (["--presigned", "60"], "--presigned: needs a root at s3:// or gs://"),
+        (["--plain", "--presigned", "60"], "choose one of --pipe, --presigned and --plain"),
+    ):
+        said = say("urls", root.url, "train", *options)
+        assert said.code == 2 and message in said.err and said.err.count("\n") == 1
+
+
+def test_google_storage_is_piped_by_its_own_command(tmp_path):
+    root, card = Root("gs://bucket/a b"), {"shards": [{"tar": "train-000000-0.tar"}]}
+    with patch.object(Root, "url_of", lambda self, name: f"{self.url}/{name}"):
+        assert piped_urls(root, card) == ["pipe:gcloud storage cat 'gs://bucket/a b/shards/train-000000-0.tar'"]
 
 
 def test_a_bucket_that_is_not_there_is_one_line(s3, tmp_path):
