@@ -153,24 +153,37 @@ def _batch_rows(group: pq.RowGroupMetaData, schema: pq.ParquetSchema) -> int:
 # Arrow
 
 
-def arrow_batches(raw: BinaryIO, file: str) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Unreadable`."""
+def arrow_records(raw: BinaryIO, file: str, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    """The records of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Unreadable`."""
     try:
-        reader = arrow_reader(raw)
-        if isinstance(reader, pa.RecordBatchFileReader):
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-        else:
-            yield from reader
+        reader = _arrow_reader(raw)
+        is_file = isinstance(reader, pa.RecordBatchFileReader)
+        numbers = range(reader.num_record_batches) if is_file else ()
+        for batch in (reader.get_batch(number) for number in numbers) if is_file else reader:
+            batch.validate()
+            yield from records(batch.select(list(columns)) if columns else batch)
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
 
 
-def arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+def _arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     is_file = raw.read(6) == b"ARROW1"
     raw.seek(0)
     return pa.ipc.open_file(raw) if is_file else pa.ipc.open_stream(raw)
+
+
+def schema_of(raw: BinaryIO, file: str) -> pa.Schema:
+    """The schema of a Parquet or Arrow file. Raises `Unreadable`."""
+    if file.endswith(".arrow"):
+        try:
+            return _arrow_reader(raw).schema
+        except Exception as error:
+            if is_damage(error) or isinstance(error, ValueError):
+                raise Unreadable(f"{file}: {_one_line(error)}") from None
+            raise
+    return open_parquet(raw, file).schema_arrow
 
 
 # Records

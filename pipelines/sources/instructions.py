@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.sources.cells import BadCell, named, text_of
+from pipelines.sources.embedded import Layout
 from pipelines.sources.lines import Lost
 from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import Tables, rest
@@ -29,7 +30,20 @@ class Instructions(Tables):
         self.check_images()
         return files
 
+    def layout(self, file: str) -> Layout | None:
+        """That of a table which holds its images; it must ask something."""
+        layout = super().layout(file)
+        if layout:
+            layout = layout._replace(columns=layout.columns | {"answer_column": None, "conversations_column": None})
+            if layout.task() not in ("pair", "question"):
+                columns = ", ".join(self.schema(file).names)
+                raise UserError(f"source.question_column: {file} has no column of questions; it has {columns}")
+        return layout
+
     def rows(self, file: str) -> Iterator[Row]:
+        if self.layout(file):
+            yield from super().rows(file)
+            return
         image, question = self.columns(file, self.usual)
         questions_by_path: dict[tuple[str, str], list[Row]] = {}
         for number, record in enumerate(self.records(file)):

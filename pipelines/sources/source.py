@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
@@ -73,6 +73,11 @@ class Source:
         if len(data) != size:
             raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
         return data
+
+    def loads(self, rows: Iterable[Row], limit: int = LARGEST) -> Iterator[tuple[Row, bytes | Exception]]:
+        """The bytes of those of these rows whose file can only be read from its beginning to its end, in its order, or
+        what `load` would raise. Other rows are left to `load`."""
+        return iter(())
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:

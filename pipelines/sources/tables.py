@@ -1,22 +1,22 @@
 """Tables of records: Parquet, CSV, TSV, JSON lines or a JSON list; each record is read by itself."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from math import ceil
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.engine.commit import key_of
+from pipelines.sources import embedded
 from pipelines.sources.cells import BadCell, choose, named, plain, text_of, texts_of
 from pipelines.sources.coco import listed
-from pipelines.sources.columnar import open_parquet, parquet_records
-from pipelines.sources.files import suffix
+from pipelines.sources.columnar import arrow_records, open_parquet, parquet_records, schema_of
+from pipelines.sources.embedded import Layout, layout_of
+from pipelines.sources.files import Unreadable, suffix
 from pipelines.sources.lines import DELIMITERS, Lost, csv_records, json_records, read_json, with_lost
-from pipelines.sources.source import Source
+from pipelines.sources.source import LARGEST, Source
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -35,28 +35,37 @@ class Tables(Source):
     usual: ClassVar[Usual] = {}
 
     def buckets(self, file: str) -> int:
+        if self.layout(file):
+            return 1  # it is read once, in its order
         return max(1, ceil(self.count(file) / self.config.rows_per_partition))
 
     def count(self, file: str) -> int:
         """The number of records of a table."""
         if suffix(file) != "parquet":
             return self._counts[file] if file in self._counts else self._read_all(file)
-        with self.parquet(file) as table:
-            return table.metadata.num_rows
+        with self.open(file) as raw:
+            return open_parquet(raw, file).metadata.num_rows
 
     def check(self, file: str) -> None:
+        if layout := self.layout(file):
+            if layout.task() == "caption" and layout.columns["text_column"]:
+                self._check_kind(file, layout.columns["text_column"])
+            return
         columns = self.columns(file, self.usual)
         if suffix(file) != "parquet":
             self._read_all(file)
-        elif columns:
-            with self.parquet(file) as table:
-                self._check_kinds(file, table.schema_arrow)
+        elif columns and "text_column" in self.usual:
+            (column,) = self.columns(file, {"text_column": self.usual["text_column"]})
+            self._check_kind(file, column)
 
     def rows(self, file: str) -> Iterator[Row]:
-        columns = self.columns(file, self.usual)
+        layout = self.layout(file)
+        columns = [] if layout else self.columns(file, self.usual)
         for number, record in enumerate(self.records(file)):
             if isinstance(record, Lost):
                 yield self.lost(record, file, number)
+            elif layout:
+                yield from embedded.rows_of(self, record, file, number, layout)
             else:
                 yield from self.rows_of(record, file, columns)
 
@@ -75,9 +84,9 @@ class Tables(Source):
 
         Raises `UserError` if the table has no such column, or two of them, and `Unreadable`.
         """
-        if suffix(file) == "parquet":
-            with self.parquet(file) as table:
-                present = table.schema_arrow.names
+        schema = self.schema(file)
+        if schema:
+            present = schema.names
         else:
             found = (record for record in islice(self.records(file), 100) if isinstance(record, dict))
             present = list(dict.fromkeys(name for record in found for name in record))
@@ -93,19 +102,41 @@ class Tables(Source):
             columns.append(column)
         return columns
 
-    def _check_kinds(self, file: str, schema: pa.Schema) -> None:
+    def schema(self, file: str) -> pa.Schema | None:
+        """The schema of a Parquet or Arrow file; None for tables of text. Raises `Unreadable`."""
+        if suffix(file) not in ("parquet", "arrow"):
+            return None
+        if file not in self._schemas:
+            with self.open(file) as raw:
+                self._schemas[file] = schema_of(raw, file)
+        return self._schemas[file]
+
+    @cached_property
+    def _schemas(self) -> dict[str, pa.Schema]:
+        return {}
+
+    def layout(self, file: str) -> Layout | None:
+        """What the columns of a table are that holds its images; None for one that names them.
+
+        Raises `UserError`, and `Unreadable`.
+        """
+        schema = self.schema(file)
+        layout = layout_of(schema, self.config, file) if schema else None
+        named = next((name for name in self.usual.get("image_column", ()) if schema and name in schema.names), None)
+        if layout and named and named not in layout.others and not self.config.image_column:
+            return None
+        return layout
+
+    def _check_kind(self, file: str, column: str) -> None:
         """Raises `UserError` for a column of lists of captions, if nothing says which caption to take."""
-        if "text_column" not in self.usual:
-            return
-        (column,) = self.columns(file, {"text_column": self.usual["text_column"]})
-        kind = schema.field(column).type
+        kind = self.schema(file).field(column).type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             self._how(file, column)
 
     def _how(self, file: str, column: str) -> str:
         """Which captions of a list are taken. Raises `UserError` if nothing says so."""
-        if self.config.captions:
-            return self.config.captions
+        if how := getattr(self.config, "captions", None):
+            return how
         raise UserError(
             f"source.captions: {file} has lists in the column {column!r}; "
             'write captions = "first", "longest", "random" or "all"'
@@ -117,9 +148,8 @@ class Tables(Source):
         """The records of a table; none depends on the other records. Raises `Unreadable`, and `UserError` for texts of
         an encoding that is not configured."""
         kind, encoding = suffix(file), getattr(self.config, "encoding", None)
-        if kind == "parquet":
-            with self.parquet(file) as table:
-                yield from parquet_records(table, file)
+        if kind in ("parquet", "arrow"):
+            yield from (record for _, record in self._numbered(file))
             return
         with self.open(file) as raw:
             if kind in DELIMITERS:
@@ -129,11 +159,47 @@ class Tables(Source):
             else:
                 yield from json_records(raw, file, encoding)
 
-    @contextmanager
-    def parquet(self, file: str) -> Iterator[pq.ParquetFile]:
-        """A Parquet file. Raises `Unreadable`."""
+    def _numbered(
+        self, file: str, columns: Sequence[str] | None = None, wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Record | Lost]]:
+        """The records of a Parquet or Arrow file with their numbers: of Parquet only those row groups that hold wanted
+        ones. Raises `Unreadable`."""
         with self.open(file) as raw:
-            yield open_parquet(raw, file)
+            if suffix(file) == "arrow":
+                yield from enumerate(arrow_records(raw, file, columns))
+                return
+            table, start = open_parquet(raw, file), 0
+            for group in range(table.num_row_groups):
+                end = start + table.metadata.row_group(group).num_rows
+                if wanted is None or any(start <= number < end for number in wanted):
+                    yield from enumerate(parquet_records(table, file, columns, [group]), start)
+                start = end
+
+    # Images that are in a table
+
+    def load(self, row: Row, limit: int = LARGEST) -> bytes:
+        if row["member"] is None:
+            return super().load(row, limit)
+        _, data = next(self.loads([row], limit))
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    def loads(self, rows: Iterable[Row], limit: int = LARGEST) -> Iterator[tuple[Row, bytes | Exception]]:
+        by_file: dict[str, dict[int, list[Row]]] = {}
+        for row in rows:
+            if row["member"] is not None:
+                by_file.setdefault(row["file"], {}).setdefault(row["byte_offset"], []).append(row)
+        for file, by_number in by_file.items():
+            columns = sorted({row["member"].rpartition("/")[0] for some in by_number.values() for row in some})
+            try:
+                for number, record in self._numbered(file, columns, by_number):
+                    for row in by_number.pop(number, ()):
+                        yield row, embedded.bytes_of(record, row, limit)
+                error: Exception = EOFError(f"{file} has fewer rows")
+            except (Unreadable, FileNotFoundError, pa.ArrowException) as stopped:
+                error = stopped
+            yield from ((row, error) for some in by_number.values() for row in some)
 
     @cached_property
     def _counts(self) -> dict[str, int]:
@@ -154,23 +220,29 @@ class Tables(Source):
 
     # Captions
 
-    def captioned(self, row: Row, names: tuple[str, ...], cell: Any, file: str, column: str) -> Iterator[Row]:
-        """A row with the caption in a cell; of a list, with the one that `source.captions` asks for, or a row each."""
+    def captioned(
+        self, row: Row, names: tuple[str, ...], cell: Any, file: str, column: str | None, by_text: bool = True
+    ) -> Iterator[Row]:
+        """A row with the caption in a cell; of a list, with the one that `source.captions` asks for, or a row each.
+
+        `by_text`: whether the text is part of the row's name.
+        """
         try:
             if not isinstance(cell, list | tuple):
                 text = text_of(cell)
-                yield row | {"names": (*names, str(text)), "text": text}
+                yield row | {"names": (*names, str(text)) if by_text else names, "text": text}
                 return
             texts = texts_of(cell)
         except BadCell as error:
             bad = {} if row.get("reason") else {"reason": "bad_text", "detail": f"{file}: {column} {error}"}
-            yield row | {"names": (*names, named(cell))} | bad
+            yield row | {"names": (*names, named(cell)) if by_text else names} | bad
             return
         how = self._how(file, column)
         if how == "all" and texts:
-            yield from (row | {"names": (*names, text), "text": text} for text in texts)
+            for number, text in enumerate(texts):
+                yield row | {"names": (*names, text if by_text else str(number)), "text": text}
         else:
-            every = (*names, *(texts or ["None"]))
+            every = (*names, *(texts or ["None"])) if by_text else names
             yield row | {"names": every, "text": choose(texts, how, self.config.seed, key_of(*every))}
 
 

@@ -7,7 +7,7 @@ because of them, and whose bytes were not kept, are asked for again.
 import hashlib
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -160,7 +160,7 @@ class CopyImages(PartitionStage):
         rows, taken = list(rows), read_takedowns(root)
         with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
             bodies = Bodies(file.fileno(), self.config.max_bytes)
-            fetched = dict(self._fetched(rows, bodies))
+            fetched, loaded = dict(self._fetched(rows, bodies)), self._loaded(rows, bodies)
             for row in rows:
                 key = row["rows"]["key"]
                 try:
@@ -168,12 +168,31 @@ class CopyImages(PartitionStage):
                         answer, image = fetched[key]
                         made = image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
                     else:
-                        made = self._copied(row, root)
+                        made = self._copied(row, root, lambda: self._bytes(row["rows"], loaded, bodies))
                     if not isinstance(made, Rejected) and taken.has_image(made.get("sha256")):
                         made = Rejected(REASON, measured=made.get("measured"))
                     yield key, made
                 except Rejected as rejected:
                     yield key, rejected
+
+    def _loaded(self, rows: list[dict[str, Row]], bodies: Bodies) -> dict[str, FetchResult | Exception]:
+        """By key, the bytes of rows of which a file has to be read in its own order: they wait for their turn in the
+        file of bodies."""
+        wanted, loaded = [row["rows"] for row in rows if row["rows"]["file"] and not is_kept(row)], {}
+        for row, data in self.sources.loads(wanted, self.config.max_bytes):
+            if isinstance(data, bytes):
+                loaded[row["key"]] = body = FetchResult()
+                bodies.write(body, data)
+            else:
+                loaded[row["key"]] = data
+        return loaded
+
+    def _bytes(self, row: Row, loaded: dict[str, FetchResult | Exception], bodies: Bodies) -> bytes:
+        """The bytes of a row. Raises what `Source.load` does."""
+        body = loaded.get(row["key"])
+        if isinstance(body, Exception):
+            raise body
+        return bodies.read(body) if body else self.sources.load(row, self.config.max_bytes)
 
     def _fetched(
         self, rows: list[dict[str, Row]], bodies: Bodies
@@ -226,7 +245,7 @@ class CopyImages(PartitionStage):
             check_hash(data, row["checksum"])
         return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
 
-    def _copied(self, row: dict[str, Row], root: Root) -> Row:
+    def _copied(self, row: dict[str, Row], root: Root, load: Callable[[], bytes]) -> Row:
         """The image that needs no request: as it was kept before, or from the source."""
         source, before = row["rows"], row["before"]
         if is_kept(row):
@@ -238,7 +257,7 @@ class CopyImages(PartitionStage):
                 raise Rejected(before.row["reason"], before.row["detail"])
             raise Rejected("not_fetched", source["url"])
         try:
-            data = self.sources.load(source, self.config.max_bytes)
+            data = load()
         except TooLarge as error:
             raise Rejected("too_large", str(error)) from error
         except (FileNotFoundError, EOFError, Unreadable) as error:

@@ -27,6 +27,7 @@ from schemas.config.file import place_of
 from schemas.errors import UserError
 from schemas.rows import STAGE
 
+PLACES = ("file", "member", "byte_offset", "size", "sha256")  # of a row's bytes
 RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # errors caused by a bad name
 
@@ -195,7 +196,8 @@ def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iter
         yield _finished(stage, identity, row)
         for part, image in enumerate(more, 1):
             part_row = row | {"text": None, "conversation": None, "extra": "{}", "part_of": row["key"], "part": part}
-            part_row |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}"), "file": image}
+            part_row |= {"key": _key_in(bucket, file.buckets, row["key"], f"image {part}")}
+            part_row |= dict.fromkeys(PLACES) | (image if isinstance(image, dict) else {"file": image})
             yield _finished(stage, identity, part_row)
 
 
@@ -247,6 +249,8 @@ def _hashed(source: Source, row: Row) -> Row:
     """Size and SHA-256 of a row's bytes, or the reason why it has none."""
     if unicode(row["file"]) != row["file"]:
         return {"reason": "unsafe_name", "detail": f"{row['file']!r} is not UTF-8"}
+    if row["sha256"] is not None:
+        return {}  # the source had the bytes at hand
     try:
         data = source.load(row)
     except TooLarge as error:  # it has no SHA-256 then; the stage `images` decides what is too large

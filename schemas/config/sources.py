@@ -84,6 +84,21 @@ class InstructionFilesConfig(SourceTable):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
+class HuggingfaceConfig(SourceTable):
+    kind: Literal["huggingface"] = "huggingface"
+    path: Location                          # folder, file, or glob of Parquet or Arrow files that hold images
+    images: Location | None = None          # folder of images that are named by paths; that of the files if not given
+    image_column: str | None = None         # all are found by their usual names if not given
+    text_column: str | None = None          # captions, or classes
+    captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
+    seed: int = 0                           # of captions = "random"
+    conversations_column: str | None = None
+    question_column: str | None = None
+    answer_column: str | None = None
+    chosen_column: str | None = None
+    rejected_column: str | None = None
+
+
 class ScenesConfig(SourceTable):
     kind: Literal["scenes"] = "scenes"
     count: int = Field(200, ge=1)           # pictures
@@ -120,6 +135,7 @@ KINDS = (
     LaionConfig,
     ConversationsConfig,
     InstructionFilesConfig,
+    HuggingfaceConfig,
     ScenesConfig,
 )
 SOURCES: dict[str, type[SourceTable]] = {config.model_fields["kind"].default: config for config in KINDS}

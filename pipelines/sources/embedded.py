@@ -1,0 +1,285 @@
+"""Images inside tables: columns of {bytes, path}, as `datasets` writes them, or of bytes, as img2dataset does.
+
+A row names the table as its file, `<column>/<number>` as its member, and the number of its record as its offset. Such a
+table is one partition, and is read once, in its order. What a row says comes from columns that are found by their
+usual names: a pair, a conversation, a question with its answer, a question, or a caption.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from pipelines.sources.cells import BadCell, Unread, plain, text_of
+from pipelines.sources.files import TooLarge
+from pipelines.sources.lines import Lost
+from pipelines.sources.turns import compact, read_conversation, turns_of
+from schemas.arrow import Row
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.sources.tables import Tables
+
+# Usual names of columns, the first of which is taken
+IMAGES = ("image", "images", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes")
+URLS = ("url", "URL", "image_url")
+COLUMNS = {
+    "text_column": ("text", "caption", "captions", "TEXT"),
+    "conversations_column": ("conversations", "messages", "conversation", "texts"),
+    "question_column": ("question", "prompt", "instruction"),
+    "answer_column": ("answer", "multiple_choice_answer"),
+    "chosen_column": ("chosen",),
+    "rejected_column": ("rejected",),
+}
+NAMES = ("ds_question_id", "question_id", "id", "idx")  # columns that name a question
+CLASS = "ClassLabel"
+
+
+class Layout(NamedTuple):
+    """What the columns of a table with images are."""
+
+    image: str
+    others: frozenset[str]  # further columns of images
+    columns: Mapping[str, str | None]  # field of the configuration -> column
+    classes: Mapping[str, list[str]]  # column -> the names of its classes
+
+    def task(self) -> str:
+        """What its rows say: pair, conversation, answer, question or caption."""
+        has = {field: column is not None for field, column in self.columns.items()}
+        if has["chosen_column"] and has["rejected_column"] and has["question_column"]:
+            return "pair"
+        if has["conversations_column"]:
+            return "conversation"
+        if has["question_column"]:
+            return "answer" if has["answer_column"] else "question"
+        return "caption"
+
+
+class Held(NamedTuple):
+    """An image in a cell."""
+
+    data: bytes | None
+    path: str | None
+
+
+# Columns
+
+
+def layout_of(schema: pa.Schema, config: Any, file: str) -> Layout | None:
+    """The layout of a table; None if no column of it holds images. Raises `UserError` if it is not clear which does."""
+    features = _features(schema)
+    held = [field.name for field in schema if _holds_images(field, features.get(field.name))]
+    configured = getattr(config, "image_column", None)
+    if configured and configured not in held:
+        return None
+    usual = [name for name in IMAGES if name in held]
+    if not held:
+        return None
+    if not configured and not usual and len(held) > 1:
+        raise UserError(f"source.image_column: {file} has images in {', '.join(held)}; write which one")
+    classes = {name: feature["names"] for name, feature in features.items() if _is_class(feature)}
+    set_columns = {field: getattr(config, field, None) for field in COLUMNS}
+    columns = {}
+    for field, names in COLUMNS.items():
+        column = set_columns[field]
+        if column and column not in schema.names:
+            raise UserError(f"source.{field}: {file} has no column {column!r}; it has {', '.join(schema.names)}")
+        found = (name for name in names if name in schema.names and name not in held)
+        columns[field] = column or next(found, None)
+    if any(set_columns.values()):  # whoever names a column wants what it says
+        text_alone = set_columns["text_column"] and not any(set_columns[f] for f in COLUMNS if f != "text_column")
+        for field in COLUMNS:
+            if not set_columns[field] and (text_alone or field == "conversations_column"):
+                columns[field] = None
+    if columns["text_column"] is None:
+        columns["text_column"] = next(iter(classes), None)
+    return Layout(configured or (usual or held)[0], frozenset(held), columns, classes)
+
+
+def _features(schema: pa.Schema) -> Mapping[str, Any]:
+    """The features of columns as `datasets` notes them in a schema."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _is_class(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == CLASS and isinstance(feature.get("names"), list)
+
+
+def _holds_images(field: pa.Field, feature: Any) -> bool:
+    kind = _plain(field.type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = _plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return "bytes" in names and set(names) <= {"bytes", "path"} and _is_binary(kind.field("bytes").type)
+    is_image = isinstance(feature, dict) and feature.get("_type") == "Image"
+    return _is_binary(kind) and (is_image or field.name in IMAGES)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type, of whose values there is no dictionary."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+# Images
+
+
+def images_of(cell: Any) -> list[Held]:
+    """The images in a cell, without nulls. Raises `BadCell`."""
+    found = [_held(one) for one in (cell if isinstance(cell, list | tuple) else [cell])]
+    return [held for held in found if held.data is not None or held.path]
+
+
+def bytes_of(record: Row | Lost, row: Row, limit: int) -> bytes | Exception:
+    """The bytes of a row's image in its record, or what stands in their way."""
+    column, _, nth = row["member"].rpartition("/")
+    try:
+        if isinstance(record, Lost):
+            raise EOFError(record.detail)
+        data = images_of(record[column])[int(nth)].data
+        if data is None:
+            raise EOFError(f"{row['file']}, row {row['byte_offset']}: {column} holds no image")
+        if len(data) > limit:
+            raise TooLarge(len(data), limit)
+    except (EOFError, TooLarge) as error:
+        return error
+    except (BadCell, IndexError) as error:
+        return EOFError(f"{row['file']}, row {row['byte_offset']}: {column} {error}")
+    return data
+
+
+def _held(one: Any) -> Held:
+    if one is None or isinstance(one, bytes):
+        return Held(one, None)
+    if isinstance(one, dict):
+        data, path = one.get("bytes"), one.get("path")
+        if isinstance(data, bytes | None) and isinstance(path, str | None):
+            return Held(data, path)
+        one = next(value for value in (data, path) if not isinstance(value, bytes | str | None))
+    raise BadCell(one.why if isinstance(one, Unread) else "holds no image")
+
+
+# Rows
+
+
+def rows_of(source: "Tables", record: Row, file: str, number: int, layout: Layout) -> Iterator[Row]:
+    """The rows of one record, the n-th of its file."""
+    row: Row = {"names": (file, str(number))}
+    record = {name: _class_name(value, layout.classes.get(name)) for name, value in record.items()}
+    task = layout.task()
+    used = {"caption": ["text_column"], "conversation": ["conversations_column"]}.get(task, [])
+    used = {layout.columns[field] for field in used}
+    row["extra"] = {
+        name: plain(value) for name, value in record.items() if name not in layout.others and name not in used
+    }
+    url = next((record[name] for name in URLS if isinstance(record.get(name), str)), None)
+    row["url"] = url
+    try:
+        places = [_place(source, held, layout.image, file, number, nth)
+                  for nth, held in enumerate(images_of(record[layout.image]))]  # fmt: skip
+    except ValueError as error:
+        yield row | {"reason": "no_image", "detail": f"{file}, row {number}: {layout.image} {error}"}
+        return
+    if not places and task != "conversation":
+        yield row | {"reason": "no_image", "detail": f"{file}, row {number}: {layout.image} holds no image"}
+    elif len(places) > 1 and task != "conversation" and task != "answer":
+        detail = f"{file}, row {number}: {layout.image} holds {len(places)} images; a {task} has one"
+        yield row | {"reason": "no_image", "detail": detail}
+    elif task == "caption":
+        column = layout.columns["text_column"]
+        yield from source.captioned(row | places[0], row["names"], record.get(column), file, column, False)
+    else:
+        try:
+            yield row | TASKS[task](record, places, layout.columns)
+        except BadCell as error:
+            yield row | {"reason": "bad_text", "detail": f"{file}, row {number}: {error}"}
+        except ValueError as error:
+            yield row | {"reason": "bad_conversation", "detail": f"{file}, row {number}: {error}"}
+
+
+def _class_name(value: Any, names: list[str] | None) -> Any:
+    """A class by its name; -1 stands for none."""
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _place(source: "Tables", held: Held, column: str, file: str, number: int, nth: int) -> Row:
+    """Where an image is. Raises `ValueError` for a path that is not in the folder of images."""
+    if held.data is None:
+        return {"file": source.resolve(held.path, file)}
+    digest = sha256(held.data).hexdigest()
+    place = {"file": file, "member": f"{column}/{nth}", "byte_offset": number}
+    return place | {"size": len(held.data), "sha256": digest}
+
+
+def _text(record: Row, columns: Mapping[str, str | None], field: str) -> str | None:
+    """The text in the column of a field. Raises `BadCell`."""
+    column = columns[field]
+    try:
+        return text_of(record.get(column))
+    except BadCell as error:
+        raise BadCell(f"{column} {error}") from None
+
+
+def _conversation(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
+    return _talk(record.get(columns["conversations_column"]), places)
+
+
+def _answer(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
+    said = [("user", _text(record, columns, "question_column")), ("assistant", _text(record, columns, "answer_column"))]
+    return _talk([{"role": role, "content": text or ""} for role, text in said], places)
+
+
+def _talk(turns: Any, places: list[Row]) -> Row:
+    said, images = read_conversation(turns, places)
+    first, *more = images.values() or [{}]
+    return first | {"part": 0, "more": more, "conversation": compact({"turns": said, "images": list(images)})}
+
+
+def _question(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
+    question = columns["question_column"]
+    return _asked(record, places, {question}, _said(record.get(question), question, "user"), {})
+
+
+def _pair(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
+    names = [columns[field] for field in ("question_column", "chosen_column", "rejected_column")]
+    question = _said(record.get(names[0]), names[0], "user")
+    chosen, rejected = (_said(record.get(name), name, "assistant") for name in names[1:])
+    return _asked(record, places, {*names}, question, {"chosen": chosen, "rejected": rejected})
+
+
+def _asked(record: Row, places: list[Row], used: set[str | None], question: str | None, answers: Row) -> Row:
+    """A row that asks one question of its image; the answers that a source brings are in the question's `extra`."""
+    name = next((name for name in NAMES if record.get(name) is not None), None)
+    rest = {key: plain(value) for key, value in record.items() if key not in used and key != name}
+    rest = {key: value for key, value in rest.items() if key not in IMAGES} | answers
+    asked = {"question": question, "name": text_of(record.get(name)) if name else None, "extra": rest}
+    return places[0] | {"extra": {"instructions": [asked]}}
+
+
+def _said(cell: Any, column: str | None, role: str) -> str | None:
+    """A text, or the one turn of a role in a list of turns, as TRL has them. Raises `ValueError`."""
+    if not isinstance(cell, list):
+        try:
+            return text_of(cell)
+        except BadCell as error:
+            raise BadCell(f"{column} {error}") from None
+    said = [turn["content"] for turn in turns_of(cell) if turn["role"] == role]
+    if len(said) != 1:
+        raise ValueError(f"{column} has {len(said)} turns of the {role}; one is what a pair has")
+    return said[0]
+
+
+TASKS = {"conversation": _conversation, "answer": _answer, "question": _question, "pair": _pair}
