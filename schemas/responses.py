@@ -2,7 +2,8 @@
 
 from typing import TypedDict
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.answers import OF_ENDPOINTS
 from schemas.answers import RETRYABLE as RETRYABLE
@@ -21,7 +22,9 @@ class ResponseRow(TypedDict):
     made_from: str
 
 
-REASONS = OF_ENDPOINTS
+REASONS = OF_ENDPOINTS | {
+    "not_brought": "the source has no such answer to this instruction, or one without words",
+}
 
 
 def response_key(instruction: str, draw: int) -> str:
@@ -31,12 +34,20 @@ def response_key(instruction: str, draw: int) -> str:
 class ResponsesConfig(Table):
     """Without it, no policy is asked."""
 
-    endpoint: str                                       # the policy
+    endpoint: str | None = None                         # the policy
+    from_source: bool = False                           # no policy: the pairs that the source brings, chosen, rejected
     draws: int = Field(10, ge=2, le=100)                # responses to an instruction, a request each
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(512, ge=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ResponsesConfig":
+        if (self.endpoint is None) != self.from_source:
+            fix = "remove one of both" if self.endpoint else "name the policy, or write from_source = true"
+            raise PydanticCustomError("responses", "endpoint and from_source: {fix}", {"fix": fix})
+        return self
 
 
 STAGE = stage_info(

@@ -170,9 +170,16 @@ def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition
         duckdb.SQLExpression(condition)  # takes one expression; a statement would be carried out below
         kinds = [str(kind).lower() for kind in connection.sql(f"SELECT ({condition}\n) FROM {table}").types]
     except duckdb.Error as error:
-        raise UserError(f"{place}: {one_line(error)}") from None
+        raise condition_error(place, error) from None
     if kinds != ["boolean"]:
         raise UserError(f"{place}: {condition!r} is of type {', '.join(kinds)}; write a condition")
+
+
+def condition_error(place: str, error: duckdb.Error) -> UserError:
+    """What to say of a condition that fails on some row, with the way out of a cast."""
+    hint = "; write try_cast(… AS …), which gives null where the value does not fit, or try(…)"
+    failed_on_a_row = isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException)
+    return UserError(f"{place}: {one_line(error)[:500]}{hint if failed_on_a_row else ''}")
 
 
 def one_line(error: duckdb.Error) -> str:

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, one_line, open_catalog
+from pipelines.catalog.catalog import check_condition, condition_error, open_catalog
 from pipelines.engine.root import Root
 from schemas.arrow import Row
-from schemas.errors import UserError
 from schemas.shards import Card
 
 FACTS = {
@@ -53,7 +52,7 @@ def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection,
         try:
             ((holds,),) = connection.sql(f"SELECT ({condition}\n) FROM run").fetchall()
         except duckdb.Error as error:
-            raise UserError(f"gates.{name}: {one_line(error)}") from None
+            raise condition_error(f"gates.{name}", error) from None
         if not holds:
             failed.append(f"{name}: {condition}")
     return failed

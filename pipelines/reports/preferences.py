@@ -79,7 +79,7 @@ def asked(
         ]
         settings = next((commit.settings for commit in commits.get("pairs", {}).values()), {})
         section = {
-            "steps": steps(connection, settings.get("min_margin", 1)),
+            "steps": [] if settings.get("from_source") else steps(connection, settings.get("min_margin", 1)),
             "charts": [chart for chart in charts if chart["bars"]],
             "pairs": pick(connection, root, commits.get("images", {}), seed),
         }
@@ -133,7 +133,8 @@ def pick(connection: duckdb.DuckDBPyConnection, root: Root, images: Mapping[int,
 
 SECTION = """\
 {% macro response(side, text, characters, score, claims) %}
-<div{{ ' class="target"'|safe if side == "chosen" }}><span class="label">{{ side }}, score {{ score }}</span>
+<div{{ ' class="target"'|safe if side == "chosen" }}><span class="label">{{ side }}
+{{- ", score %s" % score if score is not none }}</span>
 {{ words(text, characters) }}
 <ul class="claims">
 {% for claim in claims %}
@@ -206,8 +207,9 @@ reject is marked</p>
 <div class="turn user"><span class="label">question</span>{{ words(pair.question, pair.question_characters) }}</div>
 {{ response("chosen", pair.chosen, pair.chosen_characters, pair.chosen_score, pair.chosen_claims) }}
 {{ response("rejected", pair.rejected, pair.rejected_characters, pair.rejected_score, pair.rejected_claims) }}
-<footer><code>{{ pair.key|visible }}</code><span>margin {{ pair.margin }}</span>
-<span>{{ share(pair.agreement, 1) }} of the labelers agree</span></footer>
+<footer><code>{{ pair.key|visible }}</code>{% if pair.margin is none %}<span>chosen by the source</span>
+{% else %}<span>margin {{ pair.margin }}</span>
+<span>{{ share(pair.agreement, 1) }} of the labelers agree</span>{% endif %}</footer>
 </article>
 {% endfor %}
 </div>

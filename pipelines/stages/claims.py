@@ -135,7 +135,7 @@ def divided(response: str) -> Row | Rejected:
 
 def open_stage(config: Config) -> Divide | None:
     """Raises `UserError` for a model or a prompt that does not exist."""
-    if config.responses is None:
+    if config.responses is None or config.are_pairs_brought:
         return None
     claims = config.claims
     endpoints = (endpoint_of(config, "claims.endpoint", claims.endpoint),) if claims.endpoint else ()

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, one_line, stage_files
+from pipelines.catalog.catalog import check_condition, condition_error, connect, stage_files
 from pipelines.engine.commit import digest, key_of
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
@@ -22,7 +22,6 @@ from pipelines.engine.root import Root
 from pipelines.stages.rows import json_of
 from schemas.arrow import Row
 from schemas.config.model import Config
-from schemas.errors import UserError
 from schemas.instructions import SOURCE, STAGE, TEMPLATE, InstructionsConfig
 from schemas.marks import is_image, named_pictures, without_marks
 from schemas.views import drawn
@@ -46,7 +45,7 @@ class DrawInstructions(CorpusStage):
                 for partition, group in groupby(images, key=lambda row: row["partition"]):
                     yield partition, [_finished(self, row) for image in group for row in self._asked(image, seen)]
             except duckdb.Error as error:
-                raise UserError(f"instructions.where: {one_line(error)}") from None
+                raise condition_error("instructions.where", error) from None
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Raises `UserError` if its condition is not a condition on `samples`."""

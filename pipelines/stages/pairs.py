@@ -21,6 +21,7 @@ from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.stages.brought import BringPairs
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.pairs import STAGE, PairsConfig, pair_key
@@ -234,5 +235,7 @@ def _in_order(chosen: np.ndarray, rejected: np.ndarray) -> PairIndices:
     return PairIndices(chosen[order], rejected[order])
 
 
-def open_stage(config: Config) -> DrawPairs | None:
+def open_stage(config: Config) -> DrawPairs | BringPairs | None:
+    if config.are_pairs_brought:
+        return BringPairs()
     return DrawPairs(config.pairs) if config.responses else None

@@ -12,6 +12,7 @@ from pipelines.engine.partition_stage import Unit, read_of
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
+from pipelines.stages.brought import BringResponses
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.responses import RETRYABLE, STAGE, ResponsesConfig, response_key
@@ -58,8 +59,10 @@ class Respond(ModelStage):
         return {"text": answer.text.strip(), "cut": answer.cut, "measured": measured(answer)}
 
 
-def open_stage(config: Config) -> Respond | None:
+def open_stage(config: Config) -> Respond | BringResponses | None:
     """Raises `UserError` for a model that does not exist."""
     if config.responses is None:
         return None
+    if config.responses.from_source:
+        return BringResponses()
     return Respond((endpoint_of(config, "responses.endpoint", config.responses.endpoint),), config=config.responses)

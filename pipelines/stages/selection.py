@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, connect, one_line, stage_files
+from pipelines.catalog.catalog import check_condition, condition_error, connect, stage_files
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
@@ -45,7 +45,16 @@ class Select(CorpusStage):
                 for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
                     yield partition, _placed(self, list(rows))
             except duckdb.Error as error:
-                raise UserError(f"sets: {one_line(error)}") from None
+                raise self._named(connection, error) from None
+
+    def _named(self, connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> UserError:
+        """An error of the question about all sets, with the name of the set that causes it."""
+        for name, config in self.sets.items():
+            try:
+                connection.sql(f"SELECT count(*) FILTER ({config.where}\n) FROM candidates AS samples").fetchall()
+            except duckdb.Error as of_set:
+                return condition_error(f"sets.{name}.where", of_set)
+        return condition_error("sets", error)
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Raises `UserError` if a set's condition is no condition on `samples`."""
@@ -54,7 +63,7 @@ class Select(CorpusStage):
             try:
                 connection.sql(_question({name: config}))
             except duckdb.Error as error:
-                raise UserError(f"sets.{name}.where: {one_line(error)}") from None
+                raise condition_error(f"sets.{name}.where", error) from None
 
 
 def _rows(reader) -> Iterator[Row]:

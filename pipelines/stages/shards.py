@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipelines.catalog.catalog import check_condition, connect, stage_files
+from pipelines.catalog.catalog import check_condition, condition_error, connect, stage_files
 from pipelines.engine.commit import (
     Commit,
     Stage,
@@ -171,7 +171,10 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
             n = before["shards"]
         else:
             with connect(root, stage_files(root, stage.stages, partitions), stage.earlier) as connection:
-                n, shards = _shards_of(connection, stage, n, number)
+                try:
+                    n, shards = _shards_of(connection, stage, n, number)
+                except duckdb.ConversionException as error:
+                    raise condition_error(f"sets.{stage.set}.where", error) from None
         settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
         groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
         parts.append(partitions)

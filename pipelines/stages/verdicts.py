@@ -62,7 +62,7 @@ class Judge(ModelStage):
 
 def open_stage(config: Config) -> Judge | None:
     """Raises `UserError` for a model or a prompt that does not exist."""
-    if config.responses is None:
+    if config.responses is None or config.are_pairs_brought:
         return None
     if config.verdicts is None:
         raise UserError('verdicts: missing; add the table [verdicts] with labelers = ["…"]')

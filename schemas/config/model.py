@@ -49,6 +49,11 @@ class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages(
                                                         # added, removed, changed, changed_share, or any view
     beam: BeamConfig = BeamConfig()
 
+    @property
+    def are_pairs_brought(self) -> bool:
+        """Whether the source's own pairs are taken as they are: no labeler judges them."""
+        return bool(self.responses and self.responses.from_source and not self.verdicts)
+
 
 def _tables() -> dict[str, type[Table]]:
     """The tables by their names in the file; a configuration can have several of those in NAMED."""

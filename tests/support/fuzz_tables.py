@@ -1,0 +1,84 @@
+"""Mutated tables: which of their rows are neither as they were written nor have a reason."""
+
+import csv
+import gzip
+import io
+import json
+import random
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from support.corpora import rows_of
+from support.fuzzing import mutated
+
+KINDS = ("parquet", "plain.parquet", "csv", "tsv", "jsonl", "jsonl.gz", "held.parquet")
+ROWS = 30
+
+
+def text_of(number: int, row: int) -> str:
+    """A text that says whether it is whole."""
+    body = f"text {row} of {number}, " + "word " * (row % 7)
+    return f"{body}#{zlib.crc32(body.encode())}"
+
+
+def is_whole(text: str) -> bool:
+    body, _, check = text.rpartition("#")
+    return check == str(zlib.crc32(body.encode()))
+
+
+def table(kind: str, number: int) -> bytes:
+    """A table of 30 captions in a format."""
+    texts = [text_of(number, row) for row in range(ROWS)]
+    columns = {"image": [f"{row}.png" for row in range(ROWS)], "text": texts, "n": list(range(ROWS))}
+    buffer = io.BytesIO()
+    if kind.endswith("parquet"):
+        if kind == "held.parquet":
+            columns["image"] = [{"bytes": text.encode(), "path": None} for text in texts]
+        how = {"use_dictionary": False, "compression": "none"} if kind.startswith("plain") else {"compression": "zstd"}
+        pq.write_table(pa.table(columns), buffer, row_group_size=10, write_page_checksum=True, **how)
+        return buffer.getvalue()
+    records = [dict(zip(columns, row)) for row in zip(*columns.values())]
+    if kind.startswith("jsonl"):
+        data = "".join(json.dumps(record) + "\n" for record in records).encode()
+        return gzip.compress(data, mtime=0) if kind.endswith("gz") else data
+    lines = io.StringIO(newline="")
+    csv.writer(lines, delimiter="\t" if kind == "tsv" else ",").writerows([[*columns], *zip(*columns.values())])
+    return lines.getvalue().encode()
+
+
+def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
+    """Reads so many mutated tables. `silent`: rows of tables with checksums that are neither whole nor have a reason;
+    `crashes`: what was raised."""
+    draws, reasons, silent, crashes, slowest = random.Random(seed), Counter(), [], [], 0.0
+    for number in range(count):
+        kind = KINDS[number % len(KINDS)]
+        whole = table(kind, number)
+        data, _ = mutated(whole, draws)
+        path = folder / f"{number}.{kind}"
+        path.write_bytes(data)
+        started = time.perf_counter()
+        try:
+            rows = rows_of("folder", path, encoding="utf-8", captions="first", image_column="image", text_column="text")
+        except Exception as error:
+            if type(error).__name__ != "UserError":
+                crashes.append(f"{path.name}: {error!r}")
+            reasons["asked"] += type(error).__name__ == "UserError"
+            continue
+        finally:
+            slowest = max(slowest, time.perf_counter() - started)
+            path.unlink()
+        reasons.update(row["reason"] or "kept" for row in rows)
+        checked = kind.endswith("parquet") or kind.endswith("gz")
+        told = any(row["reason"] in ("damaged", "unreadable_file") for row in rows)
+        for row in rows:
+            if row["text"] and checked and not told and not is_whole(row["text"]):
+                silent.append(f"{path.name}: {row['text']!r}")
+        if data == whole and len(rows) != ROWS:
+            silent.append(f"{path.name}: {len(rows)} rows")
+        if checked and not told and len(rows) < ROWS:
+            silent.append(f"{path.name}: {len(rows)} rows, and no reason")
+    return {"reasons": reasons, "silent": silent, "crashes": crashes, "slowest": slowest}
