@@ -22,7 +22,7 @@ from schemas.config.table import Table
 from schemas.config.templates import TEMPLATE_SOURCES
 from schemas.errors import UserError
 
-KINDS = "folder, webdataset, laion, conversations, instructions, scenes"
+KINDS = "folder, webdataset, laion, conversations, instructions, huggingface, scenes"
 GOOD = """
 root = "corpus"
 [source]
