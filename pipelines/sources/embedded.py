@@ -6,21 +6,19 @@ usual names: a pair, a conversation, a question with its answer, a question, or 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from pipelines.sources.cells import BadCell, Unread, plain, text_of
 from pipelines.sources.files import TooLarge
 from pipelines.sources.lines import Lost
+from pipelines.sources.source import Source
 from pipelines.sources.turns import compact, read_conversation, turns_of
 from schemas.arrow import Row
 from schemas.errors import UserError
-
-if TYPE_CHECKING:
-    from pipelines.sources.tables import Tables
 
 # Usual names of columns, the first of which is taken
 IMAGES = ("image", "images", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes")
@@ -173,8 +171,10 @@ def _held(one: Any) -> Held:
 # Rows
 
 
-def rows_of(source: "Tables", record: Row, file: str, number: int, layout: Layout) -> Iterator[Row]:
-    """The rows of one record, the n-th of its file."""
+def rows_of(
+    source: Source, record: Row, file: str, number: int, layout: Layout, captioned: Callable[..., Iterator[Row]]
+) -> Iterator[Row]:
+    """The rows of one record, the n-th of its file. `captioned`: makes rows with a caption, see `Tables.captioned`."""
     row: Row = {"names": (file, str(number))}
     record = {name: _class_name(value, layout.classes.get(name)) for name, value in record.items()}
     task = layout.task()
@@ -198,7 +198,7 @@ def rows_of(source: "Tables", record: Row, file: str, number: int, layout: Layou
         yield row | {"reason": "no_image", "detail": detail}
     elif task == "caption":
         column = layout.columns["text_column"]
-        yield from source.captioned(row | places[0], row["names"], record.get(column), file, column, False)
+        yield from captioned(row | places[0], row["names"], record.get(column), file, column, False)
     else:
         try:
             yield row | TASKS[task](record, places, layout.columns)
@@ -215,7 +215,7 @@ def _class_name(value: Any, names: list[str] | None) -> Any:
     return names[value] if 0 <= value < len(names) else None
 
 
-def _place(source: "Tables", held: Held, column: str, file: str, number: int, nth: int) -> Row:
+def _place(source: Source, held: Held, column: str, file: str, number: int, nth: int) -> Row:
     """Where an image is. Raises `ValueError` for a path that is not in the folder of images."""
     if held.data is None:
         return {"file": source.resolve(held.path, file)}

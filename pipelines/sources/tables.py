@@ -65,7 +65,7 @@ class Tables(Source):
             if isinstance(record, Lost):
                 yield self.lost(record, file, number)
             elif layout:
-                yield from embedded.rows_of(self, record, file, number, layout)
+                yield from embedded.rows_of(self, record, file, number, layout, self.captioned)
             else:
                 yield from self.rows_of(record, file, columns)
 

@@ -364,6 +364,8 @@ def test_init_writes_a_file_that_plan_accepts(kind, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/0.png").write_bytes(picture(0)[0])
     pq.write_table(pa.table({"image": ["0.png"], "text": ["zero"]}), tmp_path / "pictures/captions.parquet")
+    (tmp_path / "hub").mkdir()
+    pq.write_table(pa.table({"image": [{"bytes": b"", "path": None}], "text": ["zero"]}), tmp_path / "hub/0.parquet")
     (tmp_path / "laion").mkdir()
     pq.write_table(pa.table({"URL": ["http://a/0.png"], "TEXT": ["zero"]}), tmp_path / "laion/0.parquet")
     turns = [{"role": "user", "content": "What is this?"}, {"role": "assistant", "content": "A square."}]
