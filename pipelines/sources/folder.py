@@ -70,9 +70,8 @@ class Folder(Tables):
     def _is_log(self, table: str) -> bool:
         """Whether a table is img2dataset's log of what it downloaded into the folder beside it."""
         with suppress(Unreadable):
-            if suffix(table) == "parquet":
-                with self.parquet(table) as file:
-                    return LOG.issubset(file.schema_arrow.names)
+            schema = self.schema(table)
+            return schema is not None and LOG.issubset(schema.names)
         return False
 
     def _without_named(self) -> FolderFiles:
@@ -107,14 +106,11 @@ class Folder(Tables):
 
     def _named_by(self, table: str) -> Iterator[str]:
         """The files that a table names."""
+        if self.layout(table):
+            return  # it holds its images
         column = self.columns(table, {"image_column": IMAGE_COLUMNS})[0]
-        if suffix(table) == "parquet":
-            with self.parquet(table) as file:
-                cells = (cell for batch in file.iter_batches(columns=[column]) for cell in batch[0].to_pylist())
-                yield from self._resolved(cells, table)
-        else:
-            records = (record for record in self.records(table) if isinstance(record, dict))
-            yield from self._resolved((record.get(column) for record in records), table)
+        records = (record for record in self.records(table, [column]) if isinstance(record, dict))
+        yield from self._resolved((record.get(column) for record in records), table)
 
     def _resolved(self, cells: Iterator[Any], table: str) -> Iterator[str]:
         for cell in cells:

@@ -144,12 +144,14 @@ class Tables(Source):
 
     # Records
 
-    def records(self, file: str) -> Iterator[Record | Lost]:
-        """The records of a table; none depends on the other records. Raises `Unreadable`, and `UserError` for texts of
-        an encoding that is not configured."""
+    def records(self, file: str, columns: Sequence[str] | None = None) -> Iterator[Record | Lost]:
+        """The records of a table; none depends on the other records. `columns`: those that are needed.
+
+        Raises `Unreadable`, and `UserError` for texts of an encoding that is not configured.
+        """
         kind, encoding = suffix(file), getattr(self.config, "encoding", None)
         if kind in ("parquet", "arrow"):
-            yield from (record for _, record in self._numbered(file))
+            yield from (record for _, record in self._numbered(file, columns))
             return
         with self.open(file) as raw:
             if kind in DELIMITERS:

@@ -73,12 +73,12 @@ def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
             path.unlink()
         reasons.update(row["reason"] or "kept" for row in rows)
         checked = kind.endswith("parquet") or kind.endswith("gz")
-        told = any(row["reason"] in ("damaged", "unreadable_file") for row in rows)
+        told = any(row["reason"] in ("damaged", "unreadable_file", "bad_text") for row in rows)
         for row in rows:
             if row["text"] and checked and not told and not is_whole(row["text"]):
                 silent.append(f"{path.name}: {row['text']!r}")
         if data == whole and len(rows) != ROWS:
             silent.append(f"{path.name}: {len(rows)} rows")
-        if checked and not told and len(rows) < ROWS:
+        if checked and data and not told and len(rows) < ROWS:
             silent.append(f"{path.name}: {len(rows)} rows, and no reason")
     return {"reasons": reasons, "silent": silent, "crashes": crashes, "slowest": slowest}
