@@ -112,9 +112,9 @@ def orientation_of(image: Image.Image) -> int:
     return orientation(exif, image.info.get("XML:com.adobe.xmp") or image.info.get("xmp"))
 
 
-def size_of(data: bytes) -> tuple[int, int]:
+def size_of(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     """Width and height of an image as it is shown, mostly from its header. Raises what `open_image` raises."""
-    image = open_image(data)
+    image = open_image(data, max_pixels)
     if image.format == "PNG" and any(mark in data for mark in MAY_TURN_PNG):
         image.load()            # metadata may follow the pixels
     return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size

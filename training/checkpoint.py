@@ -27,7 +27,7 @@ from torch import nn
 from schemas.errors import UserError
 from training.curve import CURVE, LOG
 from training.model import VisionLanguageModel
-from training.shapes import SHAPE, read_checkpoint_shape
+from training.shapes import SHAPE, Shape, read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
 MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
@@ -61,20 +61,31 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageModel, Tokenizer]:
     """A model in float32 and its tokenizer. Raises `UserError` if the folder holds no model."""
     folder = Path(folder)
-    model = VisionLanguageModel(read_checkpoint_shape(folder))
+    shape = read_checkpoint_shape(folder)
+    check_size(shape, folder)
+    model = VisionLanguageModel(shape)
     tokenizer = Tokenizer(folder)
     load_weights(model, read_tensors(folder / MODEL), str(folder / MODEL))
     return model.to(device).eval(), tokenizer
 
 
+def check_size(shape: Shape, folder: Path) -> None:
+    """Raises `UserError` for a shape that needs more weights than there are bytes, before it takes memory for them."""
+    size = (folder / MODEL).stat().st_size if (folder / MODEL).is_file() else None
+    if size is not None and (least := shape.least_weights()) > size:
+        raise UserError(f"{folder / SHAPE}: asks for {least:,} weights or more; {MODEL} has {size:,} bytes")
+
+
 def load_weights(model: VisionLanguageModel, weights: Mapping[str, torch.Tensor], where: str) -> None:
-    """Raises `UserError` if a weight is missing, unknown, or of another shape."""
+    """Raises `UserError` if a weight is missing, unknown, of another shape, or not finite."""
     wanted = dict(model.named_parameters())  # a tied weight appears once
     if wrong := sorted(wanted.keys() ^ weights.keys()):
         raise UserError(f"{where}: {'lacks' if wrong[0] in wanted else 'has an unknown'} weight {wrong[0]}")
     for name, parameter in wanted.items():
         if parameter.shape != weights[name].shape:
             raise UserError(f"{where}: {name} is {list(weights[name].shape)}, the shape says {list(parameter.shape)}")
+        if not bool(torch.isfinite(weights[name]).all()):
+            raise UserError(f"{where}: {name} holds numbers that are not finite; the model is broken")
         with torch.no_grad():
             parameter.copy_(weights[name])
 

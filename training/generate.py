@@ -6,7 +6,7 @@ prompt = generator.prompt([Turn("user", [picture, "Describe the image."])], {"jp
 answer.text, answer.log_probabilities
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ class GenerationRequest:
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
     seed: int = 0  # the same request with the same seed draws the same answer
     top: int = 0  # how many of the likeliest tokens to report at each step
+    cancelled: Callable[[], bool] = lambda: False  # asked at each token: whether nobody waits for the answer any more
 
 
 @dataclass
@@ -61,12 +62,22 @@ class Generator:
         self.layout = Layout(tokenizer.encode, marks, model.shape.queries)
         self.ends = {marks.end, marks.turn[1]}
 
+    @property
+    def room(self) -> int:
+        """The tokens that a prompt and its answer may have."""
+        return self.model.shape.language.context
+
+    @property
+    def vocabulary(self) -> int:
+        """The tokens that there are."""
+        return len(self.tokenizer)
+
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Prompt:
         """A prompt of turns and their pictures by name. Raises `SampleRejected` if it leaves no room for an answer."""
         answer = "."
         ids = self.layout.conversation([*turns, Turn("assistant", [answer])]).ids
         ids = ids[: len(ids) - len(self.tokenizer.encode(answer)) - 1]
-        if len(ids) >= (limit := self.model.shape.language.context):
+        if len(ids) >= (limit := self.room):
             raise SampleRejected("too_long", f"{len(ids)} tokens of {limit}")
         pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
         return Prompt(ids, [view for picture in pictures for view in cut(images[picture.name], picture.plan)])
@@ -123,6 +134,7 @@ class Generator:
                 room = context - int(lengths[row]) - len(answer.ids)
                 if answer.finished or len(answer.ids) >= request.limit or room <= 0:
                     going.remove(row)
+            going = [row for row in going if not requests[row].cancelled()]
             ids = torch.tensor(chosen, device=device)[:, None]
             positions = positions[:, -1:] + 1
             present = torch.cat([present, present.new_ones(len(requests), 1)], 1)

@@ -5,11 +5,13 @@
 
 Images are data URLs. Requests that arrive while a batch is computed form the next batch. With `--alone` each answer is
 computed by itself: the same request then has the same answer, to the last bit, whatever other requests there are.
+
+A request that could never fit is refused in time and memory of its length, and one whose client has gone is not begun,
+or ends at the next token. Only requests to an address, to localhost, or to a name of `--allow-host` are answered.
 """
 
 import argparse
-import base64
-import binascii
+import asyncio
 import logging
 import sys
 import time
@@ -20,71 +22,24 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import randbits, token_hex
-from threading import Thread
-from typing import Any, Literal, Protocol
+from threading import Event, Thread
+from typing import Any
 
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from tokenizers.pre_tokenizers import ByteLevel
 
 from schemas.errors import UserError
+from training.chat import Asked, Gone, Refused, Talks, check, longest_text, read
 from training.generate import Generated, GenerationRequest, Generator
-from training.layout import SampleRejected, Turn
-from training.pixels import decode
+from training.guard import USUAL, Guard, Limits
+from training.guard import error as error_response
 from training.tokenizer import Tokenizer
-
-ROLES = ("system", "user", "assistant")
-HARMLESS = {
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-}  # change no answer
-
-
-class Talks(Protocol):
-    """What is served: `training.generate.Generator`, or `training.gguf.generator.GgufGenerator`."""
-
-    def picture(self, name: str, image: Any) -> Any: ...
-    def prompt(self, turns: Sequence[Turn], images: Any) -> Any: ...
-    def answer(self, requests: Sequence[GenerationRequest]) -> list[Generated]: ...
-
-
-class Message(BaseModel):
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-
-
-class Asked(BaseModel):
-    """A request. A field that is not listed here and could change an answer is refused, never ignored."""
-
-    model_config = ConfigDict(extra="allow")
-    model: str
-    messages: list[Message] = Field(min_length=1)
-    temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=128)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=20)
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
-
-
-class Refused(Exception):
-    """What the client did wrong, in one line."""
-
-    def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
-        super().__init__(message)
-        self.param, self.status, self.code = param, status, code
 
 
 class Worker:
@@ -102,13 +57,19 @@ class Worker:
 
     def _work(self) -> None:
         while True:
-            batch = [self.waiting.get()]
+            batch, asked = [], self.waiting.get()
             try:
-                while len(batch) < self.at_once:
-                    batch.append(self.waiting.get_nowait())
+                while True:
+                    request, future = asked
+                    if request.cancelled():
+                        future.set_exception(Gone())
+                    else:
+                        batch.append((request, future))
+                    if len(batch) == self.at_once:
+                        break
+                    asked = self.waiting.get_nowait()
             except Empty:
                 pass
-            batch = [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
             if not batch:
                 continue
             self.batches = [*self.batches[-999:], len(batch)]
@@ -121,10 +82,20 @@ class Worker:
                         future.set_exception(error)
 
 
-def make_app(generator: Talks, piece: Callable[[int], bytes], name: str, revision: str, at_once: int = 64) -> FastAPI:
-    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights."""
+def make_app(
+    generator: Talks,
+    piece: Callable[[int], bytes],
+    name: str,
+    revision: str,
+    at_once: int = 64,
+    limits: Limits = USUAL,
+    hosts: Sequence[str] = (),
+) -> FastAPI:
+    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights, `hosts` are names by
+    which it may be asked."""
     app, worker, begun = FastAPI(title=f"Shardmill: {name}"), Worker(generator, at_once), int(time.time())
-    app.state.worker = worker
+    app.state.worker, most_bytes = worker, longest_text(generator, piece)
+    app.add_middleware(Guard, limits=limits, hosts=hosts)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -136,22 +107,36 @@ def make_app(generator: Talks, piece: Callable[[int], bytes], name: str, revisio
         return {"object": "list", "data": [model]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def complete(asked: Asked) -> dict[str, Any] | JSONResponse:
+    async def complete(asked: Asked, request: Request) -> dict[str, Any] | JSONResponse:
         if asked.model != name:
-            raise Refused(f"there is no model {asked.model!r}; there is {name}", "model", 404, "model_not_found")
+            raise Refused(f"there is no model {asked.model[:80]!r}; there is {name}", "model", 404, "model_not_found")
         check(asked)
-        prompt = await run_in_threadpool(read, generator, asked.messages)
+        gone = Event()
+        watching = asyncio.create_task(watch(request, gone))
+        try:
+            return await answered(asked, gone)
+        except Gone:
+            return error_response(499, "the client has gone")  # nobody reads it
+        finally:
+            watching.cancel()
+
+    async def answered(asked: Asked, gone: Event) -> dict[str, Any] | JSONResponse:
+        messages, asked.messages = asked.messages, []  # their images are not kept while the answer is computed
+        prompt = await run_in_threadpool(read, generator, messages, most_bytes, limits.pixels, gone.is_set)
+        del messages
         top = asked.top_logprobs if asked.logprobs else 0
         limit = asked.max_completion_tokens or asked.max_tokens or 1 << 30
         futures = [
-            worker.ask(GenerationRequest(prompt, limit, asked.temperature, asked.top_p, seed, top))
+            worker.ask(GenerationRequest(prompt, limit, asked.temperature, asked.top_p, seed, top, gone.is_set))
             for seed in seeds(asked.seed, asked.n)
         ]
         try:
             answers = [await wrap_future(future) for future in futures]
+        except Gone:
+            raise
         except Exception as error:  # raised from here, it would close the connection that the next request uses
             logging.exception("a batch failed")
-            return _error(500, f"{type(error).__name__}: {error}", kind="server_error")
+            return error_response(500, f"{type(error).__name__}: {error}", kind="server_error")
         completed, prompted = sum(len(answer.ids) for answer in answers), prompt_length(prompt)
         return {
             "id": f"chatcmpl-{token_hex(12)}", "object": "chat.completion", "created": int(time.time()),
@@ -162,75 +147,30 @@ def make_app(generator: Talks, piece: Callable[[int], bytes], name: str, revisio
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:
-        return _error(error.status, str(error), error.param, error.code)
+        return error_response(error.status, str(error), error.param, error.code)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"][1:])
-        return _error(400, f"{param}: {first['msg']}" if param else first["msg"], param or None)
+        return error_response(400, f"{param}: {first['msg']}" if param else first["msg"], param or None)
+
+    @app.exception_handler(HTTPException)
+    async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+        return error_response(error.status_code, str(error.detail))
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
-        return _error(500, f"{type(error).__name__}: {error}", kind="server_error")
+        return error_response(500, f"{type(error).__name__}: {error}", kind="server_error")
 
     return app
 
 
-def check(asked: Asked) -> None:
-    """Raises `Refused` for a request that this server does not support."""
-    for name, value in (asked.model_extra or {}).items():
-        if value and name not in HARMLESS:  # null, false, 0 and empty values request nothing
-            raise Refused(f"{name}: this server does not do that", name)
-    if asked.top_logprobs and not asked.logprobs:
-        raise Refused("top_logprobs: set logprobs too", "top_logprobs")
-
-
-def read(generator: Talks, messages: Sequence[Message]) -> Any:
-    """The prompt that messages make. Raises `Refused`."""
-    images: dict[str, Any] = {}
-    turns = []
-    for number, message in enumerate(messages):
-        where = f"messages.{number}"
-        if message.role not in ROLES:
-            raise Refused(f"{where}.role: no {message.role!r}; there are {', '.join(ROLES)}", f"{where}.role")
-        content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
-        parts: list[Any] = []
-        for place, part in enumerate(content or []):
-            if part.get("type") == "text" and isinstance(part.get("text"), str):
-                parts.append(part["text"])
-                continue
-            image = image_of(part, f"{where}.content.{place}")
-            images[key := str(len(images))] = image
-            try:
-                parts.append(generator.picture(key, image))
-            except ValueError as error:
-                raise Refused(f"{where}.content.{place}: {error}", f"{where}.content.{place}") from None
-        turns.append(Turn(message.role, parts))
-    try:
-        return generator.prompt(turns, images)
-    except SampleRejected as error:
-        code = "context_length_exceeded" if error.reason == "too_long" else error.reason
-        raise Refused(str(error), "messages", code=code) from None
-    except ValueError as error:
-        raise Refused(f"messages: {error}", "messages") from None
-
-
-def image_of(part: dict[str, Any], where: str) -> Any:
-    """The picture of a content part. Raises `Refused`."""
-    url = part.get("image_url") if part.get("type") == "image_url" else None
-    url = url.get("url") if isinstance(url, dict) else url
-    if not isinstance(url, str):
-        raise Refused(f"{where}: is neither a text nor an image_url", where)
-    head, comma, data = url.partition(",")
-    if not (url.startswith("data:") and comma and head.endswith(";base64")):
-        raise Refused(f"{where}: give the image as data:image/png;base64,…; nothing is fetched from elsewhere", where)
-    try:
-        return decode(base64.b64decode(data, validate=True))
-    except binascii.Error as error:
-        raise Refused(f"{where}: is no base64: {error}", where) from None
-    except Exception as error:  # decoders raise errors of any kind
-        raise Refused(f"{where}: no image can be read of it: {error}", where) from None
+async def watch(request: Request, gone: Event) -> None:
+    """Sets the event when the client closes its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 def seeds(seed: int | None, count: int) -> list[int]:
@@ -313,13 +253,6 @@ def _digest(files: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
 
 
-def _error(
-    status: int, message: str, param: str | None = None, code: str | None = None, kind: str = ""
-) -> JSONResponse:
-    kind = kind or "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.serve", description=__doc__.split(":")[0] + ".")
     parser.add_argument("checkpoint", type=Path, help="a folder with model.safetensors, or one with GGUF files")
@@ -330,6 +263,10 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="one at a time: no answer depends on another request")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                        help="a name by which it may be asked, beside addresses and localhost; * for any")  # fmt: skip
+    parser.add_argument("--max-body", type=int, default=Limits.body, help="bytes of a request")
+    parser.add_argument("--max-pixels", type=int, default=Limits.pixels, help="pixels of all images of a request")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -339,7 +276,8 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once)
+    limits, hosts = Limits(options.max_body, options.max_pixels), [options.host, *options.allow_host]
+    app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once, limits, hosts)
     print(f"{name} {revision[:12]} at http://{options.host}:{options.port}/v1", flush=True)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
 

@@ -7,6 +7,7 @@ The limits are those of MiniCPM-V in GGUF; a model that breaks one would fail th
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from schemas.errors import UserError
 
 HEAD = 128  # channels of a head of the resampler: fixed in llama.cpp
 BUCKETS = 70  # positions per side into which llama.cpp sorts patches
+MOST, MOST_LAYERS = 1 << 24, 1 << 10  # that a size may be: far beyond any real model
 BLOCK = 256  # weights that K-quants store in one block
 SHAPE = "shape.json"  # in a checkpoint
 
@@ -60,9 +62,18 @@ class Shape:
 
     def __post_init__(self):
         vision, language = self.vision, self.language
-        for name, value in _numbers(self):
+        for name, value, whole in _numbers(self):
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{name}: {str(value)[:40]!r} is no number")
             if not value > 0:
                 raise ValueError(f"{name}: {value} is not above 0")
+            most = math.inf if not whole else MOST_LAYERS if name.endswith("layers") else MOST
+            if value > most or value == math.inf:
+                raise ValueError(f"{name}: is above {most}")
+            if whole and not isinstance(value, int):
+                raise ValueError(f"{name}: {value} is no whole number")
+        if vision.side > BUCKETS * vision.patch:
+            raise ValueError(f"vision.side: {vision.side} pixels are more than {BUCKETS} patches")
         for name, value, divisor, why in (
             ("vision.width", vision.width, vision.heads, "each head has as many channels"),
             ("vision.width", vision.width, 4, "positions are sines and cosines of two axes"),
@@ -82,17 +93,25 @@ class Shape:
                 f"vision.positions: {vision.positions}; only divisors of 70 stretch to llama.cpp's 70 x 70"
             )
 
+    def least_weights(self) -> int:
+        """Weights that such a model has at least."""
+        vision, language = self.vision, self.language
+        layers = 3 * language.layers * language.width * language.feed_forward
+        layers += 2 * vision.layers * vision.width * vision.feed_forward
+        return layers + language.width * (language.vocab + self.queries) + vision.width * vision.positions**2
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def _numbers(shape: Shape) -> list[tuple[str, float]]:
+def _numbers(shape: Shape) -> list[tuple[str, Any, bool]]:
+    """(name, value, whether it must be whole) of each size."""
     tables = [("vision.", shape.vision), ("language.", shape.language), ("", shape)]
     return [
-        (where + field.name, value)
+        (where + field.name, getattr(table, field.name), field.type in (int, "int"))
         for where, table in tables
         for field in fields(table)
-        if isinstance(value := getattr(table, field.name), int | float) and not isinstance(value, bool)
+        if field.type in (int, float, "int", "float")
     ]
 
 

@@ -50,6 +50,16 @@ class GgufGenerator:
         self.vision.__exit__()
         self.language.__exit__()
 
+    @property
+    def room(self) -> int:
+        """The tokens that a prompt and its answer may have."""
+        return self.language.room
+
+    @property
+    def vocabulary(self) -> int:
+        """The tokens that there are."""
+        return len(self.language)
+
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Parts:
         """A prompt of turns and their pictures by name. Raises `SampleRejected` if it leaves no room for an answer."""
         parts: list[Part] = []
@@ -85,7 +95,7 @@ class GgufGenerator:
         answer, draws, language = Generated(), torch.Generator().manual_seed(request.seed), self.language
         logits = self.read(request.prompt)
         text = b""
-        while len(answer.ids) < request.limit:
+        while len(answer.ids) < request.limit and not request.cancelled():
             log_probabilities = torch.from_numpy(logits).log_softmax(-1)
             token = Generator._choose(log_probabilities, request, draws)
             if request.top:
