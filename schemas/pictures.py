@@ -15,7 +15,7 @@ from PIL.Image import Transpose
 from schemas.exif import orientation
 from schemas.image_boxes import without_exif
 from schemas.image_headers import look
-from schemas.image_kinds import UnsafeImage
+from schemas.image_kinds import UnsafeImage, kind_of
 
 Image.MAX_IMAGE_PIXELS = None  # callers look at the size of an untrusted image before they decode it
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")     # Pillow's own, beside AVIF
@@ -115,9 +115,15 @@ def orientation_of(image: Image.Image) -> int:
 def size_of(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     """Width and height of an image as it is shown, mostly from its header. Raises what `open_image` raises."""
     image = open_image(data, max_pixels)
-    if image.format == "PNG" and any(mark in data for mark in MAY_TURN_PNG):
-        image.load()            # metadata may follow the pixels
+    if not is_sized_by_header(data):
+        image.load()
     return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
+
+
+def is_sized_by_header(data: bytes) -> bool:
+    """Whether `size_of` decodes nothing. JPEG XL is decoded at once; in a PNG, EXIF may follow the pixels."""
+    kind = kind_of(data)
+    return kind != "JXL" and not (kind == "PNG" and any(mark in data for mark in MAY_TURN_PNG))
 
 
 def turned(image: Image.Image) -> Image.Image:

@@ -3,14 +3,14 @@
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, Protocol
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.image_kinds import UnsafeImage
-from schemas.pictures import open_image, size_of, upright
+from schemas.pictures import is_sized_by_header, open_image, size_of, upright
 from training.generate import Generated, GenerationRequest
 from training.layout import SampleRejected, Turn
 
@@ -19,7 +19,10 @@ HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "p
 NORMALISED = 4  # times shorter that normalisation makes a text at most: Hangul, 9 bytes to 3, and full-width letters
 IMAGE_TOKENS = 8  # that an image has at least
 
-decoding = Lock()  # one image is in memory at a time
+MANY_PIXELS = 4_000_000  # of a request
+
+# Large images are decoded by one thread, and are in memory one at a time: each thread keeps what it has freed
+large, small = ThreadPoolExecutor(1, "large images"), ThreadPoolExecutor(4, "small images")
 
 
 class Talks(Protocol):
@@ -90,30 +93,30 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __init__(self, gone: Callable[[], bool], max_pixels: int):
         self.encoded: dict[str, Encoded] = {}
-        self.gone, self.left = gone, max_pixels
+        self.gone, self.left, self.pixels = gone, max_pixels, 0
 
     def add(self, data: bytes, where: str) -> tuple[str, Encoded]:
         """Raises `Refused` for an image that cannot be read, or is too large."""
         try:
-            with decoding:
-                size = size_of(data, self.left)
+            alone = small if is_sized_by_header(data) else large
+            size = alone.submit(size_of, data, self.left).result()
         except UnsafeImage as unsafe:
             raise Refused(f"{where}: {unsafe}", where) from None
         except Exception as error:  # decoders raise errors of any kind
             raise Refused(f"{where}: no image can be read of it: {error}", where) from None
         self.left -= size[0] * size[1]
+        self.pixels += size[0] * size[1]
         self.encoded[name := str(len(self.encoded))] = Encoded(data, size, where)
         return name, self.encoded[name]
 
     def __getitem__(self, name: str) -> Image.Image:
         data, _, where = self.encoded[name]
-        with decoding:
-            if self.gone():
-                raise Gone
-            try:
-                return upright(open_image(data))
-            except Exception as error:
-                raise Refused(f"{where}: no image can be read of it: {error}", where) from None
+        if self.gone():
+            raise Gone
+        try:
+            return upright(open_image(data))
+        except Exception as error:
+            raise Refused(f"{where}: no image can be read of it: {error}", where) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.encoded)
@@ -156,7 +159,7 @@ def read(
     if gone():
         raise Gone
     try:
-        return generator.prompt(turns, pictures)
+        return (large if pictures.pixels > MANY_PIXELS else small).submit(generator.prompt, turns, pictures).result()
     except SampleRejected as error:
         code = "context_length_exceeded" if error.reason == "too_long" else error.reason
         raise Refused(str(error), "messages", code=code) from None
