@@ -5,10 +5,12 @@ written as ISO 8601 has them. Lists, objects and other bytes are no texts.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipelines.engine.commit import digest
 
@@ -21,7 +23,8 @@ class BadCell(ValueError):
     """A cell that is not what was asked for: the message says what it is."""
 
 
-class Unread(NamedTuple):
+@dataclass(frozen=True)
+class Unread:
     """A cell whose value Python cannot hold, or which is too large."""
 
     why: str
@@ -87,7 +90,13 @@ def named(value: Any) -> str:
     try:
         return str(text_of(value))
     except BadCell:
-        return "\0" + digest(_hashed(value))
+        return "\0" + (_hash_of(value) if isinstance(value, str) else digest(_hashed(value)))
+
+
+@lru_cache(64)
+def _hash_of(text: str) -> str:
+    """The hash of a long text, which many rows may share."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _hashed(value: Any) -> Any:

@@ -234,6 +234,8 @@ def host_of(url: str | None) -> str | None:
 
 def unicode(text: str) -> str:
     """A text that UTF-8 can hold: half a surrogate pair, which JSON and file names may contain, becomes U+FFFD."""
+    if text.isascii():
+        return text  # the same object: many rows may share a long text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

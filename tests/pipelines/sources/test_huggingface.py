@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -263,6 +264,22 @@ def test_a_damaged_row_group_leaves_the_others(hub, configure):
     said = {row["reason"]: row["n"] for row in reasons}
     assert said.keys() == {None, "damaged"} and 0 < said["damaged"] <= 20 and sum(said.values()) == 40
     assert verify_root(root).problems == []
+
+
+def test_a_damaged_arrow_file_is_read_up_to_there_and_kills_nothing(hub):
+    data = dataset({"image": IMAGE, "text": TEXT}, image=held(0, 1, 2, 3) * 5, text=[f"text {n}" for n in range(20)])
+    data.save_to_disk(hub / "whole", max_shard_size="1GB")
+    (path,) = (hub / "whole").glob("*.arrow")
+    whole, draws = path.read_bytes(), random.Random(0)
+    said = Counter()
+    for _ in range(60):
+        broken = bytearray(whole)
+        for _ in range(draws.choice((1, 4))):
+            place = draws.randrange(len(broken))
+            broken[place : place + 8] = draws.randbytes(8)
+        path.write_bytes(broken[: draws.randrange(len(broken))] if draws.random() < 0.3 else broken)
+        said.update(row["reason"] for row in rows_of("huggingface", path))
+    assert said["unreadable_file"] > 5 and said[None] > 100
 
 
 def test_a_file_that_changed_under_the_rows_is_told(hub, configure):

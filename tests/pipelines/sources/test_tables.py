@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import random
+import subprocess
+import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.corpora import build, facts, rows_of, say
+from support.paths import PROJECT
 
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import key_of
@@ -277,6 +281,56 @@ def test_a_line_without_end_is_a_reason(pictures, monkeypatch):
     assert facts(rows_of("folder", pictures), "file", "reason") == [(None, "bad_text"), ("1.png", None)]
 
 
+def test_a_column_of_texts_that_are_not_utf_8_is_a_reason_for_each(pictures):
+    words = pa.array([b"ok", b"\xff", None]).view(pa.string())
+    pq.write_table(pa.table({"image": ["0.png", "1.png", "2.png"], "text": words}), pictures / "a.parquet")
+    rows = rows_of("folder", pictures)
+    assert facts(rows, "text", "reason") == [("ok", None), (None, "bad_text"), (None, None)]
+
+
+# JSON of COCO
+
+COCO = {
+    "info": {"year": 2017},
+    "images": [
+        {"id": 5, "file_name": "0.png", "license": 3}, {"id": 7, "file_name": "1.png"},
+        {"id": 9, "file_name": "gone.png"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "caption": "one"}, {"id": 2, "image_id": 5, "caption": "zero"},
+        {"id": 3, "image_id": 7, "caption": "another one"}, {"id": 4, "image_id": 11, "caption": "of nothing"},
+    ],
+}  # fmt: skip
+
+
+def test_captions_of_coco_are_asked_for_and_read(pictures, tmp_path, configure):
+    (tmp_path / "captions_val.json").write_text(json.dumps(COCO))
+    toml = f'[source]\nkind = "folder"\npath = "captions_val.json"\nimages = "{pictures}"\n'
+    said = say("plan", configure(toml))
+    assert said.code == 2 and said.err.startswith("shardmill: source.captions: captions_val.json has lists in")
+    rows = rows_of("folder", tmp_path / "captions_val.json", images=str(pictures), captions="all")
+    assert facts(rows, "file", "text", "reason") == [
+        ("0.png", "zero", None), ("1.png", "one", None), ("1.png", "another one", None),
+        ("gone.png", None, "no_image"), (None, "of nothing", "no_image"),
+    ]  # fmt: skip
+    assert json.loads(rows[0]["extra"]) == {"id": 5, "license": 3}
+    rows = rows_of("folder", tmp_path / "captions_val.json", images=str(pictures), captions="longest")
+    assert [row["text"] for row in rows] == ["zero", "another one", None, "of nothing"]
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}]}, "has annotations of COCO, but no captions"),
+        ({"a": 1}, "holds neither a list of records nor captions of COCO"), ("text", "holds neither"),
+    ],
+)  # fmt: skip
+def test_other_json_is_refused(value, complaint, tmp_path, configure):
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    said = say("plan", configure('[source]\nkind = "folder"\npath = "a.json"\n'))
+    assert said.code == 2 and complaint in said.err
+
+
 # Parquet
 
 
@@ -405,3 +459,24 @@ def test_mutated_parquet_is_read_as_it_was_or_has_a_reason():
             continue
         lost += sum(isinstance(record, Lost) for record in read)
     assert lost > 100 and whole_files > 30
+
+
+def test_a_small_file_that_asks_for_100_gb_is_made_in_bounds(tmp_path):
+    """100,000 rows of a caption of 1 MB: each is a reason, in little time and memory."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), ["x" * 1_000_000])
+    urls = [f"http://a.example/{n % 1000}" for n in range(100_000)]
+    path = write(tmp_path / "src/a.parquet", columns={"URL": urls, "TEXT": column, "more": column})
+    assert path.stat().st_size < 300_000
+    code = (
+        "import resource, sys; sys.path.insert(0, 'tests')\n"
+        "from support.corpora import rows_of\n"
+        "from pathlib import Path\n"
+        f"rows = rows_of('laion', Path({str(path)!r}))\n"
+        "assert {row['reason'] for row in rows} == {'bad_text'}\n"
+        "assert len(rows) == 100_000\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, timeout=300,
+                          env={**os.environ, "PYTHONPATH": str(PROJECT)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1000, "MB"
