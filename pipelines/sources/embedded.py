@@ -22,6 +22,7 @@ from schemas.errors import UserError
 
 # Usual names of columns, the first of which is taken
 IMAGES = ("image", "images", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes")
+EITHER = ("image", "images", "img", "picture", "photo")  # of these a column of bytes may hold paths, too
 URLS = ("url", "URL", "image_url")
 COLUMNS = {
     "text_column": ("text", "caption", "captions", "TEXT"),
@@ -65,10 +66,13 @@ class Held(NamedTuple):
 # Columns
 
 
-def layout_of(schema: pa.Schema, config: Any, file: str) -> Layout | None:
-    """The layout of a table; None if no column of it holds images. Raises `UserError` if it is not clear which does."""
+def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], Any]) -> Layout | None:
+    """The layout of a table; None if no column of it holds images. `first`: the first value of a column.
+
+    Raises `UserError` if it is not clear which column holds them.
+    """
     features = _features(schema)
-    held = [field.name for field in schema if _holds_images(field, features.get(field.name))]
+    held = [field.name for field in schema if _holds_images(field, features.get(field.name), first)]
     configured = getattr(config, "image_column", None)
     if configured and configured not in held:
         return None
@@ -109,7 +113,7 @@ def _is_class(feature: Any) -> bool:
     return isinstance(feature, dict) and feature.get("_type") == CLASS and isinstance(feature.get("names"), list)
 
 
-def _holds_images(field: pa.Field, feature: Any) -> bool:
+def _holds_images(field: pa.Field, feature: Any, first: Callable[[str], Any]) -> bool:
     kind = _plain(field.type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = _plain(kind.value_type)
@@ -117,7 +121,17 @@ def _holds_images(field: pa.Field, feature: Any) -> bool:
         names = [kind.field(number).name for number in range(kind.num_fields)]
         return "bytes" in names and set(names) <= {"bytes", "path"} and _is_binary(kind.field("bytes").type)
     is_image = isinstance(feature, dict) and feature.get("_type") == "Image"
-    return _is_binary(kind) and (is_image or field.name in IMAGES)
+    if not _is_binary(kind) or not (is_image or field.name in IMAGES):
+        return False
+    return is_image or field.name not in EITHER or not _is_text(first(field.name))
+
+
+def _is_text(cell: Any) -> bool:
+    """Whether bytes are a text, such as the path of a file; no image is UTF-8."""
+    try:
+        return text_of(cell[0] if isinstance(cell, list) and cell else cell) is not None
+    except BadCell:
+        return False
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

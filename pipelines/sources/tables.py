@@ -1,7 +1,7 @@
 """Tables of records: Parquet, CSV, TSV, JSON lines or a JSON list; each record is read by itself."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from math import ceil
 from typing import Any, ClassVar
@@ -121,11 +121,23 @@ class Tables(Source):
         Raises `UserError`, and `Unreadable`.
         """
         schema = self.schema(file)
-        layout = layout_of(schema, self.config, file) if schema else None
+        if file not in self._layouts:
+            first = partial(self._first, file)
+            self._layouts[file] = layout_of(schema, self.config, file, first) if schema else None
+        layout = self._layouts[file]
         named = next((name for name in self.usual.get("image_column", ()) if schema and name in schema.names), None)
         if layout and named and named not in layout.others and not self.config.image_column:
             return None
         return layout
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout | None]:
+        return {}
+
+    def _first(self, file: str, column: str) -> Any:
+        """The first value of a column that is not null."""
+        cells = (record[column] for _, record in self._numbered(file, [column]) if isinstance(record, dict))
+        return next((cell for cell in cells if cell is not None), None)
 
     def _check_kind(self, file: str, column: str) -> None:
         """Raises `UserError` for a column of lists of captions, if nothing says which caption to take."""
