@@ -13,7 +13,7 @@ from pipelines.exports.licences import licence_of
 from pipelines.exports.samples import Sample
 from pipelines.exports.upright import upright
 from schemas.arrow import Row
-from schemas.marks import has_mark, without_marks
+from schemas.marks import named_pictures, without_marks
 from schemas.views import PREFERENCE
 
 MARK = "<image>"
@@ -108,23 +108,23 @@ def entry_of(sample: Sample, task: str, question: str | None, tally: Tally) -> E
 
 
 def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], tally: Tally) -> list[Turn]:
-    """The turns of a conversation. Raises `LeftOut` if there is no picture, but a question has a mark."""
-    if not marks and any(has_mark(turn["content"]) for turn in turns if turn["role"] != "assistant"):
+    """The turns of a conversation. Pictures stand in questions: a mark in an answer is a text. Raises `LeftOut` if
+    there is no picture, but a question has a mark.
+    """
+    if not marks and any(named_pictures(turn["content"]) for turn in turns if turn["role"] != "assistant"):
         raise LeftOut("image_missing")
-    between = re.compile(f"({'|'.join(map(re.escape, marks))})") if marks else None
+    between = re.compile("|".join(map(re.escape, marks))) if marks else None
     placed, parsed = set(), []
     for turn in turns:
-        parts: list[str | int] = []
-        for piece in between.split(turn["content"]) if between else [turn["content"]]:
-            number = marks.index(piece) if piece in marks else -1
-            if number >= 0 and number not in placed:
+        text, start, parts = turn["content"], 0, []
+        for mark in between.finditer(text) if between and turn["role"] != "assistant" else ():
+            number = marks.index(mark[0])
+            if number not in placed:
                 placed.add(number)
-                parts.append(number)
-            elif parts and isinstance(parts[-1], str):  # a repeated mark was taken out between them
-                parts[-1] = without_marks(parts[-1] + tally.plain(piece))
-            elif text := tally.plain(piece):
-                parts.append(text)
-        parsed.append(Turn(turn["role"], tuple(parts)))
+                parts += [tally.plain(text[start : mark.start()]), number]
+                start = mark.end()
+        parts.append(tally.plain(text[start:]))
+        parsed.append(Turn(turn["role"], tuple(part for part in parts if part != "")))
     return parsed
 
 

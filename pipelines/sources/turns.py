@@ -75,19 +75,27 @@ def _no_turn(entry: Any) -> ValueError:
 
 
 def content_of(content: Any) -> Any:
-    """The content of a turn; of a list of parts, their texts, and `<image>` for each image."""
+    """The content of a turn; of a list of parts, their texts, and `<image>` for each image.
+
+    A line break comes behind an image that the turn begins with, and between two texts. Inside a text nothing does:
+    "Is ", an image, "?" is "Is <image>?".
+    """
     if not isinstance(content, list):
         return content
-    texts = []
+    text, before = "", PLACE
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            piece = part["text"]
         elif kind in ("image", "image_url"):
-            texts.append(PLACE)
+            piece = PLACE
         else:
             raise ValueError(f"a part of a turn is neither a text nor an image: {str(part)[:200]}")
-    return "\n".join(texts)
+        begins = not text.replace(PLACE, "").strip()
+        if text and not piece[:1].isspace() and (begins or PLACE not in (before, piece)):
+            text += "\n"
+        text, before = text + piece, piece
+    return text
 
 
 def _placed(turns: list[Turn], images: list[Any]) -> tuple[list[Turn], dict[str, Any]]:

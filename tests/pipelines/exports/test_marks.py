@@ -57,6 +57,10 @@ CONVERSATIONS = [  # turns and images as a source has them, and what readers see
         [("<image>", A)],
         [("user", [0, "What does video say of IMG?"]), ("assistant", ["An image_7 tag, image."])],
     ),
+    (  # an answer names no image
+        [("user", "What is this?"), ("assistant", "<image> is it, or <image>.")], [("<image>", A)],
+        [("user", [0, "What is this?"]), ("assistant", ["is it, or image."])],
+    ),
     (
         [("user", "What is SVG?"), ("assistant", "It has <image> and <video>.")], [],
         [("user", ["What is SVG?"]), ("assistant", ["It has image and video."])],
