@@ -82,7 +82,7 @@ def content_of(content: Any) -> Any:
     """
     if not isinstance(content, list):
         return content
-    text, before = "", PLACE
+    text, before = "", ""
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
