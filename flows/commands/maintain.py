@@ -105,4 +105,4 @@ def takedown(
     tell(f"{done.removed:,} files removed; every run and `shardmill verify` check the corpus against the list")
     for folder in models:
         for path in trained_on(folder, done.releases):
-            tell(f"trained on a release that had some of this: {path}")
+            tell(f"made from a release that had some of this: {path}")

@@ -5,30 +5,36 @@ The public readers of LLaVA's and MiniCPM-V's files do not apply EXIF, while `da
 
 import io
 
-from PIL import ExifTags, ImageOps
+from schemas.pictures import MAY_TURN_PNG, open_image, orientation_of, turned
 
-from schemas.pictures import open_image
-
-SIGNS = (b"Exif\0", b"EXIF", b"eXIf", b"Raw profile type", b"tiff:Orientation")  # one of them is in a turned picture
-TIFF = (b"II*\0", b"MM\0*")  # a turned TIFF has none of the signs
-SAVED = {  # format -> how it is encoded again; other formats are turned by their own decoders
+XMP = b"tiff:Orientation"
+SIGNS = {  # how files begin -> what a turned one of them holds
+    b"\xff\xd8": (b"Exif\0", XMP),
+    b"\x89PNG": MAY_TURN_PNG,
+    b"RIFF": (b"EXIF", XMP),
+}
+SAVED = {  # format -> how it is encoded again; decoders of other formats turn pictures by themselves
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
     "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_deflate"},
     "AVIF": {"quality": 95},
 }
 
 
 def upright(data: bytes) -> tuple[bytes, int | None]:
     """The bytes of a picture, and the EXIF orientation, 2 to 8, that was applied; None if the bytes are unchanged."""
-    if not data.startswith(TIFF) and not any(sign in data for sign in SIGNS):
+    signs = next((signs for begin, signs in SIGNS.items() if data.startswith(begin)), ())
+    if signs and not any(sign in data for sign in signs):
         return data, None
-    image = open_image(data)
-    format = "JPEG" if image.format == "MPO" else image.format
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-    if orientation not in range(2, 9) or format not in SAVED:
+    try:
+        image = open_image(data)
+        image.load()  # the metadata of a PNG may follow its pixels
+    except Exception:  # a shard may be older than a bound on decoders; readers get what it holds
         return data, None
-    turned, file = ImageOps.exif_transpose(image), io.BytesIO()
-    turned.save(file, format, icc_profile=image.info.get("icc_profile"), **SAVED[format])
+    orientation, format = orientation_of(image), "JPEG" if image.format == "MPO" else image.format
+    if orientation == 1 or format not in SAVED:
+        return data, None
+    seen, file = turned(image), io.BytesIO()
+    seen.info = {}  # encoders write what they find there
+    seen.save(file, format, icc_profile=image.info.get("icc_profile"), **SAVED[format])
     return file.getvalue(), orientation

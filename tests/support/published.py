@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 from PIL import Image
 
 from pipelines.engine.commit import Commit, commit_json
@@ -14,10 +15,13 @@ from pipelines.engine.parquet import parquet_bytes
 from pipelines.engine.releases import release_of
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
-from pipelines.stages.shards import add_sample
-from schemas.selection import STAGE
-from schemas.shards import SAMPLES, Card, ShardEntry
+from pipelines.stages.samples import SampleImage, add_sample
+from schemas.selection import STAGE, SetConfig
+from schemas.shards import SAMPLES, Card, SampleRow, ShardEntry
 
+SCHEMA = pa.schema(
+    [field for field in SAMPLES if field.name not in SampleRow.__optional_keys__]
+)  # of sets without bounds
 FILES = [{"path": "a/first.parquet", "first": 0, "buckets": 1, "split": "0"}]  # of the source, as root.json has them
 
 
@@ -65,7 +69,7 @@ def pair(name: object, question: str, chosen: str, rejected: str, data: bytes | 
 
 def publish(
     folder: Path, name: str, samples: Iterable[Packed], each: int = 4, settings: dict | None = None,
-    selected: dict | None = None,
+    selected: dict | None = None, stable_json: bool = False,
 ) -> Root:  # fmt: skip
     """Publishes a set in shards of so many samples; `selected`: the settings by which its samples were selected."""
     root, samples, entries = Root(str(folder)), list(samples), []
@@ -74,12 +78,12 @@ def publish(
         file, index = io.BytesIO(), []
         tar = TarWriter(file)
         for packed in samples[start : start + each]:
-            pictures = [{"ext": ext.lower(), "sha256": sha256(data).hexdigest()} for ext, data in packed.images]
-            row = {"key": packed.document["key"], "task": task, "target": packed.text, "pictures": pictures}
-            row |= {"document": json.dumps(packed.document, ensure_ascii=False), "made_from": ""}
-            index.append(add_sample(tar, row, [data for _, data in packed.images]))
+            images = [SampleImage(data, ext.lower(), sha256(data).hexdigest()) for ext, data in packed.images]
+            row = {"key": packed.document["key"], "task": task, "target": packed.text, "made_from": ""}
+            row["document"] = json.dumps(packed.document, ensure_ascii=False)
+            index.append(add_sample(tar, row, images, SetConfig(task=task, stable_json=stable_json)))
         digest = tar.close()
-        stem, rows = f"{name}-{number:06d}-{digest[:16]}", parquet_bytes(index, SAMPLES)
+        stem, rows = f"{name}-{number:06d}-{digest[:16]}", parquet_bytes(index, SCHEMA)
         root.write(f"shards/{stem}.tar", file.getvalue())
         root.write(f"shards/{stem}.parquet", rows)
         entries.append(ShardEntry(

@@ -133,5 +133,7 @@ READERS = {"minicpm-v": minicpm_v, "llava": llava, "trl": trl, "huggingface": hu
 def opened(path: Path) -> bytes:
     """The bytes of an image that a reader can open, upright without EXIF."""
     data = path.read_bytes()
-    assert Image.open(io.BytesIO(data)).getexif().get(274, 1) == 1
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    assert image.getexif().get(274, 1) == 1
     return data
