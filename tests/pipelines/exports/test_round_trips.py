@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.corpora import ONE_PROCESS, build
@@ -135,6 +136,37 @@ def test_every_entry_comes_back(came_back, tmp_path, form, task):
         got, wanted = conversations(made), READERS[form](tmp_path / "out")
     assert len(got) == len(SAMPLES[task]())
     assert in_order(got) == in_order(wanted)
+
+
+def task_again(form: str, task: str) -> str:
+    """As what the entries of an export come back."""
+    if task == "preference" and KINDS[form] == "huggingface":
+        return task
+    return "caption" if form == "huggingface" and task != "conversation" else "conversation"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "task"), CASES)
+def test_an_export_of_what_came_back_is_the_same(tmp_path, form, task):
+    again = task_again(form, task)
+    pairs = "[responses]\nfrom_source = true\n[pairs]\nlength_balance = false\n" if again == "preference" else ""
+    export(publish(tmp_path / "root", "all", SAMPLES[task]()), "all", form, Root(str(tmp_path / "out")))
+    config = tmp_path / "again.toml"
+    source = f'[source]\nkind = "{KINDS[form]}"\npath = "out"\n'
+    config.write_text(f'root = "again"\n{source}{pairs}[sets.all]\ntask = "{again}"\n{ONE_PROCESS}')
+    export(build(config), "all", form, Root(str(tmp_path / "second")))
+    first, second = (content_in(tmp_path / folder, form, task) for folder in ("out", "second"))
+    assert len(first) == len(SAMPLES[task]())
+    assert in_order(first) == in_order(second)
+
+
+def content_in(folder: Path, form: str, task: str) -> list:
+    """All that the entries of an export say."""
+    if task == "preference" and KINDS[form] == "huggingface":
+        return [exported_pair(row) for row in rows(folder)]
+    if form == "huggingface" and task != "conversation":
+        return [(row["text"], row["image"]["bytes"]) for row in rows(folder)]
+    return READERS[form](folder)
 
 
 def pair_of(row: Row) -> tuple[str | bytes, ...]:
