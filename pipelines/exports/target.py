@@ -37,7 +37,13 @@ class Target:
         self.root, self.release = root, release
 
     def begin(self) -> None:
-        """Claims the folder. Raises `UserError` if there are files in it that no export wrote."""
+        """Claims the folder. Raises `UserError` if no files can be written to it, or if no export wrote those in it."""
+        try:
+            self._claim()
+        except OSError as error:
+            raise UserError(f"export-set: {self.root.url} cannot be written: {error.strerror or error}") from None
+
+    def _claim(self) -> None:
         names = [*self._files(""), *self.root.folders("")]
         noted = _noted(self.root)
         others = [name for name in names if not name.startswith(".") and not (noted and OWN.fullmatch(name))]
@@ -130,7 +136,7 @@ class Target:
         try:
             return [*self.root.files(folder)]
         except NotADirectoryError:
-            raise UserError(f"export-set: {self.root.url} is a file; choose a folder") from None
+            raise UserError(f"export-set: {self.root.url} is not a folder; choose another") from None
 
     def _remove_folder(self, folder: str) -> None:
         """Removes a folder with all that is in it."""

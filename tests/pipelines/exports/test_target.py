@@ -99,7 +99,12 @@ def test_a_file_that_was_put_beside_an_export_is_left_alone(tmp_path):
 def test_a_corpus_and_a_file_are_no_folder_for_an_export(tmp_path):
     root = publish(tmp_path / "root", "all", captions(3))
     (tmp_path / "file").write_text("mine")
-    for folder, said in ((Path(root.url), "holds root.json, which"), (tmp_path / "file", "is a file; choose a folder")):
+    for folder, said in (
+        (Path(root.url), "holds root.json, which"),
+        (tmp_path / "file", "file is not a folder; choose another"),
+        (tmp_path / "file/out", "out is not a folder; choose another"),
+        (Path("/proc/none"), "/proc/none cannot be written"),
+    ):
         with pytest.raises(UserError, match=said):
             write(root, folder, "trl")
 
