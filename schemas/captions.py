@@ -1,6 +1,6 @@
 """What a caption is worth, and what a model made of it."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field
 
@@ -66,6 +66,10 @@ class CaptionsConfig(Table):
     max_tokens: int = Field(300, ge=1)                  # of an answer
     min_words: int = Field(4, ge=1)                     # a caption of fewer is weak; East Asian signs count half
     max_words: int = Field(150, ge=1)                   # a rewritten caption of more is not taken
+
+    def parameters(self) -> dict[str, Any]:
+        """With which the endpoint is asked."""
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens, "seed": 0}
 
 
 STAGE = stage_info(

@@ -1,6 +1,6 @@
 """What a response says of its image: claims, each with the yes/no question that asks for it. A row a response."""
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pydantic import Field
 
@@ -44,6 +44,10 @@ class ClaimsConfig(Table):
     top_p: float = Field(0.9, gt=0, le=1)
     max_tokens: int = Field(1024, ge=1)                 # of each of the two answers
     seed: int = 0
+
+    def parameters(self) -> dict[str, Any]:
+        """With which the endpoint is asked."""
+        return self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
 
 
 STAGE = stage_info(

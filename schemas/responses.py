@@ -1,6 +1,6 @@
 """What the policy answers to an instruction. A row a draw."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -48,6 +48,10 @@ class ResponsesConfig(Table):
             fix = "remove one of both" if self.endpoint else "name the policy, or write from_source = true"
             raise PydanticCustomError("responses", "endpoint and from_source: {fix}", {"fix": fix})
         return self
+
+    def parameters(self) -> dict[str, Any]:
+        """With which the endpoint is asked."""
+        return self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
 
 
 STAGE = stage_info(

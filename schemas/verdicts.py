@@ -33,6 +33,10 @@ def verdict_key(response: str, number: int, labeler: str) -> str:
     return f"{response}_{number:03d}_{labeler}"
 
 
+CANDIDATES = 20  # first tokens whose probabilities are requested: the most that servers return
+PARAMETERS = {"max_tokens": 1, "temperature": 0, "seed": 0, "logprobs": True, "top_logprobs": CANDIDATES}
+
+
 class VerdictsConfig(Table):
     """Who judges the claims; needed where there are responses."""
 

@@ -212,6 +212,7 @@ def check_endpoint(
 ) -> None:
     """Check whether a model answers, reads images and gives log-probabilities, and how fast it is."""
     from pipelines.models.check_endpoint import check_endpoint as look_at
+    from pipelines.models.check_endpoint import uses_of
     from pipelines.models.endpoints import endpoint_of
     from schemas.config.file import read_config
 
@@ -221,7 +222,7 @@ def check_endpoint(
     for endpoint_name in [name] if name else settings.endpoints:
         endpoint = endpoint_of(settings, "check-endpoint", endpoint_name)
         tell(f"[bold]{endpoint_name}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
-        for check, passed, finding in look_at(endpoint):
+        for check, passed, finding in look_at(endpoint, uses_of(settings, endpoint_name)):
             tell(f"  {check:<18} {'' if passed else '[bold red]no[/] '}{cell(finding)}")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
-CANDIDATES = 20  # first tokens whose probabilities are requested: the most that servers return
 BLANK = " \t\n▁Ġ"  # what tokenizers put in front of a word
 
 

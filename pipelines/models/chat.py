@@ -21,7 +21,7 @@ from typing import Any
 from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
-from pipelines.models.endpoints import Answer, CallFailed, Endpoint
+from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 
 SLOWEST = 60.0  # seconds between two tries; a server's own Retry-After may be longer
 LONGEST_REST = 600.0  # seconds for which a server may ask to be left alone, at most
@@ -78,6 +78,7 @@ class ChatClient:
     tokens: int = 0
     failed: int = 0  # requests that failed in a row
     succeeded: bool = False  # whether any request did
+    unanswered: tuple[list[dict[str, Any]], dict[str, Any]] | None = None  # the last request that failed
     takes_schemas: bool | None = None  # None until one was tried
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the request that tries a schema
     stopped: Stopped | None = None
@@ -91,6 +92,8 @@ class ChatClient:
         for chatty in ("openai", "httpx", "httpx2"):  # they log a line for each request
             logging.getLogger(chatty).setLevel(logging.WARNING)
         config, key = self.endpoint.config, self.endpoint.key() or "none"
+        if "response_format" in config.omit:
+            self.takes_schemas = False
         self.servers = []
         for url in self.endpoint.urls:
             web = DefaultAsyncHttpxClient(timeout=config.timeout, trust_env=not url.startswith(LOCAL))
@@ -110,7 +113,8 @@ class ChatClient:
         config, tries, unheard, began = self.endpoint.config, 0, 0, time.monotonic()
         tokens = Counter()
         # In `extra_body` the package takes messages as they are; to walk through their types is a fifth of a request.
-        body = {"model": config.model, "messages": [], **options, "extra_body": {"messages": messages, **config.extra}}
+        sent = self.endpoint.parameters(options)
+        body = {"model": config.model, "messages": [], **sent, "extra_body": {"messages": messages, **config.extra}}
         while True:
             server = await self._slot(about)
             started = time.monotonic()
@@ -126,6 +130,7 @@ class ChatClient:
                 silent = failed.reason in ("connection", "timeout") and not await self._is_alive(server)
                 unheard += silent  # not the fault of this request, unless it happens again and again
                 if not silent or unheard > config.tries:
+                    self.unanswered = messages, options
                     self._count(failed, last=tries - min(unheard, config.tries) >= config.tries)
                 pause = min(SLOWEST, 0.5 * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
                 pause = max(pause, min(failed.after, LONGEST_REST))
@@ -133,6 +138,20 @@ class ChatClient:
                 server.busy -= 1
                 self._match()
             await asyncio.sleep(pause)
+
+    async def doubt(self) -> None:
+        """If every request failed so far, asks something harmless with the same parameters: if that fails as well, the
+        fault is not in the requests. Raises `Stopped` then."""
+        if self.succeeded or self.unanswered is None:
+            return
+        messages, options = self.unanswered
+        shows = any(isinstance(part["content"], list) for part in messages)
+        harmless = message("Say hello in one word.", image_part(picture(), "JPEG") if shows else None)
+        try:
+            await self.ask(harmless, **options)
+        except CallFailed as failed:
+            fix = "`shardmill check-endpoint` shows what works; `omit` and `max_tokens_name` change what is sent"
+            raise self._stop(f"every request failed, and so does a harmless one: {failed}; {fix}") from None
 
     def _count(self, failed: CallFailed, last: bool) -> None:
         """Raises the failure if another try does not help, and `Stopped` if it is one of many in a row."""

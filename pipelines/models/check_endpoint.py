@@ -1,34 +1,25 @@
 """Sends an endpoint a few requests, and reports in a few lines what it can do and how fast it is."""
 
 import asyncio
-import io
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw
-
-from pipelines.models.answers import CANDIDATES, probability, read_list, schema_of
+from pipelines.models.answers import probability, read_list, schema_of
 from pipelines.models.chat import ChatClient, client_of, loop
-from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message
+from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from pipelines.models.model_stage import each
 from pipelines.models.servers import mark_of, start, wait_for
+from schemas.config.model import Config
+from schemas.verdicts import PARAMETERS
 
 SPEED = 5.0  # seconds for which speed is measured, about
-
-
-def picture(number: int = 0) -> bytes:
-    """A JPEG of a red circle on white; each number gives other bytes."""
-    image, buffer = Image.new("RGB", (448, 448), "white"), io.BytesIO()
-    ImageDraw.Draw(image).ellipse((124, 124, 324, 324), "red")
-    image.putpixel((0, 0), (number % 256, number // 256 % 256, 0))
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 @contextmanager
@@ -51,8 +42,30 @@ def started(endpoint: Endpoint) -> Iterator[Endpoint]:
         shutil.rmtree(folder)
 
 
-def check_endpoint(endpoint: Endpoint) -> Iterator[tuple[str, bool, str]]:
-    """Yields (what was checked, whether it works, the result), check after check.
+class Use(NamedTuple):
+    """How a stage asks an endpoint."""
+
+    stage: str
+    parameters: dict[str, Any]
+    image: bool  # whether it is shown one
+
+
+def uses_of(config: Config, name: str) -> list[Use]:
+    """The stages that ask an endpoint."""
+    captions, responses, claims = config.captions, config.responses, config.claims
+    uses = []
+    if captions and captions.endpoint == name:
+        uses.append(Use("captions", captions.parameters(), captions.image))
+    if responses and responses.endpoint == name:
+        uses.append(Use("responses", responses.parameters(), True))
+    if responses and claims.endpoint == name:
+        uses.append(Use("claims", claims.parameters(), False))
+    return uses
+
+
+def check_endpoint(endpoint: Endpoint, uses: Iterable[Use] = ()) -> Iterator[tuple[str, bool, str]]:
+    """Yields (what was checked, whether it works, the result), check after check; each of `uses` with the parameters
+    of its stage.
 
     Raises `Stopped` if no server answers, and `UserError` for a missing key.
     """
@@ -64,6 +77,9 @@ def check_endpoint(endpoint: Endpoint) -> Iterator[tuple[str, bool, str]]:
         circle = image_part(picture(), "JPEG")
         yield _line("answers", client, message("Say hello in one word."), max_tokens=20)
         yield _line("images", client, message("What colour is the circle? Answer in one word.", circle), max_tokens=20)
+        for use in uses:
+            asked = message("Say hello in one word.", circle if use.image else None)
+            yield _line(use.stage, client, asked, **use.parameters)
         yield _logprobs(client, circle)
         yield _schema(client)
         yield _speed(client)
@@ -72,7 +88,7 @@ def check_endpoint(endpoint: Endpoint) -> Iterator[tuple[str, bool, str]]:
 def _ask(client: ChatClient, messages: list, **options) -> Answer | CallFailed:
     async def ask() -> Answer | CallFailed:
         try:
-            return await client.ask(messages, temperature=0, **options)
+            return await client.ask(messages, **{"temperature": 0} | options)
         except CallFailed as failed:
             return failed
 
@@ -88,7 +104,7 @@ def _line(check: str, client: ChatClient, messages: list, **options) -> tuple[st
 
 def _logprobs(client: ChatClient, circle: dict) -> tuple[str, bool, str]:
     check, question = "log-probabilities", message("Is there a circle? Please answer yes or no.", circle)
-    answer = _ask(client, question, max_tokens=1, logprobs=True, top_logprobs=CANDIDATES)
+    answer = _ask(client, question, **PARAMETERS)
     if isinstance(answer, CallFailed):
         return check, False, f"{answer.reason}: {answer.detail}; it cannot be a labeler"
     yes, no = (probability(answer.top, word) for word in ("yes", "no"))

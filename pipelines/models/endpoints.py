@@ -6,6 +6,7 @@ like; `pipelines.models.chat` sends the requests.
 
 import base64
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,21 @@ class Endpoint:
 
     def identity(self) -> dict[str, Any]:
         """The properties that decide answers: neither its URL nor its key is among them."""
-        properties = {"model": self.model, "revision": self.revision, "extra": self.config.extra or None}
+        left_out = sorted(self.config.omit) or None
+        properties = {
+            "model": self.model,
+            "revision": self.revision,
+            "extra": self.config.extra or None,
+            "omit": left_out,
+        }
         return {name: value for name, value in properties.items() if value is not None}
+
+    def parameters(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of a request, as its server takes them."""
+        name = self.config.max_tokens_name
+        named = {name if parameter == "max_tokens" else parameter: value for parameter, value in wanted.items()}
+        left_out = {name if parameter == "max_tokens" else parameter for parameter in self.config.omit}
+        return {parameter: value for parameter, value in named.items() if parameter not in left_out}
 
     def key(self) -> str | None:
         """The key, from the environment of this process. Raises `UserError` if it is missing."""
@@ -130,6 +144,17 @@ def image_part(data: bytes, format: str) -> dict[str, Any]:
     """An image as part of a message, with its original bytes."""
     url = f"data:image/{format.lower()};base64,{base64.b64encode(data).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def picture(number: int = 0) -> bytes:
+    """A JPEG of a red circle on white; each number gives other bytes."""
+    from PIL import Image, ImageDraw
+
+    image, buffer = Image.new("RGB", (448, 448), "white"), io.BytesIO()
+    ImageDraw.Draw(image).ellipse((124, 124, 324, 324), "red")
+    image.putpixel((0, 0), (number % 256, number // 256 % 256, 0))
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
 
 
 def message(text: str, image: dict[str, Any] | None = None) -> list[dict[str, Any]]:

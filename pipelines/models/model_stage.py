@@ -161,10 +161,17 @@ class ModelStage(PartitionStage):
         clients, images = {endpoint.name: client_of(endpoint) for endpoint in self.endpoints}, MessageImages(root)
         rows = sorted(asked, key=lambda row: row["images"].get("sha256") or "" if "images" in row else "")
         slots = sum(client.slots() for client in clients.values())
+        doubted = []  # rows made while no request had succeeded
         for row, made in each(rows, lambda row: self.answer(row, images, clients), max(1, slots)):
             if isinstance(made, CallFailed):
                 made = Rejected(made.reason, made.detail, [*made.before, measured(made)])
-            yield row["unit"], made
+            doubted.append((row["unit"], made))
+            if any(client.succeeded for client in clients.values()):
+                yield from doubted
+                doubted.clear()
+        for client in clients.values():
+            asyncio.run_coroutine_threadsafe(client.doubt(), loop()).result()
+        yield from doubted
 
     def ready(self, root: Root, ledger: Ledger) -> "ModelStage":
         """The stage with its servers running, and what is left of its budgets. Raises `UserError` for a missing key."""

@@ -70,9 +70,8 @@ class Rewrite(ModelStage):
         shown = self.config.image and image["size"]
         (client,) = clients.values()
         asked = message(filled(self.prompt, text=text or ""), await images.part(image) if shown else None)
-        options = {"temperature": self.config.temperature, "max_tokens": self.config.max_tokens, "seed": 0}
         try:
-            answer = await client.ask(asked, image["sha256"] if shown else "", **options)
+            answer = await client.ask(asked, image["sha256"] if shown else "", **self.config.parameters())
         except CallFailed as failed:
             if failed.can_pass:
                 raise

@@ -94,7 +94,7 @@ class Divide(ModelStage):
         self, client: ChatClient, name: str, prompt: str, seen: list[Row], count: int | None, schema: bool
     ) -> Answer:
         form = f'JSON, {{"{name}": ["…", "…"]}}' if schema else 'a line for each, which begins with "- "'
-        options = self.config.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
+        options = self.config.parameters()
         if schema:
             options["response_format"] = schema_of(name, count)
         try:

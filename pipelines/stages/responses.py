@@ -52,10 +52,8 @@ class Respond(ModelStage):
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row:
         (client,), instruction, config = clients.values(), row["instructions"], self.config
         asked = message(instruction["question"], await images.part(row["images"]))
-        answer = await client.ask(
-            asked, row["images"]["sha256"], temperature=config.temperature, top_p=config.top_p,
-            max_tokens=config.max_tokens, seed=seed_of(config.seed, instruction["key"], row["draw"]),
-        )  # fmt: skip
+        options = config.parameters() | {"seed": seed_of(config.seed, instruction["key"], row["draw"])}
+        answer = await client.ask(asked, row["images"]["sha256"], **options)
         return {"text": answer.text.strip(), "cut": answer.cut, "measured": measured(answer)}
 
 

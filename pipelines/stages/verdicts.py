@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.engine.commit import MadeWith, digest
 from pipelines.engine.partition_stage import Rejected, Unit
-from pipelines.models.answers import CANDIDATES, probability
+from pipelines.models.answers import probability
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
@@ -17,7 +17,7 @@ from pipelines.models.prompts import filled, read_prompt
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.verdicts import RETRYABLE, STAGE, verdict_key
+from schemas.verdicts import PARAMETERS, RETRYABLE, STAGE, verdict_key
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Judge(ModelStage):
 
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         asked = message(filled(self.prompt, question=row["question"]), await images.part(row["images"]))
-        options = {"max_tokens": 1, "temperature": 0, "seed": 0, "logprobs": True, "top_logprobs": CANDIDATES}
-        answer = await clients[row["labeler"]].ask(asked, row["images"]["sha256"], **options)
+        answer = await clients[row["labeler"]].ask(asked, row["images"]["sha256"], **PARAMETERS)
         p_yes, p_no = (probability(answer.top, word) for word in ("yes", "no"))
         if p_yes is None and p_no is None:
             likely = sorted(answer.top, key=lambda candidate: -candidate[1])[:5]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,9 @@ def _is_env(name: str) -> str:
     return name
 
 
+Parameter = Literal["seed", "temperature", "top_p", "max_tokens", "response_format"]
+
+
 class EndpointConfig(Table):
     """An OpenAI-compatible server: one that runs, or a command that starts one."""
 
@@ -40,6 +43,8 @@ class EndpointConfig(Table):
     max_calls: int | None = Field(None, ge=1)           # of one run, tries included
     max_tokens: int | None = Field(None, ge=1)          # of one run, prompts and answers
     extra: dict[str, Any] = {}                          # goes into the body of every request, as it is
+    omit: tuple[Parameter, ...] = ()                    # parameters that the server refuses: they are not sent
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # as the server calls it
 
     @field_validator("url", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ It speaks HTTP on loopback, and fails as it is told: its plan is the JSON of its
               text holds `match`
     die_after how many requests until the process ends as if it were killed
     models    the names it knows; any is taken if none are given
+    refuse    names of parameters that it refuses with 422
     keys      the keys it takes; any, or none, if none are given
     images    whether it takes images
     logprobs  whether it gives log-probabilities
@@ -191,11 +192,15 @@ class Script:
         text, image = seen(body)
         name = hash_of(body)
         self.tries[name] += 1
-        self.asked.append({"text": text, "image": image, "seed": body.get("seed"), "hash": name, "key": key})
+        self.asked.append(
+            {"text": text, "image": image, "seed": body.get("seed"), "hash": name, "key": key} | {"sent": sorted(body)}
+        )
         if len(self.asked) == self.plan.get("die_after"):
             os._exit(9)
         if self.plan.get("models") and body["model"] not in self.plan["models"]:
             return error(404, f"The model `{body['model']}` does not exist.")
+        if refused := [name for name in self.plan.get("refuse", ()) if name in body]:
+            return error(422, f"Extra inputs are not permitted: {refused[0]}")
         if image and not self.plan.get("images", True):
             return error(400, "this model does not take images")
         if "response_format" in body and not self.plan.get("schema", True):

@@ -273,6 +273,66 @@ def test_odd_log_probabilities_are_no_answer(scripted, how):
     assert found[3].reason == "bad_answer"
 
 
+# Parameters
+
+
+def test_a_parameter_that_a_server_refuses_is_left_out_or_renamed(scripted):
+    options = {"temperature": 0, "top_p": 1, "max_tokens": 20}
+    for config, sent in (
+        ({}, {"max_tokens", "seed", "temperature", "top_p"}),
+        ({"omit": ["seed"]}, {"max_tokens", "temperature", "top_p"}),
+        ({"max_tokens_name": "max_completion_tokens"}, {"max_completion_tokens", "seed", "temperature", "top_p"}),
+        ({"omit": ["max_tokens", "top_p"], "max_tokens_name": "max_completion_tokens"}, {"seed", "temperature"}),
+    ):
+        refused = {"max_tokens", "max_completion_tokens", "seed", "temperature", "top_p"} - sent
+        scripted.does(refuse=[*refused])
+        found, stopped = ask(client(scripted.url, **config), 2, **options)
+        assert stopped is None and reasons(found.values()) == {"answered": 2}
+        assert set(scripted.asked()[-1]["sent"]) == {"messages", "model", *sent}
+
+
+def test_what_is_left_out_decides_answers_and_a_name_does_not():
+    def identity(**config):
+        return open_endpoint("m", EndpointConfig(model="m", url="http://a/v1", **config)).identity()
+
+    assert identity() == {"model": "m"} == identity(max_tokens_name="max_completion_tokens", omit=[])
+    assert (
+        identity(omit=["seed", "top_p"])
+        == identity(omit=["top_p", "seed"])
+        == {"model": "m", "omit": ["seed", "top_p"]}
+    )
+
+
+def test_a_server_without_schemas_is_asked_for_bullets_at_once(scripted):
+    assert client(scripted.url, omit=["response_format"]).takes_schemas is False
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"refuse": ["seed"]}, "http_4xx: .*seed"),
+        ({"fail": [{"how": "500"}]}, "http_5xx"),
+        ({"fail": [{"how": "html"}]}, "bad_answer"),
+        ({"fail": [{"how": "empty"}]}, "empty_answer"),
+    ],
+)
+def test_where_no_request_succeeds_a_harmless_one_decides_whose_fault_it_is(scripted, plan, said):
+    async def doubt(of: ChatClient) -> None:
+        await of.doubt()
+
+    scripted.does(**plan)
+    of = client(scripted.url, tries=2)
+    ask(of, 3)
+    with pytest.raises(Stopped, match=f"every request failed, and so does a harmless one: {said}.*check-endpoint"):
+        list(each([0], lambda _: doubt(of), 1))
+    scripted.does(fail=[{"how": "400", "match": "picture"}])  # the fault of what is asked
+    of = client(scripted.url)
+    ask(of, 3)
+    assert list(each([0], lambda _: doubt(of), 1)) == [(0, None)] and of.succeeded
+    before = scripted.count()
+    assert list(each([0], lambda _: doubt(of), 1)) == [(0, None)] and scripted.count() == before
+
+
 # Keys and names
 
 
@@ -330,6 +390,10 @@ def test_images_go_as_they_came():
         ({"model": "m", "command": "serve"}, "write {port} where the command takes its port"),
         ({"model": "m", "url": "http://me:word@a/v1"}, "without a name and a password"),
         ({"model": "m", "url": "http://a/v1", "api_key_env": "sk-12ab"}, "the name of the environment variable"),
+        ({"model": "m", "url": "http://a/v1", "extra.api_key": "sk-12ab"}, "write no key here"),
+        ({"model": "m", "url": "http://a/v1", "extra.Authorization": "sk-12ab"}, "write no key here"),
+        ({"model": "m", "url": "http://a/v1", "omit": ["model"]}, "omit"),
+        ({"model": "m", "url": "http://a/v1", "max_tokens_name": "limit"}, "max_tokens_name"),
     ],
 )
 def test_an_endpoint_that_cannot_work_is_refused_and_no_key_is_said_again(toml, said, tmp_path):

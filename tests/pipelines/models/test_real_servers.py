@@ -14,13 +14,13 @@ import pytest
 from support.paths import PROJECT
 
 from pipelines.engine.root import Root
-from pipelines.models.answers import CANDIDATES, probability
+from pipelines.models.answers import probability
 from pipelines.models.chat import ChatClient, client_of
-from pipelines.models.check_endpoint import picture
-from pipelines.models.endpoints import CallFailed, image_part, message, open_endpoint
+from pipelines.models.endpoints import CallFailed, image_part, message, open_endpoint, picture
 from pipelines.models.model_stage import each
 from pipelines.models.servers import serve, stop_servers
 from schemas.config.endpoints import EndpointConfig
+from schemas.verdicts import CANDIDATES
 
 BIN = Path(sys.executable).parent
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

@@ -13,6 +13,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
 from pipelines.catalog.stats import rewritten
+from pipelines.engine.worker import Stopped
 from pipelines.maintain.verify import verify_root
 from schemas.errors import UserError
 
@@ -184,3 +185,22 @@ def test_try_shows_before_and_after_and_the_run_takes_the_answers_over(configure
 def test_the_scripted_server_says_what_these_tests_take_for_an_answer():
     said = scripted_answer({"messages": [{"role": "user", "content": "Answer: …\nAlt text: a dog"}]})
     assert said["text"].startswith("Question: What does the picture show?\nAnswer: A ")
+
+
+def test_a_run_in_which_every_request_failed_ends_with_an_error_and_commits_nothing_false(configured, server):
+    server.does(refuse=["seed"])
+    config = configured(endpoint="timeout = 61")  # a client of its own, which never had an answer
+    with pytest.raises(Stopped, match=r"endpoints.writer: every request failed, .*not permitted: seed"):
+        build(config)
+    assert query(open_corpus(config).root, "select count(*) n from captions").to_pylist() == [{"n": 0}]
+    checked = say("check-endpoint", config).out
+    assert "captions           no http_4xx: Error code: 422" in checked
+    root = build(configured(endpoint='omit = ["seed"]'))
+    assert {row[0] for row in rows(root, "answer")} == {None, "taken"}
+    assert "captions           'There" in say("check-endpoint", configured(endpoint='omit = ["seed"]')).out
+
+
+def test_one_row_that_a_server_refuses_is_no_fault_of_the_server(configured, server):
+    server.does(fail=[{"how": "400", "match": "Alt text"}])
+    root = build(configured(endpoint="timeout = 62"))
+    assert {row[0] for row in rows(root, "answer")} == {None, "too_long"}
