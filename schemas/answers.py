@@ -1,4 +1,4 @@
-"""Why an endpoint gave no usable answer: the reasons that all stages share that ask endpoints."""
+"""Why an endpoint gave no usable answer: the reasons that stages share that ask endpoints."""
 
 OF_ENDPOINTS = {
     "http_4xx": "the server refuses this request; the status is in the detail",
@@ -11,5 +11,9 @@ OF_ENDPOINTS = {
     "too_long": "the request is longer than the model's context",
     "empty_answer": "nothing but white space",
     "says_key": "it holds a key of an endpoint or of a store, or a part of one; it is not stored",
+}
+OF_ANSWERS = {
+    "thinking": "thoughts alone: the answer itself did not come",
+    "loops": "it says the same again and again",
 }
 RETRYABLE = {"http_429", "http_5xx", "timeout", "connection", "bad_answer"}

@@ -42,6 +42,7 @@ ANSWERS = {                 # the first that holds; all but the last leave the c
     "too_long": "longer than captions.max_words or captions.max_tokens, or the request was for the model",
     "empty_answer": "nothing but white space",
     "says_key": "it holds a key of an endpoint or of a store, or a part of one; it is not stored",
+    "thinking": "thoughts alone: the answer itself did not come",
     "no_form": "not the question and answer that the prompt asks for",
     "refusal": "the model says that it cannot, or what it is",
     "echo": "it says the prompt again",

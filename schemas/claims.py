@@ -27,6 +27,7 @@ class ClaimRow(TypedDict):
 
 
 REASONS = OF_ENDPOINTS | {
+    "thinking": "the model's thoughts alone: its list did not come",
     "no_claims": "it says nothing that the image could show to be wrong",
     "not_divided": "of a sentence no claim can be made; the detail has it",
     "count_mismatch": "another number of questions than of claims",

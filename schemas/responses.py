@@ -1,11 +1,11 @@
 """What the policy answers to an instruction. A row a draw."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.answers import OF_ENDPOINTS
+from schemas.answers import OF_ANSWERS, OF_ENDPOINTS
 from schemas.answers import RETRYABLE as RETRYABLE
 from schemas.config.table import Table
 from schemas.stage import stage_info
@@ -15,14 +15,15 @@ class ResponseRow(TypedDict):
     key: str                # <instruction>_<draw>; the instruction's where that was left out
     instruction: str
     draw: int | None        # 0, 1, …
-    text: str | None
+    text: str | None        # without thoughts, marks of a template and chatter
+    raw: NotRequired[str | None]    # the answer as it came, if that is not `text`
     cut: bool | None        # it ends where the tokens ended, not by itself
     reason: str | None
     detail: str | None
     made_from: str
 
 
-REASONS = OF_ENDPOINTS | {
+REASONS = OF_ENDPOINTS | OF_ANSWERS | {
     "not_brought": "the source has no such answer to this instruction, or one without words",
 }
 

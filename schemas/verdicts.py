@@ -17,15 +17,15 @@ class VerdictRow(TypedDict):
     response: str           # its key
     number: int | None      # of the claim in the response, from 0
     labeler: str | None     # name of its endpoint
-    p_yes: float | None     # p("yes") + p("Yes")
-    p_no: float | None      # p("no") + p("No")
+    p_yes: float | None     # of all spellings: yes, Yes, YES
+    p_no: float | None
     reason: str | None      # leaves the response unscored
     detail: str | None
     made_from: str          # of labeler, image and question: equal ones are asked once
 
 
 REASONS = OF_ENDPOINTS | {
-    "no_yes_no": "neither is among the tokens whose probabilities the server gives",
+    "no_yes_no": "yes and no are improbable together: it says something else; the detail has the likeliest tokens",
 }
 
 
@@ -34,6 +34,7 @@ def verdict_key(response: str, number: int, labeler: str) -> str:
 
 
 CANDIDATES = 20  # first tokens whose probabilities are requested: the most that servers return
+MIN_MASS = 0.5  # of yes and no together; with less, a labeler answers something else, and its verdict says nothing
 PARAMETERS = {"max_tokens": 1, "temperature": 0, "seed": 0, "logprobs": True, "top_logprobs": CANDIDATES}
 
 

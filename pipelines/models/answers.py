@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
+FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.S)  # with something around it
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
-BLANK = " \t\n▁Ġ"  # what tokenizers put in front of a word
+AROUND = " \t\n▁ĠĊ*_\"'“”‘’`.,!()[]"  # what tokenizers put in front of a word, and marks around it
 
 
 def schema_of(name: str, count: int | None = None) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def schema_of(name: str, count: int | None = None) -> dict[str, Any]:
 
 def read_list(text: str, name: str) -> list[str] | None:
     """The entries of an answer that is a JSON list or has bullets; None if it is neither."""
-    fenced = FENCE.fullmatch(text)
+    fenced = FENCE.fullmatch(text) or FENCED.search(text)
     try:
         value = json.loads(fenced[1] if fenced else text)
         entries = value[name] if isinstance(value, dict) else value
@@ -33,6 +34,13 @@ def read_list(text: str, name: str) -> list[str] | None:
 
 
 def probability(top: Iterable[tuple[str, float]], word: str) -> float | None:
-    """The probability that the first token is `word`, in small letters or capitalized; None if it is no candidate."""
-    masses = [math.exp(logprob) for token, logprob in top if token.strip(BLANK) in (word, word.capitalize())]
+    """The probability that the first token is `word`, in any case, with blanks, quotes or marks around it; None if it
+    is no candidate."""
+    masses = [math.exp(logprob) for token, logprob in top if token.strip(AROUND).casefold() == word]
     return math.fsum(masses) if masses else None
+
+
+def likeliest(top: Iterable[tuple[str, float]]) -> str:
+    """The first candidates with their probabilities, for a person."""
+    first = sorted(top, key=lambda candidate: -candidate[1])[:5]
+    return ", ".join(f"{token!r} {math.exp(logprob):.2g}" for token, logprob in first)

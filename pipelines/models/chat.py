@@ -15,7 +15,6 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import cache
-from json import JSONDecodeError
 from typing import Any
 
 from pipelines.engine.secrets import known, told
@@ -177,7 +176,7 @@ class ChatClient:
             raise CallFailed("connection", told(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
             raise self._refused(server, error) from None
-        except (openai.APIResponseValidationError, JSONDecodeError, UnicodeDecodeError) as error:
+        except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
             raise CallFailed("bad_answer", f"no JSON: {told(error)}") from None
         self.heard = time.monotonic()
         return completion
@@ -211,7 +210,7 @@ class ChatClient:
             choice, usage = completion.choices[0], completion.usage
             text, finish = choice.message.content, choice.finish_reason
             if usage:
-                spent = {"tokens_in": int(usage.prompt_tokens or 0), "tokens_out": int(usage.completion_tokens or 0)}
+                spent = {"tokens_in": count_of(usage.prompt_tokens), "tokens_out": count_of(usage.completion_tokens)}
                 tokens.update(spent)
                 self.tokens += sum(spent.values())
             if finish == "content_filter":
@@ -224,7 +223,7 @@ class ChatClient:
                 raise CallFailed("empty_answer", repr(text[:50]))
             if known().said("\n".join([text, *(token for token, _ in top or ())])):
                 raise CallFailed("says_key", "it is not stored")
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise CallFailed("bad_answer", told(error)) from None
         return Answer(text.encode("utf-8", "replace").decode(), finish == "length", top, {})
 
@@ -327,10 +326,15 @@ class ChatClient:
             await server.client.with_options(timeout=10, max_retries=0).models.list()
         except openai.APIConnectionError:
             return False
-        except (openai.OpenAIError, JSONDecodeError):
+        except (openai.OpenAIError, ValueError, LookupError, RecursionError):
             pass
         self.heard = time.monotonic()
         return True
+
+
+def count_of(tokens: Any) -> int:
+    """A number of tokens as a server gives it; 0 if it is none."""
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 1 << 40 else 0
 
 
 def first_token(logprobs: Any) -> list[tuple[str, float]]:

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.models.answers import probability, read_list, schema_of
+from pipelines.models.answers import likeliest, probability, read_list, schema_of
 from pipelines.models.chat import ChatClient, client_of, loop
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from pipelines.models.model_stage import each
 from pipelines.models.servers import mark_of, start, wait_for
 from schemas.config.model import Config
-from schemas.verdicts import PARAMETERS
+from schemas.verdicts import MIN_MASS, PARAMETERS
 
 SPEED = 5.0  # seconds for which speed is measured, about
 
@@ -107,11 +107,12 @@ def _logprobs(client: ChatClient, circle: dict) -> tuple[str, bool, str]:
     answer = _ask(client, question, **PARAMETERS)
     if isinstance(answer, CallFailed):
         return check, False, f"{answer.reason}: {answer.detail}; it cannot be a labeler"
-    yes, no = (probability(answer.top, word) for word in ("yes", "no"))
-    if yes is None and no is None:
-        return check, False, f"neither yes nor no is among {len(answer.top)} candidates, {answer.top[0][0]!r} is first"
+    yes, no = (probability(answer.top, word) or 0.0 for word in ("yes", "no"))
+    if yes + no < MIN_MASS:
+        said = f"P(yes) {yes:.3f}, P(no) {no:.3f}: it answers something else; the likeliest are {likeliest(answer.top)}"
+        return check, False, f"{said}; it cannot be a labeler with this prompt"
     mass = math.fsum(math.exp(logprob) for _, logprob in answer.top)
-    return check, True, f"P(yes) {yes or 0:.3f}, P(no) {no or 0:.3f}, {len(answer.top)} candidates make {mass:.1%}"
+    return check, True, f"P(yes) {yes:.3f}, P(no) {no:.3f}, {len(answer.top)} candidates make {mass:.1%}"
 
 
 def _schema(client: ChatClient) -> tuple[str, bool, str]:

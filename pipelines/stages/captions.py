@@ -30,7 +30,7 @@ class Rewrite(ModelStage):
     prompt: str = field(kw_only=True)
 
     info = STAGE
-    version = 2
+    version = 3
     retryable = frozenset(REASONS)
 
     @property

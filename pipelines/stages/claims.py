@@ -17,6 +17,7 @@ from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import Answer, CallFailed, endpoint_of, message
 from pipelines.models.model_stage import MessageImages, ModelStage, measured
 from pipelines.models.prompts import filled, read_prompt
+from pipelines.text_rules.answer_text import without_marks
 from pipelines.text_rules.divider import VERSION, divide
 from schemas.arrow import Row
 from schemas.claims import RETRYABLE, STAGE, Claim, ClaimsConfig
@@ -30,6 +31,7 @@ class Divide(ModelStage):
     questions: str = field(kw_only=True)
 
     info = STAGE
+    version = 2
     retryable = frozenset(RETRYABLE)
     joins = {"instructions": ("responses", "instruction")}
 
@@ -47,8 +49,13 @@ class Divide(ModelStage):
         if not self.endpoints or before.row["raw"] is None or not before.differs_only_in(self):
             return None
         made = read_claims(before.row["raw"], before.row["cut"])
-        asked = [claim["claim"] for claim in before.row["claims"]]
-        if isinstance(made, dict) and asked and [claim["claim"] for claim in made["claims"]] != asked:
+        asked = {claim["claim"]: claim for claim in before.row["claims"]}
+        facts = read_list(without_marks(before.row["raw"][0]).text, "facts") or []
+        if asked and facts != [*asked] and asked.keys() >= {*facts}:  # less is a fact today; the questions are at hand
+            if not facts:
+                return made
+            return {"raw": before.row["raw"], "cut": before.row["cut"], "claims": [asked[fact] for fact in facts]}
+        if isinstance(made, dict) and asked and [claim["claim"] for claim in made["claims"]] != [*asked]:
             return before.fields(self)  # its questions are about the facts as they were read then
         return made
 
@@ -62,7 +69,7 @@ class Divide(ModelStage):
         raw.append(answer.text)
         made = read_claims(raw, answer.cut)
         if made is None:
-            facts = read_list(answer.text, "facts") or []
+            facts = read_list(without_marks(answer.text).text, "facts") or []
             prompt = filled(self.questions, facts="\n".join(f"- {fact}" for fact in facts), form="{form}")
             answer = await self._list(client, "questions", prompt, seen, len(facts))
             raw.append(answer.text)
@@ -111,7 +118,10 @@ def read_claims(raw: Sequence[str], cut: bool) -> Row | Rejected | None:
     """The claims in a model's answers: facts, then a question for each. None: the facts are valid, but the questions
     were not asked for yet. `cut`: whether the last answer was cut off at max_tokens."""
     kept: Row = {"raw": [*raw], "cut": cut}
-    lists = [read_list(text, name) for text, name in zip(raw, ("facts", "questions"))]
+    said = [without_marks(text) for text in raw]
+    if said[-1].fault:
+        return Rejected(said[-1].fault, raw[-1][-200:], kept=kept)
+    lists = [read_list(answer.text, name) for answer, name in zip(said, ("facts", "questions"))]
     if lists[-1] is None or cut:
         return Rejected("bad_list", f"cut at max_tokens: {raw[-1][-100:]}" if cut else raw[-1][:200], kept=kept)
     facts, *questions = lists

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.engine.commit import MadeWith, digest
-from pipelines.engine.partition_stage import Unit, read_of
+from pipelines.engine.partition_stage import Before, Rejected, Unit, read_of
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
 from pipelines.stages.brought import BringResponses
+from pipelines.text_rules.answer_text import cleaned
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.responses import RETRYABLE, STAGE, ResponsesConfig, response_key
@@ -28,6 +29,7 @@ class Respond(ModelStage):
     config: ResponsesConfig = field(kw_only=True)
 
     info = STAGE
+    version = 2
     retryable = frozenset(RETRYABLE)
     joins = {"images": ("instructions", "image")}
     finds = {"images": IMAGE}
@@ -46,15 +48,33 @@ class Respond(ModelStage):
             for name in [response_key(key, draw)]
         ]
 
+    def reread(self, row: Row, before: Before) -> Row | Rejected | None:
+        raw = before.row["raw"] or before.row["text"]
+        if raw is None or not before.differs_only_in(self, {"draws"}):
+            return None
+        return read_response(raw, before.row["cut"])
+
     def named(self, unit: Unit, row: Row) -> Row:
         return {**row, "key": unit.key, "instruction": unit.row["instructions"]["key"], "draw": unit.row.get("draw")}
 
-    async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row:
+    async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         (client,), instruction, config = clients.values(), row["instructions"], self.config
         asked = message(instruction["question"], await images.part(row["images"]))
         options = config.parameters() | {"seed": seed_of(config.seed, instruction["key"], row["draw"])}
         answer = await client.ask(asked, row["images"]["sha256"], **options)
-        return {"text": answer.text.strip(), "cut": answer.cut, "measured": measured(answer)}
+        made = read_response(answer.text, answer.cut)
+        if isinstance(made, Rejected):
+            made.measured = measured(answer)
+            return made
+        return made | {"measured": measured(answer)}
+
+
+def read_response(raw: str, cut: bool | None) -> Row | Rejected:
+    """The row of an answer as it came."""
+    said = cleaned(raw)
+    if said.fault or not said.text:
+        return Rejected(said.fault or "empty_answer", raw[-200:], kept={"raw": raw, "cut": cut})
+    return {"text": said.text, "raw": None if raw.strip() == said.text else raw, "cut": cut}
 
 
 def open_stage(config: Config) -> Respond | BringResponses | None:

@@ -1,7 +1,8 @@
 """Asks labelers whether each claim is true of its image.
 
-A labeler sees the image and one question, and answers with one token. P(yes) is p(yes) + p(Yes), P(no) likewise; both
-are kept as they are. (RLAIF-V, section 3.2) Equal questions about one image are asked once, and count for each claim.
+A labeler sees the image and one question, and answers with one token. P(yes) is the sum over all spellings of yes, and
+P(no) likewise; both are kept as they are. (RLAIF-V, section 3.2) Where they are improbable together, there is no
+verdict. Equal questions about one image are asked once, and count for each claim.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from pipelines.engine.commit import MadeWith, digest
 from pipelines.engine.partition_stage import Rejected, Unit
-from pipelines.models.answers import probability
+from pipelines.models.answers import likeliest, probability
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
@@ -17,7 +18,7 @@ from pipelines.models.prompts import filled, read_prompt
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.verdicts import PARAMETERS, RETRYABLE, STAGE, verdict_key
+from schemas.verdicts import MIN_MASS, PARAMETERS, RETRYABLE, STAGE, verdict_key
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,10 @@ class Judge(ModelStage):
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         asked = message(filled(self.prompt, question=row["question"]), await images.part(row["images"]))
         answer = await clients[row["labeler"]].ask(asked, row["images"]["sha256"], **PARAMETERS)
-        p_yes, p_no = (probability(answer.top, word) for word in ("yes", "no"))
-        if p_yes is None and p_no is None:
-            likely = sorted(answer.top, key=lambda candidate: -candidate[1])[:5]
-            return Rejected("no_yes_no", ", ".join(repr(token) for token, _ in likely), measured(answer))
-        return {"p_yes": p_yes or 0.0, "p_no": p_no or 0.0, "measured": measured(answer)}
+        p_yes, p_no = (probability(answer.top, word) or 0.0 for word in ("yes", "no"))
+        if p_yes + p_no < MIN_MASS:
+            return Rejected("no_yes_no", likeliest(answer.top), measured(answer))
+        return {"p_yes": p_yes, "p_no": p_no, "measured": measured(answer)}
 
 
 def open_stage(config: Config) -> Judge | None:

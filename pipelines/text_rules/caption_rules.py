@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from pipelines.text_rules.answer_text import cleaned, first_turn, loops, without_chatter, without_marks
 from pipelines.text_rules.scripts import mixes_scripts, script_of
 from schemas.captions import CaptionsConfig
 
@@ -56,7 +57,7 @@ REFUSAL = re.compile(
     r"|\bno (alt text|picture|image) (was|is|has been) (given|provided)\b|抱歉|无法|對不起|申し訳",
     re.I,
 )
-MARKED = r"(?:\*\*)?{}:?(?:\*\*)?:?\s*"  # a name, its colon, and Markdown's stars
+MARKED = r"(?:\*\*)?{}[:：]?(?:\*\*)?[:：]?\s*"  # a name, its colon, and Markdown's stars
 FORM = re.compile(
     rf"\s*{MARKED.format('Question')}(?P<question>.+?)\s*{MARKED.format('Answer')}(?P<answer>.*)", re.S | re.I
 )
@@ -146,16 +147,34 @@ def read_answer(
 
     If the prompt does not ask for a question and an answer, the text is the caption alone.
     """
+    said = without_marks(text)
+    if said.fault:
+        return {"question": None, "rewritten": text.strip(), "answer": said.fault}
     if not FORM.search(prompt):
-        answer = " ".join(text.split())
+        said = cleaned(text)
+        answer = " ".join(said.text.split())
         verdict = fault(answer, prompt, original, cut, config) or "taken"
         return {"question": None, "rewritten": answer, "answer": verdict}
+    text = without_chatter(said.text)
     form = FORM.fullmatch(text)
     if not form:
         return {"question": None, "rewritten": text.strip(), "answer": "refusal" if REFUSAL.search(text) else "no_form"}
-    question, answer = (" ".join(form[name].split()).strip("* ") for name in ("question", "answer"))
+    parts = form["question"], without_chatter(first_turn(answer_line(form["answer"])))
+    question, answer = (" ".join(part.split()).strip("* ") for part in parts)
     verdict = fault(answer, prompt, original, cut, config) or "taken"
     return {"question": question, "rewritten": answer, "answer": verdict}
+
+
+def answer_line(text: str) -> str:
+    """The line of an answer: until a line that ends a sentence, or an empty one."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        if not line.strip():
+            break
+        lines.append(line)
+        if re.search(r"[.!?。！？…][\"'”’)*]*\s*$", line):
+            break
+    return "\n".join(lines)
 
 
 def fault(answer: str, prompt: str, original: str | None, cut: bool, config: CaptionsConfig) -> str | None:
@@ -169,7 +188,7 @@ def fault(answer: str, prompt: str, original: str | None, cut: bool, config: Cap
         return "refusal"
     if echoes(words, words_of(prompt)) or re.search(r"\balt text\b", answer, re.I):
         return "echo"
-    if repeats(words, most=3, share=1 / 3):
+    if repeats(words, most=3, share=1 / 3) or loops(answer):
         return "loops"
     script = main_script(original or "")
     if script and main_script(answer) != script:

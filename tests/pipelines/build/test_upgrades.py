@@ -92,16 +92,25 @@ def test_a_new_field_at_its_default_is_in_no_identity(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_a_corpus_of_before_kept_images_alone_are_measured_again(old, name, nobody_is_asked):
-    """Version 4 of `images` adds a column. Nothing that is read, asked, paid or published is another one."""
+def test_of_a_corpus_of_before_images_and_answers_alone_are_read_again(old, name, nobody_is_asked):
+    """Version 4 of `images` adds a column; stages whose answers are cleaned read what is stored. Nothing that is asked,
+    paid or published is another one."""
     root, config = old / name / "corpus", old / name / "my.toml"
-    before, kept = data_files(root), images_of(root)
+    before, kept = data_files(root), rows_of(root, "images")
+    answers = {stage: rows_of(root, stage) for stage in ("captions", "responses", "claims")}
     build(config)
     after, corpus = data_files(root), open_corpus(config)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     notes = {path for path in changed if path.endswith(".json")}  # of what was seen: cards, and a note of each step
-    assert changed - notes == {f"images/{p:05d}.parquet" for p in read_commits(corpus.root, "rows")}
-    measured = images_of(root)
+    remade = ["images", *(stage for stage in answers if stage in corpus.made)]
+    partitions = read_commits(corpus.root, "rows")
+    assert changed - notes == {f"{stage}/{p:05d}.parquet" for stage in remade for p in partitions}
+    for stage, rows in answers.items():
+        again = rows_of(root, stage)
+        assert [{**row, "made_from": "", "raw": None, "cut": row.get("cut")} for row in rows] == [
+            {**row, "made_from": ""} for row in again
+        ], stage
+    measured = rows_of(root, "images")
     assert [{name: row[name] for name in row.keys() - {"phash256", "made_from"}} for row in measured] == [
         {name: row[name] for name in row.keys() - {"made_from"}} for row in kept
     ]
@@ -112,8 +121,8 @@ def test_of_a_corpus_of_before_kept_images_alone_are_measured_again(old, name, n
     assert query(corpus.root, "SELECT count(*) AS n FROM ocr WHERE dropped IS NOT NULL").to_pylist() == [{"n": 0}]
 
 
-def images_of(root: Path) -> list[dict]:
-    return [row for path in sorted((root / "images").glob("0*.parquet")) for row in pq.read_table(path).to_pylist()]
+def rows_of(root: Path, stage: str) -> list[dict]:
+    return [row for path in sorted((root / stage).glob("0*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -159,7 +168,7 @@ def test_a_raised_version_beside_another_setting_costs_only_what_the_setting_doe
     """How many draws there are decides of no single one."""
     config = old / "everything/my.toml"
     config.write_text(config.read_text().replace("draws = 3", "draws = 2"))
-    monkeypatch.setattr(responses.Respond, "version", 2)
+    monkeypatch.setattr(responses.Respond, "version", responses.Respond.version + 1)
     build(config, "responses")
     root = Root(str(old / "everything/corpus"))
     assert sum(commit.kept for commit in read_commits(root, "responses").values()) == 2 * 8

@@ -254,7 +254,7 @@ def test_a_failed_verdict_leaves_its_response_unscored(configured, instructions,
     root = build(configured())
     check_accounting(root)
     failed = [row for row in rows(root, "verdicts") if row["reason"]]
-    assert {(row["reason"], row["detail"]) for row in failed} == {("no_yes_no", "'The', 'I'")}
+    assert {(row["reason"], row["detail"]) for row in failed} == {("no_yes_no", "'The' 0.9, 'I' 0.082")}
     unscored = {row["key"] for row in query(root, "select key from scores where score is null").to_pylist()}
     assert unscored == {row["response"] for row in failed}
     assert not unscored & {
@@ -422,3 +422,31 @@ def test_the_fifteen_public_instructions_become_shards_and_every_stage_has_its_v
     kept = query(root, "select * from preferences").to_pylist()
     assert kept and all(row["chosen_score"] > row["rejected_score"] for row in kept)
     assert len({one["image"] for one in server.asked() if one["image"]}) == 15
+
+
+def test_stored_answers_are_read_anew_by_a_new_version_and_none_is_paid_again(
+    configured, instructions, server, monkeypatch
+):
+    """As they were kept by the version before: thoughts, marks and chatter in the text."""
+    from pipelines.stages.responses import Respond
+
+    def as_before(raw: str, cut: bool) -> dict:
+        wrapped = f"<think>\n- look\n</think>\n{raw.strip()}<|im_end|>" if len(raw) % 2 else raw.strip()
+        return {"text": wrapped, "raw": None, "cut": cut}
+
+    config = configured(draws=3)
+    monkeypatch.setattr(Respond, "version", Respond.version - 1)
+    monkeypatch.setattr("pipelines.stages.responses.read_response", as_before)
+    root = build(config, "responses")
+    before, asked = rows(root, "responses"), server.count()
+    assert any("<think>" in row["text"] for row in before) and asked
+    monkeypatch.undo()
+    build(config, "responses")
+    after = rows(root, "responses")
+    assert server.count() == asked
+    assert [row["text"] for row in after] == [
+        row["text"].removeprefix("<think>\n- look\n</think>\n").removesuffix("<|im_end|>") for row in before
+    ]
+    assert [row["raw"] for row in after] == [row["text"] if "<" in row["text"] else None for row in before]
+    build(config)
+    assert verify_root(root).problems == []
