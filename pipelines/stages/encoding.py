@@ -9,9 +9,9 @@ from contextlib import suppress
 from math import isqrt
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
-from schemas.pictures import open_image, upright
+from schemas.pictures import SIDEWAYS, open_image, orientation_of, turned, upright
 from schemas.selection import FORMATS, SetConfig
 
 ENCODER = 1  # raised when the same image and bounds give other bytes; it is in the fingerprint of sets with bounds
@@ -23,7 +23,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "webp": {"method": 4, "lossless": False},
 }
 GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I;16N")
-TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 SPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}  # mode -> colour space of a profile that fits
 
@@ -67,12 +66,13 @@ def encode(data: bytes, config: SetConfig) -> Encoded:
     image = open_image(data)
     format, profile, grey = _format(image), image.info.get("icc_profile"), image.mode in GREY
     ext, full = ext_of(format, config), None
-    if format == "JPEG":  # a large one is decoded at a half or less, but not below twice the size that is wanted
-        turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
-        full = image.size[::-1] if turned else image.size
+    if image.format in ("JPEG", "MPO"):  # a large one is decoded at a half or less, but not below twice what is wanted
+        sideways = orientation_of(image) in SIDEWAYS
+        full = image.size[::-1] if sideways else image.size
         width, height = size_within(*full, config, ext)
-        image.draft(None, (2 * height, 2 * width) if turned else (2 * width, 2 * height))
-    image = ImageOps.exif_transpose(image)
+        image.draft(None, (2 * height, 2 * width) if sideways else (2 * width, 2 * height))
+    image = turned(image)
+    image.info = {"orientation": 1} | {k: v for k, v in image.info.items() if k == "transparency"}  # turned already
     full = full or image.size
     size = size_within(*full, config, ext)
     picture = upright(_in_srgb(image, profile))

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from support.images import KINDS
+from support.images import encoded as saved_as
 
 from pipelines.stages.encoding import encode, is_within, size_within
 from schemas.pictures import upright
@@ -62,13 +64,13 @@ def test_a_size_is_within_all_bounds_and_as_large_as_they_allow(width, height, s
     assert size_within(w, h, config, ext) == (w, h), "twice is as once"
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", KINDS)
 @pytest.mark.parametrize("wanted", ["jpg", "png", "webp", None])
 def test_any_format_becomes_the_one_that_is_asked_for_or_keeps_its_own(format, wanted):
-    data = saved(picture(), format)
+    data = saved_as(picture(), format)
     encoded = encode(data, SetConfig(max_side=150, format=wanted))
     image = opened(encoded.data)
-    own = {"JPEG": "jpg", "WEBP": "webp"}.get(format, "png")
+    own = {"WEBP": "webp", "PNG": "png", "GIF": "png", "BMP": "png", "TIFF": "png"}.get(format, "jpg")
     assert encoded.ext == (wanted or own)
     assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[encoded.ext]
     assert image.size == (150, 100) == encoded[2:4] and encoded[4:] == (300, 200)
