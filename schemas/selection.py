@@ -46,7 +46,7 @@ class SetConfig(Table):
     max_side: int | None = Field(None, ge=1)            # pixels; images with a longer side are scaled down
     max_pixels: int | None = Field(None, ge=256)        # width times height; larger images are scaled down
     format: Literal["jpg", "png", "webp"] | None = None  # jpg, png or webp: of all images; if absent, they keep theirs
-    other_formats: Literal["encode", "leave_out"] = "encode"  # what becomes of images that have not this `format`
+    other_formats: Literal["encode", "leave_out"] = "encode"  # images in another format than `format`
     quality: int = Field(90, ge=1, le=100)              # of images that are encoded here as jpg or webp
     stable_json: bool = False                           # .json with columns of one type: what varies is JSON text
 

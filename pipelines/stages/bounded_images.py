@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from pipelines.engine.commit import read_commit
-from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.parquet import read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
@@ -18,13 +17,21 @@ from schemas.shards import Picture, ShardEntry
 
 
 class Place(NamedTuple):
-    """Where an encoded image is."""
+    """Where an encoded image is, and what it is."""
 
     tar: str | None  # None: the tar that is being written
     byte_offset: int
     size: int  # bytes
     sha256: str
-    picture: Picture
+    format: str
+    width: int  # pixels
+    height: int
+    original_width: int
+    original_height: int
+
+
+EXTS = {format: ext for ext, format in FORMATS.items()}
+MEASURED = Place._fields[4:]
 
 
 def encoded_with(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,25 +45,27 @@ def settings_of(config: SetConfig) -> dict[str, Any]:
 
 
 class BoundedImages:
-    """The images of one shard that is being packed. `earlier` shards may have some of them already."""
+    """The images of one shard that is being packed. `earlier` shards may have some of them already, the first ones most
+    likely; an index is read when an image was in none before it."""
 
     def __init__(self, root: Root, config: SetConfig, tar: TarWriter, earlier: Sequence[ShardEntry]):
-        self.root, self.config, self.tar, self.earlier = root, config, tar, earlier
-        self.here: dict[str, Place] = {}  # SHA-256 of an original -> the encoded image in this shard
+        self.root, self.config, self.tar, self.unread = root, config, tar, [*reversed(earlier)]
+        self.places: dict[str, Place] = {}  # by the SHA-256 of originals
 
     def fit(self, picture: Row) -> SampleImage:
         """An image within the bounds. `picture`: where its original is, and what it is."""
-        format = picture["ext"].upper()
+        format, sha256 = picture["ext"].upper(), picture["sha256"]
         record = Picture(
             ext=picture["ext"], format=format, width=picture["width"], height=picture["height"],
-            original_sha256=picture["sha256"], original_size=picture["size"], original_format=format,
+            original_sha256=sha256, original_size=picture["size"], original_format=format,
             original_width=picture["width"], original_height=picture["height"],
         )  # fmt: skip
         if is_within(format, picture["width"], picture["height"], self.config):
-            return SampleImage(read_payload(self.root, "images", picture), record["ext"], picture["sha256"], record)
-        place = self.here.get(picture["sha256"]) or self._there.get(picture["sha256"])
+            return SampleImage(read_payload(self.root, "images", picture), record["ext"], sha256, record)
+        place = self._place(sha256)
         if place and (data := self._read(place)):
-            return SampleImage(data, place.picture["ext"].rpartition(".")[2], place.sha256, place.picture)
+            measured = {name: getattr(place, name) for name in MEASURED}
+            return SampleImage(data, EXTS[place.format], place.sha256, record | measured)
         encoded = encode(read_payload(self.root, "images", picture), self.config)
         record |= {
             "format": FORMATS[encoded.ext], "width": encoded.width, "height": encoded.height,
@@ -64,21 +73,23 @@ class BoundedImages:
         }  # fmt: skip
         return SampleImage(encoded.data, encoded.ext, hashlib.sha256(encoded.data).hexdigest(), record)
 
-    def packed(self, members: Sequence[Row], pictures: Sequence[Picture]) -> None:
-        """Remembers the images of a sample that was written into this shard."""
-        self.here |= _places(None, members, pictures)
+    def packed(self, members: Sequence[Row], pictures: Sequence[Picture], tar: str | None = None) -> None:
+        """Remembers the images of a sample that were encoded: of one that was written into this shard, or into an
+        earlier one, whose tar is named."""
+        for member, picture in zip(members, pictures):
+            if member["sha256"] != picture["original_sha256"]:
+                place = (member["byte_offset"], member["size"], member["sha256"], *(picture[name] for name in MEASURED))
+                self.places[picture["original_sha256"]] = Place(tar, *place)
 
-    @cached_property
-    def _there(self) -> dict[str, Place]:
-        """The encoded images of earlier shards that were made with the same bounds, by the SHA-256 of the originals."""
-        places: dict[str, Place] = {}
-        for entry in self.earlier:
+    def _place(self, sha256: str) -> Place | None:
+        while sha256 not in self.places and self.unread:
+            entry = self.unread.pop()
             name = f"shards/{entry['index']}"
             commit = read_commit(self.root, name)
             if commit and encoded_with(commit.settings) == settings_of(self.config):
                 for row in read_rows(self.root, name, ["members", "pictures"]):
-                    places |= _places(entry["tar"], row["members"], row["pictures"] or ())
-        return places
+                    self.packed(row["members"], row["pictures"] or (), entry["tar"])
+        return self.places.get(sha256)
 
     def _read(self, place: Place) -> bytes | None:
         """The bytes at a place, or None if they are gone or have changed: then the image is encoded again."""
@@ -86,15 +97,6 @@ class BoundedImages:
             return self.tar.read(place.byte_offset, place.size)
         try:
             data = self.root.read_range(f"shards/{place.tar}", place.byte_offset, place.size)
-        except (FileNotFoundError, EOFError, Corrupt):
+        except (FileNotFoundError, EOFError):
             return None
         return data if hashlib.sha256(data).hexdigest() == place.sha256 else None
-
-
-def _places(tar: str | None, members: Sequence[Row], pictures: Sequence[Picture]) -> dict[str, Place]:
-    """The places of those images of a sample that were encoded, by the SHA-256 of their originals."""
-    return {
-        picture["original_sha256"]: Place(tar, member["byte_offset"], member["size"], member["sha256"], picture)
-        for member, picture in zip(members, pictures)
-        if member["sha256"] != picture["original_sha256"]
-    }

@@ -11,7 +11,7 @@ A tar and its index are written under names with their digest. The set's card, w
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -129,26 +129,24 @@ class SetLayout:
         """What has to be packed: the shards whose fingerprints are not among those that are present. `before`: the
         published card, by which the shards are known that had a group's samples."""
         items, at_once = [], 1 if stage.config.bounded else AT_ONCE  # encoding takes longer than opening partitions
-        known, numbered = _groups_of(before) if before else {}, sorted(present.values(), key=lambda e: e["number"])
+        known = _groups_of(before) if before else {}
         for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
             wanted = [shard for shard in shards if shard.fingerprint not in present]
             for start in range(0, len(wanted), at_once):
-                some, earlier = tuple(wanted[start : start + at_once]), ()
-                if stage.config.bounded:
-                    numbers = _numbers_of(known.get(group["first"]), group, some[0])
-                    earlier = tuple(entry for entry in numbered if entry["number"] in numbers)
+                some = tuple(wanted[start : start + at_once])
+                earlier = _earlier(known.get(group["first"]), some[0], present) if stage.config.bounded else ()
                 items.append(PackItem(partitions, group["shards"], some, earlier))
         return items
 
 
-def _numbers_of(before: tuple[Group, int, Any] | None, group: Group, shard: WantedShard) -> Collection[int]:
-    """The numbers of the shards in which a shard's samples can have been before: its own; one if its group has as many
-    shards as then; otherwise any of the group."""
-    if before is None:
-        return (shard.number,)
-    old, start, _ = before
-    same = old["shards"] == group["shards"]
-    return {shard.number, *((start + shard.index,) if same else range(start, start + old["shards"]))}
+def _earlier(
+    before: tuple[Group, int, Any] | None, shard: WantedShard, present: Mapping[str, ShardEntry]
+) -> tuple[ShardEntry, ...]:
+    """The shards that may have images of this one: those of its number, then all that its group had before."""
+    old, start = (before[0]["shards"], before[1]) if before else (0, 0)
+    likely = {shard.number, start + shard.index}
+    entries = [e for e in present.values() if e["number"] in likely or start <= e["number"] < start + old]
+    return tuple(sorted(entries, key=lambda entry: (entry["number"] not in likely, entry["number"])))
 
 
 # Where each sample belongs

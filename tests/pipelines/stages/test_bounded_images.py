@@ -209,6 +209,36 @@ def test_an_image_in_the_last_release_that_has_changed_is_encoded_again(corpus, 
     assert before.keys() != data_files(tmp_path / "corpus").keys()
 
 
+def test_an_image_under_another_key_is_found_in_any_shard_of_its_group(corpus, tmp_path):
+    build(corpus)
+    with tarfile.open(tmp_path / "source/0.tar", "w") as tar:  # the same images, each with the name of another
+        for number in range(12):
+            data, ext = image_of(number)
+            for suffix, payload in ((ext, data), ("txt", b"as before")):
+                info = tarfile.TarInfo(f"{900 + number}.{suffix}")
+                info.size = len(payload)
+                tar.addfile(info, io.BytesIO(payload))
+    with encodes() as done:
+        root = build(corpus)
+    assert done == [] and len(indexed(root)) == 12
+    assert verify_root(root).problems == []
+
+
+def test_only_the_indexes_that_are_needed_are_read(corpus, tmp_path):
+    root = build(corpus)
+    assert len(read_card(root, "train")["shards"]) == 3
+    write_source(tmp_path / "source", text=lambda n: "another" if n == 0 else f"picture {n}")
+    read, real = [], bounded_images.read_rows
+
+    def counted(root: Root, name: str, columns: list[str]) -> list[dict]:
+        read.append(name)
+        return real(root, name, columns)
+
+    with patch.object(bounded_images, "read_rows", counted):
+        build(corpus)
+    assert len(read) == 1
+
+
 class Died(BaseException):
     """A run that ends at a point of a commit."""
 
