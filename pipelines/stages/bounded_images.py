@@ -1,7 +1,7 @@
 """The images of a shard set with bounds: each is encoded once, and from then on taken from the shards that have it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipelines.engine.commit import read_commit
@@ -48,8 +48,8 @@ class BoundedImages:
     """The images of one shard that is being packed. `earlier` shards may have some of them already, the first ones most
     likely; an index is read when an image was in none before it."""
 
-    def __init__(self, root: Root, config: SetConfig, tar: TarWriter, earlier: Sequence[ShardEntry]):
-        self.root, self.config, self.tar, self.unread = root, config, tar, [*reversed(earlier)]
+    def __init__(self, root: Root, config: SetConfig, tar: TarWriter, earlier: Iterable[ShardEntry]):
+        self.root, self.config, self.tar, self.unread = root, config, tar, iter(earlier)
         self.places: dict[str, Place] = {}  # by the SHA-256 of originals
 
     def fit(self, picture: Row) -> SampleImage:
@@ -82,8 +82,7 @@ class BoundedImages:
                 self.places[picture["original_sha256"]] = Place(tar, *place)
 
     def _place(self, sha256: str) -> Place | None:
-        while sha256 not in self.places and self.unread:
-            entry = self.unread.pop()
+        while sha256 not in self.places and (entry := next(self.unread, None)):
             name = f"shards/{entry['index']}"
             commit = read_commit(self.root, name)
             if commit and encoded_with(commit.settings) == settings_of(self.config):

@@ -11,7 +11,8 @@ A tar and its index are written under names with their digest. The set's card, w
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -35,7 +36,7 @@ from pipelines.engine.commit import (
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.payload import read_payload
-from pipelines.engine.releases import read_cards, release_of
+from pipelines.engine.releases import read_card, read_cards, release_of
 from pipelines.engine.root import Root, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages, settings_of
@@ -114,7 +115,8 @@ class PackItem:
     partitions: tuple[int, ...]  # of the group
     shards: int  # n of the group
     wanted: tuple[WantedShard, ...]
-    earlier: tuple[ShardEntry, ...] = ()  # shards that may have its images, encoded with the same bounds
+    likely: tuple[ShardEntry, ...] = ()  # in a set with bounds: shards that probably have its images, encoded
+    others: range = range(0)  # numbers of the shards that the group had in the last release
 
 
 @dataclass(frozen=True)
@@ -128,25 +130,20 @@ class SetLayout:
     def packs(self, stage: ShardSet, present: Mapping[str, ShardEntry], before: Card | None) -> list[PackItem]:
         """What has to be packed: the shards whose fingerprints are not among those that are present. `before`: the
         published card, by which the shards are known that had a group's samples."""
-        items, at_once = [], 1 if stage.config.bounded else AT_ONCE  # encoding takes longer than opening partitions
-        known = _groups_of(before) if before else {}
+        bounded, items = stage.config.bounded, []
+        at_once = 1 if bounded else AT_ONCE  # encoding takes longer than opening partitions
+        known, numbered = _groups_of(before) if before and bounded else {}, defaultdict(list)
+        for entry in present.values() if bounded else ():
+            numbered[entry["number"]].append(entry)
         for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
             wanted = [shard for shard in shards if shard.fingerprint not in present]
+            old, begin, _ = known.get(group["first"], ({"shards": 0}, 0, ()))
             for start in range(0, len(wanted), at_once):
                 some = tuple(wanted[start : start + at_once])
-                earlier = _earlier(known.get(group["first"]), some[0], present) if stage.config.bounded else ()
-                items.append(PackItem(partitions, group["shards"], some, earlier))
+                numbers = dict.fromkeys((begin + some[0].index, some[0].number))
+                likely = tuple(entry for number in numbers for entry in numbered.get(number, ()))
+                items.append(PackItem(partitions, group["shards"], some, likely, range(begin, begin + old["shards"])))
         return items
-
-
-def _earlier(
-    before: tuple[Group, int, Any] | None, shard: WantedShard, present: Mapping[str, ShardEntry]
-) -> tuple[ShardEntry, ...]:
-    """The shards that may have images of this one: those of its number, then all that its group had before."""
-    old, start = (before[0]["shards"], before[1]) if before else (0, 0)
-    likely = {shard.number, start + shard.index}
-    entries = [e for e in present.values() if e["number"] in likely or start <= e["number"] < start + old]
-    return tuple(sorted(entries, key=lambda entry: (entry["number"] not in likely, entry["number"])))
 
 
 # Where each sample belongs
@@ -250,15 +247,22 @@ class PackShards:
             params={"n": pack.shards, "index": shard.index},
         ).to_arrow_reader(1_000)
         samples = ({**row, "payload": self.payloads[row["partition"]]} for b in batches for row in b.to_pylist())
-        commit = pack_shard(self.root, self.stage, shard, samples, pack.earlier)
+        commit = pack_shard(self.root, self.stage, shard, samples, self._earlier(pack))
         self.ledger.record(
             "shards", item_of(self.stage.set, shard.number), commit.fingerprint, [], partition=shard.number,
             rows=commit.rows, kept=commit.kept, made=commit.rows, started=started,
         )  # fmt: skip
 
+    def _earlier(self, pack: PackItem) -> Iterator[ShardEntry]:
+        """The shards that may have images of a shard: the likely ones, then those that its group had. The card is read
+        only if they are asked for."""
+        yield from pack.likely
+        card = read_card(self.root, self.stage.set) if pack.others else None
+        yield from (entry for entry in (card["shards"] if card else ()) if entry["number"] in pack.others)
+
 
 def pack_shard(
-    root: Root, stage: ShardSet, shard: WantedShard, samples: Iterator[Row], earlier: Sequence[ShardEntry] = ()
+    root: Root, stage: ShardSet, shard: WantedShard, samples: Iterator[Row], earlier: Iterable[ShardEntry] = ()
 ) -> Commit:
     """Writes one tar and its index; nothing names them until the card does."""
     temporary, index = root.temporary("shards"), []
