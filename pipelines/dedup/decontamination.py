@@ -7,6 +7,7 @@ hash, see `pipelines.stages.images`), or Parquet with columns `sha256` and `phas
 import hashlib
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,7 +21,8 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.commit import digest
 from pipelines.engine.root import stamp
-from pipelines.sources.source import IMAGE_SUFFIXES, suffix
+from pipelines.sources.files import find, suffix
+from pipelines.sources.source import IMAGE_SUFFIXES
 from schemas.errors import UserError
 from schemas.pictures import open_image, upright
 
@@ -100,20 +102,22 @@ def _files(place: str) -> Iterator[Listed]:
         raise UserError(f"duplicates.exclude: {place}: {error}") from None
     path = path.rstrip("/")
     fixed = re.split(r"[*?\[]", path)[0]
-    if fs.isdir(path):
-        above = path.rsplit("/", 1)[0]
-        infos = {n: info for n, info in fs.find(path, detail=True).items() if suffix(n) in IMAGE_SUFFIXES}
-        if not infos:
-            raise UserError(f"duplicates.exclude: {place}: has no images; name lists of hashes by their files")
-    elif fs.isfile(path):
-        above, infos = path.rsplit("/", 1)[0], {path: fs.info(path)}
-    else:
-        above = fixed.rsplit("/", 2)[0]
-        infos = fs.glob(path, detail=True) if fixed != path else {}
-        infos = {name: info for name, info in infos.items() if info["type"] == "file"}
+    is_folder, is_pattern = fs.isdir(path), fixed != path and not fs.exists(path)
+    above = fixed.rsplit("/", 2)[0] if is_pattern else path.rsplit("/", 1)[0]
+    try:
+        infos = find(fs, path, is_pattern)
+    except FileNotFoundError:
+        infos = {}
+    if is_folder or is_pattern:  # in folders only images, of what a pattern names itself all files
+        depth = 0 if is_folder else path.count("/") if "**" not in path else sys.maxsize
+        infos = {n: info for n, info in infos.items() if suffix(n) in IMAGE_SUFFIXES or n.count("/") <= depth}
+    if is_folder and not infos:
+        raise UserError(f"duplicates.exclude: {place}: has no images; name lists of hashes by their files")
     infos = {name: info for name, info in infos.items() if name.rsplit("/", 1)[-1][0] not in "._"}
     if not infos:
         raise UserError(f"duplicates.exclude: {place}: no such file or folder")
+    if odd := [name for name, info in infos.items() if info["type"] != "file"]:
+        raise UserError(f"duplicates.exclude: {odd[0]}: is a broken link or no plain file; remove it")
     yield from (Listed(name[len(above) :].lstrip("/"), stamp(info), fs, name) for name, info in infos.items())
 
 

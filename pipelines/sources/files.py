@@ -32,6 +32,12 @@ CODECS = {
 }  # by the first bytes of a file
 OTHER_CODECS = re.compile(rb"BZh[1-9]1AY|\xfd7zXZ|PK\x03\x04|7z\xbc\xaf|Rar!")
 COMPRESSED = ("gz", "zst")
+OTHER_NAMES = {"tgz": "tar", "ndjson": "jsonl"}  # of suffixes
+NO_DATA = {"md", "toml", "crc", "db", "ini", "lock"}  # suffixes of files without samples
+NO_DATA_NAMES = re.compile(
+    r"(readme|licen[cs]e|_success|_metadata|_common_metadata)\b.*|.*_stats\.json|dataset_infos?\.json|state\.json",
+    re.IGNORECASE,
+)
 DAMAGED = (EOFError, zlib.error, pa.ArrowException, OSError)  # raised for damaged compressed bytes
 SMALL, RATIO = 1 << 30, 200  # bytes, and times its size: an archive may expand to the larger of both
 LISTED = 100  # how often links may lead to one folder
@@ -46,7 +52,22 @@ def suffix(name: str) -> str:
     stem, _, last = name.rpartition(".")
     if last.lower() in COMPRESSED and "." in stem.rpartition("/")[2]:
         last = stem.rpartition(".")[2]
-    return "tar" if last.lower() == "tgz" else last.lower()
+    return OTHER_NAMES.get(last.lower(), last.lower())
+
+
+def is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def is_no_data(path: str) -> bool:
+    """Whether a file says something about a data set, or belongs to a tool: it is passed over."""
+    return is_hidden(path) or suffix(path) in NO_DATA or bool(NO_DATA_NAMES.fullmatch(path.rpartition("/")[2]))
+
+
+def stem_of(path: str) -> str:
+    """A file's path without its suffix."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
 # Finding

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pipelines.engine.commit import digest
 from pipelines.sources.cells import BadCell, named, text_of
-from pipelines.sources.files import TooLarge, Unreadable, find, read_file, suffix
-from pipelines.sources.folder_files import FolderFiles, is_of_first_version, sort_files, stem_of
+from pipelines.sources.files import TooLarge, Unreadable, find, read_file, stem_of, suffix
+from pipelines.sources.folder_files import FolderFiles, is_of_first_version, sort_files
 from pipelines.sources.sidecars import described
 from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp
 from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, rest

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from pipelines.sources.files import Unreadable, suffix
+from pipelines.sources.files import Unreadable, is_no_data, stem_of, suffix
 from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp
 
 BESIDE = ("txt", "caption", "json")  # suffixes of what stands beside an image, the better first
 FIRST = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "txt"}  # suffixes that version 0.1 read
-NO_DATA = {"md", "toml", "crc", "db", "ini", "lock"}
-NO_DATA_NAMES = re.compile(r"(readme|licen[cs]e|_success|_metadata|_common_metadata)\b.*|.*_stats\.json", re.IGNORECASE)
 LIST_OF_RECORDS = re.compile(rb'\s*\[\s*\{.{,5000}?"(image|image_path|file_name|filename|path)"\s*:', re.DOTALL)
 COCO = re.compile(rb'\s*\{.*?"(images|annotations)"\s*:\s*\[', re.DOTALL)
 HEAD = 1 << 16  # bytes of a JSON that show what it is
@@ -67,24 +65,9 @@ def sort_files(
     return sorted_files
 
 
-def stem_of(path: str) -> str:
-    """A file's path without its suffix."""
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
-
-
 def is_of_first_version(path: str) -> bool:
     """Whether version 0.1 read a file, so that it is a part of the stamps that it gave to folders."""
     return path.rpartition(".")[2].lower() in FIRST
-
-
-def is_hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
-
-
-def is_no_data(path: str) -> bool:
-    """Whether a file says something about a data set, or belongs to a tool: it is passed over."""
-    return is_hidden(path) or suffix(path) in NO_DATA or bool(NO_DATA_NAMES.fullmatch(path.rpartition("/")[2]))
 
 
 def _is_table(path: str, open_file: Callable[[str], BinaryIO]) -> bool:

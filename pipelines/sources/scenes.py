@@ -61,6 +61,9 @@ class Scenes(Source):
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
+    def notes(self) -> list[str]:
+        return []
+
     def buckets(self, file: str) -> int:
         return -(-(self._end(int(file)) - int(file)) // self.config.rows_per_partition)
 

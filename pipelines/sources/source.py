@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.root import stamp
-from pipelines.sources.files import Info, TooLarge, find, open_file, read_file, read_range, suffix
+from pipelines.sources.files import Info, TooLarge, find, is_no_data, open_file, read_file, read_range, stem_of, suffix
 from schemas.arrow import Row
 from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
@@ -55,7 +55,14 @@ class Source:
 
     def notes(self) -> list[str]:
         """What the user should know about files that are no rows, a line each."""
-        return []
+        read = {file.path for file in self.files()}
+        stems = {stem_of(path) for path in read}
+        others = [file.path for file in self.listing if file.path not in read and stem_of(file.path) not in stems]
+        others = [path for path in others if not is_no_data(path) and suffix(path) not in IMAGE_SUFFIXES]
+        if not others:
+            return []
+        count = f"{len(others):,} files are" if len(others) > 1 else "1 file is"
+        return [f'{count} not read by kind = "{self.config.kind}"; the first is {others[0]}']
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
         """The bytes of a row's image.

@@ -4,7 +4,7 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.corpora import ONE_PROCESS, build, picture, rows_of, write_captions, write_tar
+from support.corpora import ONE_PROCESS, build, picture, rows_of, say, write_captions, write_tar
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
@@ -13,8 +13,10 @@ from pipelines.engine.commit import bucket_of, key_of
 from pipelines.engine.manifest import read_manifest
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
+from pipelines.sources import open_source
 from pipelines.sources.source import object_of
 from pipelines.stages.rows import json_of, unicode
+from schemas.config.sources import SOURCES
 
 PICTURES = [picture(number)[0] for number in range(6)]
 
@@ -147,3 +149,24 @@ def test_only_partitions_with_changed_rows_are_written_again(pictures, configure
     after = root.files("rows")
     changed = {name for name in after if after[name] != stamps[name] and name[0].isdigit()}
     assert changed == {f"{bucket_of(key_of('0.png', 'caption 100'), 10):05d}.parquet"}
+
+
+# Files that nobody reads
+
+
+def test_files_that_a_source_does_not_read_are_named(tmp_path):
+    write_tar(tmp_path / "tars/0.tar", range(2))
+    for name in ("0.parquet", "0_stats.json", "README.md", ".git/config"):
+        (tmp_path / "tars" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "tars" / name).write_text("")
+    source = open_source(SOURCES["webdataset"](path=str(tmp_path / "tars")))
+    assert source.notes() == []
+    (tmp_path / "tars/1.zip").write_text("")
+    (tmp_path / "tars/2.tsv").write_text("")
+    assert source.notes() == ['2 files are not read by kind = "webdataset"; the first is 1.zip']
+
+
+def test_plan_names_files_that_are_not_read(pictures, configure):
+    write_captions(pictures / "a.csv", [("0.png", "zero")])
+    said = say("plan", configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'))
+    assert "source: 3 images are in no caption table" in " ".join((said.out + said.err).split())
