@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from pipelines.engine.commit import digest
 from pipelines.sources.cells import BadCell, named, text_of
-from pipelines.sources.files import TooLarge, Unreadable, find, read_file, stem_of, suffix
+from pipelines.sources.files import TooLarge, Unreadable, find, stem_of, suffix
 from pipelines.sources.folder_files import FolderFiles, is_of_first_version, sort_files
+from pipelines.sources.opening import read_file
 from pipelines.sources.sidecars import described
 from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp
 from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, rest
@@ -126,8 +127,9 @@ class Folder(Tables):
             if path in others:
                 yield row | _unread(path)
                 continue
-            if not self.is_local:  # nobody has to be asked for it again
-                row["size"] = int(stamp.partition("-")[0])
+            size = stamp.partition("-")[0]
+            if size.isdigit() and not self.is_local:  # nobody has to be asked for it again
+                row["size"] = int(size)
             if read:
                 row |= self._beside(there.beside.get(stem_of(path), {}), path)
             yield row

@@ -14,7 +14,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.root import stamp
-from pipelines.sources.files import Info, TooLarge, find, is_no_data, open_file, read_file, read_range, stem_of, suffix
+from pipelines.sources.files import Info, TooLarge, find, is_no_data, stem_of, suffix
+from pipelines.sources.opening import open_file, read_file, read_range
 from schemas.arrow import Row
 from schemas.config.sources import SourceConfig
 from schemas.errors import UserError
@@ -100,7 +101,7 @@ class Source:
     def check_images(self) -> None:
         """Raises `UserError` if the folder that `source.images` names does not exist."""
         fs, folder = self._image_folder
-        if getattr(self.config, "images", None) and not fs.isdir(folder):
+        if getattr(self.config, "images", None) and not fs.isdir(folder or "/"):
             raise UserError(f"source.images: {self.config.images} does not exist")
 
     @cached_property
@@ -129,7 +130,10 @@ class Source:
         """The folder to which paths are relative: the part before any wildcard, or the folder of a single file."""
         if self._is_pattern:
             return WILD.split(self._path)[0].rpartition("/")[0]
-        return self._path.rpartition("/")[0] if self.fs.isfile(self._path) else self._path
+        is_odd = (
+            self.is_local and os.path.lexists(self._path) and not os.path.isdir(self._path)
+        )  # a pipe, a broken link
+        return self._path.rpartition("/")[0] if is_odd or self.fs.isfile(self._path) else self._path
 
     def find(self, suffixes: tuple[str, ...]) -> list[FileStamp]:
         """The files with one of these suffixes that the path names: the file itself, those under it, or its matches.
@@ -146,6 +150,8 @@ class Source:
             infos = find(self.fs, path, self._is_pattern)
         except (FileNotFoundError, NotADirectoryError):
             infos = {}
+        except PermissionError as error:
+            raise UserError(f"source.path: {error.filename}: {error.strerror}") from None
         if not infos and not self.fs.exists(self.base):
             hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
             raise UserError(f"source.path: {self.config.path} does not exist{hint}")

@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from pipelines.sources.files import archives
+from pipelines.sources.opening import archives
 from pipelines.sources.sidecars import described
 from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp, Source
 from pipelines.sources.tar_reader import CutTar, Member, Reader, members

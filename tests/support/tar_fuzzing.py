@@ -118,6 +118,8 @@ def _packed(draws: random.Random, stem: str, image: bytes, text: str) -> bytes:
 
 def _changed(draws: random.Random, data: bytes) -> bytes:
     """A sample with a block of it changed: a field of its header, mostly."""
+    if not data:
+        return data
     blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
     headers = [n for n, block in enumerate(blocks) if block[257:262] == b"ustar"]
     place = draws.choice(headers or range(len(blocks)))

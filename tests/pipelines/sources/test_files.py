@@ -12,7 +12,8 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipelines.sources.files import TooLarge, Unreadable, find, read_file, suffix
+from pipelines.sources.files import TooLarge, Unreadable, find, suffix
+from pipelines.sources.opening import read_file
 from pipelines.sources.source import Source
 from schemas.config.sources import ConversationsConfig, FolderConfig
 from schemas.errors import UserError
@@ -182,6 +183,24 @@ def test_files_are_looked_at_before_they_are_read(tmp_path):
         read_file(LOCAL, f"{tmp_path}/fits.jpg", "fits.jpg", 4)
     with pytest.raises(FileNotFoundError):
         read_file(LOCAL, f"{tmp_path}/gone.jpg", "gone.jpg", 4)
+
+
+def test_a_table_that_is_a_hole_or_expands_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
+    with open(tmp_path / "hole.csv", "wb") as file:
+        file.truncate(20 << 30)
+    with pytest.raises(Unreadable, match=r"hole.csv: is almost only a hole of 21474836480 bytes"):
+        source(tmp_path).open("hole.csv")
+    monkeypatch.setattr("pipelines.sources.opening.SMALL", 1 << 20)
+    for kind, compress in CODECS.items():
+        (tmp_path / f"bomb.csv.{kind}").write_bytes(compress(bytes(1 << 26)))
+        with source(tmp_path).open(f"bomb.csv.{kind}") as file, pytest.raises(Unreadable, match="expands to more than"):
+            file.read()
+
+
+def test_all_images_of_the_machine_may_be_allowed(tmp_path):
+    Source(ConversationsConfig(path=str(tmp_path), images="/")).check_images()
+    with pytest.raises(UserError, match=r"source.images: .*/gone does not exist"):
+        Source(ConversationsConfig(path=str(tmp_path), images=f"{tmp_path}/gone")).check_images()
 
 
 class NoRanges(BaseHTTPRequestHandler):

@@ -4,6 +4,7 @@ import json
 import os
 from hashlib import sha256
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -316,3 +317,28 @@ def test_what_was_read_before_keeps_its_stamp(pictures):
     assert source.files() == [(".", digest(first))]
     (pictures / "4.jfif").write_bytes(PICTURES[4])
     assert source.files() != [(".", digest(first))]
+
+
+def test_a_folder_of_an_object_store(pictures):
+    fs = fsspec.filesystem("memory")
+    for n in range(2):
+        fs.pipe_file(f"/photos/sub/{n}.png", PICTURES[n])
+    fs.pipe_file("/photos/sub/0.txt", b"zero")
+    fs.pipe_file("/photos/sub/metadata.csv", b"file_name,text\n1.png,one\n")
+    rows = rows_of("folder", "memory://photos")
+    assert facts(rows, "file", "text", "sha256") == [
+        (f"sub/{n}.png", text, sha256(PICTURES[n]).hexdigest()) for n, text in enumerate(("zero", "one"))
+    ]
+
+
+@pytest.mark.parametrize("kind", ["broken link", "pipe", "hole"])
+def test_a_table_that_cannot_be_read_is_a_row_and_stops_no_other(kind, pictures):
+    write_captions(pictures / "a.csv", [("0.png", "zero")])
+    odd = pictures / "b.csv"
+    if kind == "hole":
+        odd.touch()
+        os.truncate(odd, 20 << 30)
+    else:
+        os.mkfifo(odd) if kind == "pipe" else odd.symlink_to("gone")
+    assert facts(rows_of("folder", pictures), "text", "reason") == [("zero", None), (None, "unreadable_file")]
+    assert facts(rows_of("folder", odd), "reason") == [("unreadable_file",)]

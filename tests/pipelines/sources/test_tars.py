@@ -4,9 +4,12 @@ import gzip
 import os
 import subprocess
 import tarfile
+import threading
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 from support.corpora import facts, picture, rows_of
@@ -141,10 +144,58 @@ def test_compressed_tars_are_expanded(name, compress, tmp_path):
 
 
 def test_a_compressed_tar_that_expands_without_end_stops_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.sources.files.SMALL", 1 << 20)
+    monkeypatch.setattr("pipelines.sources.opening.SMALL", 1 << 20)
     rows = rows_in(tmp_path, gzip.compress(good(0) + header("h.txt", 1 << 30) + bytes(1 << 28), 9))
     assert facts(rows, "reason")[0] == (None,) and rows[-1]["reason"] == "cut_tar"
     assert "expands to more than" in rows[-1]["detail"]
+
+
+def test_a_field_of_the_json_may_be_the_caption(tmp_path):
+    said = [(b'{"caption": "a field"}', b"zero"), (b'{"caption": null}', b"one"), (b'{"caption": {"en": "x"}}', b"two"),
+            (b"[]", "K\u00e4se".encode("latin-1"))]  # fmt: skip
+    data = b"".join(
+        member(f"{n}.png", PICTURES[n]) + member(f"{n}.json", one) + member(f"{n}.txt", text)
+        for n, (one, text) in enumerate(said)
+    )
+    assert facts(rows_in(tmp_path, data + END), "text", "reason") == [
+        ("zero", None), ("one", None), ("two", None), (None, "bad_text"),
+    ]  # fmt: skip
+    rows = rows_of("webdataset", tmp_path / "0.tar", text_field="caption", encoding="latin-1")
+    assert facts(rows, "text", "reason") == [("a field", None), ("one", None), (None, "bad_text"), ("K\u00e4se", None)]
+
+
+class NoRanges(BaseHTTPRequestHandler):
+    """A server that always sends the whole file."""
+
+    data = good(0) + good(1) + END
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_tar_on_a_server_without_ranges_is_read_whole():
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoRanges) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        rows = rows_of("webdataset", f"http://127.0.0.1:{server.server_port}/0.tar")
+        server.shutdown()
+    assert [row["sha256"] for row in rows] == [sha256(PICTURES[n]).hexdigest() for n in range(2)]
+
+
+@pytest.mark.parametrize("name", ["0.tar", "0.tar.gz"])
+def test_tars_of_an_object_store(name):
+    data = good(0) + good(1) + END
+    fsspec.filesystem("memory").pipe_file(f"/store/{name}", gzip.compress(data) if name.endswith("gz") else data)
+    rows = rows_of("webdataset", f"memory://store/{name}")
+    assert [row["sha256"] for row in rows] == [sha256(PICTURES[n]).hexdigest() for n in range(2)]
 
 
 def test_copies_of_attributes_that_macos_adds_are_no_members(tmp_path):
