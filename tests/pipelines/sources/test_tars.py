@@ -5,6 +5,7 @@ import os
 import subprocess
 import tarfile
 import threading
+from collections import Counter
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pytest
-from support.corpora import facts, picture, rows_of
+from support.corpora import build, facts, picture, rows_of
 from support.tars import END, header, member, record
 
+from pipelines.catalog.catalog import query
+from pipelines.maintain.verify import verify_root
 from pipelines.sources import open_source
 from schemas.config.sources import WebDatasetConfig
 
@@ -60,6 +63,23 @@ def test_what_stands_before_an_odd_header_is_kept_and_one_row_says_where_the_tar
     assert facts(rows, "text", "reason") == [("a picture", None), (None, "cut_tar")]
     assert rows[0]["sha256"] == sha256(PICTURES[1]).hexdigest()
     assert rows[1]["detail"].startswith("0.tar: ") and rows[1]["size"] is None
+
+
+def test_ten_rows_beside_each_odd_header_are_made_with_their_bytes(tmp_path, configure):
+    """All in one run, which none of them stops."""
+    ten = b"".join(member(f"{n}/good.png", PICTURES[n % 4]) + member(f"{n}/good.txt", b"%d" % n) for n in range(10))
+    (tmp_path / "tars").mkdir()
+    for number, odd in enumerate(ODD.values()):
+        (tmp_path / f"tars/{number:02}.tar").write_bytes(ten + odd)
+    (tmp_path / "tars/broken.tar").symlink_to("gone")
+    os.mkfifo(tmp_path / "tars/pipe.tar")
+    root = build(configure('[source]\nkind = "webdataset"\npath = "tars"\n[sets.train]'), "images")
+    kept = query(root, "SELECT text, i.sha256 FROM rows JOIN images i USING (partition, key) WHERE i.reason IS NULL")
+    expected = {(str(n), sha256(PICTURES[n % 4]).hexdigest()): len(ODD) for n in range(10)}
+    assert Counter((row["text"], row["sha256"]) for row in kept.to_pylist()) == expected
+    reasons = query(root, "SELECT reason, count(*) AS n FROM rows WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1")
+    assert reasons.to_pylist() == [{"reason": "cut_tar", "n": len(ODD)}, {"reason": "unreadable_file", "n": 2}]
+    assert verify_root(root).problems == []
 
 
 def test_a_sparse_map_without_an_end_reads_no_further_than_the_file(tmp_path):
