@@ -28,9 +28,15 @@ def made(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("kind", "output"), [("webdataset", "webdataset"), ("folder", "files")])
+OUTPUTS = [("webdataset", "webdataset"), ("folder", "files"), ("huggingface", "parquet")]  # kind of source, output
+
+
+@pytest.mark.parametrize(("kind", "output"), OUTPUTS)
 def test_texts_urls_and_licences_are_kept(kind, output, made):
     rows = sorted(rows_of(kind, made / output), key=lambda row: row["url"])
+    failed = [row for row in rows if row["reason"]]  # only Parquet has what could not be downloaded
+    assert facts(failed, "url", "reason") == [("http://127.0.0.1:8765/3.jpg", "no_image")] * (output == "parquet")
+    rows = [row for row in rows if not row["reason"]]
     assert facts(rows, "text", "url", "host", "reason") == [
         (f"a picture of rectangles, number {n}", f"http://127.0.0.1:8765/{n}.jpg", "127.0.0.1", None) for n in NUMBERS
     ]
@@ -42,11 +48,11 @@ def test_texts_urls_and_licences_are_kept(kind, output, made):
 
 def test_the_three_outputs_give_the_same_images(made, configure):
     found = {}
-    for kind, output in (("webdataset", "webdataset"), ("folder", "files")):
+    for kind, output in OUTPUTS:
         config = f'[source]\nkind = "{kind}"\npath = "{output}"\n[sets.train]'
         root = build(configure(config, root=output + "-corpus"), "images")
         found[output] = query(
             root, "SELECT sha256, text, url FROM candidates WHERE reason IS NULL ORDER BY url"
         ).to_pylist()
         assert verify_root(root).problems == []
-    assert len(found["files"]) == 4 and found["files"] == found["webdataset"]
+    assert len(found["files"]) == 4 and found["files"] == found["webdataset"] == found["parquet"]
