@@ -128,7 +128,7 @@ def is_sized_by_header(data: bytes) -> bool:
 
 def turned(image: Image.Image) -> Image.Image:
     """The image as it is shown, in its own mode. Decodes it."""
-    image.load()
+    _load(image)
     turn = TURNS.get(orientation_of(image))
     return image if turn is None else image.transpose(turn)
 
@@ -145,7 +145,7 @@ def upright_grey(image: Image.Image) -> Image.Image:
 
 def _turned_as(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """Converts a band of rows at a time, since some conversions take four times the memory of the image."""
-    image.load()
+    _load(image)
     if image.mode == mode and "transparency" not in image.info:
         whole = image
     else:
@@ -155,6 +155,14 @@ def _turned_as(image: Image.Image, mode: str, convert: Callable[[Image.Image], I
             whole.paste(convert(band), (0, top))
     turn = TURNS.get(orientation_of(image))
     return whole if turn is None else whole.transpose(turn)
+
+
+def _load(image: Image.Image) -> None:
+    """Raises `ValueError` for a HEIC whose pixels are not as many as its header says."""
+    size = image.size
+    image.load()
+    if image.format == "HEIC" and image.size != size:
+        raise ValueError(f"its header says {size[0]}x{size[1]}, its pixels are {image.width}x{image.height}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

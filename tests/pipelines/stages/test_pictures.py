@@ -117,6 +117,14 @@ def test_a_heic_of_several_pictures_is_its_primary_one():
     assert shape(several) == (64, 48)
 
 
+def test_a_heic_of_other_pixels_than_its_header_says_is_unreadable():
+    data = encoded(NOISE.resize((64, 64)), "HEIC")
+    other = data.replace(struct.pack(">II", 64, 64), struct.pack(">II", 64, 48))
+    assert other != data
+    with pytest.raises(Rejected, match="unreadable"):
+        inspect(other, LIMITS)
+
+
 def test_a_jpeg_inside_a_jpeg_xl_is_turned_as_the_jpeg_says(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif(encoded(NOISE, "JPEG"), turned_by(6)))
