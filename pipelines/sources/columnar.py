@@ -43,7 +43,9 @@ def open_parquet(raw: BinaryIO, file: str) -> pq.ParquetFile:
     raw.seek(0)
     try:
         table = pq.ParquetFile(raw)
-        table = pq.ParquetFile(raw, read_dictionary=_texts(table), page_checksum_verification=True)
+        table = pq.ParquetFile(
+            raw, metadata=table.metadata, read_dictionary=_texts(table), page_checksum_verification=True
+        )
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
@@ -229,6 +231,9 @@ def _is_valid(column: pa.Array) -> bool:
 def _of_dictionary(column: pa.DictionaryArray) -> Iterator[Any]:
     """The cells of a column of few values; equal ones are one object in memory."""
     values: dict[int, Any] = {}
+    if column.dictionary.nbytes < BATCH_BYTES:
+        with suppress(ValueError, OverflowError):  # one of them cannot be read: each by itself
+            values = dict(enumerate(column.dictionary.to_pylist()))
     for index in column.indices.to_pylist():
         if index is None:
             yield None

@@ -60,8 +60,8 @@ def json_records(raw: BinaryIO, file: str, encoding: str | None) -> Iterator[dic
     for number, line in enumerate(_lines(decoded(raw, encoding, "\n")), 1):
         if line is None:
             yield _too_long(file, number)
-        elif line.strip():
-            yield check_characters(line, file, number, encoding) or object_of(line.strip())
+        elif text := line.strip(" \t\r\n\v\f"):
+            yield check_characters(text, file, number, encoding) or object_of(text)
 
 
 def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
