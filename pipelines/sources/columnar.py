@@ -24,6 +24,7 @@ BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
 MAX_BYTES = 1 << 28  # of one cell
 MAX_VALUES = 100_000_000  # of a column in one row group
 MAX_ELEMENTS = 100_000  # of a list
+UNPACKED, RATIO = 1 << 28, 1_000  # bytes of a column in one row group, and how often those that are stored
 ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
 
 Record = dict[str, Any]
@@ -60,6 +61,9 @@ def open_parquet(raw: BinaryIO, file: str) -> pq.ParquetFile:
             column = group.column(number)
             if not 0 <= column.num_values <= MAX_VALUES or not 0 <= column.total_compressed_size <= size:
                 raise Unreadable(f"{file}: {column.path_in_schema} claims {column.num_values} values in {size} bytes")
+            if column.total_uncompressed_size > max(UNPACKED, RATIO * column.total_compressed_size):
+                packed = f"{column.total_compressed_size} bytes, which become {column.total_uncompressed_size}"
+                raise Unreadable(f"{file}: {column.path_in_schema} has {packed}")
     return table
 
 

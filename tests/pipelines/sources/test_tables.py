@@ -424,6 +424,15 @@ def test_a_footer_that_claims_more_than_there_is_is_damage(tmp_path, monkeypatch
         open_parquet(raw, "a")
 
 
+def test_a_page_that_becomes_much_more_than_it_is_is_damage(tmp_path):
+    texts = ["x" * 100_000] * 3_000
+    options = {"use_dictionary": False, "compression": "zstd", "data_page_size": 2**30}
+    path = write(tmp_path / "src/a.parquet", columns={"URL": texts, "TEXT": texts}, **options)
+    assert path.stat().st_size < 100_000
+    (row,) = rows_of("laion", path)
+    assert row["reason"] == "unreadable_file" and "bytes, which become 300" in row["detail"]
+
+
 def test_two_columns_of_one_name_are_asked_for(tmp_path, configure):
     table = pa.table([["0.png"], ["a"], ["b"]], names=["image", "text", "text"])
     (tmp_path / "src").mkdir()
