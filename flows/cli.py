@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import build, inspect, maintain, phone
+from flows.commands import build, inspect, maintain, phone, releases
 from flows.commands.terminal import say
 from schemas.errors import UserError
 
@@ -19,7 +19,7 @@ STORES = {
     "google",
 }  # packages whose errors mean that an object store fails
 
-PANELS = {build: "Build", inspect: "Inspect", maintain: "Maintain", phone: "Phone"}  # of `--help`
+PANELS = {build: "Build", inspect: "Inspect", releases: "Releases", maintain: "Maintain", phone: "Phone"}  # of `--help`
 COMMANDS = {  # in the order in which `--help` lists them, each in the panel of its module
     "init": build.init,
     "keys": build.keys,
@@ -33,6 +33,11 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "urls": inspect.urls,
     "export-set": inspect.export_set,
     "report": inspect.report,
+    "releases": releases.releases,
+    "diff": releases.diff,
+    "pin": releases.pin,
+    "unpin": releases.unpin,
+    "publish": releases.publish,
     "verify": maintain.verify,
     "clean": maintain.clean,
     "takedown": maintain.takedown,

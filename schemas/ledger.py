@@ -64,7 +64,23 @@ class CallRow(TypedDict):
     reason: str | None      # why there was no answer
 
 
+class ReleaseRow(TypedDict):
+    run: str                # that published it
+    set: str
+    release: str            # names its content
+    task: str
+    samples: int
+    bytes: int              # of its tars
+    shards: int
+    added: int              # samples, against the release that was published before
+    removed: int
+    changed: int
+    settings: str | None    # digest of all settings that decide its samples; none if it was put back by a command
+    published: str          # UTC, ISO 8601
+
+
 RUNS = arrow_schema(RunRow)
+RELEASES = arrow_schema(ReleaseRow)
 WORK = arrow_schema(WorkRow)
 CHANGES = arrow_schema(ChangeRow)
 FETCHES = arrow_schema(FetchRow)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas.ledger import CALLS, CHANGES, FETCHES, RUNS, WORK
+from schemas.ledger import CALLS, CHANGES, FETCHES, RELEASES, RUNS, WORK
 from schemas.shards import SAMPLES
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
 
-LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES, "calls": CALLS}
+LEDGER = {"runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES, "calls": CALLS, "releases": RELEASES}
 
 # task -> what it teaches to say, a column of `candidates`
 TARGETS = {"caption": "text", "ocr": "ocr_target", "conversation": "conversation"}
@@ -117,6 +117,29 @@ def sources_sql(sources: Sequence[tuple[int, int, str | None]]) -> str:
     return f"""
 SELECT unnest(range(first, "end"))::INTEGER AS partition, source::VARCHAR AS source
 FROM (VALUES {ranges or "(0, 0, NULL)"}) AS ranges(first, "end", source)"""
+
+
+def releases_sql(files: Files | None) -> str:
+    """The view `releases`: what was ever published of each set. Of what version 0.1 published less is known."""
+    return f"""
+WITH known AS ({table_sql(RELEASES, files, {}, False)})
+FROM known
+UNION ALL BY NAME
+SELECT run, item AS "set", rows AS samples, started AS published
+FROM work WHERE stage = 'shards' AND partition IS NULL AND (run, item) NOT IN (SELECT (run, "set") FROM known)
+ORDER BY run, "set"
+"""
+
+
+# How many samples each set had after each run, and how many more that were than after the run before.
+GROWTH = """
+SELECT run, started, "set", samples, samples - lag(samples, 1, 0) OVER (PARTITION BY "set" ORDER BY run) AS more
+FROM (
+    SELECT r.run, r.started, r."set", p.samples
+    FROM (SELECT * FROM runs CROSS JOIN (SELECT DISTINCT "set" FROM releases)) AS r
+    ASOF JOIN releases AS p ON r."set" = p."set" AND r.run >= p.run)
+ORDER BY run, "set"
+"""
 
 
 def accounting_sql(stages: Stages, named: bool) -> str:
@@ -265,6 +288,7 @@ def views(
     else:
         sql["rows"] = f"SELECT *, NULL::VARCHAR AS source FROM ({sql['rows']})"
     sql |= {name: table_sql(schema, files.get(name), {}, False) for name, schema in LEDGER.items()}
+    sql["releases"] = releases_sql(files.get("releases"))
     computed = {name: (expression, "VARCHAR") for name, expression in SHARD.items()}
     sql["shards"] = f"SELECT * FROM ({table_sql(SAMPLES, files.get('shards'), computed, False)})"
     return sql | {
@@ -274,6 +298,7 @@ def views(
         "yield_by_source": yield_by_source_sql(stages),
         "yield_by_host": yield_by_host_sql(stages),
         "cost": cost_sql(stages),
+        "growth": GROWTH,
         "scores": SCORES,
         "preferences": PREFERENCES,
     }

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -60,8 +60,7 @@ def plan(
     _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
         tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions and all made from them will be removed")
-    for hint in planned.hints:
-        tell(cell(hint))
+    _tell_hints(planned)
     shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
@@ -82,16 +81,21 @@ def run(
     """Make everything that is not current. Can be stopped at any moment and run again."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.plan import plan as plan_of
-    from pipelines.engine.lock import hold
+    from pipelines.build.run import begin
+    from pipelines.engine.lock import Busy, hold
     from pipelines.reports.report import REPORT
 
     corpus = open_corpus(config, engine)
-    if plan_of(corpus, until).work():
+    planned = plan_of(corpus, until)
+    _tell_hints(planned)
+    if planned.work():
         with hold(corpus.root, wait):  # fails at once if another run holds the root
             pass
         _run_flow(corpus, config, until, wait, engine)
     else:
         tell("everything is current: nothing to make")
+        with suppress(Busy), begin(corpus):  # the ledger says that a run found nothing to do
+            pass
     _print_reports(corpus, until)
     tell(f"the corpus is {corpus.root.url}; query it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):
@@ -173,6 +177,12 @@ def _print_reports(corpus, until: str | None = None) -> None:
     if outcomes := rewritten(corpus.root) if "captions" in corpus.stages(until) else None:
         tell(f"captions: {', '.join(f'{count:,} {outcome}' for outcome, count in outcomes)}")
     _tell_unfetched(corpus)
+
+
+def _tell_hints(planned) -> None:
+    """Tells the user what a run would do that may not be meant."""
+    for hint in planned.hints:
+        tell(cell(hint))
 
 
 def _tell_unfetched(corpus) -> None:

@@ -9,7 +9,7 @@ import duckdb
 
 from pipelines.catalog.catalog import create
 from pipelines.catalog.gates import FACTS, check_gates
-from pipelines.engine.commit import Commit
+from pipelines.engine.commit import Commit, digest
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.partition_stage import PartitionStage
@@ -52,6 +52,12 @@ class Corpus:
     def infos(self) -> tuple[StageInfo, ...]:
         """The lines of its stages in the table, in order."""
         return (ROWS, *(stage.info for stage in self.made.values()))
+
+    def settings_of(self, shards: ShardSet) -> str:
+        """The digest of all settings that decide which samples a set has. Where its sources lie is none of them."""
+        sources = [rows.source.config.recorded(exclude={"path", "images"}) for rows in self.rows.values()]
+        made = {name: stage.settings() for name, stage in self.made.items() if name != "selection"}
+        return digest([shards.config.recorded(exclude={"samples_per_shard"}), sources, made])
 
     def before(self, stage: str) -> list[str]:
         names = self.stages()

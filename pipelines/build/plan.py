@@ -12,7 +12,7 @@ from pipelines.engine.commit_cache import uncollected
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.manifest import SourceFile, read_manifest
 from pipelines.engine.partition_stage import PartitionStage
-from pipelines.engine.releases import read_card
+from pipelines.engine.releases import marked, name_of, read_card
 from pipelines.stages.rows import Rows, Settlement, settle
 from pipelines.stages.shards import card_of, lay_out, shards_there
 from schemas.config.file import place_of
@@ -68,7 +68,21 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     vanished = [(str(file), list(file.partitions)) for file in settlement.vanished]
     notes = (f"{place_of(name)}: {note}" for name, stage in corpus.rows.items() for note in stage.source.notes())
-    return RunPlan(vanished, [p for p in plans if p.stage in names], [*map(_renamed, settlement.renamed()), *notes])
+    hints = [*map(_renamed, settlement.renamed()), *notes, *_put_back(corpus, plans[-1])]
+    return RunPlan(vanished, [p for p in plans if p.stage in names], hints)
+
+
+def _put_back(corpus: Corpus, shards: StagePlan) -> list[str]:
+    """The releases that a user put back, and that a run would replace."""
+    back = marked(corpus.root, "put-back")
+    waiting = {reason.split(":")[0] for reason in shards.todo.values()}
+    cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
+    would = "may replace" if shards.open else "would replace"
+    return [
+        f"sets.{name}: {name_of(card)} was put back; a run {would} it by what the configuration gives now"
+        for name, card in cards.items()
+        if card and name_of(card) in back and (shards.open or name in waiting)
+    ]
 
 
 def _renamed(names: tuple[str | None, str | None]) -> str:

@@ -13,7 +13,7 @@ from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
 from pipelines.catalog.catalog import build_catalog, refresh_catalog
-from pipelines.catalog.gates import facts, hold_gates
+from pipelines.catalog.gates import NewRelease, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
 from pipelines.engine.corpus_stage import CorpusStage
@@ -30,7 +30,7 @@ from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
-from pipelines.stages.shards import Card, PackShards, card_changes, card_of, lay_out, publish, published, shards_there
+from pipelines.stages.shards import PackShards, card_changes, card_of, lay_out, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -284,8 +284,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     started, root = time.time(), corpus.root
     commits = corpus.commits("rows", *corpus.made, write=True)
     payloads = {p: commit.payload for p, commit in commits["images"].items()}
-    befores: list[Card] = []
-    cards: list[tuple[Card, list]] = []
+    sets: list[NewRelease] = []
     made = 0
     for stage in corpus.shards:
         before = read_card(root, stage.set)
@@ -294,14 +293,12 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         of = sum(len(pack.wanted) for pack in packs)
         _follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
         card = card_of(stage, layout, shards_there(root, stage, before))
-        cards.append((card, card_changes(root, before, card)))
-        befores += [before] if before else []
+        sets.append(NewRelease(before, card, card_changes(root, before, card), corpus.settings_of(stage)))
         made += of
     asks_only = "instructions" in corpus.made and not corpus.made["selection"].sets
     chosen = "instructions" if asks_only else "selection"
     rows, kept = (sum(getattr(c, count) for c in commits[chosen].values()) for count in ("rows", "kept"))
-    changed = [change for _, changes in cards for change in changes]
-    hold_gates(corpus.config.gates, root, facts(rows, kept, befores, [card for card, _ in cards], changed))
-    for card, changes in cards:
-        publish(root, ledger, card, changes, started)
+    hold_gates(corpus.config.gates, root, rows, kept, sets)
+    for new in sets:
+        publish(root, ledger, new.after, new.changes, started, new.settings)
     return made

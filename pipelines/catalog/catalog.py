@@ -32,15 +32,25 @@ QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.S
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
     """Where each view's Parquet files are; None for a view without files."""
-    by_view: dict[str, Files | None] = {**stage_files(root, stages.values())}
-    ledger = {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
-    for name, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*"), strict=True):
-        exists = any(fnmatch(n, f"{pattern}.parquet") for n in ledger)
-        by_view[name] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
+    by_view: dict[str, Files | None] = {**stage_files(root, stages.values()), **ledger_files(root)}
+    by_view["shards"] = index_files(root, read_cards(root))
+    return by_view
+
+
+def index_files(root: Root, cards: Iterable[Card]) -> Files | None:
+    """The indexes of the shards of some cards, as far as they exist."""
     present = root.files("shards")
-    cards = [card for card in read_cards(root) if any(entry["index"] in present for entry in card["shards"])]
+    cards = [card for card in cards if any(entry["index"] in present for entry in card["shards"])]
     indexes = [entry["index"] for card in cards for entry in card["shards"] if entry["index"] in present]
-    by_view["shards"] = _indexes(root, cards, indexes) if indexes else None
+    return _indexes(root, cards, indexes) if indexes else None
+
+
+def ledger_files(root: Root) -> dict[str, Files | None]:
+    """The files of the ledger's views, of all runs."""
+    by_view, names = {}, {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
+    for view, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases"), strict=True):
+        exists = any(fnmatch(name, f"{pattern}.parquet") for name in names)
+        by_view[view] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
     return by_view
 
 

@@ -1,12 +1,14 @@
 """Conditions on a run. If one does not hold, the run fails and the shards published before stay published."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, condition_error, open_catalog
+from pipelines.catalog.catalog import check_condition, condition_error, connect, ledger_files, open_catalog
 from pipelines.engine.root import Root
 from schemas.arrow import Row
+from schemas.config.model import GATES
 from schemas.shards import Card
 
 FACTS = {
@@ -18,31 +20,85 @@ FACTS = {
     "added": 0,  # samples
     "removed": 0,
     "changed": 0,
-    "changed_share": 0.0,  # added, removed and changed, of samples_before; 0 if nothing was published before
+    "changed_share": 0.0,  # changed and removed, of samples_before; 0 if nothing was published before
+    "added_share": 0.0,  # added, of samples_before; 0 if nothing was published before
+    "empty_sets": 0,  # sets without samples
+    "lost_share": 0.0,  # the largest share of its samples that a set lost since its last release of the same settings
 }
+ALLOWED = {"empty_sets": "a set may be empty", "lost_share": "the loss is meant"}  # when a default gate is switched off
 
 
 class GateFailed(Exception):
     """A condition on the run does not hold. Nothing was published."""
 
 
-def facts(rows: int, kept: int, before: Iterable[Card], after: Iterable[Card], changes: Iterable[Row]) -> dict:
+class NewRelease(NamedTuple):
+    """What a run would publish of a set."""
+
+    before: Card | None  # what is published
+    after: Card
+    changes: list[Row]  # see `card_changes`
+    settings: str  # digest of all settings that decide its samples
+
+
+class Loss(NamedTuple):
+    """The samples of a set that has fewer than its last release of the same settings, or none."""
+
+    set: str
+    before: int
+    now: int
+
+    @property
+    def share(self) -> float:
+        return (self.before - self.now) / self.before if self.before else 0.0
+
+    def __str__(self) -> str:
+        before = f", {self.before:,} before" if self.before else ""
+        return f"set {self.set}: {self.now:,} samples{before}"
+
+
+def facts(rows: int, kept: int, sets: Sequence[NewRelease], losses: Iterable[Loss]) -> dict[str, float]:
     """The columns of `run`, which a gate can use besides all views of the catalog."""
-    kinds = [change["change"] for change in changes]
-    samples_before = sum(card["samples"] for card in before)
+    kinds = [change["change"] for new in sets for change in new.changes]
+    counts = {kind: kinds.count(kind) for kind in ("added", "removed", "changed")}
+    samples_before = sum(new.before["samples"] for new in sets if new.before)
+    lost = counts["changed"] + counts["removed"]
     return FACTS | {
         "rows": rows,
         "kept": kept,
         "kept_share": kept / rows if rows else 0.0,
-        "samples": sum(card["samples"] for card in after),
+        "samples": sum(new.after["samples"] for new in sets),
         "samples_before": samples_before,
-        **{kind: kinds.count(kind) for kind in ("added", "removed", "changed")},
-        "changed_share": len(kinds) / samples_before if samples_before else 0.0,
+        **counts,
+        "changed_share": lost / samples_before if samples_before else 0.0,
+        "added_share": counts["added"] / samples_before if samples_before else 0.0,
+        "empty_sets": sum(not new.after["samples"] for new in sets),
+        "lost_share": max((loss.share for loss in losses), default=0.0),
     }
 
 
+def find_losses(root: Root, sets: Sequence[NewRelease]) -> list[Loss]:
+    """The sets that have fewer samples than their last release of the same settings, or none at all.
+
+    The settings of a release of version 0.1 are not known: if it is the published one, they are taken to be the same.
+    """
+    with connect(root, ledger_files(root)) as connection:
+        released = connection.sql('SELECT "set", settings, release, samples FROM releases ORDER BY run').fetchall()
+    same = {(name, settings): samples for name, settings, _, samples in released if settings}
+    known = {(name, release) for name, _, release, _ in released}
+    losses = []
+    for new in sets:
+        name, now = new.after["set"], new.after["samples"]
+        before = same.get((name, new.settings))
+        if before is None and new.before and (name, new.before["release"]) not in known:
+            before = new.before["samples"] if new.before["settings"] == new.after["settings"] else None
+        if not now or now < (before or 0):
+            losses.append(Loss(name, before or 0, now))
+    return losses
+
+
 def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection, run: Mapping[str, float]) -> list[str]:
-    """The gates that do not hold, each as `name: condition`. Raises `UserError` for one that is not a condition."""
+    """The names of the gates that do not hold. Raises `UserError` for one that is not a condition."""
     failed = []
     columns = ", ".join(f"{value!r}::{'DOUBLE' if isinstance(value, float) else 'BIGINT'} AS {name}"
                         for name, value in run.items())  # fmt: skip
@@ -54,20 +110,28 @@ def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection,
         except duckdb.Error as error:
             raise condition_error(f"gates.{name}", error) from None
         if not holds:
-            failed.append(f"{name}: {condition}")
+            failed.append(name)
     return failed
 
 
-def hold_gates(gates: Mapping[str, str], root: Root, run: Mapping[str, float]) -> None:
-    """Raises `GateFailed`, naming the conditions and the figures, if any does not hold."""
+def hold_gates(gates: Mapping[str, str], root: Root, rows: int, kept: int, sets: Sequence[NewRelease]) -> None:
+    """Raises `GateFailed`, naming the conditions and the figures, if any does not hold.
+
+    `rows`: of the source; `kept`: of them in at least one set.
+    """
     if not gates:
         return
-    with open_catalog(root) as connection:
+    losses = find_losses(root, sets)
+    run = facts(rows, kept, sets, losses)
+    own = gates.keys() - {name for name, condition in GATES.items() if gates.get(name) == condition}
+    with open_catalog(root) if own else connect(root, {}) as connection:  # the default gates need no other view
         failed = check_gates(gates, connection, run)
     if failed:
-        figures = ", ".join(f"{name} = {value:.4g}" for name, value in run.items())
+        conditions = "; ".join(f"{name}: {gates[name]}" for name in failed)
+        figures = "; ".join([", ".join(f"{name} = {value:.4g}" for name, value in run.items()), *map(str, losses[:5])])
         published = "the shards published before stay" if run["samples_before"] else "no shards are published"
+        off = "".join(f"; if {ALLOWED[name]}, write `{name} = false` under [gates]" for name in failed if name in GATES)
         raise GateFailed(
-            f"gate {'; '.join(failed)} does not hold ({figures}); {published}, and what was made is kept: "
-            "change the settings or the gate, and run again"
+            f"gate {conditions} does not hold ({figures}); {published}, and what was made is kept: "
+            f"change the settings or the gate, and run again{off}"
         )

@@ -20,7 +20,7 @@ from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
 from schemas.arrow import Row
-from schemas.ledger import CHANGES, MEASURED, RUNS, WORK
+from schemas.ledger import CHANGES, MEASURED, RELEASES, RUNS, WORK
 
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
@@ -65,15 +65,17 @@ class Ledger:
 
     def record(
         self, stage: str, item: str, fingerprint: str, changes: Sequence[Row], *, partition: int | None, rows: int,
-        kept: int, made: int, started: float,
+        kept: int, made: int, started: float, release: Row | None = None,
     ) -> None:  # fmt: skip
-        """Notes one partition that is about to be committed with this fingerprint."""
+        """Notes one partition that is about to be committed with this fingerprint, or a `release` of a shard set."""
         work = {
             "run": self.run, "stage": stage, "item": item, "partition": partition, "rows": rows, "kept": kept,
             "made": made, "seconds": round(time.time() - started, 3), "started": utc(started),
             "host": socket.gethostname(), "pid": os.getpid(),
         }  # fmt: skip
         note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
+        if release:
+            note["release"] = {"run": self.run, **release, "published": utc()}
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
@@ -116,6 +118,7 @@ class Ledger:
         work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
         known = {(row["item"], row["started"]) for row in work}  # a killed run may have left their notes
         more: list[Row] = []
+        releases: list[Row] = []
         for name in names:
             note = json.loads(self.root.read(f"{folder}/{name}"))
             item, started = note["work"]["item"], note["work"]["started"]
@@ -124,9 +127,13 @@ class Ledger:
             work.append(note["work"])
             where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
             more += [{**where, **change} for change in note["changes"]]
+            releases += [note["release"]] if "release" in note else []
         untold(more, taken)
         if changed[len(changed) - len(more) :] != more:  # equal if a run was killed between the two files
             changed += more
+        if releases:
+            before = self._read("releases")
+            self._write("releases", [*before, *(row for row in releases if row not in before)], RELEASES)
         self._write(f"changes-{stage}", changed, CHANGES)
         point(f"{stage}:changes")
         self._write(f"work-{stage}", work, WORK)

@@ -1,11 +1,17 @@
 """The cards of a root's shard sets: what is published, and the last releases. A damaged card counts as missing."""
 
 import json
+from typing import Literal
 
 from pipelines.engine.commit import digest
 from pipelines.engine.root import Root
 from schemas.errors import UserError
 from schemas.shards import Card, ShardEntry
+
+# Empty files beside the card of a release, such as `train@3f2a….pinned`: it is kept by `clean`, or it was put back in
+# place of a later release
+Mark = Literal["pinned", "put-back"]
+MARKS: tuple[Mark, ...] = ("pinned", "put-back")
 
 
 def card_names(root: Root, *, releases: bool = False) -> list[str]:
@@ -26,13 +32,56 @@ def read_card(root: Root, name: str) -> Card | None:
 
 
 def card_named(root: Root, name: str, command: str) -> Card:
-    """The card of a set, or of one of its releases. Raises `UserError`, on behalf of a command, if there is none."""
+    """The card of a set, or of one of its releases, of whose name the beginning is enough.
+
+    Raises `UserError`, on behalf of a command, if there is none.
+    """
     card = read_card(root, name)
+    if card is None and "@" in name:
+        return _release_named(root, name, command)
     if card is None:
         names = card_names(root)
         known = f"choose from {', '.join(names)}" if names else "no set is published yet"
         raise UserError(f"{command}: unknown shard set {name!r}; {known}")
     return card
+
+
+def _release_named(root: Root, name: str, command: str) -> Card:
+    set_name, _, begin = name.partition("@")
+    releases = [one for one in card_names(root, releases=True) if one.startswith(f"{set_name}@")]
+    if not releases:
+        return card_named(root, set_name, command)  # says which sets there are
+    found = [one for one in releases if begin and one.startswith(name)]
+    if len(found) == 1 and (card := read_card(root, found[0])):
+        return card
+    wrong = f"{len(found)} releases begin with {name!r}" if len(found) > 1 else f"unknown release {name!r}"
+    raise UserError(f"{command}: {wrong}; choose from {', '.join(releases[:20])}")
+
+
+def name_of(card: Card) -> str:
+    """The name of a release: `train@3f2a9c81d04e`."""
+    return f"{card['set']}@{card['release']}"
+
+
+def marked(root: Root, mark: Mark) -> set[str]:
+    """The names of the releases that have a mark. A release that was put back counts while it is the published one."""
+    names = {name.removesuffix(f".{mark}") for name in root.files("shards") if name.endswith(f".{mark}")}
+    return names & {name_of(card) for card in read_cards(root)} if mark == "put-back" else names
+
+
+def set_mark(root: Root, name: str, mark: Mark) -> None:
+    root.write(f"shards/{name}.{mark}", b"")
+
+
+def remove_mark(root: Root, name: str, mark: Mark) -> None:
+    root.remove(f"shards/{name}.{mark}")
+
+
+def forget_put_back(root: Root, set_name: str) -> None:
+    """Removes the marks of a set's releases that were put back: a run has published another one."""
+    for name in root.files("shards"):
+        if name.startswith(f"{set_name}@") and name.endswith(".put-back"):
+            root.remove(f"shards/{name}")
 
 
 def read_cards(root: Root) -> list[Card]:

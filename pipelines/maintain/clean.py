@@ -9,7 +9,7 @@ from pipelines.engine.corpus_stage import NOTE
 from pipelines.engine.lock import LOCK, hold
 from pipelines.engine.manifest import MANIFEST, NOTES, read_manifest, stages_of
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.releases import card_names, read_card, read_cards
+from pipelines.engine.releases import MARKS, card_names, marked, name_of, read_card, read_cards
 from pipelines.engine.root import Root
 from schemas.shards import PACKS, units_of
 from schemas.stages import STAGES
@@ -61,7 +61,8 @@ def _named_by_cards(root: Root, gone: set[str], plans: list[str]) -> set[str]:
         for entry in card["shards"]:
             named |= {f"shards/{entry['tar']}", f"shards/{entry['index']}"}
         named |= {f"{folder}/{unit}" for _, unit in units_of(card) for folder in plans}
-    return named
+    marks = {f"shards/{name}.{mark}" for mark in MARKS for name in marked(root, mark) - gone}
+    return named | {name for name in marks if f"{name.rpartition('.')[0]}.json" in named}
 
 
 def _folders_of_stages(root: Root) -> list[str]:
@@ -98,15 +99,15 @@ def _is_temporary(path: str) -> bool:
 
 
 def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
-    """Removes garbage older than `grace` seconds and all but the last `keep` releases of each set.
+    """Removes garbage older than `grace` seconds and all but the last `keep` releases of each set, and pinned ones.
 
     Returns how many files and bytes were removed. Raises `Busy` while a run holds the root.
     """
     with hold(root):
         old: set[str] = set()
         for card in read_cards(root):
-            now = f"{card['set']}@{card['release']}"
-            releases = [n for n in card_names(root, releases=True) if n.startswith(f"{card['set']}@") and n != now]
+            kept = {name_of(card)} | marked(root, "pinned")
+            releases = [n for n in card_names(root, releases=True) if n.startswith(f"{card['set']}@") and n not in kept]
             releases.sort(key=lambda n: root.age(f"shards/{n}.json"))
             old |= set(releases[max(0, keep - 1) :])
         gone = [name for name in garbage(root, old) if root.age(name) >= grace or name[7:-5] in old]

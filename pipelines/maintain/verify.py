@@ -15,7 +15,7 @@ from pipelines.engine.manifest import MANIFEST, read_manifest, sets_of, stages_o
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.payload import read_payload
-from pipelines.engine.releases import card_names, read_card
+from pipelines.engine.releases import card_names, marked, read_card
 from pipelines.engine.root import Root
 from pipelines.engine.tar import BLOCK, header
 from pipelines.maintain.clean import garbage
@@ -127,10 +127,12 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
     """The cards of all sets and releases, and their shards; returns the samples that are published."""
     checked: set[str] = set()
     names, sets, samples = card_names(root, releases=True), sets_of(root), 0
+    put_back = {name.partition("@")[0] for name in marked(root, "put-back")}
 
     def is_made(name: str) -> bool:
-        """Whether a run makes this card; not that of an old release, or of a set that the configuration lost."""
-        return "@" not in name and (sets is None or name in sets)
+        """Whether a run made this card; not that of an old release, also where it was put back, or of a set that the
+        configuration lost."""
+        return "@" not in name and name not in put_back and (sets is None or name in sets)
 
     for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
         problems.append(f"shards/{gone}.json: is gone; run again")

@@ -14,6 +14,8 @@ PICTURE = (
     "{'byte_offset': i.byte_offset, 'size': i.size, 'sha256': i.sha256, 'ext': lower(i.format), "
     "'width': i.width, 'height': i.height}"
 )
+# A sample of a source with a name says which. Where no source has a name, documents are as before.
+SOURCE = "[:-2] || coalesce(',\"source\":' || to_json(src.source)::VARCHAR, '') || '}'"
 SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
@@ -57,15 +59,16 @@ def _selected(set_name: str, task: str, own: Sequence[StageInfo], only: str) -> 
     own = [stage for stage in own if stage.samples]
     return f"""
 SELECT c.key, p.task, c.partition, c.{TARGETS[task]} AS target, p.place,
-       to_json({{'key': c.key, 'task': p.task, 'url': c.url, {SAID[task]}, 'extra': c.extra, 'width': c.width,
+       (to_json({{'key': c.key, 'task': p.task, 'url': c.url, {SAID[task]}, 'extra': c.extra, 'width': c.width,
                 'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
-                'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict{_of_own(own)}}})::VARCHAR AS document,
+                'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict{_of_own(own)}}})::VARCHAR){SOURCE} AS document,
        (CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END) || coalesce(m.pictures, []) AS pictures,
        array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
        sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from
 FROM (SELECT partition, key, {PLACE} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p
 JOIN candidates c ON c.partition = p.partition AND c.key = p.key
 JOIN images i ON i.partition = p.partition AND i.key = p.key
+LEFT JOIN sources src ON src.partition = p.partition
 LEFT JOIN (
     SELECT r.partition, r.part_of, list({PICTURE} ORDER BY r.part) AS pictures
     FROM rows r JOIN images i ON i.partition = r.partition AND i.key = r.key
@@ -77,13 +80,14 @@ def _preferred(config: SetConfig, only: str) -> str:
     """The samples of a set of pairs, which have their own places. An instruction's image is in each of its pairs."""
     return f"""
 SELECT p.key, '{PREFERENCE}' AS task, p.partition, NULL::VARCHAR AS target, p.place,
-       to_json({{'key': p.key, 'task': '{PREFERENCE}', 'url': p.url,
+       (to_json({{'key': p.key, 'task': '{PREFERENCE}', 'url': p.url,
                 'pair': {{'question': p.question, 'chosen': p.chosen, 'rejected': p.rejected,
                          'chosen_score': p.chosen_score, 'rejected_score': p.rejected_score, 'margin': p.margin,
                          'agreement': p.agreement}},
                 'image': p.image, 'instruction': p.name, 'extra': p.extra, 'width': p.width, 'height': p.height,
-                'sha256': p.sha256, 'phash': p.phash}})::VARCHAR AS document,
+                'sha256': p.sha256, 'phash': p.phash}})::VARCHAR){SOURCE} AS document,
        [{PICTURE}] AS pictures, i.sha256 || lower(i.format) AS bytes,
        sha256(concat_ws(chr(31), p.key, bytes, document)) AS made_from
 FROM (SELECT *, {PLACE} AS place FROM preferences WHERE {only} AND {chosen(config)}) AS p
-JOIN images i ON i.partition = p.partition AND i.key = p.image"""
+JOIN images i ON i.partition = p.partition AND i.key = p.image
+LEFT JOIN sources src ON src.partition = p.partition"""

@@ -11,7 +11,7 @@ A tar and its index are written under names with their digest. The set's card, w
 import json
 import time
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from pipelines.engine.commit import (
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.payload import read_payload
-from pipelines.engine.releases import read_card, read_cards, release_of
+from pipelines.engine.releases import forget_put_back, read_card, read_cards, release_of
 from pipelines.engine.root import Root, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages, settings_of
@@ -361,17 +361,28 @@ def _content(row: Row) -> Row:
     return {"key": row["sample"], **{member["ext"]: member["sha256"] for member in row["members"]}}
 
 
-def publish(root: Root, ledger: Ledger, card: Card, changed: list[Row], started: float) -> None:
-    """Publishes a set by writing its card: readers see it from now on. The last releases stay readable."""
+def publish(
+    root: Root, ledger: Ledger, card: Card, changed: list[Row], started: float, settings: str | None = None
+) -> None:
+    """Publishes a set by writing its card: readers see it from now on. The last releases stay readable.
+
+    `settings`: the digest of all that decides its samples; None where a command puts a release back.
+    """
     data = json.dumps(card, indent=1).encode()
     name = f"shards/{card['set']}.json"
     if root.exists(name) and root.read(name) == data:
         return
+    release = {name: card[name] for name in ("set", "release", "task", "samples", "bytes")}
+    kinds = Counter(change["change"] for change in changed)
+    release |= {"shards": len(card["shards"]), "settings": settings}
+    release |= {kind: kinds[kind] for kind in ("added", "removed", "changed")}
     ledger.record(
         "shards", card["set"], card["release"], changed, partition=None, rows=card["samples"],
-        kept=card["samples"], made=0, started=started,
+        kept=card["samples"], made=0, started=started, release=release,
     )  # fmt: skip
     root.write(f"shards/{card['set']}@{card['release']}.json", data)
     point("shards:release")
     root.write(name, data)
     point("shards:published")
+    if settings is not None:
+        forget_put_back(root, card["set"])

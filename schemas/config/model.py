@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, Field, StringConstraints, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, create_model
 
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.sources import SourceConfig
@@ -15,6 +15,16 @@ from schemas.stages import STAGES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]+$")]
+
+
+Gate = Annotated[str, BeforeValidator(lambda given: "true" if given is False else given)]  # false switches it off
+
+# Conditions on a run, in SQL over its figures (see `pipelines.catalog.gates`) and any view, by name: those that hold
+# unless the configuration says otherwise
+GATES = {
+    "empty_sets": "empty_sets = 0",                     # a set without samples is not published,
+    "lost_share": "lost_share <= 0.5",                  # nor one that lost over half since its last release
+}
 
 
 class BeamConfig(Table):
@@ -45,8 +55,7 @@ class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages(
     endpoints: dict[Name, EndpointConfig] = {}
     sets: dict[Name, SetConfig] = {}
     stages: dict[StageName, OwnStageConfig] = {}
-    gates: dict[str, str] = {}                          # SQL conditions on a run: rows, kept, kept_share, samples,
-                                                        # added, removed, changed, changed_share, or any view
+    gates: Annotated[dict[str, Gate], AfterValidator(lambda given: GATES | given)] = GATES
     beam: BeamConfig = BeamConfig()
 
     @property

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from schemas.config.model import NAMED, TABLES, Config
+from schemas.config.model import GATES, NAMED, TABLES, Config
 from schemas.config.sources import SOURCES, SourceTable
 from schemas.config.table import Table
 from schemas.errors import UserError
@@ -24,13 +24,25 @@ def reference(table: str | None = None) -> str:
         head = f"[{name}.NAME]" if name in NAMED else f"[{name}]"
         about = (table_type.__doc__ or "").split("\n")[0].rstrip(".")
         texts[name] = _text(f"{head:<40}# {about}" if about else head, table_type)
-    texts["gates"] = f"{'[gates]':<40}# {_comments(Config)['gates']}\n# enough = \"kept_share >= 0.5\"\n"
+    texts["gates"] = f"{'[gates]':<40}# {ABOUT_GATES}\n{_gates()}# enough = \"kept_share >= 0.5\"\n"
     if table is None:
         return "\n".join([_text("", Config).lstrip("\n"), *texts.values()])
     wanted = [text for name, text in texts.items() if name == table or name.startswith(f"{table}.")]
     if not wanted:
         raise UserError(f"keys: unknown table {table!r}; choose from source, {', '.join([*TABLES, 'gates'])}")
     return "\n".join(wanted)
+
+
+ABOUT_GATES = (
+    "SQL conditions on a run: rows, kept, kept_share, samples, samples_before, added, removed, changed, "
+    "changed_share, added_share, empty_sets, lost_share, or any view"
+)
+
+
+def _gates() -> str:
+    """The gates that every configuration has."""
+    lines = [f"{name} = {json.dumps(condition)}" for name, condition in GATES.items()]
+    return "".join(f"{line:<39} # false switches it off\n" for line in lines)
 
 
 def _text(head: str, table: type[Table]) -> str:

@@ -41,7 +41,9 @@ samples_per_shard = 1000
 
 [gates]                                 # conditions on a run; if one fails, the shards published before stay
 # kept = "kept_share >= 0.5"            # of the rows of the source
-# change = "changed_share <= 0.2"       # of the samples published before
+# change = "changed_share <= 0.2"       # of the samples published before: those changed and removed
+# empty_sets = false                    # a set may be empty; without this line, such a set is not published
+# lost_share = "lost_share <= 0.9"      # of a set's samples; without this line half of them, false for all
 
 # [beam]                                # any Beam runner; this is the default: a process a core
 # runner = "FnApiRunner"

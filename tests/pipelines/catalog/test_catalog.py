@@ -102,7 +102,7 @@ def plain_duckdb(catalog: Path, cwd: str = "/") -> str:
     return done.stdout.strip()
 
 
-ALL_THREE = str([(stage, None, 3) for stage in ("rows", "images", "selection")])
+ALL_THREE = str([(stage, None, 3, None) for stage in ("rows", "images", "selection")])
 
 
 # Where it can be read
@@ -110,6 +110,16 @@ ALL_THREE = str([(stage, None, 3) for stage in ("rows", "images", "selection")])
 
 def test_it_can_be_asked_from_another_folder(corpus):
     assert plain_duckdb(Path(corpus.path("catalog.duckdb"))) == ALL_THREE
+
+
+def test_its_file_is_of_the_storage_version_that_every_duckdb_since_1_0_reads(corpus):
+    """Written by 2.0.0 without a wish, it has version 999, which no DuckDB 1.x opens."""
+    header = Path(corpus.path("catalog.duckdb")).read_bytes()[8:20]
+    assert (header[:4], int.from_bytes(header[4:], "little")) == (b"DUCK", 64)
+    names = "select count(*) from duckdb_views() where not internal and database_name = 'catalog'"
+    with duckdb.connect(corpus.path("catalog.duckdb"), read_only=True) as connection:
+        ((views,),) = connection.sql(names).fetchall()
+        assert views >= 24 and connection.sql("from accounting").fetchall()
 
 
 def test_it_works_after_the_root_moved(corpus, tmp_path):
@@ -200,9 +210,9 @@ def test_a_shell_that_has_it_open_stops_no_run_and_no_reader(how, corpus, tmp_pa
         write_tar(tmp_path / "source/1.tar", range(3, 5))
         build(tmp_path / "my.toml")
         assert say("sql", corpus.url, "select count(*) as n from rows", "--csv").out == '"n"\n5\n'
-        assert "('rows', None, 5)" in plain_duckdb(catalog)
+        assert "('rows', None, 5, None)" in plain_duckdb(catalog)
         assert ask() == 5  # its views are over the same files
-    assert "('rows', None, 5)" in plain_duckdb(catalog)  # though the shell was killed
+    assert "('rows', None, 5, None)" in plain_duckdb(catalog)  # though the shell was killed
 
 
 def test_asking_writes_nothing_but_the_catalog(corpus):
@@ -252,7 +262,7 @@ def test_stages_not_yet_run_are_empty_views(tmp_path):
     counted = {view: query(root, f"from {view}").num_rows for view in ("rows", "images", "ocr", "shards")}
     assert counted == {"rows": 2, "images": 0, "ocr": 0, "shards": 0}
     assert query(root, "select key, ocr_text, width, samples from samples").num_rows == 2
-    assert plain_duckdb(Path(root.path("catalog.duckdb"))) == "[('rows', None, 2)]"
+    assert plain_duckdb(Path(root.path("catalog.duckdb"))) == "[('rows', None, 2, None)]"
 
 
 def test_a_stage_that_was_taken_out_is_empty_again(read, tmp_path):
