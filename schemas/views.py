@@ -133,7 +133,7 @@ ORDER BY run, "set"
 
 # How many samples each set had after each run, and how many more that were than after the run before.
 GROWTH = """
-SELECT run, started, "set", samples, samples - lag(samples, 1, 0) OVER (PARTITION BY "set" ORDER BY run) AS more
+SELECT run, started, "set", samples, samples - coalesce(lag(samples) OVER (PARTITION BY "set" ORDER BY run), 0) AS more
 FROM (
     SELECT r.run, r.started, r."set", p.samples
     FROM (SELECT * FROM runs CROSS JOIN (SELECT DISTINCT "set" FROM releases)) AS r

@@ -81,7 +81,7 @@ def run(
     """Make everything that is not current. Can be stopped at any moment and run again."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.plan import plan as plan_of
-    from pipelines.build.run import begin
+    from pipelines.build.run import note_nothing_to_do
     from pipelines.engine.lock import Busy, hold
     from pipelines.reports.report import REPORT
 
@@ -94,8 +94,8 @@ def run(
         _run_flow(corpus, config, until, wait, engine)
     else:
         tell("everything is current: nothing to make")
-        with suppress(Busy), begin(corpus):  # the ledger says that a run found nothing to do
-            pass
+        with suppress(Busy):
+            note_nothing_to_do(corpus)
     _print_reports(corpus, until)
     tell(f"the corpus is {corpus.root.url}; query it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):

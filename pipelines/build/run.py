@@ -99,6 +99,14 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
             write_report(corpus.root)
 
 
+def note_nothing_to_do(corpus: Corpus) -> None:
+    """Leaves a row in the ledger: a run had nothing to do. Raises `Busy` if another run holds the root."""
+    with hold(corpus.root):
+        _end_dead_runs(corpus.root)
+        Ledger.start(corpus.root, corpus.name, version("shardmill")).end("completed")
+        refresh_catalog(corpus.root)
+
+
 def _end_dead_runs(root: Root) -> Row:
     """Closes the ledgers of runs that were killed. Returns how the last run went, as it was noted then."""
     last: Row = {}

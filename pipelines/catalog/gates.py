@@ -1,6 +1,6 @@
 """Conditions on a run. If one does not hold, the run fails and the shards published before stay published."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import duckdb
@@ -22,7 +22,7 @@ FACTS = {
     "changed": 0,
     "changed_share": 0.0,  # changed and removed, of samples_before; 0 if nothing was published before
     "added_share": 0.0,  # added, of samples_before; 0 if nothing was published before
-    "empty_sets": 0,  # sets without samples
+    "empty_sets": 0,  # sets without samples, but for those that are published so already
     "lost_share": 0.0,  # the largest share of its samples that a set lost since its last release of the same settings
 }
 ALLOWED = {"empty_sets": "a set may be empty", "lost_share": "the loss is meant"}  # when a default gate is switched off
@@ -57,7 +57,7 @@ class Loss(NamedTuple):
         return f"set {self.set}: {self.now:,} samples{before}"
 
 
-def facts(rows: int, kept: int, sets: Sequence[NewRelease], losses: Iterable[Loss]) -> dict[str, float]:
+def facts(rows: int, kept: int, sets: Sequence[NewRelease], losses: Sequence[Loss]) -> dict[str, float]:
     """The columns of `run`, which a gate can use besides all views of the catalog."""
     kinds = [change["change"] for new in sets for change in new.changes]
     counts = {kind: kinds.count(kind) for kind in ("added", "removed", "changed")}
@@ -72,13 +72,13 @@ def facts(rows: int, kept: int, sets: Sequence[NewRelease], losses: Iterable[Los
         **counts,
         "changed_share": lost / samples_before if samples_before else 0.0,
         "added_share": counts["added"] / samples_before if samples_before else 0.0,
-        "empty_sets": sum(not new.after["samples"] for new in sets),
+        "empty_sets": sum(not loss.now for loss in losses),
         "lost_share": max((loss.share for loss in losses), default=0.0),
     }
 
 
 def find_losses(root: Root, sets: Sequence[NewRelease]) -> list[Loss]:
-    """The sets that have fewer samples than their last release of the same settings, or none at all.
+    """The sets that have fewer samples than their last release of the same settings, or none at all, and that change.
 
     The settings of a release of version 0.1 are not known: if it is the published one, they are taken to be the same.
     """
@@ -88,6 +88,8 @@ def find_losses(root: Root, sets: Sequence[NewRelease]) -> list[Loss]:
     known = {(name, release) for name, _, release, _ in released}
     losses = []
     for new in sets:
+        if new.before and new.before["release"] == new.after["release"]:
+            continue
         name, now = new.after["set"], new.after["samples"]
         before = same.get((name, new.settings))
         if before is None and new.before and (name, new.before["release"]) not in known:

@@ -39,7 +39,9 @@ class SourceFile:
         return self.source, self.path
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.path}" if self.source else self.path
+        if not self.source:
+            return self.path
+        return self.source if self.path == "." else f"{self.source}: {self.path}"  # a folder of images is one file
 
     def recorded(self) -> dict[str, object]:
         """The file as root.json holds it: without a source where that has no name."""

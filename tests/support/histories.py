@@ -95,6 +95,7 @@ class History:
         self.settings = {
             "root": "corpus", "source": configured(self.source.kind, rows), "images": {},
             "sets": {"train": {"samples_per_shard": draws.choice((3, 5, 1000))}},
+            "gates": {"empty_sets": False, "lost_share": False},  # edits may take every sample away
         }  # fmt: skip
         self.optional: dict[str, dict] = {"ocr": {}, "stages": OWN} | ({} if self.plain else {"duplicates": {}})
         if self.url:
@@ -294,7 +295,7 @@ class History:
     def gate(self) -> None:
         """A run that a gate holds back, after another edit."""
         self.change()
-        self.settings["gates"] = {"never": "rows < 0"}
+        self.settings["gates"]["never"] = "rows < 0"
         self.write()
         self.say("gate")
         try:
@@ -302,7 +303,7 @@ class History:
                 self.wrong.append("a gate that does not hold let a run pass")
         except GateFailed:
             pass
-        del self.settings["gates"]
+        del self.settings["gates"]["never"]
         self.write()
 
     def takedown(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,9 @@ from pipelines.catalog.catalog import query
 from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.commit import key_of
 from pipelines.engine.manifest import SourceFile, SourceRange, read_manifest, source_at, sources_of
+from pipelines.engine.releases import read_card
 from pipelines.engine.root import Root
+from pipelines.maintain.release_diff import Line, distributions
 from pipelines.maintain.takedown import read_list, take_down
 from pipelines.maintain.verify import verify_root
 from pipelines.reports.report import gather
@@ -72,6 +75,21 @@ def test_sources_are_deduplicated_together_and_told_apart_everywhere(here):
         ("duplicates", None, 6, "tars"), ("rows", None, 5, "own"), ("rows", None, 6, "tars"),
     ]  # fmt: skip
     assert verify_root(root).problems == []
+
+
+def test_samples_of_a_named_source_say_which_and_others_are_as_before(here):
+    unnamed = UNNAMED.replace("[source]", "[[source]]")
+    root = build(configured(here, unnamed, OWN))
+    documents = {}
+    for card in (Path(root.url) / "shards").glob("train@*.json"):
+        for entry in json.loads(card.read_text())["shards"]:
+            with tarfile.open(root.path(f"shards/{entry['tar']}")) as tar:
+                documents |= {m.name: json.load(tar.extractfile(m)) for m in tar if m.name.endswith("json")}
+    sources = Counter(document.get("source", "-") for document in documents.values())
+    assert sources == {"own": 3, "-": 6}, "the key is there for samples of a source with a name alone"
+    card = read_card(root, "train")
+    lines = {line for line in distributions(root, card, card) if line.measure == "source"}
+    assert lines == {Line("source", "own", "33.3%", "33.3%")}
 
 
 def test_a_condition_names_a_source(here):
@@ -153,7 +171,7 @@ def test_a_source_that_is_no_longer_named_vanishes_with_its_partitions(here):
     root = build(configured(here, TARS, OWN))
     config = configured(here, TARS)
     said = say("plan", config)
-    assert "vanished own: .: 1 partitions and all made from them will be removed" in said.out
+    assert "vanished own: 1 partitions and all made from them will be removed" in said.out
     build(config)
     assert asked(root, "select source, count(*) from rows group by all") == [("tars", 6)]
     assert verify_root(root).problems == []
@@ -167,7 +185,7 @@ def test_a_renamed_source_is_another_source_and_plan_says_so(here):
     root = build(config)
     config = configured(here, TARS, OWN.replace('"own"\nkind', '"ours"\nkind'))
     said = say("plan", config)
-    assert "vanished own: ." in said.out and "ours: new file" in said.out
+    assert "vanished own: 1 part" in said.out and "ours: new file" in said.out
     assert "source.ours: has all files of own, which is gone; to keep what was made of them" in said.out
     build(config)
     assert asked(root, "select distinct source from rows order by 1") == [("ours",), ("tars",)]

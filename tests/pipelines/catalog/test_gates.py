@@ -159,6 +159,13 @@ def test_a_takedown_is_held_up_by_no_gate(here):
     with in_this_process():
         take_down(open_corpus(config), read_list(here / "list.txt"))
     assert published(root) == {"train": 2}
+    (here / "list.txt").write_text("\n".join(query(root, "select key from rows")["key"].to_pylist()))
+    with in_this_process():
+        take_down(open_corpus(config), read_list(here / "list.txt"))
+    assert published(root) == {"train": 0}
+    (here / "source/more.jsonl").write_text('{"image": "gone.png", "text": "no such picture"}\n')
+    build(config)  # what is published stays as it is: nothing holds the run up
+    assert published(root) == {"train": 0}
 
 
 def test_the_user_switches_each_off_or_replaces_it_by_name(here):
@@ -192,6 +199,7 @@ def test_the_figures_of_a_run():
     card = {"set": "a", "samples": 8, "release": "x", "settings": {}}
     changes = [{"change": kind} for kind in ("added", "removed", "removed", "changed")]
     run = facts(20, 8, [NewRelease(card | {"samples": 9}, card, changes, "s")], [Loss("a", 9, 8)])
+    assert facts(0, 0, [], [Loss("a", 0, 0)])["empty_sets"] == 1
     assert (run["changed_share"], run["added_share"]) == (3 / 9, 1 / 9)
     assert (run["lost_share"], run["empty_sets"], run["samples_before"]) == (1 / 9, 0, 9)
     nothing = facts(0, 0, [], [])

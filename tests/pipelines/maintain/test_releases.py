@@ -46,7 +46,7 @@ class Releases:
         return name_of(read_card(self.root, "train"))
 
     def hints(self) -> list[str]:
-        return plan(open_corpus(self.config)).hints
+        return [hint for hint in plan(open_corpus(self.config)).hints if hint.startswith("sets.")]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_a_run_that_has_nothing_to_do_leaves_a_row_in_runs_and_nothing_else(rele
     before = {*releases.root.folders("runs")}
     build(releases.config)
     said = say("run", releases.config)
-    assert said.code == 0 and said.out.startswith("everything is current: nothing to make")
+    assert said.code == 0 and "everything is current: nothing to make" in said.out
     new = sorted({*releases.root.folders("runs")} - before)
     assert [[*releases.root.files(f"runs/{run}")] for run in new] == [["run.parquet"]] * 2
     assert not any(releases.root.folders(f"runs/{run}") for run in new)

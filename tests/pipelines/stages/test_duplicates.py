@@ -283,7 +283,7 @@ def test_what_was_left_out_before_is_no_ones_original(pictures):
     assert said["tiny.png"] == said["broken.png"] == ("upstream", None, None)
     details = query(pictures.root, "SELECT detail FROM duplicates WHERE reason = 'upstream' ORDER BY ALL")
     assert details["detail"].to_pylist() == ["images: too_small", "images: truncated"]
-    pictures.build("[images]\nmin_side = 100\n[duplicates]")
+    pictures.build("[images]\nmin_side = 100\n[gates]\nempty_sets = false\n[duplicates]")
     assert {row[0] for row in pictures.said().values()} == {"upstream"}
 
 
@@ -292,6 +292,7 @@ def test_a_source_that_lost_all_its_rows_leaves_empty_partitions(tmp_path):
         write_tar(tmp_path / f"source/{n}.tar", [n])
     (tmp_path / "my.toml").write_text(
         f'root = "corpus"\n[source]\nkind = "webdataset"\npath = "source"\n[duplicates]\n[sets.train]\n{ONE_PROCESS}'
+        "[gates]\nempty_sets = false\n"
     )
     for numbers in ([], [1]):
         for n in range(2):
