@@ -27,6 +27,8 @@ path = "source"
 samples_per_shard = 5
 [sets.wide]
 where = "width > 10000"
+[gates]
+empty_sets = false
 {ONE_PROCESS}"""
 
 COMMANDS = typer.main.get_command(app).commands
@@ -73,7 +75,7 @@ def test_every_command_and_every_option_says_what_it_does(name):
 
 def test_no_command_and_a_wrong_one_show_the_way():
     shown = say().out
-    assert sorted(PANELS.values(), key=shown.index) == ["Build", "Inspect", "Maintain", "Phone"]
+    assert sorted(PANELS.values(), key=shown.index) == ["Build", "Inspect", "Releases", "Maintain", "Phone"]
     said = say("rnu")
     assert said.code == 2 and "rnu" in said.err and "Traceback" not in said.err
 
@@ -261,7 +263,7 @@ def test_a_corpus_from_nothing(tmp_path):
 @pytest.mark.slow
 def test_a_gate_fails_a_run_in_one_line(tmp_path):
     write_tar(tmp_path / "source/0.tar", range(3))
-    (tmp_path / "my.toml").write_text(TOML.replace("[sets.wide]", "[gates]\nenough = 'kept > 3'\n[sets.wide]"))
+    (tmp_path / "my.toml").write_text(TOML.replace("[gates]", "[gates]\nenough = 'kept > 3'"))
     process = shardmill("run", "my.toml", cwd=tmp_path)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
