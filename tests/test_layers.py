@@ -90,7 +90,7 @@ BELOW = {  # the rooms of `pipelines`, each with those that it may import
     "reports": {"engine", "catalog"},
     "build": {"engine", "sources", "ocr", "fetching", "dedup", "models", "catalog", "stages", "reports"},
     "exports": {"engine"},
-    "maintain": {"engine", "sources", "fetching", "dedup", "catalog", "stages", "build"},
+    "maintain": {"engine", "text_rules", "sources", "fetching", "dedup", "catalog", "stages", "reports", "build"},
 }
 
 
