@@ -82,7 +82,7 @@ def find_losses(root: Root, sets: Sequence[NewRelease]) -> list[Loss]:
 
     The settings of a release of version 0.1 are not known: if it is the published one, they are taken to be the same.
     """
-    with connect(root, ledger_files(root)) as connection:
+    with connect(root, {"releases": ledger_files(root)["releases"]}) as connection:  # no other file is looked at
         released = connection.sql('SELECT "set", settings, release, samples FROM releases ORDER BY run').fetchall()
     same = {(name, settings): samples for name, settings, _, samples in released if settings}
     known = {(name, release) for name, _, release, _ in released}

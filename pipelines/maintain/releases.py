@@ -47,7 +47,7 @@ def list_releases(root: Root, set_name: str | None = None) -> list[Row]:
 
 def _noted(root: Root) -> dict[str, Row]:
     """What the ledger says of each release: {published, added, removed, changed} of the last time it was published."""
-    with connect(root, ledger_files(root)) as connection:
+    with connect(root, {"releases": ledger_files(root)["releases"]}) as connection:
         rows = connection.sql(
             "SELECT \"set\" || '@' || release, published, added, removed, changed FROM releases "
             "WHERE release IS NOT NULL ORDER BY run"
