@@ -45,6 +45,8 @@ path = "source"
 [sets.train]
 [sets.wide]
 where = "width > 300"
+[gates]
+empty_sets = false
 {ONE_PROCESS}"""
 
 
@@ -548,7 +550,7 @@ def test_the_last_run_s_changes_stand_there_with_before_and_after(folder):
 
 def test_a_run_that_a_gate_stopped_is_in_it_with_the_reason(folder):
     config = folder / "my.toml"
-    config.write_text(config.read_text().replace("[sets.wide]", '[gates]\nmany = "kept > 100"\n[sets.wide]'))
+    config.write_text(config.read_text().replace("[gates]", '[gates]\nmany = "kept > 100"'))
     write_tar(folder / "source/2.tar", range(16, 18))
     with pytest.raises(GateFailed):
         build(config)
