@@ -13,7 +13,7 @@ from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.lock import Busy
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.root import Root
+from pipelines.engine.root import Root, fault
 from pipelines.engine.secrets import hiding
 from pipelines.engine.worker import Stopped
 from schemas.errors import UserError
@@ -22,7 +22,7 @@ from schemas.errors import UserError
 def can_pass(task, run, state: State) -> bool:
     """Whether trying again can help; if so, tells the user. A wrong configuration or key, a gate or damage stays."""
     error = state.result(raise_on_failure=False)
-    if isinstance(error, UserError | GateFailed | Corrupt | Stopped):
+    if isinstance(error, UserError | GateFailed | Corrupt | Stopped) or fault(error):
         return False
     flows.progress.tell(f"{error}; trying again")
     return True

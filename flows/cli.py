@@ -68,7 +68,7 @@ def shardmill(
 def main() -> None:
     from pipelines.catalog.gates import GateFailed
     from pipelines.engine.lock import Busy
-    from pipelines.engine.parquet import Corrupt
+    from pipelines.engine.root import Corrupt, fault
     from pipelines.engine.secrets import hide
     from pipelines.engine.worker import StageFailed
     from schemas.shards import Damaged
@@ -81,6 +81,8 @@ def main() -> None:
         sys.exit(say(error, 1))
     except Exception as error:
         hide(error)
+        if line := fault(error):
+            sys.exit(say(error, 1, line))
         if type(error).__module__.split(".")[0] not in STORES:
             raise
         sys.exit(say(error, 1, f"the object store cannot be reached: {' '.join(str(error).split())}"))

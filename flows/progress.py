@@ -9,6 +9,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from schemas.printable import printable_line
+
 EVERY = 2.0  # seconds between two updates of an artifact
 
 _bars: Progress | None = None
@@ -29,7 +31,7 @@ def bars() -> Iterator[None]:
 def tell(line: str) -> None:
     """Prints a line above the bars, if there are any."""
     if _bars is not None:
-        _bars.console.print(escape(line), highlight=False)
+        _bars.console.print(escape(printable_line(line)), highlight=False)
 
 
 @contextmanager

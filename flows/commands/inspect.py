@@ -1,6 +1,7 @@
 """Commands that show a corpus or export its shards; they change nothing in it but the catalog and the report."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from flows.commands.arguments import RootUrl, open_root
 from flows.commands.terminal import cell, console, fits, table, tell
+from schemas.printable import printable
 
 
 def stats(root: RootUrl) -> None:
@@ -25,34 +27,44 @@ def sql(
     root: RootUrl,
     question: Annotated[str, typer.Argument(help="SQL query over the views of the catalog.", show_default=False)],
     csv: Annotated[bool, typer.Option("--csv", help="Print the whole answer as CSV instead of a table.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the whole answer to this file: .parquet, .csv or .jsonl.")
+    ] = None,
+    read: Annotated[
+        list[str], typer.Option(help="File or URL outside the corpus that the query may read; can be repeated.")
+    ] = [],
 ) -> None:
-    """Query the catalog. Its views: rows, images, ocr, selection, samples, shards, accounting, changes, runs, …"""
+    """Query the catalog, which is only read. Its views: rows, images, ocr, selection, samples, shards, accounting, …"""
+    from pipelines.catalog.answers import flat, write_answer
     from pipelines.catalog.catalog import query, refresh_catalog
+    from pipelines.engine.root import Corrupt
 
     opened = open_root(root)
-    refresh_catalog(opened)
-    answer = query(opened, question)
+    with suppress(OSError, Corrupt):  # the root may be read-only; the query says what is damaged
+        refresh_catalog(opened)
+    if output:
+        tell(f"wrote {write_answer(opened, question, output, read):,} rows to {cell(output)}")
+        return
+    answer = query(opened, question, read)
     if csv:
         import pyarrow.csv
 
-        columns = [_flat(column) for column in answer.columns]
-        pyarrow.csv.write_csv(pyarrow.Table.from_arrays(columns, answer.column_names), sys.stdout.buffer)
+        answer = flat(answer)
+        pyarrow.csv.write_csv(_printable(answer) if sys.stdout.isatty() else answer, sys.stdout.buffer)
     else:
         _print_answer(answer)
 
 
-def _flat(column):
-    """A column as CSV can hold it: lists and structures as JSON."""
-    import json
+def _printable(answer):
+    """A table of texts that a terminal shows as texts."""
+    from pyarrow import Table, array, types
 
-    from pyarrow import array, string, types
-
-    kind = column.type
-    if not (types.is_nested(kind) or types.is_binary(kind) or types.is_interval(kind)):
-        return column
-    values = column.to_pylist()
-    texts = (None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values)
-    return array(texts, string())
+    columns = [
+        array([None if text is None else printable(text) for text in column.to_pylist()])
+        if types.is_string(column.type) else column
+        for column in answer.columns
+    ]  # fmt: skip
+    return Table.from_arrays(columns, [printable(name) for name in answer.column_names])
 
 
 def _print_answer(answer, most: int = 100) -> None:

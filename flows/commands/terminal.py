@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pipelines.engine.secrets import hidden
+from schemas.printable import printable, printable_line
 
 # A file or pipe has no width: output to it is not wrapped.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)
@@ -20,7 +21,7 @@ def say(error: BaseException | None, code: int, line: str = "") -> int:
     Drops tracebacks: Prefect keeps an error until the process ends, and its frames keep DuckDB's objects, which then
     complain.
     """
-    print(f"shardmill: {hidden(line or str(error))}", file=sys.stderr)
+    print(f"shardmill: {printable_line(hidden(line or str(error)))}", file=sys.stderr)
     while error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
@@ -29,12 +30,19 @@ def say(error: BaseException | None, code: int, line: str = "") -> int:
 
 def tell(line: str, **how: Any) -> None:
     """Shows a line as it is, however narrow the terminal: paths and commands in it can be copied."""
-    console.print(line, soft_wrap=True, **how)
+    console.print(printable(line), soft_wrap=True, **how)
+
+
+class PrintableTable(Table):
+    """A table whose cells cannot steer the terminal, whoever wrote them."""
+
+    def add_row(self, *cells: str, **how: Any) -> None:
+        super().add_row(*map(printable, cells), **how)
 
 
 def table(*columns: str, **how: Any) -> Table:
     """A table that wraps what does not fit into the terminal instead of cutting it."""
-    return Table(*(Column(column, overflow="fold") for column in columns), **how)
+    return PrintableTable(*(Column(printable(column), overflow="fold") for column in columns), **how)
 
 
 def fits(shown: Table) -> bool:
@@ -43,6 +51,5 @@ def fits(shown: Table) -> bool:
 
 
 def cell(value: object) -> str:
-    """A value as text without control characters, so that a caption cannot steer the terminal."""
-    text = "" if value is None else str(value)
-    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
+    """A value as text without control characters and without markup, so that a caption cannot steer the terminal."""
+    return escape(printable(value))

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pipelines.build.run import run
 from pipelines.catalog.gates import GateFailed
 from pipelines.engine.lock import Busy
-from pipelines.engine.parquet import Corrupt
+from pipelines.engine.root import Corrupt, fault
 from pipelines.engine.worker import StageFailed
 from schemas.errors import UserError
+from schemas.printable import printable_line
 
 
 def main() -> None:
@@ -25,10 +26,14 @@ def main() -> None:
         sys.exit(_say(error, 2))
     except (Busy, Corrupt, GateFailed, StageFailed) as error:
         sys.exit(_say(error, 1))
+    except OSError as error:
+        if not (line := fault(error)):
+            raise
+        sys.exit(_say(line, 1))
 
 
-def _say(error: Exception, code: int) -> int:
-    print(f"shardmill: {error}", file=sys.stderr)
+def _say(error: Exception | str, code: int) -> int:
+    print(f"shardmill: {printable_line(error)}", file=sys.stderr)
     return code
 
 

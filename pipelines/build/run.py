@@ -120,9 +120,10 @@ def _end_dead_runs(root: Root) -> Row:
 
 def _end_failed(root: Root, ledger: Ledger, error: BaseException) -> None:
     """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read."""
-    close_ledger(root, ledger)
-    ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error) or None)
-    with suppress(Corrupt):
+    with suppress(OSError):  # the root may be full, or gone
+        close_ledger(root, ledger)
+        ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error) or None)
+    with suppress(Corrupt, OSError):
         build_catalog(root)
     with suppress(Corrupt, OSError, UserError):
         if isinstance(error, Exception) and read_manifest(root):

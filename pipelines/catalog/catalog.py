@@ -5,12 +5,16 @@ from any folder, and is built again when the root has moved.
 """
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.catalog.read_only import checked, close_off
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
 from pipelines.engine.manifest import SourceRange, sources_of, stages_of
@@ -27,7 +31,6 @@ from schemas.views import LEDGER, Files, literal, quoted, views
 CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
 OF_BOUNDS = SampleRow.__optional_keys__
-QUESTIONS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY}
 
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
@@ -141,6 +144,9 @@ def build_catalog(root: Root) -> None:
     except Corrupt:
         temporary.unlink()
         raise
+    except duckdb.Error as error:
+        temporary.unlink(missing_ok=True)
+        raise Corrupt(f"{CATALOG}: cannot be written: {one_line(error)}") from None
     root.remove(f"{CATALOG}.wal")  # left by a shell that wrote to the old catalog; it would not fit the new one
     root.put(temporary, CATALOG)
 
@@ -150,26 +156,36 @@ def refresh_catalog(root: Root) -> None:
     if not root.is_local:
         return
     try:
+        root.check_file(CATALOG)
         with duckdb.connect(root.path(CATALOG), read_only=True) as connection:
             (sql,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'rows'").fetchone()
         if literal(_literally(root, "rows/"))[:-1] in sql or not root.files("rows"):
             return
-    except duckdb.Error:
+    except (duckdb.Error, Corrupt):
         pass  # damaged, or open for writing in another process, which keeps the old file
     build_catalog(root)
 
 
-def query(root: Root, sql: str) -> pa.Table:
-    """The answer to a question. Raises `UserError` with DuckDB's message in one line."""
+@contextmanager
+def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator[pa.RecordBatchReader]:
+    """The answer to a question, batch by batch. `read`: files outside the root that it may read.
+
+    Raises `UserError` with DuckDB's message in one line.
+    """
     try:
-        with open_catalog(root) as connection:
-            connection.execute("SET autoinstall_known_extensions = false")
-            asked = connection.extract_statements(sql)
-            if len(asked) != 1 or asked[0].type not in QUESTIONS:
-                raise UserError("sql: the catalog can only be read; write one SELECT")
-            return connection.sql(asked[0]).to_arrow_table()
+        with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, open_catalog(root) as connection:
+            close_off(connection, root, read, spill)
+            yield connection.sql(checked(connection, sql)).to_arrow_reader()
+    except duckdb.PermissionException as error:
+        raise UserError(f"sql: {one_line(error)}; a query reads only the corpus, and what --read FILE names") from None
     except duckdb.Error as error:
         raise UserError(f"sql: {one_line(error)}") from None
+
+
+def query(root: Root, sql: str, read: Sequence[str | Path] = ()) -> pa.Table:
+    """The whole answer to a question, as `answer_to` gives it."""
+    with answer_to(root, sql, read) as answer:
+        return answer.read_all()
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition: str, table: str) -> None:

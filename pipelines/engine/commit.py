@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
-from pipelines.engine.root import Root, point
+from pipelines.engine.root import Root, is_name, point
 from schemas.arrow import Row
 from schemas.stage import Columns, StageInfo
 
@@ -63,6 +64,23 @@ class Commit:
     payload: str | None = None  # name of the tar beside it
     payload_sha256: str | None = None
     answered: str | None = None  # digest of the keys that it answers, where its own keys are others
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> "Commit":
+        """A commit from the fields of a footer. Raises `ValueError` or `TypeError` for what is not a commit."""
+        commit = cls(**fields)
+        counts = [commit.partition, commit.version, commit.rows, commit.kept, *commit.reasons.values()]
+        columns = [commit.digests, *commit.inputs.values()]
+        if (
+            {*map(type, counts)} != {int} or min(counts) < 0
+            or not (isinstance(commit.stage, str) and isinstance(commit.fingerprint, str))
+            or not isinstance(commit.settings, dict)
+            or any({*map(type, digests.values())} - {str, NoneType} for digests in columns)
+            or not (commit.payload is None or is_name(commit.payload))
+            or not (isinstance(commit.payload_sha256, str | None) and isinstance(commit.answered, str | None))
+        ):  # fmt: skip
+            raise ValueError("not a commit")
+        return commit
 
 
 def commit_json(commit: Commit) -> str:
@@ -178,7 +196,7 @@ def file_of(stage: str, partition: int) -> str:
 def commit_in(metadata: pq.FileMetaData) -> Commit | None:
     """The commit that a Parquet footer holds."""
     text = (metadata.metadata or {}).get(FOOTER)
-    return Commit(**json.loads(text)) if text else None
+    return Commit.read(json.loads(text)) if text else None
 
 
 def read_commit(root: Root, name: str) -> Commit | None:
@@ -186,7 +204,7 @@ def read_commit(root: Root, name: str) -> Commit | None:
     try:
         with opened(root, name) as file:
             commit = commit_in(file.metadata)
-    except (FileNotFoundError, Corrupt, ValueError, TypeError):
+    except (FileNotFoundError, Corrupt, ValueError, TypeError, AttributeError, RecursionError):
         return None
     ours = commit and (commit.stage == "shards" or name == file_of(commit.stage, commit.partition))
     return commit if ours else None

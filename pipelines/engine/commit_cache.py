@@ -46,8 +46,11 @@ def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = 
     if stale:
         fresh |= _read_as_json(root, stage, stale)
     try:
-        commits = [Commit(**orjson.loads(text)) for text in fresh.values()]
-    except (ValueError, TypeError):  # the cache is damaged
+        commits = [Commit.read(orjson.loads(text)) for text in fresh.values()]
+        whole = all(file_of(stage, c.partition) == f"{stage}/{name}" for name, c in zip(fresh, commits, strict=True))
+    except (ValueError, TypeError, AttributeError):
+        commits, whole = [], False
+    if not whole and cached:  # the cache is damaged
         return read_commits(root, stage, write=write, cached=False)
     if write and (stale or len(known) != len(fresh) or columns is None):
         rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]

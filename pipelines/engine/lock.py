@@ -3,23 +3,30 @@
 Two runs could not corrupt a root, as everything that they commit is named by content; but they would do the work twice.
 On a local root the lock is the kernel's, so a killed run leaves none behind. On an object store it is a lease in a
 small file, which is renewed while the run lives.
+
+The file may hold anything. A local lock that is a link is refused: nothing is written through it. A lease counts only
+if it says whose it is, and until when: at most `AHEAD` seconds from now. Any other is void, and can be taken.
 """
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pipelines.engine.root import Root
+from pipelines.engine.root import Corrupt, Root
 from schemas.errors import UserError
 
 LOCK = "lock.json"
 LEASE = 120.0  # seconds after which a lease expires unless it is renewed
+AHEAD = 10 * LEASE  # seconds: longer than any lease, by a clock that is some minutes fast
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Busy(Exception):
@@ -55,28 +62,40 @@ def _holder() -> dict:
 
 
 def _take_local(root: Root):
-    os.makedirs(root.path(""), exist_ok=True)
-    descriptor = os.open(root.path(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+    root.create()
+    path = root.path(LOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 1000)
+        descriptor = os.open(path, FLAGS, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path}: is a link; a lock is a file of its own: remove it") from None
+        raise
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+            what = "has another name elsewhere (a hard link)" if stat.S_ISREG(info.st_mode) else "is not a file"
+            raise UserError(f"{path}: {what}; a lock is a file of its own: remove it")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(root, _read_holder(os.read(descriptor, 1000))) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_holder()).encode(), 0)
+    except BaseException:
         os.close(descriptor)
-        raise _busy(root, holder) from None
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(_holder()).encode(), 0)
+        raise
     return lambda: os.close(descriptor)
 
 
 def _take_lease(root: Root):
     now = _read_lease(root)
-    if now and now["until"] > time.time():
-        raise _busy(root, json.dumps(now).encode())
+    if now and 0 < now["until"] - time.time() <= AHEAD:
+        raise _busy(root, now)
     mine, ended = _holder(), threading.Event()
     _write_lease(root, mine)
     time.sleep(0.5)  # if two runs write at the same time, the last one holds the lease
     if not _has_it(root, mine):
-        raise _busy(root, b"{}")
+        raise _busy(root, {})
 
     def renew():
         while not ended.wait(LEASE / 4):
@@ -101,19 +120,30 @@ def _write_lease(root: Root, holder: dict) -> None:
 
 
 def _read_lease(root: Root) -> dict | None:
+    """The lease of a root, expired or not; None if there is none, or one that does not say whose it is."""
     try:
-        return json.loads(root.read(LOCK))
-    except (FileNotFoundError, ValueError):
+        lease = _read_holder(root.read(LOCK, 10_000))
+    except (FileNotFoundError, Corrupt):
         return None
+    whole = isinstance(lease.get("lease"), str) and isinstance(lease.get("until"), int | float)
+    return lease if whole else None
 
 
 def _has_it(root: Root, holder: dict) -> bool:
     return (_read_lease(root) or {}).get("lease") == holder["lease"]
 
 
-def _busy(root: Root, holder: bytes) -> Busy:
+def _read_holder(text: bytes) -> dict:
+    """What a lock says of who holds it; nothing if it cannot be understood."""
     try:
-        who = "process {pid} on {host}".format(**json.loads(holder))
-    except (ValueError, KeyError):
-        who = "another run"
+        holder = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _busy(root: Root, holder: dict) -> Busy:
+    pid, host = holder.get("pid"), holder.get("host")
+    known = isinstance(pid, int) and isinstance(host, str)
+    who = f"process {pid} on {host[:100]}" if known else "another run"
     return Busy(f"{root.url} is being built by {who}; wait for it, or stop it")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from pipelines.engine.root import Root, point
+from pipelines.engine.root import Root, is_name, point
 from schemas.errors import UserError
 from schemas.own_stages import FAILED, kinds_of, own_info
 from schemas.stage import StageInfo
@@ -16,6 +16,7 @@ from schemas.stages import STAGES, Stages, with_own
 MANIFEST = "root.json"
 BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it writes root.json
 NOTES = "rows/split"  # a small file for each range that was split, until root.json records it
+MOST = 10_000_000  # partitions of a corpus: ten billion rows
 SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged
 
 
@@ -59,7 +60,8 @@ class SourceRange(NamedTuple):
 def read_manifest(root: Root) -> list[SourceFile]:
     """The source files that root.json knows, with what workers have noted since it was written."""
     try:
-        files = [SourceFile(**file) for file in json.loads(root.read(MANIFEST))["files"]]
+        files = [SourceFile(**file) for file in root.read_json(MANIFEST)["files"]]
+        _check(files)
     except FileNotFoundError:
         strangers = {*root.files(""), *root.folders("")} - BEFORE_MANIFEST
         if strangers:
@@ -71,13 +73,29 @@ def read_manifest(root: Root) -> list[SourceFile]:
         raise UserError(f"{root.url}: is not a folder; choose another") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{root.url}/{MANIFEST}: not a Shardmill root; choose another folder") from None
-    notes = [json.loads(root.read(f"{NOTES}/{name}")) for name in root.files(NOTES)]
-    for number, file in enumerate(files):
-        for split in {note["split"] for note in notes if note["first"] == file.first}:
-            done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
-            if done == file.buckets:
-                files[number] = replace(file, split=split)
+    try:
+        notes = [root.read_json(f"{NOTES}/{name}") for name in root.files(NOTES)]
+        for number, file in enumerate(files):
+            for split in {note["split"] for note in notes if note["first"] == file.first}:
+                done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
+                if done == file.buckets:
+                    files[number] = replace(file, split=split)
+        _check(files)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root.url}/{NOTES}: has a note that is damaged; remove the folder and run again") from None
     return files
+
+
+def _check(files: list[SourceFile]) -> None:
+    """Raises `ValueError` if a file has no number of partitions that a corpus can have."""
+    for file in files:
+        numbers = type(file.first) is int and type(file.buckets) is int and min(file.first, file.buckets) >= 0
+        texts = isinstance(file.path, str) and isinstance(file.split, str | None)
+        texts = texts and isinstance(file.source, str | None)
+        if not (numbers and texts and file.first + file.buckets <= MOST):
+            raise ValueError(f"{file.path}: no partitions that a corpus can have")
+    if sum(file.buckets for file in files) > MOST:
+        raise ValueError("more partitions than a corpus can have")
 
 
 def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str]) -> None:
@@ -105,7 +123,8 @@ def sources_of(root: Root) -> tuple[SourceRange, ...]:
 @lru_cache(maxsize=4)  # of a corpus with many files, each connection to the catalog would parse it again
 def _sources_in(root: Root, stamp: str) -> tuple[SourceRange, ...]:
     try:
-        files = [SourceFile(**file) for file in json.loads(root.read(MANIFEST))["files"]]
+        files = [SourceFile(**file) for file in root.read_json(MANIFEST)["files"]]
+        _check(files)
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
     ranges: list[SourceRange] = []
@@ -124,16 +143,19 @@ def source_at(ranges: Sequence[SourceRange], partition: int) -> str | None:
 def stages_of(root: Root) -> Stages:
     """The stages that a corpus has, in order, without those that its configuration no longer has."""
     try:
-        manifest = json.loads(root.read(MANIFEST))
+        manifest = root.read_json(MANIFEST)
         own = {
             name: own_info(name, stage["columns"], tuple(word for word in stage["reasons"] if word != FAILED))
             for name, stage in manifest.get("stages", {}).items()
         }
+        folders = all(map(is_name, own))
         infos = [STAGES["rows"], *(own.get(name) or STAGES[name] for name in manifest["makes"])]
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
+    if not folders:
+        raise UserError(f"{root.url}/{MANIFEST}: names a stage that no folder can have")
     names = {"selection", *(info.name for info in infos)}
     return {name: info for name, info in with_own(infos).items() if name in names}
 
@@ -141,6 +163,8 @@ def stages_of(root: Root) -> Stages:
 def sets_of(root: Root) -> list[str] | None:
     """The shard sets of a corpus; more may still be published. None if an older Shardmill wrote root.json."""
     try:
-        return json.loads(root.read(MANIFEST)).get("sets")
+        return root.read_json(MANIFEST).get("sets")
     except FileNotFoundError:
         return None
+    except (ValueError, AttributeError):
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None

@@ -8,15 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.engine.root import Root
+from pipelines.engine.root import Corrupt, Root
 from schemas.arrow import Row, to_table
 
 FOOTER = b"shardmill"  # the key in the footer under which a file says what it was made from
+MOST = 1 << 30  # bytes of a file's rows in memory
+BATCH = 128 << 20  # bytes in memory of rows that are read at once
 ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
-
-
-class Corrupt(Exception):
-    """Bytes under the root differ from what was committed."""
 
 
 def parquet_bytes(rows: Sequence[Row], schema: pa.Schema, footer: str | None = None) -> bytes:
@@ -64,6 +62,7 @@ def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
     Raises `FileNotFoundError`, and `Corrupt` if Arrow cannot read it, when it is opened or later.
     """
     try:
+        root.check_file(name)
         if root.is_local:
             with pq.ParquetFile(root.path(name), page_checksum_verification=True) as file:
                 yield file
@@ -83,10 +82,34 @@ def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> li
     """The rows of a file; none if it is absent. Raises `Corrupt`."""
     try:
         with opened(root, name) as file:
-            # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
-            table = file.read(columns=list(columns) if columns else None, use_threads=False)
+            table = _read_bounded(file, name, columns)
             if missing := set(columns or ()) - set(table.column_names):
                 raise Corrupt(f"{name}: has no column {', '.join(sorted(missing))}")
             return table.to_pylist()
     except FileNotFoundError:
         return []
+
+
+def _read_bounded(file: pq.ParquetFile, name: str, columns: Sequence[str] | None) -> pa.Table:
+    """The rows of a file that may claim anything: a few KB can stand for rows that fill the memory.
+
+    No value is larger than the column chunk that holds it: so that bounds a batch. Raises `Corrupt` for rows of more
+    than `MOST` bytes.
+    """
+    metadata = file.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(n).total_uncompressed_size for group in groups for n in range(group.num_columns)]
+    largest = max(1, *chunks, 1)
+    # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
+    names = list(columns) if columns else None
+    if metadata.num_rows * largest <= BATCH:
+        return file.read(columns=names, use_threads=False)
+    batches, size = [], 0
+    for batch in file.iter_batches(max(1, min(10_000, BATCH // largest)), columns=names, use_threads=False):
+        size += batch.nbytes
+        if size > MOST:
+            raise Corrupt(f"{name}: its rows have more than {MOST:,} bytes")
+        batches.append(batch)
+    if not batches:
+        raise Corrupt(f"{name}: has none of the {metadata.num_rows:,} rows that it claims")
+    return pa.Table.from_batches(batches)

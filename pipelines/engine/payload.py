@@ -4,7 +4,7 @@ import hashlib
 
 from pipelines.engine.commit import Commit, Stage
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.root import Root
+from pipelines.engine.root import Root, naming
 from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
 
@@ -16,7 +16,7 @@ class Payload:
         self.root, self.stage, self.partition = root, stage, partition
         self.before = before.payload if before else None
         self.temporary = root.temporary(stage.name)
-        self.file = open(self.temporary, "wb")
+        self.file = open(self.temporary, "xb")
         self.tar = TarWriter(self.file)
 
     def old_bytes(self, row: Row) -> bytes | None:
@@ -26,14 +26,16 @@ class Payload:
     def place(self, row: Row, data: bytes | None) -> Row:
         if data is None:
             return row
-        offset = self.tar.add(f"{row['key']}.{row['format'].lower()}", data)
+        with naming(self.temporary):
+            offset = self.tar.add(f"{row['key']}.{row['format'].lower()}", data)
         return {**row, "byte_offset": offset, "size": len(data)}
 
     def put(self) -> tuple[str | None, str | None]:
         """Commits the tar under a name with its digest. Returns (name, SHA-256), or Nones if no bytes were kept."""
         empty = self.tar.size == 0
-        sha256 = self.tar.close()
-        self.file.close()
+        with naming(self.temporary):
+            sha256 = self.tar.close()
+            self.file.close()
         if empty:
             self.temporary.unlink()
             return None, None

@@ -1,10 +1,9 @@
 """The cards of a root's shard sets: what is published, and the last releases. A damaged card counts as missing."""
 
-import json
 from typing import Literal
 
 from pipelines.engine.commit import digest
-from pipelines.engine.root import Root
+from pipelines.engine.root import Root, is_name
 from schemas.errors import UserError
 from schemas.shards import Card, ShardEntry
 
@@ -23,12 +22,17 @@ def card_names(root: Root, *, releases: bool = False) -> list[str]:
 def read_card(root: Root, name: str) -> Card | None:
     """The card of a set, or of one of its releases; None if it is absent or damaged."""
     try:
-        card = json.loads(root.read(f"shards/{name}.json"))
+        card = root.read_json(f"shards/{name}.json")
         whole = card.keys() >= Card.__required_keys__ and card["release"] == release_of(card["shards"])
-        whole = whole and all(entry.keys() >= ShardEntry.__required_keys__ for entry in card["shards"])
+        whole = whole and card["set"] == name.partition("@")[0] and all(map(_is_whole, card["shards"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return card if whole else None
+
+
+def _is_whole(entry: ShardEntry) -> bool:
+    """Whether an entry says all that it should, and names files beside the card."""
+    return entry.keys() >= ShardEntry.__required_keys__ and is_name(entry["tar"]) and is_name(entry["index"])
 
 
 def card_named(root: Root, name: str, command: str) -> Card:

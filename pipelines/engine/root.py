@@ -2,17 +2,26 @@
 
 Local: temporary name, fsync, rename, fsync of the folder. Elsewhere: one PUT. A reader sees the old file or the
 new one, never half of one.
+
+A root may come from a stranger. Names lead to files inside it, or are refused; its folders are real folders, not
+links; a file that is a link can be read, and is replaced or removed itself, never what it leads to.
 """
 
+import errno
+import json
 import os
+import re
 import signal
+import stat
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -20,6 +29,17 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import UserError
 
 FSYNC = True
+MOST = 256 << 20  # bytes of a file that is read as a whole; more is not what Shardmill writes
+NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
+
+
+class Corrupt(Exception):
+    """Bytes under the root differ from what was committed."""
+
+
+def is_name(name: object) -> bool:
+    """Whether this is a plain name of one file or folder, which leads nowhere else."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
 def point(name: str) -> None:
@@ -56,8 +76,22 @@ class Root:
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """The full path of a file, as its filesystem takes it."""
+        """The full path of a file, as its filesystem takes it.
+
+        Raises `Corrupt` for a name that leads out of the root, and `UserError` if a folder on its way is a link.
+        """
+        parts = name.rstrip("/").split("/") if name else []
+        if not all(map(is_name, parts)):
+            raise Corrupt(f"{self.url}: {name!r:.200} is not the name of a file of a corpus")
+        if self.is_local:
+            for count in range(1, len(parts) + name.endswith("/")):
+                self._check_folder("/".join(parts[:count]))
         return f"{self._opened[1]}/{name}"
+
+    def _check_folder(self, folder: str) -> None:
+        path = f"{self._opened[1]}/{folder}"
+        if os.path.islink(path):
+            raise UserError(f"{path}: is a link; the folders of a corpus are real folders: move it here, or mount it")
 
     def url_of(self, name: str) -> str:
         """The full URL of a file, as DuckDB and plain readers take it."""
@@ -75,15 +109,33 @@ class Root:
         """A text that changes when a file does. Raises `FileNotFoundError`."""
         return stamp(self.fs.info(self.path(name)))
 
-    def read(self, name: str) -> bytes:
-        return self.fs.cat_file(self.path(name))
+    def read(self, name: str, most: int = MOST) -> bytes:
+        """A whole file. Raises `Corrupt` if it has more than `most` bytes."""
+        if not self.is_local:
+            data = self.fs.cat_file(self.path(name))
+        else:
+            with open(self._open(name), "rb") as file:
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise Corrupt(f"{name}: has more than {most:,} bytes")
+        return data
+
+    def read_json(self, name: str) -> Any:
+        """What a file says as JSON. Raises `ValueError` if it is not JSON, or nested too deep."""
+        try:
+            return json.loads(self.read(name))
+        except (RecursionError, Corrupt) as error:
+            raise ValueError(str(error)) from None
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`. Raises `EOFError` when the file is shorter."""
+        if offset < 0 or size < 0:
+            raise EOFError(f"{name}: expected {size} bytes at {offset}")
         if self.is_local:
-            descriptor = os.open(self.path(name), os.O_RDONLY)
+            descriptor = self._open(name)
             try:
-                data = os.pread(descriptor, size, offset)
+                there = max(0, min(size, os.fstat(descriptor).st_size - offset))
+                data = os.pread(descriptor, there, offset) if there else b""
             finally:
                 os.close(descriptor)
         else:
@@ -92,16 +144,29 @@ class Root:
             raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
         return data
 
+    def _open(self, name: str) -> int:
+        """A descriptor of a local file. Raises `Corrupt` for what is not a file, such as a pipe, which never ends."""
+        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Corrupt(f"{name}: is not a file; remove it")
+        return descriptor
+
+    def check_file(self, name: str) -> None:
+        """Raises `Corrupt` for what is there but is not a file, such as a pipe or a device."""
+        if self.is_local and os.path.exists(path := self.path(name)) and not os.path.isfile(path):
+            raise Corrupt(f"{name}: is not a file; remove it")
+
     def files(self, folder: str, *, hidden: bool = False) -> dict[str, Entry]:
         """The files directly in a folder, by name; temporary ones, whose names begin with a dot, only with `hidden`."""
         entries = {}
         if self.is_local:
             try:
-                with os.scandir(self.path(folder)) as scanned:
+                with os.scandir(self.path(f"{folder}/" if folder else "")) as scanned:
                     for file in scanned:
                         if file.is_file():
-                            stat = file.stat()
-                            entries[file.name] = Entry(stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+                            info = file.stat()
+                            entries[file.name] = Entry(info.st_size, f"{info.st_size}-{info.st_mtime_ns}")
             except FileNotFoundError:
                 pass
         else:
@@ -116,10 +181,22 @@ class Root:
 
     def age(self, name: str) -> float:
         """Seconds since a file was written."""
+        if self.is_local:  # of a link itself
+            return time.time() - os.lstat(self.path(name)).st_mtime
         return time.time() - self.fs.modified(self.path(name)).timestamp()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; of a link itself."""
+        return os.lstat(self.path(name)).st_size if self.is_local else self.fs.size(self.path(name))
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders directly in a folder."""
+        if self.is_local:
+            try:
+                with os.scandir(self.path(f"{folder}/" if folder else "")) as scanned:
+                    return sorted(entry.name for entry in scanned if entry.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                return []
         try:
             infos = self.fs.ls(self.path(folder), detail=True, refresh=True)
         except FileNotFoundError:
@@ -128,12 +205,24 @@ class Root:
 
     # Writing
 
+    def create(self) -> None:
+        """Makes the folder of a local root. Nothing else does: a root that was moved is not begun again by a run."""
+        if self.is_local:
+            os.makedirs(self.path(""), exist_ok=True)
+
     def temporary(self, folder: str) -> Path:
-        """A new local path for a large file; if the root is local, on the same disk."""
+        """A new local path for a large file; if the root is local, on the same disk. Open it as a new file (`xb`)."""
         if not self.is_local:
             return Path(tempfile.gettempdir()) / f".shardmill-{uuid.uuid4().hex}"
-        os.makedirs(self.path(folder), exist_ok=True)
+        self._make_folder(folder)
         return Path(self.path(folder)) / f".tmp-{uuid.uuid4().hex}"
+
+    def _make_folder(self, folder: str) -> None:
+        """Makes a folder of a local root, and those above it, but not the root itself."""
+        parts = folder.split("/") if folder else []
+        for count in range(1, len(parts) + 1):
+            with suppress(FileExistsError):
+                os.mkdir(self.path("/".join(parts[:count])))
 
     def write(self, name: str, data: bytes) -> None:
         """Commits `data` under `name` in one step, replacing the file that was there."""
@@ -141,7 +230,8 @@ class Root:
             self.fs.pipe_file(self.path(name), data)
             return
         temporary = self.temporary(os.path.dirname(name))
-        temporary.write_bytes(data)
+        with naming(self.path(name)), new_file(temporary) as file:
+            file.write(data)
         self.put(temporary, name)
 
     def put(self, temporary: Path, name: str) -> None:
@@ -157,8 +247,12 @@ class Root:
             _fsync(os.path.dirname(self.path(name)))
 
     def remove(self, name: str) -> None:
+        """Removes a file, or a link itself. Does nothing if it is absent."""
         try:
-            self.fs.rm_file(self.path(name))
+            if self.is_local:
+                os.unlink(self.path(name))
+            else:
+                self.fs.rm_file(self.path(name))
         except FileNotFoundError:
             pass
 
@@ -169,6 +263,50 @@ class Root:
                 os.rmdir(self.path(folder))
             except OSError:
                 pass
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that did not exist, opened for writing and reading; it is removed if writing fails."""
+    with open(path, "x+b") as file:
+        try:
+            yield file
+        except BaseException:
+            with suppress(OSError):
+                path.unlink()
+            raise
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """An error of the system that names no file names this one, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def fault(error: BaseException) -> str | None:
+    """An error of the system, such as a full disk or a folder that was moved, in one line; None for other errors."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    hint = HINTS.get(error.errno)
+    if not (hint or error.filename):
+        return None
+    return ": ".join(filter(None, (error.filename and str(error.filename), error.strerror, hint)))
+
+
+HINTS = {
+    errno.ENOSPC: "make room and run again; what was committed stays",
+    errno.EDQUOT: "make room and run again; what was committed stays",
+    errno.EFBIG: "files may not be so large here; raise the limit and run again",
+    errno.EROFS: "run again when it can be written",
+    errno.EACCES: "run again when this is allowed",
+    errno.EPERM: "run again when this is allowed",
+    errno.ENOENT: "was it moved or removed? put it back and run again",
+}
 
 
 def stamp(info: dict) -> str:

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pipelines.engine.root import HINTS, fault
 from pipelines.engine.secrets import hidden
+from schemas.printable import printable
 
 LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
 STOPPED = "pipelines.engine.worker.Stopped: "  # as an error's last line has it
@@ -55,8 +57,8 @@ def one_line(error: BaseException) -> str:
     """What a worker raised, told by the last line of what may be a long text; `Stopped` begins with its name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
-    line = hidden(line).encode("utf-8", "backslashreplace").decode()
-    return (STOPPED if isinstance(error, Stopped) else "") + line
+    stays = isinstance(error, Stopped) or (isinstance(error, OSError) and error.errno in HINTS)
+    return (STOPPED if stays else "") + printable(hidden(fault(error) or line), keep="")
 
 
 def end_of(log: Path, most: int = 1_000_000) -> bytes:

@@ -23,6 +23,7 @@ from pipelines.engine.root import Root
 from pipelines.engine.worker import STOPPED, Order, StageFailed, Stopped, Work, end_of, is_local
 from schemas.config.model import BeamConfig
 from schemas.errors import UserError
+from schemas.printable import printable
 
 GRACE = 5.0  # seconds
 LOG = "log"  # a file of a job's folder: what all its processes say
@@ -103,7 +104,8 @@ class Workers:
             if answer != DONE or not is_local(self.beam.runner):  # another runner is left with nothing of a stage
                 code = self._end_job()
             said = end_of(job.log)
-            self.root.write(log, said)
+            with suppress(OSError):  # such as of a full disk, which the stage's own error names
+                self.root.write(log, printable(said.decode(errors="replace"), keep="\n\t").encode())
             if self.job is None:
                 job.folder.cleanup()
         if answer == DONE:

@@ -52,6 +52,7 @@ class Target:
                 f"export-set: {self.root.url} holds {min(others)}, which no export wrote; choose an empty folder"
             )
         self._remove_folder(UNFINISHED)
+        self.root.create()
         # Until it is finished the old release lies there too, and who looks for its samples has to find it.
         note = noted or self.release._asdict()
         self._write_note({**note, "unfinished": [*note.get("unfinished", ()), self.release._asdict()]})

@@ -112,7 +112,7 @@ def clean_root(root: Root, grace: float, keep: int) -> tuple[int, int]:
             old |= set(releases[max(0, keep - 1) :])
         gone = [name for name in garbage(root, old) if root.age(name) >= grace or name[7:-5] in old]
         gone.sort(key=lambda name: not name.endswith(".json"))  # a release first, then what it names
-        size = sum(root.fs.size(root.path(name)) for name in gone)
+        size = sum(map(root.size, gone))
         for name in gone:
             root.remove(name)
         return len(gone), size

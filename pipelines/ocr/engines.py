@@ -182,7 +182,9 @@ def fetch_weights(config: EasyOcrConfig) -> None:
             continue
         try:
             with urlopen(model["url"], timeout=60) as response, ZipFile(io.BytesIO(response.read())) as archive:
-                Root(config.models).write(model["filename"], archive.read(model["filename"]))
+                models = Root(config.models)
+                models.create()
+                models.write(model["filename"], archive.read(model["filename"]))
         except (OSError, HTTPException, BadZipFile, KeyError) as error:
             raise UserError(f"ocr.easyocr.download: {model['url']}: {error}; unpack it in {folder} by hand") from None
     check_weights(config)

@@ -37,7 +37,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import forget_put_back, read_card, read_cards, release_of
-from pipelines.engine.root import Root, point
+from pipelines.engine.root import Root, naming, new_file, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages, settings_of
 from pipelines.stages.sample_sql import PLACE, members
@@ -266,7 +266,7 @@ def pack_shard(
 ) -> Commit:
     """Writes one tar and its index; nothing names them until the card does."""
     temporary, index = root.temporary("shards"), []
-    with open(temporary, "w+b") as file:
+    with naming(temporary), new_file(temporary) as file:
         tar = TarWriter(file)
         bounded = BoundedImages(root, stage.config, tar, earlier) if stage.config.bounded else None
         for sample in samples:

@@ -10,7 +10,7 @@ from yarl import URL
 from pipelines.engine.commit import Stage, digest, replace_rows
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import source_at, sources_of
-from pipelines.engine.parquet import parquet_bytes, read_rows
+from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
 from schemas.arrow import Row, arrow_schema
@@ -87,6 +87,8 @@ def read_takedowns(root: Root) -> TakedownList:
     """What was taken down from a root. Raises `Corrupt` if the list is damaged."""
     values_of: dict[str, set[str]] = {kind: set() for kind in TakedownList._fields}
     for row in read_rows(root, TAKEDOWN_FILE, TAKEDOWNS.names):
+        if row["kind"] not in values_of or not isinstance(row["value"], str):
+            raise Corrupt(f"{TAKEDOWN_FILE}: has a line that no takedown wrote: {row['kind']!r:.50}")
         values_of[row["kind"]].add(row["value"])
     return TakedownList(**{kind: frozenset(values) for kind, values in values_of.items()})
 

@@ -116,6 +116,7 @@ def main(repeats: int, count: int) -> None:
     times: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root, theirs = Root(f"{temporary}/ours"), Path(temporary) / "webdataset"
+        root.create()
         samples, images = make_samples(root, count)
 
         def at_hand(root: Root, stage: str, sample: Row) -> bytes:

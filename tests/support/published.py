@@ -73,6 +73,7 @@ def publish(
 ) -> Root:  # fmt: skip
     """Publishes a set in shards of so many samples; `selected`: the settings by which its samples were selected."""
     root, samples, entries = Root(str(folder)), list(samples), []
+    root.create()
     task = samples[0].document["task"]
     for number, start in enumerate(range(0, len(samples), each)):
         file, index = io.BytesIO(), []

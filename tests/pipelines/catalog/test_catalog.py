@@ -367,8 +367,8 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
         ("select error('a\nb')", "a b"),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
         ("select * from rows where key = ?", "Values were not provided"),
-        ("from read_parquet('no-such-file.parquet')", "No files found"),
-        ("from 'https://example.invalid/a.parquet'", "httpfs"),
+        ("from read_parquet('no-such-file.parquet')", "a query reads only the corpus"),
+        ("from 'https://example.invalid/a.parquet'", "a query reads only the corpus"),
     ],
 )
 def test_what_duckdb_says_of_a_question_is_one_line(question, complaint, small):
@@ -379,13 +379,110 @@ def test_what_duckdb_says_of_a_question_is_one_line(question, complaint, small):
     assert said.code == 2 and said.err == f"shardmill: {error.value}\n"
 
 
-def test_an_answer_can_be_copied_to_a_file_and_touches_no_view(corpus, tmp_path):
-    said = say("sql", corpus.url, f"copy (select key, text from rows order by key) to '{tmp_path}/out.parquet'")
-    assert said.code == 0
-    copied = duckdb.sql(f"from '{tmp_path}/out.parquet'").fetchall()
-    assert [text for _, text in sorted(copied)] and len(copied) == 3
-    assert say("sql", corpus.url, "copy rows from 'out.parquet'").code == 2
-    assert verify_root(corpus).problems == []
+# Each writes, and DuckDB takes some of them for a SELECT.
+WRITES = [
+    "copy (select 1) to '{}'", "copy rows to '{}' (format parquet)", "copy rows from '{}'",
+    "with x as (copy (select 1) to '{}') from x", "WITH x AS MATERIALIZED (COPY (FROM rows) TO '{}') FROM x",
+    "explain analyze copy (select 1) to '{}'", "explain /* */ analyze copy (select 1) to '{}'",
+    "EXPLAIN (ANALYZE, FORMAT json) COPY (SELECT 1) TO '{}'", "explain analyze with x as (copy rows to '{}') from x",
+    "from query('copy (select 1) to ''{}'' ')", "from query('with x as (copy (select 1) to ''{}'') from x')",
+    "from json_execute_serialized_sql(json_serialize_sql('with x as (copy (select 1) to ''{}'') from x'))",
+    "from json_execute_serialized_sql('{{}}'::json)", "attach '{}' as other", "export database '{}'",
+    "from enable_logging(storage = 'file', storage_path = '{}')", "call enable_logging(storage_path = '{}')",
+    "pragma enable_profiling", "from enable_profiling()", "from checkpoint()", "from force_checkpoint()",
+    "from import_database('{}')", "install '{}'", "load '{}'", "set temp_directory = '{}'", "prepare p as select 1",
+    "create table t as select 1", "create secret s (type s3)", "use '{}'", "detach memory",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["corpus/root.json", "corpus/rows/00000.parquet", "corpus/new.parquet", "outside"])
+def test_a_query_writes_nothing_anywhere(where, small, monkeypatch):
+    monkeypatch.chdir(small)
+    before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
+    for question in WRITES:
+        said = say("sql", small / "corpus", question.format(small / where))
+        assert (said.code, said.out) == (2, ""), question
+        assert said.err.startswith("shardmill: sql: ") and said.err.count("\n") == 1, question
+    assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
+
+
+def test_copy_is_answered_with_the_flag_that_writes(small):
+    said = say("sql", small / "corpus", "copy (select 1) to 'answer.parquet'")
+    assert said.err == (
+        "shardmill: sql: the catalog can only be read; write one SELECT, without copy; "
+        "--output FILE writes the answer to a file\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["answer.parquet", "answer.csv", "answer.jsonl"])
+def test_an_answer_is_written_to_a_file_that_a_flag_names(name, corpus, tmp_path):
+    wanted = "select key, text, samples from samples order by key"
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    (tmp_path / "precious").write_text("a diary")
+    said = say("sql", corpus.url, wanted, "--output", tmp_path / name)
+    assert (said.code, said.out) == (0, f"wrote 3 rows to {tmp_path / name}\n")
+    copied = duckdb.sql(f"from '{tmp_path / name}'").fetchall()
+    assert [row[:2] for row in copied] == [tuple(row.values())[:2] for row in query(corpus, wanted).to_pylist()]
+    assert (tmp_path / "precious").read_text() == "a diary" and not (tmp_path / name).is_symlink()
+    assert say("sql", corpus.url, "select 1 as n where false", "--output", tmp_path / name).out.startswith("wrote 0")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ("corpus/rows/9.parquet", "is inside the corpus; choose another folder"),
+        ("no/such/answer.csv", "cannot be written: No such file or directory"),
+        ("answer.xlsx", "unknown form '.xlsx'; choose from .parquet, .csv, .jsonl"),
+    ],
+)
+def test_an_answer_is_not_written_where_it_does_not_belong(output, complaint, corpus, tmp_path):
+    said = say("sql", corpus.url, "from rows", "--output", tmp_path / output)
+    assert (said.code, said.err) == (2, f"shardmill: --output: {tmp_path / output}: {complaint}\n")
+
+
+def test_a_query_reads_no_file_outside_the_corpus_but_those_a_flag_names(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("key\nx\n")
+    for question in (
+        "from 'bad.csv'", f"from read_text('{tmp_path}/bad.csv')", "from glob('/*')", "from read_blob('/etc/hostname')",
+        f"from read_csv('{corpus.url}/../bad.csv')", "from read_csv('http://127.0.0.1:9/x.csv')",
+    ):  # fmt: skip
+        said = say("sql", corpus.url, question, "--csv")
+        assert said.code == 2 and said.err.startswith("shardmill: sql: ") and said.err.count("\n") == 1, question
+        assert "--read FILE" in said.err, question
+    assert say("sql", corpus.url, f"from '{tmp_path}/bad.csv'", "--read", "bad.csv", "--csv").out == '"key"\n"x"\n'
+    assert say("sql", corpus.url, "from 'bad.csv'", "--read", "bad.csv", "--csv").out == '"key"\n"x"\n'
+    assert say("sql", corpus.url, f"from read_text('{corpus.url}/root.json')").code == 0
+
+
+def test_a_query_sorts_more_than_fits_in_memory_and_leaves_nothing(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spill"))
+    (tmp_path / "spill").mkdir()
+    before, connect = {*tmp_path.rglob("*")}, duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda config=(): connect(config={**dict(config), "memory_limit": "60MB"}))
+    numbers = "select range::varchar || 'abcdefghijklmnopqrstuvwxyz' as s from range(3000000) order by s desc"
+    assert query(corpus, f"select count(*) as n from ({numbers} limit 2500000)").to_pylist() == [{"n": 2500000}]
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_no_control_character_of_a_root_reaches_the_terminal(corpus, tmp_path):
+    steering = "\x1b]0;title\x07\x9b2J\u202e\u2066"
+    manifest = Path(corpus.path("root.json"))
+    settled = json.loads(manifest.read_text())
+    own = {"makes": [*settled["makes"], f"a{steering}"], "stages": {f"a{steering}": {"columns": {}, "reasons": []}}}
+    for said in (
+        say("sql", corpus.url, f"select {steering!r} from nowhere{steering}"),
+        say("sql", corpus.url, "select 1", "--output", f"{tmp_path}/a{steering}"),
+        say("urls", corpus.url, f"train{steering}"),
+        say("stats", f"{tmp_path}/none{steering}"),
+        manifest.write_text(json.dumps(settled | own)) and say("stats", corpus.url),
+        say("verify", corpus.url),
+        manifest.write_text(json.dumps(settled | {"files": [{"path": steering}]})) and say("verify", corpus.url),
+    ):
+        shown = said.out + said.err
+        assert shown and not [c for c in shown if not c.isprintable() and c != "\n"], shown
 
 
 def test_tars_of_a_corpus_hold_only_plain_files(hostile):

@@ -59,9 +59,10 @@ def root(request, tmp_path) -> Root:
     if request.param == "s3":
         request.getfixturevalue("s3")
     name = uuid.uuid4().hex
-    return Root(
-        {"local": f"{tmp_path}/{name}", "memory": f"memory://{name}", "s3": f"s3://bucket/{name}"}[request.param]
-    )
+    urls = {"local": f"{tmp_path}/{name}", "memory": f"memory://{name}", "s3": f"s3://bucket/{name}"}
+    root = Root(urls[request.param])
+    root.create()
+    return root
 
 
 # Files

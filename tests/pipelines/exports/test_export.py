@@ -123,6 +123,7 @@ def test_a_condition_on_preferences_chooses_what_goes_into_a_set(configure, tmp_
 def test_a_pair_that_is_lost_or_added_in_a_set_is_found_by_verify(corpus, tmp_path):
     shutil.copytree(corpus.url, tmp_path / "corpus")
     root = Root(str(tmp_path / "corpus"))
+    root.create()
     card = json.loads(root.read("shards/dpo.json"))
     card["settings"]["where"] = "margin = 2"
     for name in ("dpo", f"dpo@{card['release']}"):
@@ -134,6 +135,7 @@ def test_a_pair_that_is_lost_or_added_in_a_set_is_found_by_verify(corpus, tmp_pa
 def test_a_response_that_is_lost_is_found_by_verify(corpus, tmp_path):
     shutil.copytree(corpus.url, tmp_path / "corpus")
     root = Root(str(tmp_path / "corpus"))
+    root.create()
     rows = read_rows(root, "pairs/00000.parquet")
     replace_rows(root, Ledger.start(root, "my.toml", "0"), DrawPairs(PairsConfig()), 0, rows[1:])
     problems = verify_root(root).problems

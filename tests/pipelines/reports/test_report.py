@@ -183,6 +183,7 @@ def test_of_a_large_corpus_some_partitions_are_looked_into_and_one_with_each_rea
 
 
 def write_and_read(root: Root) -> str:
+    root.create()
     write_report(root)
     return root.read(REPORT).decode()
 

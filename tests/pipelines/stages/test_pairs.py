@@ -26,7 +26,9 @@ NO_BALANCE = PairsConfig(per_instruction=0, length_balance=False)
 
 @pytest.fixture
 def root(tmp_path) -> Root:
-    return Root(str(tmp_path / "root"))
+    root = Root(str(tmp_path / "root"))
+    root.create()
+    return root
 
 
 def pairs_of(root: Root, config: PairsConfig = DRAWN) -> list[dict]:
