@@ -1,6 +1,7 @@
 """Checks that everything under a root is what was committed."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,13 +52,16 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     settled = {p for file in read_manifest(root) if file.split for p in file.partitions}
     stages = stages_of(root)
     commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
+    begun = made_by_runs(root)
     for stage in stages.values():
-        seen.problems += check_stage(root, stage, settled, commits, say)
+        seen.problems += check_stage(root, stage, settled, commits, say, stage.name in begun)
     seen.problems += check_losses(root, stages, commits)
     seen.rows = sum(commit.rows for commit in commits["rows"].values())
     for commit in commits["images"].values():
         seen.bytes += check_payload(root, commit, seen.problems)
     say("shards")
+    if "shards" in begun and not card_names(root, releases=True):
+        seen.problems += [f"shards/{name}.json: is gone; run again" for name in sets_of(root) or ()]
     seen.samples += check_sets(root, commits, seen.problems)
     with suppress(Corrupt):  # reported above
         seen.garbage = list(garbage(root))
@@ -65,17 +69,25 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     return seen
 
 
+def made_by_runs(root: Root) -> set[str]:
+    """The stages of which runs have made something, as the ledger says: so a folder that is gone is not taken for one
+    that was never begun."""
+    names = (name for run in root.folders("runs") for name in root.files(f"runs/{run}"))
+    work = (re.fullmatch(r"work-(.+)\.parquet", name) for name in names)
+    return {found[1] for found in work if found}
+
+
 def check_stage(
-    root: Root, stage: StageInfo, settled: set[int], commits: Commits, say: Callable[[str], None]
+    root: Root, stage: StageInfo, settled: set[int], commits: Commits, say: Callable[[str], None], begun: bool = False
 ) -> Iterator[str]:
-    """That a stage which has any partition has all of them and no others, each as it was committed."""
+    """That a stage which has any partition, or was `begun`, has all of them and no others, each as it was committed."""
     name = stage.name
     files = [file for file in root.files(name) if file.endswith(".parquet") and file[0].isdigit()]
     present = {int(file.removesuffix(".parquet")) for file in files if is_partition(file)}
     for file in files:
         if not is_partition(file):
             yield f"{name}/{file}: is not a partition, but the catalog reads it; remove it"
-    if not present and name != "rows":
+    if not (present or begun or name == "rows"):
         return
     say(name)
     for partition in sorted(present - commits[name].keys()):
