@@ -1,8 +1,9 @@
 """What tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -19,6 +20,13 @@ def shared() -> Path:
     if not SHARED.exists():
         pytest.skip("the folder of real data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def reports() -> Iterator[None]:
+    """Runs in this process write the report."""
+    with patch("support.corpora.reports", True):
+        yield
 
 
 @pytest.fixture

@@ -63,9 +63,10 @@ def _ask(
     stages = stages_of(root)
     if stage not in stages:  # it was never made here
         return []
-    with connect(root, stage_files(root, (STAGES["rows"], stages[stage]), partitions), stages.values()) as connection:
+    sql = f"SELECT {columns} FROM ({_failed(stages[stage])}) WHERE ({where}\n) {end}"
+    files = stage_files(root, (STAGES["rows"], stages[stage]), partitions)
+    with connect(root, files, stages.values(), [sql]) as connection:
         try:
-            sql = f"SELECT {columns} FROM ({_failed(stages[stage])}) WHERE ({where}\n) {end}"
             return connection.sql(sql).fetchall()
         except duckdb.ConversionException as error:
             raise UserError(f"--where: {one_line(error)}") from None

@@ -5,6 +5,7 @@ from any folder, and is built again when the root has moved.
 """
 
 import glob
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,16 +97,21 @@ def _literally(root: Root, name: str) -> str:
 
 
 def connect(
-    root: Root, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = (), **config: str
+    root: Root,
+    files: Mapping[str, Files | None],
+    stages: Iterable[StageInfo] = (),
+    queries: Sequence[str] = (),
+    **config: str,
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with all the views over some files, for local roots and object stores alike.
+    """An in-memory database with the views over some files, for local roots and object stores alike.
 
-    `stages`: those of the corpus, in order, as far as users' own are among them.
-    """
+    `stages`: those of the corpus, in order, as far as users' own are among them. `queries`: what will be asked, if it
+    is known: only the views that it names are made.
+    """  # fmt: skip
     connection = duckdb.connect(config=config)
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    create(connection, files, stages, sources_of(root))
+    create(connection, files, stages, sources_of(root), queries)
     return connection
 
 
@@ -117,17 +123,29 @@ def open_catalog(root: Root) -> duckdb.DuckDBPyConnection:
 
 def create(
     connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = (),
-    sources: Sequence[SourceRange] = (),
+    sources: Sequence[SourceRange] = (), queries: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Makes all the views. `sources`: those that have partitions, if any has a name.
+    """Makes all the views, or only those that `queries` name. `sources`: those that have partitions, if any has a name.
 
     Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    for name, sql in views(files, with_own(stages), sources).items():
+    for name, sql in _named(views(files, with_own(stages), sources), queries).items():
         try:
             connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {sql}")
         except duckdb.Error as error:
             raise Corrupt(f"catalog: {name}: {one_line(error)}; `shardmill verify` says which file") from None
+
+
+def _named(views: dict[str, str], queries: Sequence[str]) -> dict[str, str]:
+    """The views that some queries name, with those that these views are made of; all of them if there is no query."""
+    if not queries:
+        return views
+    names, waiting = set(), [*queries]
+    while waiting:
+        more = views.keys() & {*re.findall(r"\w+", waiting.pop().lower())} - names
+        names |= more
+        waiting += [views[name] for name in more]
+    return {name: sql for name, sql in views.items() if name in names}
 
 
 def build_catalog(root: Root) -> None:

@@ -77,7 +77,7 @@ def rewritten(root: Root) -> list[tuple[str, int]]:
     files = stage_files(root, [captions.STAGE])
     if not files:
         return []
-    with connect(root, files) as connection:
+    with connect(root, files, queries=["captions"]) as connection:
         counts = connection.sql(
             f"""SELECT answer, count(*) FROM captions WHERE reason IS NULL GROUP BY answer
                 ORDER BY answer IS NULL, answer != '{ACCEPTED}', count(*) DESC, answer"""

@@ -192,7 +192,7 @@ def changed(root: Root, table: Stages, run: Ledger | None) -> dict[str, Any]:
 
 def _changes(root: Root, table: Stages, files: list[str]) -> list[Row]:
     order = [*table, *(stage for stage in STAGES if stage not in table), "shards"]
-    with connect(root, {"changes": Files(files)}) as connection:
+    with connect(root, {"changes": Files(files)}, queries=["changes"]) as connection:
         counts: dict[str, Counter[str]] = {}
         query = connection.sql("SELECT stage, change, count(*) FROM changes GROUP BY ALL")
         for stage, change, rows in query.fetchall():

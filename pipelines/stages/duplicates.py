@@ -157,7 +157,7 @@ def read_images(
         batch = partitions[start : start + AT_ONCE]
         files = stage_files(root, [info for info in stage.earlier if info.name in stage.inputs], batch)
         files |= stage_files(root, [stage.info], [partition for partition in batch if partition in done])
-        with connect(root, files, stage.earlier) as connection:
+        with connect(root, files, stage.earlier, [facts]) as connection:
             try:
                 read += [_images(rows, reasons) for rows in connection.sql(facts).to_arrow_reader(100_000)]
             except duckdb.Error as error:

@@ -38,9 +38,10 @@ class DrawInstructions(CorpusStage):
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         seen: set[str] = set()
-        with connect(root, stage_files(root, self.earlier), self.earlier) as connection:
+        question = _question(self.config)
+        with connect(root, stage_files(root, self.earlier), self.earlier, [question]) as connection:
             try:
-                answer = connection.sql(_question(self.config)).to_arrow_reader(10_000)
+                answer = connection.sql(question).to_arrow_reader(10_000)
                 images = (row for batch in answer for row in batch.to_pylist())
                 for partition, group in groupby(images, key=lambda row: row["partition"]):
                     yield partition, [_finished(self, row) for image in group for row in self._asked(image, seen)]

@@ -131,7 +131,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
     words, hashes = [], []
     for start in range(0, len(partitions), AT_ONCE):
         files = stage_files(root, SCORED, partitions[start : start + AT_ONCE])
-        with connect(root, files) as connection:
+        with connect(root, files, queries=[SCORES]) as connection:
             try:
                 for batch in connection.sql(SCORES).to_arrow_reader(10_000):
                     for name, values in columns.items():

@@ -39,9 +39,10 @@ class Select(CorpusStage):
         return packing if config.other_formats == "encode" else packing - {"format"}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        with connect(root, stage_files(root, self.earlier), self.earlier) as connection:
+        question = _question(self.sets)
+        with connect(root, stage_files(root, self.earlier), self.earlier, [question]) as connection:
             try:
-                answer = connection.sql(_question(self.sets)).to_arrow_reader(50_000)
+                answer = connection.sql(question).to_arrow_reader(50_000)
                 for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
                     yield partition, _placed(self, list(rows))
             except duckdb.Error as error:

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 from support.paths import PROJECT
 
-from pipelines.build.corpus import open_corpus
 from pipelines.build.run import run
 from pipelines.engine.manifest import SourceFile
 from pipelines.engine.root import Root
+from pipelines.reports.report import REPORT, write_report
 from pipelines.sources import open_source
 from pipelines.stages.rows import Rows, read_rows_of
+from schemas.config.file import read_config
 from schemas.config.sources import SOURCES
 from schemas.rows import REASONS
 
@@ -113,15 +114,26 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
+reports = False  # whether runs in this process write report.html, which takes a third of the time of a small run
+
+
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """The real stages, their work done in a loop instead of by Beam, without fsync."""
+    """The real stages, their work done in a loop instead of by Beam, without fsync; an empty report unless a test asks
+    for it by `reports`."""
 
     def make(workers, work, items, *_):
         for item in items:
             work.make(item)
 
-    with patch("pipelines.engine.workers.Workers.make", make), patch("pipelines.engine.root.FSYNC", False):
+    def report(root: Root) -> None:
+        write_report(root) if reports else root.write(REPORT, b"")
+
+    with (
+        patch("pipelines.engine.workers.Workers.make", make),
+        patch("pipelines.engine.root.FSYNC", False),
+        patch("pipelines.build.run.write_report", report),
+    ):
         yield
 
 
@@ -129,7 +141,7 @@ def build(config: Path, until: str | None = None, **more: Any) -> Root:
     """A whole run, in this process."""
     with in_this_process():
         run(config, until, **more)
-    return open_corpus(config).root
+    return Root(read_config(config).root)
 
 
 def rows_of(kind: str, path: Path, **fields) -> list[dict]:

@@ -154,7 +154,8 @@ def test_a_source_without_a_name_is_as_before(here):
 
 
 def test_the_settings_of_one_source_make_that_source_alone_anew(here):
-    own = OWN + 'text_column = "{}"\n'
+    own = OWN.replace('path = "own"', 'path = "own/list.csv"')
+    own += 'text_column = "{}"\n'
     (here / "own/list.csv").write_text("image,text,other\n000004.png,a text,another\n")
     config = configured(here, TARS, own.format("text"))
     root = build(config)
@@ -275,7 +276,7 @@ def test_a_retry_loads_from_the_right_source(here):
     assert verify_root(root).problems == []
 
 
-def test_stats_and_the_report_name_sources(here):
+def test_stats_and_the_report_name_sources(here, reports):
     root = build(configured(here, TARS, OWN))
     tables = {title: lines for title, _, lines in corpus_stats(root)}
     assert tables["sources"] == [("tars", 2, 2, 6, 6, "100.0%"), ("own", 1, 1, 5, 3, "60.0%")]

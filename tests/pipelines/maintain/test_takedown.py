@@ -46,6 +46,8 @@ from training.pack_plan import plan_set
 from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 
+pytestmark = pytest.mark.usefixtures("reports")  # whose words must be gone, too
+
 TOML = f"""
 root = "corpus"
 [source]
