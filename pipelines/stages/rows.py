@@ -19,6 +19,7 @@ from pipelines.engine.commit import Stage, bucket_of, canonical, digest, key_of,
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import NOTES, SourceFile
 from pipelines.engine.root import Root
+from pipelines.engine.secrets import hidden
 from pipelines.sources import Source
 from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.takedown_list import blanked, read_takedowns
@@ -206,7 +207,7 @@ def _source_rows(source: Source, path: str) -> Iterator[Row]:
     try:
         yield from source.rows(path)
     except Unreadable as error:
-        yield {"names": (path, "/unreadable"), "file": path, "reason": "unreadable_file", "detail": str(error)}
+        yield {"names": (path, "/unreadable"), "file": path, "reason": "unreadable_file", "detail": hidden(str(error))}
 
 
 def _key_in(bucket: int, buckets: int, *names: str) -> str:
@@ -260,9 +261,9 @@ def _hashed(source: Source, row: Row) -> Row:
     except FileNotFoundError:
         return {"reason": "no_image", "detail": f"{row['file']} is not there"}
     except EOFError as error:
-        return {"reason": "cut_tar", "detail": str(error)}
+        return {"reason": "cut_tar", "detail": hidden(str(error))}
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in NO_FILE:
             raise  # the disk or the network failed, not the row
-        return {"reason": "no_image", "detail": f"{row['file']!r} is no file: {error}"[:1000]}
+        return {"reason": "no_image", "detail": hidden(f"{row['file']!r} is not a file: {error}")[:1000]}
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -165,7 +165,8 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
         if before and before["inputs"] == inputs and start == number:
             n = before["shards"]
         else:
-            with connect(root, stage_files(root, stage.stages, partitions), stage.earlier) as connection:
+            files, query = stage_files(root, stage.stages, partitions), members(stage.set, stage.config, stage.own)
+            with connect(root, files, stage.earlier, [query]) as connection:
                 try:
                     n, shards = _shards_of(connection, stage, n, number)
                 except duckdb.ConversionException as error:
@@ -235,7 +236,9 @@ class PackShards:
 
     def make(self, pack: PackItem) -> None:
         files = stage_files(self.root, self.stage.stages, pack.partitions)
-        with connect(self.root, files, self.stage.earlier, threads="1", memory_limit="1GB") as connection:
+        query = members(self.stage.set, self.stage.config, self.stage.own)
+        settings = {"threads": "1", "memory_limit": "1GB"}
+        with connect(self.root, files, self.stage.earlier, [query], **settings) as connection:
             for shard in pack.wanted:
                 self._pack(connection, pack, shard)
 
