@@ -352,7 +352,7 @@ def test_verify_finds_an_index_that_says_what_is_not_so(corpus, wrong):
     assert ("but the index says otherwise" if wrong == "width" else "names another original") in said
 
 
-def test_stats_and_the_report_show_bounds_where_a_set_has_them(corpus, configure):
+def test_stats_and_the_report_show_bounds_where_a_set_has_them(corpus, configure, reports):
     root = build(configure(SOURCE + BOUNDS + "[sets.plain]\n"))
     for text in (say("stats", root.url).out, root.read("report.html").decode()):
         assert "max_side 112, format jpg" in text and "as they came" in text
