@@ -221,9 +221,12 @@ def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition
 
 def condition_error(place: str, error: duckdb.Error) -> UserError:
     """What to say of a condition that fails on some row, with the way out of a cast."""
-    hint = "; write try_cast(… AS …), which gives null where the value does not fit, or try(…)"
-    failed_on_a_row = isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException)
-    return UserError(f"{place}: {one_line(error)[:500]}{hint if failed_on_a_row else ''}")
+    hint = ""
+    if "Malformed JSON" in str(error):  # a text that is compared with JSON is read as JSON
+        hint = "; write (extra->>'name') = 'text' to compare a field of extra with a text"
+    elif isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
+        hint = "; write try_cast(… AS …), which gives null where the value does not fit, or try(…)"
+    return UserError(f"{place}: {one_line(error)[:500]}{hint}")
 
 
 def one_line(error: duckdb.Error) -> str:

@@ -21,6 +21,7 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+OTHERS = ("|", ";", "\t", ",")  # what else may be between columns
 
 csv.field_size_limit(MAX_LINE)
 codecs.register_error("shardmill.bad", lambda error: (BAD, error.end))
@@ -115,6 +116,7 @@ def csv_records(raw: BinaryIO, file: str, encoding: str | None, delimiter: str) 
             names = fields
             if twice := [name for name in names if name and names.count(name) > 1]:
                 raise UserError(f"source.path: {file} has two columns {twice[0]!r}; rename one")
+            _check_delimiter(names, delimiter, file)
         elif bad:
             yield bad
         elif len(fields) != len(names):
@@ -122,6 +124,16 @@ def csv_records(raw: BinaryIO, file: str, encoding: str | None, delimiter: str) 
         else:
             yield {name: value or None for name, value in zip(names, fields)}
     yield from lost
+
+
+def _check_delimiter(names: list[str], delimiter: str, file: str) -> None:
+    """Raises `UserError` if the only name in the first line has another delimiter in it."""
+    if len(names) == 1 and (other := next((mark for mark in OTHERS if mark in names[0]), None)):
+        kinds = {",": ".csv with commas", "\t": ".tsv with tabs"}
+        raise UserError(
+            f"source.path: {file} has {other!r} between its columns, not {delimiter!r}; "
+            f"write it as {kinds.get(other, ' or '.join(kinds.values()))}"
+        )
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str | None]:

@@ -39,3 +39,9 @@ def test_other_conditions_hint_at_it_too(condition, scored, configure):
     gate = f'[gates]\nscores = "(select bool_and({condition}) from samples)"\n[sets.train]\n'
     with pytest.raises(UserError, match=r"^gates\.scores: .*; write try_cast"):
         build(configure(SOURCE + gate, root="gated"))
+
+
+@pytest.mark.parametrize("condition", ["extra.score = 'high'", "extra.score in ('low', 'high')", "'en' != extra.score"])
+def test_a_field_of_extra_that_is_compared_with_a_text_is_shown_how(condition, scored, configure):
+    with pytest.raises(UserError, match=r"^sets\.good\.where: .*; write \(extra->>'name'\) = 'text' to compare"):
+        build(configure(f'{SOURCE}[sets.good]\nwhere = "{condition}"\n'))

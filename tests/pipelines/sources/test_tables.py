@@ -433,6 +433,19 @@ def test_a_page_that_becomes_much_more_than_it_is_is_damage(tmp_path):
     assert row["reason"] == "unreadable_file" and "bytes, which become 300" in row["detail"]
 
 
+@pytest.mark.parametrize(("name", "delimiter", "fix"), [
+    ("a.csv", "|", "'|' between its columns, not ','; write it as .csv with commas or .tsv with tabs"),
+    ("a.csv", ";", "';' between its columns, not ','; write it as .csv with commas or .tsv with tabs"),
+    ("a.csv", "\t", r"'\t' between its columns, not ','; write it as .tsv with tabs"),
+    ("a.tsv", ",", r"',' between its columns, not '\t'; write it as .csv with commas"),
+])  # fmt: skip
+def test_another_delimiter_is_told(name, delimiter, fix, tmp_path, configure):
+    lines = [("image_name", " comment_number", " comment"), ("0.png", " 0", " One, two, three"), ("1.png", " 0", " A")]
+    (tmp_path / name).write_text("".join(delimiter.join(line) + "\n" for line in lines))
+    config = configure(f'[source]\nkind = "folder"\npath = "{name}"')
+    assert say("plan", config) == (2, "", f"shardmill: source.path: {name} has {fix}\n")
+
+
 def test_two_columns_of_one_name_are_asked_for(tmp_path, configure):
     table = pa.table([["0.png"], ["a"], ["b"]], names=["image", "text", "text"])
     (tmp_path / "src").mkdir()
