@@ -23,7 +23,7 @@ from schemas.config.file import read_config
 from schemas.config.model import TABLES, Config
 from training.recipe import read_recipe
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 BASE = 'root = "corpus"\n[source]\nkind = "scenes"\n'
 
