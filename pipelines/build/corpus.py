@@ -25,7 +25,7 @@ from schemas.own_stages import OwnStageConfig, own_info
 from schemas.rows import STAGE as ROWS
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
-from schemas.views import PREFERENCE
+from schemas.views import PREFERENCE, views
 
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
@@ -110,7 +110,7 @@ def _built_in(config: Config) -> Iterator[PartitionStage | CorpusStage]:
 def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
     """The users' stages of a configuration. Raises `UserError` for a name or a column that already exists."""
     stages = []
-    views = {*STAGES, "shards", "candidates", "samples", "scores", "preferences", "accounting", "runs", "chunks"}
+    existing = {*views({}), "chunks", "run", "before"}
     columns = {column for stage in STAGES.values() for column in (*stage.samples, "reason", "left_out_by", "samples")}
     if not any(source.name for source in config.source):  # the column is empty: a stage of before 0.2 may have its own
         columns.remove("source")
@@ -118,7 +118,7 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
     for name, own in config.stages.items():
         if reserved := sorted({name, *own.columns} & words):
             raise UserError(f"stages.{name}: {reserved[0]} is a reserved word of SQL; choose another name")
-        if name in views | {"work", "changes", "fetches", "calls", "cost", "yield_by_host", "run", "before", "rows"}:
+        if name in existing:
             raise UserError(f"stages.{name}: a stage or view already has this name; choose another")
         if twice := sorted(columns & own.columns.keys()):
             raise UserError(f"stages.{name}.columns: `samples` already has a column {twice[0]}; choose another name")

@@ -288,7 +288,7 @@ def test_a_mistake_is_answered_in_one_line(configure, numbers, tmp_path, table, 
 
 
 def test_a_name_that_is_there_is_refused(configure, numbers):
-    for name in ("images", "samples", "runs", "shards"):
+    for name in ("images", "samples", "runs", "shards", "releases", "growth", "sources", "yield_by_source"):
         with pytest.raises(UserError, match=f"stages.{name}: a stage or view already has this name"):
             open_corpus(configure(SOURCE + TABLE.replace("stages.even", f"stages.{name}")))
 
