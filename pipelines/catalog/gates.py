@@ -126,7 +126,7 @@ def hold_gates(gates: Mapping[str, str], root: Root, rows: int, kept: int, sets:
     losses = find_losses(root, sets)
     run = facts(rows, kept, sets, losses)
     own = gates.keys() - {name for name, condition in GATES.items() if gates.get(name) == condition}
-    with open_catalog(root) if own else connect(root, {}) as connection:  # the default gates need no other view
+    with open_catalog(root) if own else connect(root, {}, queries=["runs"]) as connection:  # defaults need no view
         failed = check_gates(gates, connection, run)
     if failed:
         conditions = "; ".join(f"{name}: {gates[name]}" for name in failed)

@@ -651,5 +651,5 @@ def test_a_root_that_was_never_run_is_named_in_one_line(tmp_path):
 def test_a_source_without_rows_has_a_report(tmp_path, configure: Callable[..., Path]):
     none = pa.array([], pa.string())
     pq.write_table(pa.table({"url": none, "text": none}), tmp_path / "0.parquet")
-    root = build(configure('[source]\nkind = "laion"\npath = "*.parquet"\n[sets.train]'))
+    root = build(configure('[source]\nkind = "laion"\npath = "*.parquet"\n[sets.train]\n[gates]\nempty_sets = false'))
     assert "0 rows in" in read(root).text
