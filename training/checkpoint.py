@@ -40,7 +40,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     tied = {"language.lm_head.weight"} if model.shape.language.tied else set()
     weights = {
-        name: (weight.to(dtype) if dtype else weight).contiguous()
+        name: _converted(name, weight, dtype).contiguous()
         for name, weight in model.state_dict().items()
         if name not in tied
     }
@@ -52,9 +52,25 @@ def save_model(
         shutil.copyfile(config, folder / config.name)
 
 
+def _converted(name: str, weight: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """A weight in `dtype`. Raises `UserError` if that cannot hold it."""
+    if dtype is None:
+        return weight
+    converted = weight.to(dtype)
+    if not converted.isfinite().all():
+        largest = weight.abs().max().item()
+        kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+        raise UserError(f"{name}: has {largest:g}, and {kind} holds at most {most:g}; export the run's own checkpoint, "
+                        f"with --quant F32")  # fmt: skip
+    return converted
+
+
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Writes a safetensors file with the permissions of the shape.json beside it: the library's own are too narrow."""
-    save_file(tensors, path, {"format": "pt"})
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:  # such as of a full disk
+        raise UserError(f"{path}: cannot be written: {error}") from None
     shutil.copymode(path.with_name(SHAPE), path)
 
 
@@ -65,6 +81,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageM
     check_size(shape, folder)
     model = VisionLanguageModel(shape)
     tokenizer = Tokenizer(folder)
+    tokenizer.check_room(shape.language.vocab)
     load_weights(model, read_tensors(folder / MODEL), str(folder / MODEL))
     return model.to(device).eval(), tokenizer
 
@@ -85,7 +102,7 @@ def load_weights(model: VisionLanguageModel, weights: Mapping[str, torch.Tensor]
         if parameter.shape != weights[name].shape:
             raise UserError(f"{where}: {name} is {list(weights[name].shape)}, the shape says {list(parameter.shape)}")
         if not bool(torch.isfinite(weights[name]).all()):
-            raise UserError(f"{where}: {name} holds numbers that are not finite; the model is broken")
+            raise UserError(f"{where}: {name} holds numbers that are not finite; choose another checkpoint")
         with torch.no_grad():
             parameter.copy_(weights[name])
 

@@ -6,6 +6,7 @@ the stage is trained.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from hashlib import sha256
@@ -23,11 +24,11 @@ from training.layout import IGNORED, Picture, SampleRejected, Tokens, Turn, read
 from training.loader import Batch, Lost, Part
 from training.packs import PADDING
 from training.pixels import raw_patches, size_of
+from training.sample_text import pair_of
 from training.samples import SampleEncoder, images
 from training.shards import Sample, Shards
 from training.shuffle import Cut, Order
 
-ANSWERS = ("chosen", "rejected")
 NOTHING = Tokens(np.empty(0, np.int32), np.empty(0, np.int32), ())
 
 
@@ -56,9 +57,17 @@ class Pairs(Dataset):
         self.shards = [Shards(part.root, part.set) for part in parts]
         self.usable = [self._measure(shards) for shards in self.shards]
         counts = [len(usable) for usable in self.usable]
-        if not any(counts):
-            raise UserError(f"{', '.join(part.set for part in parts)}: there is no pair to train on")
+        for part, shards, count in zip(parts, self.shards, counts):
+            if not count:
+                raise UserError(f"{part.set}: there is no pair to train on; {self._why(shards)}")
         self.order = Order(counts, [Fraction(str(part.weight)) for part in parts], seed)
+
+    def _why(self, shards: Shards) -> str:
+        """Why the samples of a set are no pairs: their reasons, and the detail of the first."""
+        tars = {shard.entry["tar"] for shard in shards.shards}
+        lost = [lost for lost in self.lost_pairs if lost.tar in tars]
+        reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(one.reason for one in lost).items())
+        return f"left out: {reasons}; the first, {lost[0].sample}: {lost[0].detail}" if lost else "the set is empty"
 
     @property
     def identity(self) -> str:
@@ -137,13 +146,7 @@ class Pairs(Dataset):
         return usable
 
     def _tokens(self, sample: Sample) -> tuple[Tokens, Tokens]:
-        try:
-            pair = json.loads(sample["json"])["pair"]
-            question, answers = pair["question"], [pair[name] for name in ANSWERS]
-            if not all(isinstance(text, str) for text in (question, *answers)):
-                raise TypeError("question, chosen or rejected is not a string")
-        except (KeyError, ValueError, TypeError) as error:
-            raise SampleRejected("unreadable_text", f"json: holds no pair: {error!r}") from error
+        question, *answers = pair_of(sample)
         try:
             pictures = [Picture(name, self.encoder.slicing.of(*size_of(sample[name]))) for name in images(sample)]
         except Exception as error:  # decoders raise whatever they like

@@ -26,6 +26,7 @@ IGNORED = -100  # the label of a token that is not learned, as in torch's cross 
 REASONS = {
     "too_long": "more tokens than the limit",
     "no_answer": "nothing to learn: no answer, or an empty one",
+    "image_in_answer": "an answer shows an image; a model answers with text alone",
     "unknown_image": "the text names an image that the sample does not have",
 }
 
@@ -138,6 +139,20 @@ class Layout:
         if made := {*marks.image, *marks.slice, marks.query, *marks.turn, marks.begin, marks.end}.intersection(ids):
             raise RuntimeError(f"the tokenizer makes marks {sorted(made)} of plain text; it must not: {text[:80]!r}")
         return ids
+
+
+def check_answers(turns: Sequence[Turn]) -> None:
+    """Raises `SampleRejected` if one of the answers is not a text to learn: it is empty, or shows an image.
+
+    A prompt may have such answers in its history; they are only never learned.
+    """
+    for number, (role, parts) in enumerate(turns, 1):
+        if role != "assistant":
+            continue
+        if any(isinstance(part, Picture) for part in parts):
+            raise SampleRejected("image_in_answer", f"turn {number} is an answer that shows an image")
+        if not any(isinstance(part, str) and part.strip() for part in parts):
+            raise SampleRejected("no_answer", f"turn {number} is an empty answer")
 
 
 def read_turns(messages: Iterable[Mapping[str, str]], pictures: Mapping[str, Picture]) -> list[Turn]:

@@ -1,12 +1,12 @@
 """Shard sets as batches of packed samples, in an order that depends on nothing but a seed.
 
     mixture = Mixture([Part("my-corpus", "captions"), Part("my-corpus", "ocr", weight=0.5)], encoder, seed=0)
-    for batch in load(mixture, batch=32, micro=4, rank=rank, ranks=ranks, start=steps, workers=4):
+    for batch in load(mixture, batch=32, micro=4, rank=rank, ranks=ranks, start=steps, trained=packs, workers=4):
         loss = model(batch)
         loss.backward()
         if batch.last:
             optimizer.step()
-            steps = batch.step + 1      # the whole state of the loader, for any ranks and workers
+            steps, packs = batch.step + 1, packs + 32      # the state of the loader, for any ranks, workers and batch
 
 A sample that cannot be read is left out: its batch names it, and its place stays empty.
 """
@@ -54,6 +54,12 @@ class Lost(NamedTuple):
     def of(cls, sample: str, tar: str, error: Damaged | SampleRejected) -> "Lost":
         known = (error.reason, error.detail) if isinstance(error, SampleRejected) else ("damaged", str(error))
         return cls(sample, tar, *known)
+
+
+def left_out(counts: Counts) -> str:
+    """Why samples of a set are in no pack, in words."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in counts["reasons"].items())
+    return f"left out of {counts['samples']} samples: {reasons or 'none'}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +135,10 @@ class Mixture(Dataset):
         for shards in self.shards:  # planning checks digests in any case
             shards.check = check
         packs, weights = [len(planned) for planned in self.planned], [Fraction(str(part.weight)) for part in self.parts]
-        if not any(packs):
-            counts = {part.set: planned.counts["reasons"] for part, planned in zip(self.parts, self.planned)}
-            raise UserError(f"there is nothing to train on; samples left out: {counts}")
+        for part, planned in zip(self.parts, self.planned):
+            if not planned:
+                raise UserError(f"{part.set}: there is nothing to train on; {left_out(planned.counts)}; "
+                                f"take the set out of the stage, or mend it")  # fmt: skip
         self.order = Order(packs, weights, seed)
 
     @property
@@ -206,16 +213,19 @@ def load(
     ranks: int = 1,
     start: int = 0,
     stop: int | None = None,
+    trained: int | None = None,
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
     """Batches of one rank from step `start` on, endless or up to `stop`, made by `workers` processes.
 
+    `trained` is how many packs the steps before `start` have trained: `start * batch` if not given.
+
     A step trains `batch` packs on all ranks together, `micro` at a time on each. Raises `ValueError` at once if ranks
     or steps are out of range, and, in a strict mixture, `UserError` at the first sample that cannot be read.
     """
     loader = DataLoader(
-        mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop), num_workers=workers,
+        mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop, trained), num_workers=workers,
         collate_fn=_as_it_is, pin_memory=pin, generator=torch.Generator(),
     )  # fmt: skip
     return _checked(mixture, loader)

@@ -52,7 +52,7 @@ from training.samples import SampleEncoder, Slicing
 from training.shards import Shard, Shards
 from training.tokenizer import Tokenizer
 
-VERSION = 1  # to be raised when equal shards and settings get other packs
+VERSION = 2  # to be raised when equal shards and settings get other packs
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from schemas.config.table import Location, Table
 from schemas.errors import UserError
+from training.sample_text import CAPTIONS
 from training.shapes import SHAPES, Shape, read_shape
 
 Part = Literal["vision", "resampler", "language"]
@@ -67,7 +68,7 @@ class TrainingStage(Table):
     micro: int = Field(8, gt=0)  # packs at once, on each rank
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers, adamw for the rest
-    rate: float = Field(gt=0)  # learning rate, at its highest
+    rate: float = Field(gt=0, le=1e30)  # learning rate, at its highest
     schedule: Literal["cosine", "warmup_stable_decay"] = "cosine"
     warm_up: Share = 0.01  # of the steps
     decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
@@ -115,6 +116,10 @@ def read_recipe(path: str | Path) -> Recipe:
     names = [stage.name for stage in recipe.stages]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: stages: two are called {twice[0]}; give each a name of its own")
+    if unknown := sorted(recipe.instructions.keys() - {*CAPTIONS}):
+        raise UserError(
+            f"{path}: instructions.{unknown[0]}: no task of this name takes one; choose from {', '.join(CAPTIONS)}"
+        )
     for stage in recipe.stages:
         if unknown := sorted(stage.sets.keys() - recipe.data):
             raise UserError(f"{path}: stages.{stage.name}.sets: no data {unknown[0]}; add [data.{unknown[0]}]")

@@ -1,11 +1,15 @@
 """The texts in a sample of a shard."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from schemas.shards import document_of
 from training.layout import SampleRejected
 from training.shards import Sample
+
+CAPTIONS = ("caption", "ocr")  # tasks whose text answers an instruction, if the recipe gives one
+PAIRS = ("preference", "pair")
 
 
 def task_of(sample: Sample) -> str:
@@ -17,6 +21,8 @@ def texts(sample: Sample) -> Iterator[str]:
     """The texts in a sample, for a tokenizer to learn from."""
     if task_of(sample) == "conversation":
         yield from (message["content"] for message in conversation_of(sample)["turns"])
+    elif task_of(sample) in PAIRS:
+        yield from pair_of(sample)
     elif "txt" in sample:
         yield text_of(sample, "txt")
 
@@ -27,6 +33,18 @@ def text_of(sample: Sample, name: str) -> str:
         return sample[name].decode()
     except (KeyError, UnicodeDecodeError) as error:
         raise SampleRejected("unreadable_text", f"{name}: {error!r}") from error
+
+
+def pair_of(sample: Sample) -> tuple[str, str, str]:
+    """Question, chosen and rejected answer of a pair. Raises `SampleRejected` if it has none."""
+    try:
+        pair = json.loads(sample["json"])["pair"]
+        question, chosen, rejected = (pair[name] for name in ("question", "chosen", "rejected"))
+        if not all(isinstance(text, str) for text in (question, chosen, rejected)):
+            raise TypeError("question, chosen or rejected is not a string")
+    except (KeyError, ValueError, TypeError) as error:
+        raise SampleRejected("unreadable_text", f"json: holds no pair: {error!r}") from error
+    return question, chosen, rejected
 
 
 def conversation_of(sample: Sample) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from schemas.errors import UserError
 from schemas.slices import PLANS, Plan
 from training.layout import REASONS as OF_LAYOUT
-from training.layout import Layout, Picture, SampleRejected, Tokens, Turn, read_turns
+from training.layout import Layout, Picture, SampleRejected, Tokens, Turn, check_answers, read_turns
 from training.pixels import cut, decode, size_of
 from training.sample_text import conversation_of, task_of, text_of
 from training.shards import Sample
@@ -68,17 +68,23 @@ class SampleEncoder:
     length: int = 2048  # tokens a pack
     slicing: Slicing = Slicing()
     instructions: Mapping[str, str] = field(default_factory=dict)
+    context: int | None = None  # tokens that the model takes at most; a longer sample is `too_long`
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a sample, at most."""
+        return self.length if self.context is None else min(self.length, self.context)
 
     def settings(self) -> dict[str, Any]:
         """Everything that the number of a sample's tokens depends on, for JSON."""
         return {
             "tokenizer": self.tokenizer.identity, "queries": self.queries, "length": self.length,
             "slicing": asdict(self.slicing), "instructions": dict(sorted(self.instructions.items())),
-        }  # fmt: skip
+        } | ({"limit": self.limit} if self.limit < self.length else {})  # fmt: skip
 
     @cached_property
     def layout(self) -> Layout:
-        return Layout(self.tokenizer.encode, self.tokenizer.marks, self.queries, self.length)
+        return Layout(self.tokenizer.encode, self.tokenizer.marks, self.queries, self.limit)
 
     def tokens(self, sample: Sample) -> Tokens:
         """A sample laid out, from its texts and the headers of its images. Raises `SampleRejected`, see `REASONS`."""
@@ -137,7 +143,9 @@ def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], in
     marks = messages["images"]
     if len(marks) != len(pictures):
         raise SampleRejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
-    return layout.conversation(read_turns(messages["turns"], dict(zip(marks, pictures))))
+    turns = read_turns(messages["turns"], dict(zip(marks, pictures)))
+    check_answers(turns)
+    return layout.conversation(turns)
 
 
 TASKS: dict[str, Callable[[Layout, Sample, Sequence[Picture], str | None], Tokens]] = {

@@ -4,8 +4,8 @@ The sequence is epoch 0, then epoch 1, and so on; a step may cross the end of an
 epoch passes w times through a set of weight w: with w = 0.25 it has a quarter of the set's packs, and each of the next
 three epochs has another quarter. An epoch is shuffled as a whole.
 
-Step s of batch b trains packs [s b, (s + 1) b). Its ranks take consecutive parts of these. So a run that was stopped
-can resume from its number of steps alone, on any number of ranks and workers.
+A step of batch b trains the next b packs. Its ranks take consecutive parts of these. So a run that was stopped can
+resume from the number of packs that it has trained, on any number of ranks and workers, and with another batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -110,15 +110,20 @@ class Cuts:
     ranks: int = 1
     start: int = 0  # steps that are done
     stop: int | None = None
+    trained: int | None = None  # packs of these steps; `start * batch` if not given
 
     def __post_init__(self):
         if self.start < 0:
             raise ValueError(f"start is {self.start}; it is the number of steps that are done, from 0 on")
+        if self.trained is not None and self.trained < 0:
+            raise ValueError(f"trained is {self.trained}; it is the number of packs that are trained, from 0 on")
         if not 0 <= self.rank < self.ranks <= self.batch or self.micro < 1:
             raise ValueError(f"rank {self.rank} of {self.ranks} with {self.micro} of {self.batch} packs at once")
 
     def __iter__(self) -> Iterator[Cut]:
+        trained = self.start * self.batch if self.trained is None else self.trained
         for step in count(self.start) if self.stop is None else range(self.start, self.stop):
-            first, end = (step * self.batch + self.batch * rank // self.ranks for rank in (self.rank, self.rank + 1))
+            done = trained + (step - self.start) * self.batch
+            first, end = (done + self.batch * rank // self.ranks for rank in (self.rank, self.rank + 1))
             for start in range(first, end, self.micro):
                 yield Cut(step, start, min(start + self.micro, end), start + self.micro >= end)

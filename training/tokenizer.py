@@ -69,6 +69,7 @@ class Tokenizer:
         special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
         if missing := [name for name in self.names.all() if name not in special]:
             raise UserError(f"{self.path}: has no special token {missing[0]}; add it to its added_tokens")
+        self._check_ids(inner)
         if len(line_break := self.encode("\n")) != 1:
             raise UserError(f"{self.path}: a line break is {len(line_break)} tokens; llama.cpp needs it to be one")
         names = self.names
@@ -86,6 +87,23 @@ class Tokenizer:
             end=id_of(names.end),
         )
         self.identity = sha256(json.dumps([self.json, asdict(names)]).encode()).hexdigest()
+
+    def _check_ids(self, inner: tokenizers.Tokenizer) -> None:
+        """Raises `UserError` if an added token has another id than the file says: what is exported says the file's."""
+        added = json.loads(self.json).get("added_tokens") or []
+        for token in added:
+            if (taken := inner.token_to_id(token["content"])) != token["id"]:
+                raise UserError(
+                    f"{self.path}: added_tokens: {token['content']} has the id {token['id']}, but is taken as {taken}; "
+                    f"give it the id {taken}: added tokens follow the vocabulary without a hole"
+                )
+        self.largest = max(inner.get_vocab().values(), default=0)
+
+    def check_room(self, vocab: int) -> None:
+        """Raises `UserError` if an id has no embedding among `vocab`."""
+        if self.largest >= vocab:
+            raise UserError(f"{self.path}: {len(self)} tokens with ids up to {self.largest}; the shape has room for "
+                            f"{vocab}")  # fmt: skip
 
     def __len__(self) -> int:
         """The number of ids, marks included."""
@@ -145,6 +163,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         shards = Shards(options.root, options.set)
+        if not any(text.strip() for sample in shards for text in texts(sample)):
+            raise UserError(f"{options.root}: the set {options.set} has no texts; choose another")
         save(train((text for sample in shards for text in texts(sample)), options.vocab), options.out)
         tokenizer = Tokenizer(options.out)
     except (UserError, FileNotFoundError, Damaged, SampleRejected) as error:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from schemas.errors import UserError
+from schemas.printable import printable_line
 from schemas.shards import Damaged
 from schemas.training import TrainingRow
 from training.checkpoint import MODEL, SHAPE, STATE, latest, load_run, load_weights, read_tensors, save_run
 from training.curve import draw, read_log, write_log
+from training.divergence import check_weights, diverged, names_of
 from training.dpo import Pairs, dpo_loss, log_probabilities, references
 from training.layout import IGNORED
 from training.loader import Batch, Mixture, Part, load
@@ -32,6 +35,8 @@ from training.pixels import LEVELS
 from training.pretrained import load_public
 from training.probe import Probe, Truths
 from training.recipe import Recipe, TrainingStage, read_recipe
+from training.run_lock import hold
+from training.run_state import BEGUN, begun, check_goes_on, stage_entry
 from training.samples import SampleEncoder, Slicing
 from training.shapes import read_shape
 from training.tokenizer import Tokenizer
@@ -75,13 +80,20 @@ class World:
 def train(
     recipe: Recipe, run: Path, world: World, workers: int = 0, every: float = 300.0, stop: int | None = None
 ) -> None:
-    """Trains the recipe's stages, from the run's last checkpoint on.
+    """Trains the recipe's stages, from the run's last checkpoint on, while it holds the run's folder.
 
     A checkpoint is written every `every` seconds and at the end of a stage. `stop` ends the run after that many steps
-    of all stages together.
+    of all stages together. Raises `UserError` if another trainer holds the folder, or if the run was trained by another
+    recipe, see `training.run_state`.
     """
+    with ExitStack() as held:
+        if world.rank == 0:
+            held.enter_context(hold(run))
+        _train(recipe, run, world, workers, every, stop)
+
+
+def _train(recipe: Recipe, run: Path, world: World, workers: int, every: float, stop: int | None) -> None:
     device = world.device
-    run.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(recipe.tokenizer)
     torch.manual_seed(recipe.seed)
     model, probe = start(recipe, tokenizer, device)
@@ -92,11 +104,12 @@ def train(
                             f"give each one at least")  # fmt: skip
     if folder:
         state = json.loads((folder / STATE).read_text())
+        check_goes_on(run, folder, state, recipe, tokenizer)
         load_weights(model, read_tensors(folder / MODEL), str(folder))
     else:
         state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
-    if state["stage"] not in (names := [stage.name for stage in stages]):
-        raise UserError(f"{run}: is in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
+        state |= begun(recipe, tokenizer)
+    names, settled = [stage.name for stage in stages], {key: state[key] for key in BEGUN if key in state}
     done = state["total"]
     if stop is not None and done >= stop:
         return
@@ -105,6 +118,7 @@ def train(
 
     for stage in stages[names.index(state["stage"]) :]:
         step = state["step"] if stage.name == state["stage"] else 0
+        trained = state.get("packs", step * stage.batch) if step else 0  # packs of this stage
         optimizers = make_optimizers(stage, model, probe)
         if step:
             load_run(folder, model, {"probe": probe}, optimizers if step < stage.steps else [])
@@ -117,19 +131,20 @@ def train(
                 f"name the release it began with in [data], or begin another run"
             )
         releases |= {shards.release for shards in samples.shards}
+        entry = stage_entry(recipe, stage, sorted({shards.release for shards in samples.shards}))
         if world.rank == 0 and (left := Counter(lost.reason for lost in samples.lost())):
             print(f"{stage.name}  left out: {', '.join(f'{n} {reason}' for reason, n in left.items())}", flush=True)
         learner = Learner(stage, model, probe, tokenizer.marks.query, samples, run, world, begins=step == 0)
         learned = [weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]]
         batches = load(
             samples, stage.batch, micro=stage.micro, rank=world.rank, ranks=world.ranks, start=step, stop=stage.steps,
-            workers=workers, pin=device.type == "cuda",
+            trained=trained, workers=workers, pin=device.type == "cuda",
         )  # fmt: skip
         saved = shown = time.monotonic()
-        norms = torch.zeros((), device=device)  # their sum, which is finite as long as all of them are
         meter = torch.zeros(6, dtype=torch.float64, device=device)  # losses, and how much was learned; tokens, places
 
         for micros in in_steps(batches):
+            of_losses: list[Tensor] = []
             # A micro-batch's weight depends on how much is learned in the whole step, on all ranks.
             of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
             for batch in micros:
@@ -138,19 +153,22 @@ def train(
                 if not any(batch.samples):
                     continue
                 sums = learner.losses(batch.to(device, non_blocking=True))
+                of_losses.append(sums.detach())
                 (sums / of_step).sum().backward()
                 real = (batch.documents != PADDING).sum()
                 more = torch.stack([real, torch.tensor(batch.documents.numel())]).to(device)
                 meter += torch.cat([sums.detach(), learner.counts(batch).to(device), more]).double()
             world.sum_gradients(learned)
-            norm = nn.utils.clip_grad_norm_(learned, stage.clip)
-            norms += norm
+            norm = nn.utils.get_total_norm([weight.grad for weight in learned if weight.grad is not None])
+            if not norm.isfinite():
+                raise UserError(diverged(stage, step, of_losses, micros, names_of(model, probe), learned, latest(run)))
+            nn.utils.clip_grads_with_norm_(learned, stage.clip, norm)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = stage.rate_at(step)
                 optimizer.step()
                 optimizer.zero_grad()
-            step, done, now = step + 1, done + 1, time.monotonic()
+            step, done, trained, now = step + 1, done + 1, trained + stage.batch, time.monotonic()
             last = step == stage.steps or done == stop
 
             if world.ranks > 1:  # all ranks use the clock of the first
@@ -165,12 +183,13 @@ def train(
                     show(stage, log[-1])
             if last or now - saved > every:
                 saved = now
-                if not norms.isfinite():
-                    raise UserError(f"stages.{stage.name}.rate: {stage.rate:g} makes training diverge by step {step}; "
-                                    f"choose a lower one, and run again from the last checkpoint")  # fmt: skip
+                check_weights(stage, step, names_of(model, probe), learned, latest(run))
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": step, "total": done, "mixture": samples.identity}
-                    state["releases"] = sorted(releases)
+                    state |= {"packs": trained, "releases": sorted(releases)} | settled
+                    if "stages" in settled:
+                        state["stages"] = [*settled["stages"][: names.index(stage.name)], entry]
+                        settled["stages"] = state["stages"]
                     write_log(run, log)  # first: a resumed run drops the rows of steps after its checkpoint
                     draw(run, log)
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
@@ -181,8 +200,7 @@ def train(
 def start(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> tuple[VisionLanguageModel, Probe]:
     """A model and a probe with fresh weights. Raises `UserError` if the shape has no room for the tokenizer."""
     shape = recipe.model_shape()
-    if len(tokenizer) > shape.language.vocab:
-        raise UserError(f"{tokenizer.path}: {len(tokenizer)} tokens; the shape has room for {shape.language.vocab}")
+    tokenizer.check_room(shape.language.vocab)
     model, probe = VisionLanguageModel(shape), Probe(shape.language.width, shape.vision.width)
     model.attend_by("by_matmul" if device.type == "cpu" else "sdpa")
     return model.to(device), probe.to(device)
@@ -214,7 +232,8 @@ def samples_of(
     """The stage's shard sets, planned; into the folder `packs` if one of them is in an object store."""
     vision = model.shape.vision
     slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
-    encoder = SampleEncoder(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions)
+    context = model.shape.language.context
+    encoder = SampleEncoder(tokenizer, model.shape.queries, stage.length, slicing, recipe.instructions, context)
     parts = [Part(recipe.data[name].root, recipe.data[name].set, weight) for name, weight in stage.sets.items()]
     if stage.beta:
         return Pairs(parts, encoder, recipe.seed)
@@ -362,8 +381,15 @@ def main() -> None:
     try:
         recipe = read_recipe(options.recipe)
         train(recipe, options.run, World(), options.workers, options.every, options.stop)
-    except (UserError, FileNotFoundError, Damaged) as error:
-        print(error, file=sys.stderr)
+    except (UserError, Damaged) as error:
+        print(printable_line(error), file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is gone
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        line = f"{where}{error.strerror}; mend it and run again: training goes on from the last checkpoint"
+        print(printable_line(line), file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,7 +6,18 @@ from random import Random
 import pytest
 
 from schemas.slices import PLANS, image_tokens, plan_llama_cpp, visual_tokens
-from training.layout import IGNORED, REASONS, Layout, Marks, Picture, SampleRejected, Tokens, Turn, read_turns
+from training.layout import (
+    IGNORED,
+    REASONS,
+    Layout,
+    Marks,
+    Picture,
+    SampleRejected,
+    Tokens,
+    Turn,
+    check_answers,
+    read_turns,
+)
 
 MARKS = Marks(image=(300, 301), slice=(302, 303), line_break=10, query=304, turn=(305, 306), begin=307, end=308)
 NAMES = {
@@ -86,9 +97,23 @@ def test_the_first_token_is_never_learned_since_nothing_foretells_it():
     assert learned(tokens) == "|lain text.</s>"
 
 
-def test_an_image_in_an_answer_is_not_learned():
+@pytest.mark.parametrize("parts", [["So: ", SMALL, "!"], [SMALL], ["A box.", SMALL]])
+def test_an_answer_that_shows_an_image_is_rejected(parts):
+    with pytest.raises(SampleRejected, match=r"^image_in_answer: turn 2 is an answer that shows an image$"):
+        check_answers([Turn("user", ["Draw."]), Turn("assistant", parts)])
+
+
+def test_a_prompt_may_show_an_image_in_an_answer_which_is_not_learned():
     tokens = layout(1).conversation([Turn("user", ["Draw."]), Turn("assistant", ["So: ", SMALL, "!"])])
     assert learned(tokens) == "|So: |!<|im_end|>"
+
+
+@pytest.mark.parametrize("empty", [[], [""], ["  "], ["\n", "\t"]])
+def test_an_empty_answer_beside_another_is_rejected(empty):
+    turns = [Turn("user", ["What?"]), Turn("assistant", empty), Turn("user", ["And?"]), Turn("assistant", ["A box."])]
+    with pytest.raises(SampleRejected, match=r"^no_answer: turn 2 is an empty answer$"):
+        check_answers(turns)
+    assert "A box." in learned(layout(1).conversation(turns))  # as the history of a prompt
 
 
 def test_text_between_two_marks_is_encoded_in_one_go_and_an_answer_by_itself():
@@ -124,7 +149,7 @@ def test_a_sample_either_fits_or_is_rejected_as_a_whole():
 
 
 @pytest.mark.parametrize("turns", [
-    [], [Turn("user", ["Hi"])], [Turn("user", [SMALL]), Turn("assistant", [" \n"])], [Turn("assistant", [SMALL])],
+    [], [Turn("user", ["Hi"])], [Turn("user", [SMALL]), Turn("assistant", [" \n"])], [Turn("assistant", [])],
 ])  # fmt: skip
 def test_a_conversation_without_an_answer_is_rejected(turns):
     with pytest.raises(SampleRejected) as rejected:

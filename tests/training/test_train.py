@@ -14,7 +14,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.paths import PROJECT
 from support.releases import captions, encoded, flip, publish, small_tokenizer
 from support.small_models import TINY
@@ -219,12 +219,18 @@ def test_a_run_stops_where_it_is_told_however_often(recipe, tmp_path):
     assert latest(tmp_path).name == "0000002"
 
 
-def test_a_stage_that_was_done_may_be_lengthened(recipe, tmp_path):
-    """What was done before it still counts, and the log goes on behind it."""
-    train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World(), stop=3)
-    train(recipe({"steps": 5}, {"steps": 2}), tmp_path, World())
-    assert latest(tmp_path).name == "0000004"
-    assert pq.read_table(tmp_path / "log.parquet")["total"].to_pylist() == [2, 3, 4]
+CONSTANT = {"schedule": "warmup_stable_decay", "warm_up": 0.0, "decay": 0.0}
+
+
+def test_a_stage_may_be_lengthened_as_long_as_its_rates_stay(recipe, tmp_path):
+    """The bytes are then those of a run that had as many steps from the beginning."""
+    train(recipe({"steps": 5, **CONSTANT}), tmp_path / "whole", World())
+    train(recipe({"steps": 3, **CONSTANT}), tmp_path / "parts", World(), stop=2)
+    train(recipe({"steps": 5, **CONSTANT}), tmp_path / "parts", World())
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert pq.read_table(tmp_path / "parts/log.parquet")["total"].to_pylist() == [2, 5]
+    with pytest.raises(UserError, match=r"stages\.stage0\.steps: was 5, the recipe says 7, and the stage has ended"):
+        train(recipe({"steps": 7, **CONSTANT}), tmp_path / "parts", World())
 
 
 def test_only_what_a_stage_trains_moves(recipe, tmp_path):
@@ -282,11 +288,47 @@ def test_a_pack_of_which_nothing_can_be_read_is_passed_over(recipe, tmp_path, ca
 def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
     train(recipe({"steps": 3}), tmp_path, World(), stop=1)
     before = files(tmp_path)
-    with pytest.raises(
-        UserError, match=r"stages.stage0.rate: 1e\+30 makes training diverge by step 3; choose a lower one"
-    ):
-        train(recipe({"steps": 3, "rate": 1e30}), tmp_path, World())
+    world = World()
+    world.sum_gradients = lambda learned: learned[3].grad.fill_(float("nan"))
+    with pytest.raises(UserError, match=(
+        r"stages\.stage0: the gradient of \S+ is not finite at step 2; the weights before it are finite; "
+        r"choose a rate below 0\.001; the last good checkpoint is \S+/0000001$"
+    )):  # fmt: skip
+        train(recipe({"steps": 3}), tmp_path, world)
     assert files(tmp_path) == before
+    with pytest.raises(UserError, match=r"stages\.stage0: the \S+.* is not finite at step \d; .* no checkpoint yet"):
+        train(recipe({"steps": 9, "rate": 1e30}), tmp_path / "new", World())
+    assert latest(tmp_path / "new") is None
+
+
+def test_weights_that_the_last_step_broke_replace_no_checkpoint(recipe, tmp_path, monkeypatch):
+    """Its loss and its gradients are finite."""
+    train(recipe({"steps": 1}), tmp_path, World())
+    before = files(tmp_path)
+    optimizers = make_optimizers
+
+    def breaking(*args):
+        made = optimizers(*args)
+        weight = made[0].param_groups[0]["params"][0]
+        made[0].register_step_post_hook(lambda *_: weight.data.view(-1)[:1].fill_(float("inf")))
+        return made
+
+    monkeypatch.setattr("training.train.make_optimizers", breaking)
+    with pytest.raises(
+        UserError, match=r"stages\.stage1: \S+ is not finite after step 1; .* checkpoint is .*/0000001$"
+    ):
+        train(recipe({"steps": 1}, {"steps": 1}), tmp_path, World())
+    assert files(tmp_path) == before
+
+
+def test_weights_that_came_in_as_no_numbers_are_named(recipe, tmp_path):
+    train(recipe({"steps": 2}), tmp_path, World(), stop=1)
+    path = latest(tmp_path) / "model.safetensors"
+    tensors = load_file(path)
+    tensors["resampler.query"][0] = float("inf")
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"resampler\.query holds numbers that are not finite; choose another"):
+        train(recipe({"steps": 2}), tmp_path, World())
 
 
 def test_shards_may_lie_in_an_object_store(recipe, folder, tmp_path):
@@ -437,11 +479,15 @@ def test_a_run_of_another_recipe_is_refused(recipe, tmp_path):
 
 
 def test_a_run_goes_on_with_no_other_samples(recipe, tmp_path):
-    train(recipe({}), tmp_path, World(), stop=1)
+    """The release that `[data]` names has moved on."""
+    corpus = tmp_path / "corpus"
+    publish(corpus, "lessons", captions(8), 4)
+    made = recipe({"length": 180})
+    made = made.model_copy(update={"data": {"lessons": Data(root=str(corpus), set="lessons")}})
+    train(made, tmp_path / "run", World(), stop=1)
+    publish(corpus, "lessons", captions(12), 4)
     with pytest.raises(UserError, match="is at step 1 of stage0, with other samples"):
-        train(recipe({"length": 700}), tmp_path, World())
-    train(recipe({}), tmp_path, World())
-    train(recipe({"length": 700}, {}), tmp_path, World())  # a stage that is done stays as it is
+        train(made, tmp_path / "run", World())
 
 
 def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
@@ -463,7 +509,9 @@ def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
 @pytest.mark.parametrize("first, then", [("muon", "adamw"), ("adamw", "muon")])
 def test_a_stage_ends_with_the_optimizer_that_it_began_with(recipe, tmp_path, first, then):
     train(recipe({"optimizer": first}), tmp_path, World(), stop=1)
-    with pytest.raises(UserError, match="was trained by another optimizer; end the stage with the recipe"):
+    with pytest.raises(
+        UserError, match=r"stages\.stage0\.optimizer: was \w+, the recipe says \w+, and the stage is at step 1"
+    ):
         train(recipe({"optimizer": then}), tmp_path, World())
 
 
@@ -643,12 +691,11 @@ def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_pat
             assert -float(out.loss) * int((labels != IGNORED).sum()) == pytest.approx(expected, abs=1e-2)
 
 
-def test_samples_that_are_no_pairs_are_named(recipe, tmp_path):
+def test_sets_without_pairs_are_refused_beside_one_with_pairs(recipe):
     one = recipe({**PREFERENCE, "sets": {"pairs": 1.0, "lessons": 1.0}})
     from training.tokenizer import Tokenizer
 
     model, _ = start(one, tokenizer := Tokenizer(one.tokenizer), World().device)
-    pairs = samples_of(one, one.stages[0], tokenizer, model, World())
-    assert len(pairs.lost()) == 12 and {lost.reason for lost in pairs.lost()} == {"unreadable_text"}
-    with pytest.raises(UserError, match="lessons: there is no pair to train on"):
-        samples_of(one, one.stages[0].model_copy(update={"sets": {"lessons": 1.0}}), tokenizer, model, World())
+    for sets in ({"pairs": 1.0, "lessons": 1.0}, {"lessons": 1.0}):
+        with pytest.raises(UserError, match=r"^lessons: there is no pair to train on; left out: 12 unreadable_text; "):
+            samples_of(one, one.stages[0].model_copy(update={"sets": sets}), tokenizer, model, World())

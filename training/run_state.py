@@ -1,0 +1,139 @@
+"""What a run was trained with, as its `state.json` says it; whether a recipe may go on with it.
+
+A run goes on with what decided it so far: each key of a stage that has begun, the tokenizer, the shape, the seed, the
+instructions and the weights that it started from. Only `batch` and `micro` may change, and the number of processes,
+since the run goes on behind the last pack that it has trained; and in the middle of a stage `steps`, as long as the
+rates of the steps that are done stay the same.
+
+    {"stage", "step", "total", "mixture", "releases",       where it is
+     "packs": packs that the stage has trained,
+     "seed", "instructions", "tokenizer": digest, "start": {what: digest of its weights},
+     "stages": [{"name", every key of the stage, "data": {name: its set}, "releases": [...]}, of all that have begun]}
+"""
+
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UserError
+from training.recipe import Recipe, TrainingStage
+from training.shapes import SHAPE, Shape, read_shape
+from training.tokenizer import Tokenizer
+
+FREE = ("batch", "micro")  # what may change at any time
+
+BEGUN = ("seed", "instructions", "tokenizer", "start", "stages")  # what `begun` gives
+
+State = dict[str, Any]
+
+
+def begun(recipe: Recipe, tokenizer: Tokenizer) -> State:
+    """What a run says of itself from its first step on."""
+    start = {what: _digest(Path(folder)) for what, folder in recipe.start.model_dump(exclude_none=True).items()}
+    return _of_all(recipe, tokenizer) | {"start": start, "stages": []}
+
+
+def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
+    return {"seed": recipe.seed, "instructions": recipe.instructions, "tokenizer": tokenizer.identity}
+
+
+def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str]) -> State:
+    """What a run says of a stage that it has begun."""
+    return _settings(recipe, stage) | {"releases": releases}
+
+
+def _settings(recipe: Recipe, stage: TrainingStage) -> State:
+    data = {name: recipe.data[name].set for name in sorted(stage.sets)}
+    return stage.model_dump(mode="json") | {"data": data}
+
+
+def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raises `UserError`, naming the key, if the run's checkpoint in `folder` was trained by another recipe.
+
+    What an older version did not write is not compared.
+    """
+    other = "put it back, or begin another run"
+    if Tokenizer(folder, tokenizer.names).identity != tokenizer.identity:
+        raise UserError(f"{run}: tokenizer: {recipe.tokenizer} is not the one that the run was trained with; {other}")
+    if changed := _changed(read_shape(folder / SHAPE), recipe.model_shape()):
+        raise UserError(f"{run}: shape: {changed}; {other}")
+    for key, now in _of_all(recipe, tokenizer).items():
+        if state.get(key, now) != now:
+            raise UserError(f"{run}: {key}: the run began with {state[key]!r}, the recipe says {now!r}; {other}")
+    _check_start(run, state, recipe)
+    names = [stage.name for stage in recipe.stages]
+    if state["stage"] not in names:
+        raise UserError(f"{run}: is in stage {state['stage']}, which the recipe lacks; it has {', '.join(names)}")
+    entries = state.get("stages", [])
+    before = [entry["name"] for entry in entries]
+    if before != names[: len(before)]:
+        raise UserError(f"{run}: has trained {', '.join(before)}, in this order; the recipe has {', '.join(names)}")
+    for entry, stage in zip(entries, recipe.stages):
+        _check_stage(run, entry, stage, state, recipe)
+
+
+def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[str, Any], recipe: Recipe) -> None:
+    step = state["step"] if stage.name == state["stage"] else entry["steps"]
+    where = "has ended" if step >= entry["steps"] else f"is at step {step}"
+    was = TrainingStage.model_validate({key: entry[key] for key in TrainingStage.model_fields if key in entry})
+    then = was.model_dump(mode="json") | {"data": entry["data"]}
+    for key, now in _settings(recipe, stage).items():
+        if key in FREE or then[key] == now or (key == "data" and _same_sets(then[key], now, entry["releases"])):
+            continue
+        if key == "steps" and step < entry["steps"] and _same_rates(was, stage, step):
+            continue
+        raise UserError(
+            f"{run}: stages.{stage.name}.{key}: was {then[key]}, the recipe says {now}, and the stage {where}; "
+            f"put it back, or begin another run"
+        )
+
+
+def _same_sets(was: Mapping[str, str], now: Mapping[str, str], releases: Collection[str]) -> bool:
+    """Whether sets differ only in that one names the release that the stage was trained on."""
+    return was.keys() == now.keys() and all(
+        was[name] == now[name]
+        or (was[name].partition("@")[0] == now[name].partition("@")[0] and {was[name], now[name]} & {*releases})
+        for name in was
+    )
+
+
+def _same_rates(was: TrainingStage, now: TrainingStage, step: int) -> bool:
+    """Whether the steps that are done would have had the same learning rates."""
+    return now.steps > step and all(was.rate_at(done) == now.rate_at(done) for done in range(step))
+
+
+def _check_start(run: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
+    was, named = state.get("start"), recipe.start.model_dump(exclude_none=True)
+    if was is None:
+        return
+    if was.keys() != named.keys():
+        began, says = (", ".join(sorted(keys)) or "fresh weights" for keys in (was, named))
+        raise UserError(f"{run}: start: the run began with {began}, the recipe says {says}; begin another run")
+    for what, folder in named.items():
+        if Path(folder).exists() and _digest(Path(folder)) != was[what]:
+            raise UserError(f"{run}: start.{what}: {folder} has other weights than the run began with")
+
+
+def _changed(was: Shape, now: Shape) -> str | None:
+    """The first value in which two shapes differ, in words."""
+    before, after = _flat(was.as_dict()), _flat(now.as_dict())
+    keys = [key for key in before if before[key] != after.get(key)]
+    return f"{keys[0]}: was {before[keys[0]]}, is now {after[keys[0]]}" if keys else None
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {f"{where}{key}": value}
+    return flat
+
+
+def _digest(folder: Path) -> str:
+    """A digest of the weights in a folder."""
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while data := file.read(1 << 20):
+                digest.update(data)
+    return digest.hexdigest()[:32]
