@@ -93,9 +93,9 @@ def run(
             pass
         _run_flow(corpus, config, until, wait, engine)
     else:
-        tell("everything is current: nothing to make")
         with suppress(Busy):
             note_nothing_to_do(corpus)
+        tell("everything is current: nothing to make")
     _print_reports(corpus, until)
     tell(f"the corpus is {corpus.root.url}; query it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):

@@ -64,6 +64,7 @@ task = "ocr"
 {ONE_PROCESS}""".replace("[sets.texts.ocr]\n", "")
 
 COUNT = 60
+EMPTY = "[gates]\nempty_sets = false\n"  # a set may be empty
 
 
 def noise() -> bytes:
@@ -297,7 +298,7 @@ def test_a_url_is_known_however_it_is_spelled(tmp_path, line):
                 info.size = len(payload)
                 tar.addfile(info, io.BytesIO(payload))
     second = (tmp_path / "tars/2.tar").rename(tmp_path / "2.tar")
-    (tmp_path / "my.toml").write_text(TOML.replace("[ocr]\n", "").partition("[sets.texts]")[0] + ONE_PROCESS)
+    (tmp_path / "my.toml").write_text(TOML.replace("[ocr]\n", "").partition("[sets.texts]")[0] + EMPTY + ONE_PROCESS)
     build(tmp_path / "my.toml")
     done = take(tmp_path, line.replace(" ", "%20"))
     assert (done.rows, done.nothing) == (1, [])

@@ -206,7 +206,7 @@ def test_weights_at_a_url_are_refused(pictures, configure):
 
 def test_without_the_package_its_extra_is_named(pictures, configure, monkeypatch):
     monkeypatch.setattr("pipelines.ocr.engines.find_spec", lambda name: None)
-    mistaken("", 'ocr.engine: easyocr is not installed; install the extra "shardmill[easyocr]"', configure)
+    mistaken("", 'ocr.engine: easyocr is not installed; run: ', configure)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -37,6 +37,8 @@ rows_per_partition = 2
 [sets.talk]
 task = "conversation"
 [sets.captions]
+[gates]
+empty_sets = false
 {ONE_PROCESS}"""
 
 

@@ -242,7 +242,8 @@ def test_what_one_line_says_changes_no_other(pictures):
 
 def test_a_table_without_rows_is_an_empty_partition(pictures, configure):
     (pictures / "a.csv").write_text("image,text\n")
-    root = build(configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'))
+    gates = "[gates]\nempty_sets = false"
+    root = build(configure(f'[source]\nkind = "folder"\npath = "pictures"\n[sets.train]\n{gates}'))
     assert query(root, "from rows").num_rows == 0 and verify_root(root).problems == []
 
 

@@ -64,7 +64,7 @@ def test_pairs_of_the_source_are_judged_again_where_there_are_labelers(hub, conf
     with Scripted() as server:
         endpoint = f'[endpoints.labeler]\nmodel = "scripted"\nurl = "{server.url}"\n'
         judged = AS_THEY_ARE.replace("[sets", '[verdicts]\nlabelers = ["labeler"]\n[sets')
-        root = build(configure(SOURCE + endpoint + judged))
+        root = build(configure(SOURCE + endpoint + judged + "[gates]\nempty_sets = false\n"))
         asked = server.asked()
     scored = query(root, "select text from scores where score is not null").to_pylist()
     assert {"A square.", "A cat."} <= {row["text"] for row in scored} or len(scored) > 2

@@ -202,7 +202,9 @@ class Pictures:
 
     def take(self, *names: str) -> None:
         for name in names:
-            (self.folder / "pictures" / name).unlink()
+            path = self.folder / "pictures" / name
+            path.unlink()
+            path.with_suffix(".txt").unlink(missing_ok=True)
 
     def write(self, tables: str = "[duplicates]", each: int = 3) -> Path:
         config = self.folder / "my.toml"
@@ -429,7 +431,8 @@ def test_roots_and_lists_in_an_object_store_come_to_the_same(pictures):
         root = build(pictures.folder / "there.toml")
         said = [query(some, "FROM duplicates ORDER BY ALL").to_pylist() for some in (root, pictures.root)]
         assert said[0] == said[1] and verify_root(root).problems == []
-        (pictures.folder / "pictures/a.png").unlink(missing_ok=True)
+        for name in ("a.png", "a.txt"):
+            (pictures.folder / "pictures" / name).unlink(missing_ok=True)
         pictures.build(exclude("memory://lists/*.txt", "memory://lists/shown"))
     assert sorted(row["detail"] for row in said[1] if row["detail"]) == [
         "lists/out.txt, distance 0", "shown/e.png, distance 0",
