@@ -20,7 +20,8 @@ FRAME = ("key", "reason", "detail", "made_from")     # columns that every stage 
 RESERVED = {
     *FRAME, "partition", "filename", "document", "bytes", "target", "pictures", "picture", "place", "task", "set",
 }
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+WORD = r"[a-z][a-z0-9_]*"
+Word = Annotated[str, StringConstraints(pattern=f"^{WORD}$")]
 
 
 class BesideFile(Beside):
@@ -79,7 +80,14 @@ class OwnStageConfig(Table):
 def own_info(
     name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
 ) -> StageInfo:
-    """The entry of a user's stage in the table of stages."""
+    """The entry of a user's stage in the table of stages.
+
+    Its names become SQL, and a stranger's root.json has such names too: raises `ValueError` for one that a
+    configuration could not have.
+    """
+    wrong = [word for word in (name, *columns, *reasons) if not re.fullmatch(WORD, word)]
+    if wrong := wrong + [*RESERVED & {*columns}]:
+        raise ValueError(f"{wrong[0]!r} is not a name for a stage, a column or a reason")
     own = {column: TYPES[kind] | None for column, kind in sorted(columns.items())}
     return StageInfo(
         name,

@@ -350,3 +350,20 @@ def test_a_parquet_of_some_kilobytes_that_stands_for_a_hundred_gigabytes_is_dama
     assert path.stat().st_size < 12_000
     with pytest.raises(Corrupt, match=r"captions\.parquet: its rows have more than 1,073,741,824 bytes"):
         read_rows(corpus, "captions.parquet")
+
+
+@pytest.mark.parametrize("where", ["name", "column", "reason"])
+def test_names_of_stages_in_a_manifest_are_never_sql(where, corpus, tmp_path):
+    outside = tmp_path / "outside.csv"
+    bad = f"""x" FROM rows; COPY (SELECT 'pwned' AS x) TO '{outside}'; SELECT "x"."x"""
+    name, column, reason = (bad if where == part else "evil" for part in ("name", "column", "reason"))
+    path = Path(corpus.path("root.json"))
+    manifest = json.loads(path.read_text())
+    manifest |= {
+        "makes": [name, *manifest["makes"]],
+        "stages": {name: {"columns": {column: "str"}, "reasons": [reason]}},
+    }
+    path.write_text(json.dumps(manifest))
+    for words in (("sql", corpus.url, "select 1"), ("report", corpus.url), ("verify", corpus.url)):
+        one_line(say(*words), 2, f"{corpus.url}/root.json: is damaged")
+    assert not outside.exists()

@@ -18,7 +18,7 @@ from support.published import caption, image, pair, publish, talk
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from pipelines.exports.export import export
-from pipelines.exports.target import NOTE
+from pipelines.exports.target import NOTE, Release, Target
 from schemas.errors import UserError
 
 POINTS = [
@@ -231,3 +231,19 @@ def test_a_question_that_nothing_asks_is_answered_in_one_line(tmp_path, sample, 
     with pytest.raises(UserError, match=said):
         export(root, "all", form, Root(str(tmp_path / "out")), question)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_are_never_written_through_a_link(tmp_path):
+    target = Target(Root(str(tmp_path / "out")), Release("train", "0" * 12, "llava"))
+    diary = tmp_path / "diary"
+    diary.write_text("mine")
+    target.put_images("00000", {"a.jpg": b"first"})
+    path = tmp_path / "out/images/00000/a.jpg"
+    path.unlink()
+    path.symlink_to(diary)
+    target.put_images("00000", {"a.jpg": b"second"})
+    assert diary.read_text() == "mine" and path.read_bytes() == b"second" and not path.is_symlink()
+    (tmp_path / "out/images/00001").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="images/00001: is a link"):
+        target.put_images("00001", {"b.jpg": b"third"})
+    assert not (tmp_path / "b.jpg").exists()
