@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.engine import root as engine
-from pipelines.engine.root import Root, point
+from pipelines.engine.root import Root, new_file, point
 from schemas.errors import UserError
 
 NOTE = ".export.json"
@@ -70,23 +70,16 @@ class Target:
 
     def put_images(self, folder: str, images: Mapping[str, bytes]) -> None:
         """Writes images to `images/<folder>/`."""
-        paths = {self.root.path(f"{IMAGES}/{folder}/{name}"): data for name, data in images.items()}
+        names = {f"{IMAGES}/{folder}/{name}": data for name, data in images.items()}
         if self.root.is_local:
-            self._make_folder(f"{IMAGES}/{folder}")
-            for path, data in paths.items():
-                Path(path).unlink(missing_ok=True)  # a link is replaced, never written through
-                with open(path, "xb") as file:
+            os.makedirs(self.root.path(f"{IMAGES}/{folder}/"), exist_ok=True)
+            for name, data in names.items():
+                self.root.remove(name)  # a link is replaced, never written through
+                with new_file(Path(self.root.path(name))) as file:
                     file.write(data)
         else:
-            self.root.fs.pipe(paths)
+            self.root.fs.pipe({self.root.path(name): data for name, data in names.items()})
         point("export:images")
-
-    def _make_folder(self, folder: str) -> None:
-        """Makes a folder, and those above it. Raises `UserError` for one that is a link."""
-        os.makedirs(self.root.path(folder), exist_ok=True)
-        for part in (IMAGES, folder):
-            if os.path.islink(self.root.path(part)):
-                raise UserError(f"{self.root.path(part)}: is a link; remove it, and export again")
 
     def keep_images(self, folder: str, names: Collection[str]) -> None:
         """Removes all images of a folder but these: an older export left them."""
