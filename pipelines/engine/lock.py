@@ -8,12 +8,8 @@ The file may hold anything. A local lock that is a link is refused: nothing is w
 if it says whose it is, and until when: at most `AHEAD` seconds from now. Any other is void, and can be taken.
 """
 
-import errno
-import fcntl
 import json
 import os
-import socket
-import stat
 import threading
 import time
 import uuid
@@ -21,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pipelines.engine.root import Corrupt, Root
+from schemas import file_lock
 from schemas.errors import UserError
 
 LOCK = "lock.json"
 LEASE = 120.0  # seconds after which a lease expires unless it is renewed
 AHEAD = 10 * LEASE  # seconds: longer than any lease, by a clock that is some minutes fast
-FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Busy(Exception):
@@ -58,32 +54,15 @@ def hold(root: Root, wait: float = 0.0) -> Iterator[None]:
 
 
 def _holder() -> dict:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "lease": uuid.uuid4().hex}
+    return file_lock.this_process() | {"lease": uuid.uuid4().hex}
 
 
 def _take_local(root: Root):
     root.create()
-    path = root.path(LOCK)
     try:
-        descriptor = os.open(path, FLAGS, 0o644)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UserError(f"{path}: is a link; a lock is a file of its own: remove it") from None
-        raise
-    try:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
-            what = "has another name elsewhere (a hard link)" if stat.S_ISREG(info.st_mode) else "is not a file"
-            raise UserError(f"{path}: {what}; a lock is a file of its own: remove it")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _busy(root, _read_holder(os.read(descriptor, 1000))) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_holder()).encode(), 0)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        descriptor = file_lock.take(root.path(LOCK), _holder())
+    except file_lock.Held as held:
+        raise _busy(root, held.holder) from None
     return lambda: os.close(descriptor)
 
 
@@ -122,7 +101,7 @@ def _write_lease(root: Root, holder: dict) -> None:
 def _read_lease(root: Root) -> dict | None:
     """The lease of a root, expired or not; None if there is none, or one that does not say whose it is."""
     try:
-        lease = _read_holder(root.read(LOCK, 10_000))
+        lease = file_lock.read_holder(root.read(LOCK, 10_000))
     except (FileNotFoundError, Corrupt):
         return None
     whole = isinstance(lease.get("lease"), str) and isinstance(lease.get("until"), int | float)
@@ -133,17 +112,6 @@ def _has_it(root: Root, holder: dict) -> bool:
     return (_read_lease(root) or {}).get("lease") == holder["lease"]
 
 
-def _read_holder(text: bytes) -> dict:
-    """What a lock says of who holds it; nothing if it cannot be understood."""
-    try:
-        holder = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
 def _busy(root: Root, holder: dict) -> Busy:
-    pid, host = holder.get("pid"), holder.get("host")
-    known = isinstance(pid, int) and isinstance(host, str)
-    who = f"process {pid} on {host[:100]}" if known else "another run"
+    who = file_lock.process_of(holder) or "another run"
     return Busy(f"{root.url} is being built by {who}; wait for it, or stop it")

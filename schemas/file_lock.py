@@ -1,0 +1,73 @@
+"""A lock that is a file, held by the kernel: a killed process leaves none behind.
+
+The file may hold anything. One that is a link, or no plain file of its own, is refused: nothing is written through it.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.errors import UserError
+
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+MOST = 1000  # bytes that are read of who holds it
+
+
+class Held(Exception):
+    """Another process holds the lock; `holder` is what the file says of it, perhaps nothing."""
+
+    def __init__(self, holder: Mapping[str, Any]):
+        super().__init__(holder)
+        self.holder = holder
+
+
+def this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def take(path: str | os.PathLike, holder: Mapping[str, Any]) -> int:
+    """Locks a file, which is made if it is missing, and writes who holds it. Gives its descriptor: closed, it is free.
+
+    Raises `Held` if another process holds it, and `UserError` for what is not a plain file of its own.
+    """
+    try:
+        descriptor = os.open(path, FLAGS, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path}: is a link; a lock is a file of its own: remove it") from None
+        raise
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+            what = "has another name elsewhere (a hard link)" if stat.S_ISREG(info.st_mode) else "is not a file"
+            raise UserError(f"{path}: {what}; a lock is a file of its own: remove it")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Held(read_holder(os.read(descriptor, MOST))) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_holder(text: bytes) -> dict[str, Any]:
+    """What a lock says of who holds it; nothing if it cannot be understood."""
+    try:
+        holder = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def process_of(holder: Mapping[str, Any]) -> str | None:
+    """`process 17 on host`; None if a lock does not say it."""
+    pid, host = holder.get("pid"), holder.get("host")
+    return f"process {pid} on {host[:100]}" if isinstance(pid, int) and isinstance(host, str) else None
