@@ -29,10 +29,8 @@ pico: setup
 	$(BIN)/python -m training.evaluate demo/pico/checkpoint demo/pico/held-out held_out \
 		| tee demo/pico/checkpoint/evaluation.json
 
-# The trainer's tests have processes of their own: its loader forks, and what other tests leave in a process is forked too.
 test: setup lint
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --ignore tests/training
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile tests/training
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -6,6 +6,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, State
 
+import flows.forks
 import flows.progress  # not its names: what a module's own names reach is cleared at exit, DuckDB included
 from pipelines.build.corpus import open_corpus
 from pipelines.build.run import begin, open_runs, run_stage

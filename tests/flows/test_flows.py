@@ -425,3 +425,24 @@ def test_what_cannot_be_scheduled_is_told_in_one_line(tmp_path, cron, url, says)
     said = shardmill("schedule", "my.toml", "--cron", cron, cwd=tmp_path, **env)
     assert said.returncode == 2
     assert said.stderr.startswith(f"shardmill: {says}") and said.stderr.count("\n") == 1
+
+
+FORK = """
+import multiprocessing
+import flows.build_corpus
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+EventsWorker.instance(), APILogWorker.instance()  # as a flow starts them
+process = multiprocessing.get_context("fork").Process(target=print, args=["forked"])
+process.start()
+process.join()
+print("its exit code is", process.exitcode)
+"""
+
+
+def test_a_fork_of_a_process_that_ran_a_flow_ends_well(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+    )  # fmt: skip
+    assert "its exit code is 0" in ran.stdout, ran.stderr
