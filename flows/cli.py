@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import build, inspect, maintain, phone, releases
+from flows.commands import build, inspect, maintain, phone, releases, schedules
 from flows.commands.terminal import say
 from schemas.errors import UserError
 
@@ -19,7 +19,14 @@ STORES = {
     "google",
 }  # packages whose errors mean that an object store fails
 
-PANELS = {build: "Build", inspect: "Inspect", releases: "Releases", maintain: "Maintain", phone: "Phone"}  # of `--help`
+PANELS = {  # of `--help`
+    build: "Build",
+    schedules: "Schedule",
+    inspect: "Inspect",
+    releases: "Releases",
+    maintain: "Maintain",
+    phone: "Phone",
+}
 COMMANDS = {  # in the order in which `--help` lists them, each in the panel of its module
     "init": build.init,
     "keys": build.keys,
@@ -28,6 +35,9 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "retry": build.retry,
     "try": build.try_stage,
     "check-endpoint": build.check_endpoint,
+    "schedule": schedules.schedule,
+    "schedules": schedules.schedules,
+    "unschedule": schedules.unschedule,
     "stats": inspect.stats,
     "sql": inspect.sql,
     "urls": inspect.urls,
@@ -44,7 +54,6 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "export": phone.export,
     "verify-gguf": phone.verify_gguf,
     "tune-gguf": phone.tune_gguf,
-    "schedule": build.schedule,
 }
 for name, command in COMMANDS.items():
     app.command(name, rich_help_panel=PANELS[sys.modules[command.__module__]])(command)

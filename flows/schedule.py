@@ -1,11 +1,37 @@
-"""Deployments: the flow on a schedule, carried out by a Prefect worker."""
+"""Deployments: the flow on a schedule, carried out by a Prefect worker.
 
+A deployment belongs to one configuration, which its parameter `config` names. Where a configuration is scheduled again,
+what was set before stays: its pause, tags, pool, parameters and job variables.
+"""
+
+import re
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import (
+    TERMINAL_STATES,
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    FlowRun,
+    StateType,
+)
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL
@@ -14,27 +40,186 @@ from flows.build_corpus import build_corpus
 from flows.server import check_server
 from schemas.errors import UserError
 
+SLUG = "shardmill"  # of the schedule that the command line sets; a deployment can have others
+POOL = "shardmill"
+ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)  # run at a time
+ABOUT = "Makes the corpus "  # how a description begins that is ours
 
-def schedule(config: Path, cron: str, pool: str) -> str:
-    """Deploys the flow for a configuration to a work pool, which is created if it does not exist; returns its name.
 
-    Raises `UserError` if no Prefect server is named or it does not answer: a schedule outlives this process.
+@dataclass(frozen=True)
+class Scheduled:
+    """A deployment of a configuration."""
+
+    name: str
+    config: str
+    cron: str
+    timezone: str
+    pool: str
+    tags: tuple[str, ...]
+    paused: bool
+    id: str
+
+
+def default_name(config: Path) -> str:
+    """The name of a configuration's deployment: its folder and its stem."""
+    words = (config.resolve().parent.name, config.stem)
+    return "-".join(filter(None, (re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)))
+
+
+def schedule(
+    config: Path, root: str, cron: str | None, timezone: str | None = None, name: str | None = None,
+    tags: list[str] | None = None, pool: str | None = None,
+) -> Scheduled:  # fmt: skip
+    """Deploys the flow for a configuration to a work pool, which is created if it does not exist.
+
+    What is None stays as it was set before. A deployment of the same configuration under another name is removed.
+    Raises `UserError` if the name belongs to another configuration, and if no Prefect server is named or it does not
+    answer: a schedule outlives this process.
     """
+    path = str(config.resolve())
+    with _client("schedule") as client:
+        deployed = _deployments(client)
+        mine = [one for one in deployed if one.parameters.get("config") == path]
+        name = name or (mine[0].name if mine and not _is_of_01(mine[0], config) else default_name(config))
+        if re.search(r"[/%&<>]", name):
+            raise UserError(f"--name: {name!r} has one of the characters / % & < >; leave them out")
+        for one in deployed:
+            if one.name == name and one not in mine:
+                other = one.parameters.get("config")
+                raise UserError(
+                    f"--name: {build_corpus.name}/{name} runs {other} already; choose another --name, or remove it: "
+                    f"shardmill unschedule --name {name}"
+                )
+        old = next((one for one in mine if one.name == name), mine[0] if mine else None)
+        when = _when(old, cron, timezone)
+        pool = pool or (old and old.work_pool_name) or POOL
+        with suppress(ObjectAlreadyExists):  # it existed, or a worker creates it now
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        build_corpus.to_deployment(
+            name=name, schedules=_schedules(old, when), concurrency_limit=ONE, work_pool_name=pool,
+            entrypoint_type=EntrypointType.MODULE_PATH, **_kept(old, path, root, tags),
+        ).apply()  # fmt: skip
+        for one in mine:
+            if one.name != name:
+                client.delete_deployment(one.id)
+        return _scheduled(client.read_deployment_by_name(f"{build_corpus.name}/{name}"))
+
+
+def unschedule(config: Path | None, name: str | None) -> list[str]:
+    """Removes the deployment of a configuration, or the one of a name, with the runs that are to come. Returns names.
+
+    Raises `UserError` if there is none.
+    """
+    path = str(config.resolve()) if config else None
+    with _client("unschedule") as client:
+        found = [
+            one
+            for one in _deployments(client)
+            if (path is None or one.parameters.get("config") == path) and (name is None or one.name == name)
+        ]
+        if not found:
+            what = f"no deployment of {config}" if name is None else f"no deployment {build_corpus.name}/{name}"
+            raise UserError(f"unschedule: {what}; `shardmill schedules` lists them")
+        for one in found:
+            client.delete_deployment(one.id)
+    return [one.name for one in found]
+
+
+def schedules() -> list[tuple[Scheduled, datetime | None, str | None]]:
+    """Each deployment, when it runs next, and how its last run ended."""
+    with _client("schedules") as client:
+        return [(_scheduled(one), *_runs(client, one)) for one in _deployments(client)]
+
+
+def _client(command: str) -> Any:
+    if not (url := PREFECT_API_URL.value()):
+        raise UserError(f"{command}: PREFECT_API_URL is not set; start a server with `prefect server start` and set it")
+    check_server(url)
+    return get_client(sync_client=True)
+
+
+def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """All deployments of the flow, by name."""
+    flow, found = FlowFilter(name=FlowFilterName(any_=[build_corpus.name])), []
+    while page := client.read_deployments(flow_filter=flow, limit=200, offset=len(found)):
+        found += page
+    return sorted(found, key=lambda one: one.name)
+
+
+def _is_of_01(deployment: DeploymentResponse, config: Path) -> bool:
+    """Whether version 0.1 named a deployment: by the stem alone."""
+    return deployment.name == config.stem and not any(one.slug for one in deployment.schedules)
+
+
+def _when(old: DeploymentResponse | None, cron: str | None, timezone: str | None) -> CronSchedule:
+    before = (
+        next((one.schedule for one in old.schedules if isinstance(one.schedule, CronSchedule)), None) if old else None
+    )
+    cron = cron or (before and before.cron)
+    if cron is None:
+        raise UserError("--cron: missing; write when to run, e.g. --cron '0 3 * * *'")
+    timezone = timezone or (before and before.timezone) or "UTC"
     try:
-        when = CronSchedule(cron=cron, timezone="UTC")
+        CronSchedule(cron=cron, timezone="UTC")
     except ValueError:
         raise UserError(f"--cron: {cron!r} is not a cron schedule; write five fields, e.g. '0 3 * * *'") from None
-    if not (url := PREFECT_API_URL.value()):
-        raise UserError("schedule: PREFECT_API_URL is not set; start a server with `prefect server start` and set it")
-    check_server(url)
-    with (
-        get_client(sync_client=True) as client,
-        suppress(ObjectAlreadyExists),
-    ):  # it existed, or a worker creates it now
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    deployment = build_corpus.to_deployment(
-        name=config.stem, schedule=when, parameters={"config": str(config.resolve())}, concurrency_limit=1,
-        work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH,
-    )  # fmt: skip
-    deployment.apply()
-    return f"{build_corpus.name}/{config.stem}"
+    try:
+        return CronSchedule(cron=cron, timezone=timezone)
+    except ValueError:
+        raise UserError(f"--timezone: {timezone!r} is not a time zone; write e.g. Europe/Berlin") from None
+
+
+def _schedules(old: DeploymentResponse | None, when: CronSchedule) -> list[DeploymentScheduleCreate]:
+    """Ours, and those that were added by hand."""
+    before = old.schedules if old else []
+    active = next((one.active for one in before if one.slug in (None, SLUG)), True)
+    others = [
+        DeploymentScheduleCreate(schedule=one.schedule, active=one.active, slug=one.slug, parameters=one.parameters)
+        for one in before
+        if one.slug not in (None, SLUG)
+    ]
+    return [DeploymentScheduleCreate(schedule=when, active=active, slug=SLUG), *others]
+
+
+def _kept(old: DeploymentResponse | None, path: str, root: str, tags: list[str] | None) -> dict[str, Any]:
+    about = f"{ABOUT}{root} from {path}"
+    if old is None:
+        return {"parameters": {"config": path}, "tags": tags or [], "description": about}
+    described = old.description and not old.description.startswith(ABOUT)
+    return {
+        "parameters": {**old.parameters, "config": path},
+        "tags": old.tags if tags is None else tags,
+        "description": old.description if described else about,
+        "paused": old.paused,
+        "job_variables": old.job_variables,
+        "work_queue_name": old.work_queue_name if old.work_queue_name != "default" else None,
+    }
+
+
+def _scheduled(deployment: DeploymentResponse) -> Scheduled:
+    ours = next((one for one in deployment.schedules if one.slug in (None, SLUG)), None)
+    when = ours.schedule if ours and isinstance(ours.schedule, CronSchedule) else None
+    return Scheduled(
+        name=deployment.name,
+        config=str(deployment.parameters.get("config", "")),
+        cron=when.cron if when else "",
+        timezone=(when.timezone if when else None) or "UTC",
+        pool=deployment.work_pool_name or "",
+        tags=tuple(deployment.tags),
+        paused=bool(deployment.paused or (ours and not ours.active)),
+        id=str(deployment.id),
+    )
+
+
+def _runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> tuple[datetime | None, str | None]:
+    """When a deployment runs next, and how its last run ended, as its state says."""
+    one = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+
+    def first(sort: FlowRunSort, *types: StateType) -> FlowRun | None:
+        state = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))))
+        found = client.read_flow_runs(deployment_filter=one, flow_run_filter=state, sort=sort, limit=1)
+        return found[0] if found else None
+
+    coming = first(FlowRunSort.EXPECTED_START_TIME_ASC, StateType.SCHEDULED)
+    ended = first(FlowRunSort.END_TIME_DESC, *TERMINAL_STATES)
+    return coming.expected_start_time if coming else None, ended.state_name if ended else None

@@ -1,4 +1,4 @@
-"""Commands that build a corpus: configurations, plans, runs, retries, checks of models, and schedules."""
+"""Commands that build a corpus: configurations, plans, runs, retries and checks of models."""
 
 import os
 from collections import Counter
@@ -234,17 +234,3 @@ def check_endpoint(
         tell(f"[bold]{endpoint_name}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
         for check, passed, finding in look_at(endpoint, uses_of(settings, endpoint_name)):
             tell(f"  {check:<18} {'' if passed else '[bold red]no[/] '}{cell(finding)}")
-
-
-def schedule(
-    config: Config,
-    cron: Annotated[str, typer.Option(help="When to run, in UTC, e.g. '0 3 * * *'.", show_default=False)],
-    pool: Annotated[str, typer.Option(help="Work pool of the Prefect workers that run it.")] = "shardmill",
-) -> None:
-    """Have Prefect workers run a configuration on a schedule."""
-    from flows.schedule import schedule as deploy
-    from pipelines.build.corpus import open_corpus
-
-    open_corpus(config)
-    name = deploy(config, cron, pool)
-    print(f"deployed {name}; start a worker that runs it: prefect worker start --pool {pool}")

@@ -7,28 +7,18 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from shutil import copytree
-from typing import Any
 
-import httpx
 import pytest
 from support.corpora import ONE_PROCESS, picture, shardmill
 from support.paths import PROJECT
+from support.prefect_server import CLI, PATIENCE, PREFECT, processes, started, until
 
 from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.ledger import runs
 from pipelines.engine.lock import hold
 from pipelines.engine.root import Root
-
-CLI = [sys.executable, "-c", "from flows.cli import main; main()"]
-PREFECT = [sys.executable, "-m", "prefect"]
-PATIENCE = 180  # seconds for what takes a few on a machine with nothing else to do
 
 FOLDER = f"""
 root = "corpus"
@@ -57,127 +47,6 @@ root = "corpus"
 kind = "scenes"
 count = 4
 {ONE_PROCESS}"""
-
-
-def until(holds: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
-    """Waits for something to hold, and gives it."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"{what or 'it'} did not happen within {seconds} s"
-        time.sleep(0.05)
-    return found
-
-
-def processes(mark: str, command: str = "") -> dict[int, str]:
-    """The living processes with a mark in their environment, whoever their parents are: id -> command line."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if mark.encode() in (process / "environ").read_bytes() and said and command in said:
-                found[int(process.name)] = said
-        except OSError:
-            pass  # it has ended, or is another user's
-    return found
-
-
-@contextmanager
-def started(
-    command: list[str], folder: Path, log: Path | None = None, **env: str
-) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process in a session of its own, and the mark that all its children carry. None of them outlives this.
-
-    One that runs on while nobody reads what it says needs a `log`: it would stand still at a full pipe.
-    """
-    mark = f"SHARDMILL_TEST={uuid.uuid4().hex}"
-    out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
-    process = subprocess.Popen(
-        command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **env, **dict([mark.split("=")])},
-    )  # fmt: skip
-    try:
-        yield process, mark
-    finally:
-        for left in (process.pid, *processes(mark)):
-            try:
-                os.kill(left, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        process.communicate()
-        until(lambda: not processes(mark), 30, "the end of all processes")
-
-
-@dataclass
-class Server:
-    url: str
-    home: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {
-            "PREFECT_API_URL": self.url, "PREFECT_HOME": str(self.home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1", "PREFECT_WORKER_QUERY_SECONDS": "2",
-        }  # fmt: skip
-
-    def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
-        return httpx.request(method, f"{self.url}/{path}", json=body, timeout=60).raise_for_status().json()
-
-    def run_of(self, name: str) -> dict | None:
-        """The flow run of a configuration, by its name."""
-        found = self.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"})
-        return found[0] if found else None
-
-    def run(self, run_id: str) -> dict:
-        return self.ask(f"flow_runs/{run_id}", method="GET")
-
-    def tasks_of(self, run: dict) -> dict[str, dict]:
-        """name -> task run. Prefect hears of them a little later than of the flow run."""
-
-        def ended():
-            found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-            done = all(task["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for task in found)
-            return done and {task["name"].split("-")[0]: task for task in found}
-
-        return until(ended)
-
-    def artifacts_of(self, run: dict) -> dict[str, Any]:
-        """key -> data"""
-        found = self.ask("artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        return {artifact["key"]: artifact["data"] for artifact in found}
-
-    def trigger(self, deployment: str) -> dict:
-        """Has a worker run a deployment now."""
-        found = self.ask(f"deployments/name/build-corpus/{deployment}", method="GET")
-        return self.ask(f"deployments/{found['id']}/create_flow_run", {})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    """A Prefect server on this machine, with a database of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}/api", tmp_path_factory.mktemp("prefect"))
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{server.url}/health").is_success
-        except httpx.HTTPError:
-            return False
-
-    with started(command, server.home, server.home / "log", **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
-        until(answers, what="the server's start")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def worker(server) -> Iterator[str]:
-    """A Prefect worker, which starts a process for each flow run; its mark."""
-    command = [*PREFECT, "worker", "start", "--pool", "shardmill", "--type", "process"]
-    with started(command, server.home, server.home / "worker", **server.env) as (_, mark):
-        yield mark
 
 
 @pytest.fixture(scope="module")
@@ -405,26 +274,6 @@ def test_the_deployment_of_prefect_yaml_skips_a_root_that_is_held(server, worker
     assert state["name"] == "Skipped"
     assert state["message"].startswith(f"{tmp_path}/corpus is being built by process {os.getpid()} on ")
     assert status(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("cron", "url", "says"),
-    [
-        ("0 3 * *", "", "--cron: '0 3 * *' is not a cron schedule; write five fields, e.g. '0 3 * * *'"),
-        (
-            "0 3 * * *",
-            "",
-            "schedule: PREFECT_API_URL is not set; start a server with `prefect server start` and set it",
-        ),
-        ("0 3 * * *", "http://127.0.0.1:9/api", "PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9/api"),
-    ],
-)
-def test_what_cannot_be_scheduled_is_told_in_one_line(tmp_path, cron, url, says):
-    (tmp_path / "my.toml").write_text(QUICK)
-    env = {"PREFECT_HOME": str(tmp_path / "prefect")} | ({"PREFECT_API_URL": url} if url else {})
-    said = shardmill("schedule", "my.toml", "--cron", cron, cwd=tmp_path, **env)
-    assert said.returncode == 2
-    assert said.stderr.startswith(f"shardmill: {says}") and said.stderr.count("\n") == 1
 
 
 FORK = """

@@ -1,0 +1,63 @@
+"""Commands for schedules: they have Prefect workers run configurations, list the schedules, and remove them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.arguments import Config
+from flows.commands.terminal import cell, console, table, tell
+from schemas.errors import UserError
+
+
+def schedule(
+    config: Config,
+    cron: Annotated[str | None, typer.Option(help="When to run, e.g. '0 3 * * *'.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of these hours, e.g. Europe/Berlin; UTC if none.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployment; FOLDER-FILE if none.")] = None,
+    tags: Annotated[list[str] | None, typer.Option(help="Tags of its runs, with commas; can be repeated.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Work pool of the Prefect workers that run it; shardmill if none.")
+    ] = None,
+) -> None:
+    """Have Prefect workers run a configuration on a schedule. What is not given stays as it was set before."""
+    from flows.clock_changes import warning
+    from flows.schedule import schedule as deploy
+    from pipelines.build.corpus import open_corpus
+
+    corpus = open_corpus(config)
+    words = None if tags is None else [word.strip() for some in tags for word in some.split(",") if word.strip()]
+    done = deploy(config, corpus.root.url, cron, timezone, name, words, pool)
+    paused = "; it is paused" if done.paused else ""
+    tell(cell(f"deployed build-corpus/{done.name}: {done.cron} {done.timezone}{paused}"))
+    if line := warning(done.cron, done.timezone, datetime.now(UTC)):
+        tell(cell(line))
+    tell(cell(f"start a worker that runs it: prefect worker start --pool {done.pool}"))
+
+
+def unschedule(
+    config: Annotated[Path | None, typer.Argument(help="Configuration whose schedule is removed.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployment that is removed.")] = None,
+) -> None:
+    """Remove the schedule of a configuration, with its alerts. Past runs stay in Prefect's list."""
+    from flows.schedule import unschedule as remove
+
+    if config is None and name is None:
+        raise UserError("unschedule: name a configuration, or a deployment with --name")
+    for removed in remove(config, name):
+        tell(cell(f"removed build-corpus/{removed}"))
+
+
+def schedules() -> None:
+    """List all schedules of the Prefect server: what they run, when, and how the last run ended."""
+    from flows.schedule import schedules as deployed
+
+    shown = table("name", "when", "time zone", "pool", "tags", "next (UTC)", "last run", "configuration")
+    for one, coming, last in deployed():
+        when = "paused" if one.paused else f"{coming.astimezone(UTC):%Y-%m-%d %H:%M}" if coming else "-"
+        words = one.name, one.cron, one.timezone, one.pool, ", ".join(one.tags) or "-", when, last or "-", one.config
+        shown.add_row(*map(cell, words))
+    console.print(shown) if shown.row_count else tell("nothing is scheduled")

@@ -1,0 +1,115 @@
+"""A real Prefect server and worker for tests, and the processes that tests start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from support.paths import PROJECT
+
+CLI = [sys.executable, "-c", "from flows.cli import main; main()"]
+PREFECT = [sys.executable, "-m", "prefect"]
+PATIENCE = 180  # seconds for what takes a few on a machine with nothing else to do
+
+
+def until(holds: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
+    """Waits for something to hold, and gives it."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, f"{what or 'it'} did not happen within {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+def processes(mark: str, command: str = "") -> dict[int, str]:
+    """The living processes with a mark in their environment, whoever their parents are: id -> command line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if mark.encode() in (process / "environ").read_bytes() and said and command in said:
+                found[int(process.name)] = said
+        except OSError:
+            pass  # it has ended, or is another user's
+    return found
+
+
+@contextmanager
+def started(
+    command: list[str], folder: Path, log: Path | None = None, **env: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A process in a session of its own, and the mark that all its children carry. None of them outlives this.
+
+    One that runs on while nobody reads what it says needs a `log`: it would stand still at a full pipe.
+    """
+    mark = f"SHARDMILL_TEST={uuid.uuid4().hex}"
+    out, errors = (log.open("w"), subprocess.STDOUT) if log else (subprocess.PIPE, subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=folder, start_new_session=True, text=True, stdout=out, stderr=errors,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **env, **dict([mark.split("=")])},
+    )  # fmt: skip
+    try:
+        yield process, mark
+    finally:
+        for left in (process.pid, *processes(mark)):
+            try:
+                os.kill(left, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.communicate()
+        until(lambda: not processes(mark), 30, "the end of all processes")
+
+
+@dataclass
+class Server:
+    url: str
+    home: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PREFECT_API_URL": self.url, "PREFECT_HOME": str(self.home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1", "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }  # fmt: skip
+
+    def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
+        answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60).raise_for_status()
+        return answer.json() if answer.content else None
+
+    def run_of(self, name: str) -> dict | None:
+        """The flow run of a configuration, by its name."""
+        found = self.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"})
+        return found[0] if found else None
+
+    def run(self, run_id: str) -> dict:
+        return self.ask(f"flow_runs/{run_id}", method="GET")
+
+    def tasks_of(self, run: dict) -> dict[str, dict]:
+        """name -> task run. Prefect hears of them a little later than of the flow run."""
+
+        def ended():
+            found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+            done = all(task["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for task in found)
+            return done and {task["name"].split("-")[0]: task for task in found}
+
+        return until(ended)
+
+    def artifacts_of(self, run: dict) -> dict[str, Any]:
+        """key -> data"""
+        found = self.ask("artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        return {artifact["key"]: artifact["data"] for artifact in found}
+
+    def trigger(self, deployment: str) -> dict:
+        """Has a worker run a deployment now."""
+        found = self.ask(f"deployments/name/build-corpus/{deployment}", method="GET")
+        return self.ask(f"deployments/{found['id']}/create_flow_run", {})
