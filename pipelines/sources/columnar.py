@@ -202,9 +202,21 @@ def schema_of(raw: BinaryIO, file: str) -> pa.Schema:
 
 def records(batch: pa.RecordBatch) -> Iterator[Record]:
     """The records of a batch. Cells that have no value in Python are `Unread`."""
-    names = batch.schema.names
+    names = distinct(batch.schema.names)
     for cells in zip(*map(_cells, batch.columns), strict=True) if names else ():
         yield dict(zip(names, cells))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns of which no two are equal: a second `a` is `a 3` if it is the third column."""
+    made: list[str] = []
+    for number, name in enumerate(names, 1):
+        if name in made:
+            name = f"{name or 'column'} {number}"
+            while name in names or name in made:
+                name += "'"
+        made.append(name)
+    return made
 
 
 def _cells(column: pa.Array) -> Iterable[Any]:
@@ -252,13 +264,26 @@ def _cell(column: pa.Array, number: int) -> Any:
         return Unread(f"has {size} bytes; {MAX_BYTES} are the most")
     value = column[number]
     try:
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        if is_list(column.type):
             length = len(value) if value.is_valid else 0
             if length > MAX_ELEMENTS:
                 return Unread(f"is a list of {length}; {MAX_ELEMENTS} are the most")
         return value.as_py()
     except Exception as error:
         return Unread(f"is a value of the type {column.type} that cannot be read: {_one_line(error)}", _text(value))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether the values of a type are lists, of any length or of one."""
+    return any(is_kind(kind) for is_kind in (
+        pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    ))  # fmt: skip
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether the values of a type are texts, or bytes that may be texts."""
+    return _is_bytes(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

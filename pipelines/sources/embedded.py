@@ -5,7 +5,6 @@ table is one partition, and is read once, in its order. What a row says comes fr
 usual names: a pair, a conversation, a question with its answer, a question, or a caption.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -13,6 +12,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines.sources.cells import BadCell, Unread, plain, text_of
+from pipelines.sources.choices import Choices, choices_of
+from pipelines.sources.columnar import is_list
+from pipelines.sources.features import class_names, classes_of, features_of, is_class
 from pipelines.sources.files import TooLarge
 from pipelines.sources.lines import Lost
 from pipelines.sources.source import Source
@@ -33,7 +35,6 @@ COLUMNS = {
     "rejected_column": ("rejected",),
 }
 NAMES = ("ds_question_id", "question_id", "id", "idx")  # columns that name a question
-CLASS = "ClassLabel"
 
 
 class Layout(NamedTuple):
@@ -42,7 +43,8 @@ class Layout(NamedTuple):
     image: str
     others: frozenset[str]  # further columns of images
     columns: Mapping[str, str | None]  # field of the configuration -> column
-    classes: Mapping[str, list[str]]  # column -> the names of its classes
+    classes: Mapping[str, Any]  # column -> its feature, if it holds classes
+    choices: Choices | None = None  # that answers may name
 
     def task(self) -> str:
         """What its rows say: pair, conversation, answer, question or caption."""
@@ -71,7 +73,7 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
 
     Raises `UserError` if it is not clear which column holds them.
     """
-    features = _features(schema)
+    features = features_of(schema)
     held = [field.name for field in schema if _holds_images(field, features.get(field.name), first)]
     configured = getattr(config, "image_column", None)
     if configured and configured not in held:
@@ -79,9 +81,8 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
     usual = [name for name in IMAGES if name in held]
     if not held:
         return None
-    if not configured and not usual and len(held) > 1:
-        raise UserError(f"source.image_column: {file} has images in {', '.join(held)}; write which one")
-    classes = {name: feature["names"] for name, feature in features.items() if _is_class(feature)}
+    if not configured and len(held) > 1 and len(usual) != 1:
+        raise UserError(f"source.image_column: {file} has images in {', '.join(usual or held)}; write which one")
     set_columns = {field: getattr(config, field, None) for field in COLUMNS}
     columns = {}
     for field, names in COLUMNS.items():
@@ -95,27 +96,22 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
         for field in COLUMNS:
             if not set_columns[field] and (text_alone or field == "conversations_column"):
                 columns[field] = None
-    if columns["text_column"] is None:
+    layout = Layout(configured or (usual or held)[0], frozenset(held), columns, classes_of(schema))
+    if layout.task() == "answer":
+        others = [column for column in columns.values() if column] + held
+        given = getattr(config, "choices_column", None)
+        return layout._replace(choices=choices_of(schema, file, columns["answer_column"], given, others, first))
+    if layout.task() == "caption" and columns["text_column"] is None:
+        classes = [name for name, feature in features.items() if is_class(feature)]
+        if len(classes) > 1:
+            raise UserError(f"source.text_column: {file} has classes in {', '.join(classes)}; write which one")
         columns["text_column"] = next(iter(classes), None)
-    return Layout(configured or (usual or held)[0], frozenset(held), columns, classes)
-
-
-def _features(schema: pa.Schema) -> Mapping[str, Any]:
-    """The features of columns as `datasets` notes them in a schema."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    return features if isinstance(features, dict) else {}
-
-
-def _is_class(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") == CLASS and isinstance(feature.get("names"), list)
+    return layout
 
 
 def _holds_images(field: pa.Field, feature: Any, first: Callable[[str], Any]) -> bool:
     kind = _plain(field.type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if is_list(kind):
         kind = _plain(kind.value_type)
     if pa.types.is_struct(kind):
         names = [kind.field(number).name for number in range(kind.num_fields)]
@@ -190,7 +186,7 @@ def rows_of(
 ) -> Iterator[Row]:
     """The rows of one record, the n-th of its file. `captioned`: makes rows with a caption, see `Tables.captioned`."""
     row: Row = {"names": (file, str(number))}
-    record = {name: _class_name(value, layout.classes.get(name)) for name, value in record.items()}
+    record = {name: class_names(value, layout.classes.get(name)) for name, value in record.items()}
     task = layout.task()
     used = {"caption": ["text_column"], "conversation": ["conversations_column"]}.get(task, [])
     used = {layout.columns[field] for field in used}
@@ -215,18 +211,11 @@ def rows_of(
         yield from captioned(row | places[0], row["names"], record.get(column), file, column, False)
     else:
         try:
-            yield row | TASKS[task](record, places, layout.columns)
+            yield row | TASKS[task](record, places, layout)
         except BadCell as error:
             yield row | {"reason": "bad_text", "detail": f"{file}, row {number}: {error}"}
         except ValueError as error:
             yield row | {"reason": "bad_conversation", "detail": f"{file}, row {number}: {error}"}
-
-
-def _class_name(value: Any, names: list[str] | None) -> Any:
-    """A class by its name; -1 stands for none."""
-    if names is None or not isinstance(value, int):
-        return value
-    return names[value] if 0 <= value < len(names) else None
 
 
 def _place(source: Source, held: Held, column: str, file: str, number: int, nth: int) -> Row:
@@ -238,21 +227,24 @@ def _place(source: Source, held: Held, column: str, file: str, number: int, nth:
     return place | {"size": len(held.data), "sha256": digest}
 
 
-def _text(record: Row, columns: Mapping[str, str | None], field: str) -> str | None:
-    """The text in the column of a field. Raises `BadCell`."""
-    column = columns[field]
+def _text(record: Row, column: str | None, read: Callable[[Any], str | None]) -> str | None:
+    """The text in a column, as `read` reads it. Raises `BadCell`."""
     try:
-        return text_of(record.get(column))
+        return read(record.get(column))
     except BadCell as error:
         raise BadCell(f"{column} {error}") from None
 
 
-def _conversation(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
-    return _talk(record.get(columns["conversations_column"]), places)
+def _conversation(record: Row, places: list[Row], layout: Layout) -> Row:
+    return _talk(record.get(layout.columns["conversations_column"]), places)
 
 
-def _answer(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
-    said = [("user", _text(record, columns, "question_column")), ("assistant", _text(record, columns, "answer_column"))]
+def _answer(record: Row, places: list[Row], layout: Layout) -> Row:
+    question = _text(record, layout.columns["question_column"], text_of)
+    answer = _text(
+        record, layout.columns["answer_column"], layout.choices.reader(record) if layout.choices else text_of
+    )
+    said = [("user", question), ("assistant", answer)]
     return _talk([{"role": role, "content": text or ""} for role, text in said], places)
 
 
@@ -262,13 +254,13 @@ def _talk(turns: Any, places: list[Row]) -> Row:
     return first | {"part": 0, "more": more, "conversation": compact({"turns": said, "images": list(images)})}
 
 
-def _question(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
-    question = columns["question_column"]
+def _question(record: Row, places: list[Row], layout: Layout) -> Row:
+    question = layout.columns["question_column"]
     return _asked(record, places, {question}, _said(record.get(question), question, "user"), {})
 
 
-def _pair(record: Row, places: list[Row], columns: Mapping[str, str | None]) -> Row:
-    names = [columns[field] for field in ("question_column", "chosen_column", "rejected_column")]
+def _pair(record: Row, places: list[Row], layout: Layout) -> Row:
+    names = [layout.columns[field] for field in ("question_column", "chosen_column", "rejected_column")]
     question = _said(record.get(names[0]), names[0], "user")
     chosen, rejected = (_said(record.get(name), name, "assistant") for name in names[1:])
     return _asked(record, places, {*names}, question, {"chosen": chosen, "rejected": rejected})
@@ -286,10 +278,7 @@ def _asked(record: Row, places: list[Row], used: set[str | None], question: str 
 def _said(cell: Any, column: str | None, role: str) -> str | None:
     """A text, or the one turn of a role in a list of turns, as TRL has them. Raises `ValueError`."""
     if not isinstance(cell, list):
-        try:
-            return text_of(cell)
-        except BadCell as error:
-            raise BadCell(f"{column} {error}") from None
+        return _text({column: cell}, column, text_of)
     said = [turn["content"] for turn in turns_of(cell) if turn["role"] == role]
     if len(said) != 1:
         raise ValueError(f"{column} has {len(said)} turns of the {role}; one is what a pair has")

@@ -12,8 +12,9 @@ from pipelines.engine.commit import key_of
 from pipelines.sources import embedded
 from pipelines.sources.cells import BadCell, choose, named, plain, text_of, texts_of
 from pipelines.sources.coco import listed
-from pipelines.sources.columnar import arrow_records, open_parquet, parquet_records, schema_of
+from pipelines.sources.columnar import arrow_records, is_list, open_parquet, parquet_records, schema_of
 from pipelines.sources.embedded import Layout, layout_of
+from pipelines.sources.features import class_names, classes_of
 from pipelines.sources.files import Unreadable, suffix
 from pipelines.sources.lines import DELIMITERS, Lost, csv_records, json_records, read_json, with_lost
 from pipelines.sources.source import LARGEST, Source
@@ -61,13 +62,15 @@ class Tables(Source):
     def rows(self, file: str) -> Iterator[Row]:
         layout = self.layout(file)
         columns = [] if layout else self.columns(file, self.usual)
+        classes = {name: feature for name, feature in classes_of(self.schema(file)).items() if name in columns}
         for number, record in enumerate(self.records(file)):
             if isinstance(record, Lost):
                 yield self.lost(record, file, number)
             elif layout:
                 yield from embedded.rows_of(self, record, file, number, layout, self.captioned)
             else:
-                yield from self.rows_of(record, file, columns)
+                named_classes = {name: class_names(record.get(name), feature) for name, feature in classes.items()}
+                yield from self.rows_of(record | named_classes, file, columns)
 
     def lost(self, record: Lost, file: str, number: int) -> Row:
         """The row of a record that cannot be read."""
@@ -142,7 +145,7 @@ class Tables(Source):
     def _check_kind(self, file: str, column: str) -> None:
         """Raises `UserError` for a column of lists of captions, if nothing says which caption to take."""
         kind = self.schema(file).field(column).type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if is_list(kind):
             self._how(file, column)
 
     def _how(self, file: str, column: str) -> str:

@@ -95,6 +95,7 @@ class HuggingfaceConfig(SourceTable):
     conversations_column: str | None = None
     question_column: str | None = None
     answer_column: str | None = None
+    choices_column: str | None = None       # lists of texts of which answers give the number; "" if they give none
     chosen_column: str | None = None
     rejected_column: str | None = None
 

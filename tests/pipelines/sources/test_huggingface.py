@@ -18,7 +18,9 @@ from support.corpora import build, data_files, facts, picture, rows_of, say
 from pipelines.catalog.catalog import query
 from pipelines.engine.commit import key_of
 from pipelines.maintain.verify import verify_root
+from pipelines.sources.features import class_names
 from pipelines.sources.tables import Tables
+from schemas.errors import UserError
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 datasets = pytest.importorskip("datasets")
@@ -132,6 +134,114 @@ def test_classes_are_called_by_their_names(hub):
     features = {"image": IMAGE, "caption": TEXT, "label": datasets.ClassLabel(names=["a cat", "a dog"])}
     dataset(features, image=held(0), caption=["zero"], label=[1]).to_parquet(hub / "a.parquet")
     assert facts(rows_of("huggingface", hub), "text", "extra") == [("zero", '{"label": "a dog"}')]
+
+
+CLASS = datasets.ClassLabel(names=["a cat", "a dog"])
+
+
+@pytest.mark.parametrize(
+    ("feature", "cell", "named"),
+    [
+        (datasets.List(CLASS), [1, 0, -1], ["a dog", "a cat", None]),
+        ({"kind": CLASS, "box": datasets.List(datasets.Value("int64"))}, {"kind": 1, "box": [0, 1]},
+         {"kind": "a dog", "box": [0, 1]}),
+        (datasets.Sequence({"category": CLASS, "id": datasets.Value("int64")}), {"category": [0, 1], "id": [1, 0]},
+         {"category": ["a cat", "a dog"], "id": [1, 0]}),
+        (datasets.List({"category": CLASS}), [{"category": 1}], [{"category": "a dog"}]),
+        (datasets.List(datasets.List(CLASS)), [[1], []], [["a dog"], []]),
+    ],
+)  # fmt: skip
+def test_classes_inside_lists_and_objects_are_called_by_their_names_too(feature, cell, named, hub):
+    data = dataset({"image": IMAGE, "caption": TEXT, "objects": feature}, image=held(0), caption=["a"], objects=[cell])
+    data.to_parquet(hub / "a.parquet")
+    (row,) = rows_of("huggingface", hub)
+    assert json.loads(row["extra"]) == {"objects": named}
+    assert class_names({"objects": [1]}, {"objects": [{"_type": "ClassLabel", "names": ["a", "b"]}]}) == {
+        "objects": ["b"]
+    }, "as older versions of datasets wrote it"
+
+
+def test_lists_of_classes_are_captions_as_lists_of_texts_are(hub):
+    data = dataset({"image": IMAGE, "tags": datasets.List(CLASS)}, image=held(0, 1), tags=[[1, 0], []])
+    data.to_parquet(hub / "a.parquet")
+    rows = rows_of("huggingface", hub, text_column="tags", captions="first")
+    assert facts(rows, "text") == [("a dog",), (None,)]
+
+
+def test_of_several_classes_the_user_names_one(hub, configure):
+    features = {"image": IMAGE, "fine": CLASS, "coarse": datasets.ClassLabel(names=["a pet"])}
+    dataset(features, image=held(0), fine=[1], coarse=[0]).to_parquet(hub / "a.parquet")
+    said = say("plan", configure(TOML))
+    assert said.err == "shardmill: source.text_column: a.parquet has classes in fine, coarse; write which one\n"
+    assert facts(rows_of("huggingface", hub, text_column="coarse"), "text") == [("a pet",)]
+    features |= {"question": TEXT, "answer": TEXT}
+    dataset(features, image=held(0), fine=[1], coarse=[0], question=["Q?"], answer=["A."]).to_parquet(hub / "a.parquet")
+    assert facts(rows_of("huggingface", hub), "reason", "extra") == [
+        (None, '{"answer": "A.", "coarse": "a pet", "fine": "a dog", "question": "Q?"}')
+    ]
+
+
+def test_captions_of_paths_may_be_classes(hub):
+    (hub / "0.png").write_bytes(PICTURES[0])
+    dataset({"file_name": TEXT, "label": CLASS}, file_name=["0.png"], label=[1]).to_parquet(hub / "a.parquet")
+    rows = rows_of("folder", hub / "a.parquet", text_column="label")
+    assert facts(rows, "file", "text") == [("0.png", "a dog")]
+
+
+# Answers that name a choice
+
+
+def answers(hub: Path, fields: dict | None = None, **columns: list) -> list[tuple[str | None, str | None]]:
+    """The answer and the reason of each row of questions with answers."""
+    count = len(columns["answer"])
+    table = {"image": held(*[0] * count), "question": ["Which?"] * count, **columns}
+    pq.write_table(table if isinstance(table, pa.Table) else pa.table(table), hub / "a.parquet")
+    rows = rows_of("huggingface", hub, **(fields or {}))
+    said = [json.loads(row["conversation"])["turns"][1]["content"] if row["conversation"] else None for row in rows]
+    return [(text, row["reason"]) for text, row in zip(said, rows)]
+
+
+STATES = ["Maine", "Ohio", "Iowa"]
+
+
+@pytest.mark.parametrize("name", ["choices", "options", "answer_choices"])
+def test_an_answer_that_is_a_number_is_the_text_of_its_choice(name, hub):
+    """As ScienceQA has it."""
+    assert answers(hub, answer=[1, 2, 3, None], **{name: [STATES] * 4}) == [
+        ("Ohio", None), ("Iowa", None), (None, "bad_text"), (None, "bad_conversation"),
+    ]  # fmt: skip
+    assert answers(hub, answer=[0, 1], **{name: [["2", "7"], None]}) == [("2", None), (None, "bad_text")]
+    (row, _) = rows_of("huggingface", hub)
+    assert json.loads(row["extra"])[name] == ["2", "7"], "the choices stay at hand"
+
+
+def test_a_text_that_may_be_the_number_of_a_choice_is_asked_about(hub):
+    texts = ["Ohio", "B", "1", "12", "none of them"]
+    assert answers(hub, answer=texts, options=[STATES] * 5) == [
+        ("Ohio", None), ("Ohio", None), (None, "bad_text"), ("12", None), ("none of them", None),
+    ]  # fmt: skip
+    assert rows_of("huggingface", hub)[2]["detail"] == (
+        "a.parquet, row 2: answer is '1' beside options: write choices_column = 'options' if it is the number of one, "
+        'from 0, or choices_column = "" if it is the answer itself'
+    )
+    configured = {"choices_column": "options"}
+    assert answers(hub, configured, answer=["1", "2", "3"], options=[STATES, ["1", "2", "3"], STATES]) == [
+        ("Ohio", None), (None, "bad_text"), (None, "bad_text"),
+    ]  # fmt: skip
+    assert answers(hub, {"choices_column": ""}, answer=["1", "B"], options=[STATES] * 2) == [("1", None), ("B", None)]
+
+
+def test_a_number_beside_any_other_list_of_texts_is_asked_about(hub, configure):
+    columns = {"answer": [2], "tags": [STATES]}
+    with pytest.raises(UserError, match=r"choices_column: a.parquet has numbers in answer, and lists of texts in tags"):
+        answers(hub, **columns)
+    assert answers(hub, {"choices_column": "tags"}, **columns) == [("Iowa", None)]
+    assert answers(hub, {"choices_column": ""}, **columns) == [("2", None)]
+    assert answers(hub, answer=[7], tags=[STATES]) == [("7", None)], "no number of a tag"
+    assert answers(hub, answer=[2], boxes=[[0, 1, 2]]) == [("2", None)], "no texts"
+    assert answers(hub, answer=["red"], tags=[STATES]) == [("red", None)]
+    with pytest.raises(UserError, match=r"source.choices_column: a.parquet has no column 'x'"):
+        answers(hub, {"choices_column": "x"}, **columns)
 
 
 def test_several_captions_of_an_image(hub, configure):
@@ -330,5 +440,10 @@ def test_what_is_not_clear_is_asked_for(hub, configure):
     assert (row["member"], row["extra"]) == ("right/0", "{}")
     said = say("plan", configure(TOML.replace("[sets", 'text_column = "words"\n[sets')))
     assert said.err.startswith("shardmill: source.image_column: ")
+    pq.write_table(pa.table({"image": held(0), "images": [held(1, 2)], "mask": held(3)}), hub / "a.parquet")
+    assert say("plan", configure(TOML)).err == (
+        "shardmill: source.image_column: a.parquet has images in image, images; write which one\n"
+    )
+    pq.write_table(pa.table({"left": held(0), "right": held(1), "text": ["a"]}), hub / "a.parquet")
     said = say("plan", configure(TOML.replace("[sets", 'image_column = "left"\ntext_column = "words"\n[sets')))
     assert said.err == "shardmill: source.text_column: a.parquet has no column 'words'; it has left, right, text\n"
