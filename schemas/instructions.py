@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Table
 from schemas.stage import stage_info
+from schemas.texts import is_empty
 
 
 class InstructionRow(TypedDict):
@@ -33,7 +34,7 @@ REASONS = {
 
 
 def _asks(question: str) -> str:
-    if not question.strip():
+    if is_empty(question):
         raise PydanticCustomError("question", "is blank; write a question, or leave it out")
     return question
 

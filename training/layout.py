@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.slices import Plan, image_tokens
+from schemas.texts import is_empty
 
 IGNORED = -100  # the label of a token that is not learned, as in torch's cross entropy
 
@@ -112,7 +113,7 @@ class Layout:
                 yield from (self.marks.slice[0], *embeddings, self.marks.slice[1])
 
     def _tokens(self, pieces: Sequence[Piece]) -> Tokens:
-        if not any(learn and isinstance(piece, str) and piece.strip() for piece, learn in pieces):
+        if not any(learn and isinstance(piece, str) and not is_empty(piece) for piece, learn in pieces):
             raise SampleRejected("no_answer", "there is no text to learn")
         pictures = tuple(piece for piece, _ in pieces if isinstance(piece, Picture))
         visual = sum(image_tokens(picture.plan, self.queries) for picture in pictures)
@@ -151,7 +152,7 @@ def check_answers(turns: Sequence[Turn]) -> None:
             continue
         if any(isinstance(part, Picture) for part in parts):
             raise SampleRejected("image_in_answer", f"turn {number} is an answer that shows an image")
-        if not any(isinstance(part, str) and part.strip() for part in parts):
+        if not any(isinstance(part, str) and not is_empty(part) for part in parts):
             raise SampleRejected("no_answer", f"turn {number} is an empty answer")
 
 

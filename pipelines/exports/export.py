@@ -23,6 +23,7 @@ from pipelines.exports.target import IMAGES, Release, Target
 from schemas.arrow import Row
 from schemas.errors import UserError
 from schemas.shards import Card, ShardEntry
+from schemas.texts import is_empty
 
 GROUP, GROUP_BYTES = 100, 64 << 20  # samples, and bytes of their images, that are held at once
 
@@ -117,7 +118,7 @@ def export(root: Root, set_name: str, form_name: str, folder: Root, question: st
     if task not in form.tasks:
         raise UserError(f"export-set: {set_name} has the task {task!r}; {form_name} needs {' or '.join(form.tasks)}")
     asked = form.asks and task in QUESTIONS
-    if question is not None and not (asked and question.strip()):
+    if question is not None and (not asked or is_empty(question)):
         why = "is blank" if asked else f"{form_name} asks none about a set with the task {task!r}; leave it out"
         raise UserError(f"--question: {why}")
     target = Target(folder, Release(card["set"], card["release"], form_name))

@@ -21,6 +21,7 @@ from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
+from schemas.texts import is_empty
 
 SLOWEST = 60.0  # seconds between two tries; a server's own Retry-After may be longer
 LONGEST_REST = 600.0  # seconds for which a server may ask to be left alone, at most
@@ -219,7 +220,7 @@ class ChatClient:
             text = text or "" if logprobs else text  # only the token counts, which may be a blank
             if not isinstance(text, str):
                 raise CallFailed("bad_answer", "no text in it")
-            if not (text.strip() or logprobs):
+            if is_empty(text) and not logprobs:
                 raise CallFailed("empty_answer", repr(text[:50]))
             if known().said("\n".join([text, *(token for token, _ in top or ())])):
                 raise CallFailed("says_key", "it is not stored")

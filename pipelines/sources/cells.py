@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipelines.engine.commit import digest
+from schemas.texts import is_empty
 
 MAX_TEXT = 200_000  # characters of a cell
 MAX_LIST = 1_000  # texts of a cell
@@ -56,9 +57,14 @@ def texts_of(value: Any) -> list[str]:
 
 
 def choose(texts: Sequence[str], how: str, seed: int, key: str) -> str | None:
-    """The one of several captions that `how` asks for: "first", "longest", or "random" by hash(seed, key)."""
-    if not texts:
-        return None
+    """The one of several captions that `how` asks for: "first", "longest", or "random" by hash(seed, key). Where that
+    one is empty, the others are chosen from."""
+    text = _choice(texts, how, seed, key) if texts else None
+    others = [other for other in texts if not is_empty(other)]
+    return _choice(others, how, seed, key) if is_empty(text) and others else text
+
+
+def _choice(texts: Sequence[str], how: str, seed: int, key: str) -> str:
     if how == "first":
         return texts[0]
     if how == "longest":

@@ -7,7 +7,7 @@ image stands in the row of the conversation; each other image has a row of its o
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.engine.commit import digest
+from pipelines.engine.commit import digest, key_of
 from pipelines.sources.coco import annotations_of, is_vqa, vqa_entries
 from pipelines.sources.files import suffix
 from pipelines.sources.lines import Lost, json_records, read_json, with_lost
@@ -16,7 +16,7 @@ from pipelines.sources.turns import compact, read_conversation
 from schemas.arrow import Row
 from schemas.errors import UserError
 
-TURNS = ("conversations", "messages")
+TURNS = ("conversations", "messages")  # the first that is not empty
 NOT_READ = ("video", "videos", "audio", "audios")  # what else an entry may bring
 
 
@@ -39,26 +39,30 @@ class Conversations(Source):
             pass
 
     def rows(self, file: str) -> Iterator[Row]:
+        first_by_id: dict[str, str] = {}  # digest of the first entry with an id
         for number, entry in enumerate(self._entries(file)):
             if isinstance(entry, Lost):
                 yield {"names": (file, "/", str(number)), "reason": entry.reason, "detail": entry.detail}
             else:
-                yield self._row(entry, file)
+                yield self._row(entry, file, first_by_id)
 
-    def _row(self, entry: dict[str, Any], file: str) -> Row:
-        turns = next((name for name in TURNS if name in entry), TURNS[0])
+    def _row(self, entry: dict[str, Any], file: str, first_by_id: dict[str, str]) -> Row:
+        turns = next((name for name in sorted(TURNS, key=lambda name: not entry.get(name)) if name in entry), TURNS[0])
         brought = "images" if entry.get("images") and not entry.get("image") else "image"
+        several = [names for names in (TURNS, ("image", "images")) if _differ(entry, *names)]
+        system = entry.get("system")
         fields = {
             "id": entry.pop("id", None),
             "image": entry.pop(brought, None),
             "conversations": entry.pop(turns, None),
         }
-        names = ("conversation", str(fields["id"]) if fields["id"] is not None else compact(fields))
-        row = {"names": names, "extra": entry | {"id": fields["id"]}}
+        row = {"names": _names(fields, system, first_by_id), "extra": entry | {"id": fields["id"]}}
         try:
+            if several:
+                raise ValueError(f"has both {' and '.join(several[0])}, and they differ")
             if other := [name for name in NOT_READ if entry.get(name)]:
                 raise ValueError(f"brings {other[0]}, which is not read")
-            said, images = read_conversation(fields["conversations"], fields["image"])
+            said, images = read_conversation(fields["conversations"], fields["image"], system)
             paths = [self._path_of(image, file) for image in images.values()]
         except ValueError as error:
             return row | {"reason": "bad_conversation", "detail": f"{fields['id']}: {error}"}
@@ -98,6 +102,22 @@ class Conversations(Source):
             )
         with self.open(other) as raw:
             return read_json(raw, other, self.config.encoding)
+
+
+def _differ(entry: dict[str, Any], one: str, other: str) -> bool:
+    """Whether two fields of an entry say different things."""
+    values = [value if isinstance(value := entry.get(name), list | dict) else [value] for name in (one, other)]
+    return bool(entry.get(one) and entry.get(other)) and values[0] != values[1]
+
+
+def _names(fields: dict[str, Any], system: Any, first_by_id: dict[str, str]) -> tuple[str, ...]:
+    """The names of an entry: its id, or all that it says. An entry that says other things than the first with its id
+    is named by both."""
+    if fields["id"] is None:
+        return ("conversation", compact(fields))
+    name, said = str(fields["id"]), key_of(compact([fields["image"], fields["conversations"], system]))
+    first = first_by_id.setdefault(name, said)
+    return ("conversation", name) if said == first else ("conversation", name, said)
 
 
 SOURCE = Conversations

@@ -21,6 +21,7 @@ from pipelines.sources.source import Source
 from pipelines.sources.turns import compact, read_conversation, turns_of
 from schemas.arrow import Row
 from schemas.errors import UserError
+from schemas.texts import is_empty
 
 # Usual names of columns, the first of which is taken
 IMAGES = ("image", "images", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes")
@@ -236,7 +237,7 @@ def _text(record: Row, column: str | None, read: Callable[[Any], str | None]) ->
 
 
 def _conversation(record: Row, places: list[Row], layout: Layout) -> Row:
-    return _talk(record.get(layout.columns["conversations_column"]), places)
+    return _talk(record.get(layout.columns["conversations_column"]), places, record.get("system"))
 
 
 def _answer(record: Row, places: list[Row], layout: Layout) -> Row:
@@ -244,12 +245,14 @@ def _answer(record: Row, places: list[Row], layout: Layout) -> Row:
     answer = _text(
         record, layout.columns["answer_column"], layout.choices.reader(record) if layout.choices else text_of
     )
+    if is_empty(question):
+        raise ValueError(f"{layout.columns['question_column']} is empty")
     said = [("user", question), ("assistant", answer)]
-    return _talk([{"role": role, "content": text or ""} for role, text in said], places)
+    return _talk([{"role": role, "content": text or ""} for role, text in said], places, record.get("system"))
 
 
-def _talk(turns: Any, places: list[Row]) -> Row:
-    said, images = read_conversation(turns, places)
+def _talk(turns: Any, places: list[Row], system: Any) -> Row:
+    said, images = read_conversation(turns, places, system)
     first, *more = images.values() or [{}]
     return first | {"part": 0, "more": more, "conversation": compact({"turns": said, "images": list(images)})}
 

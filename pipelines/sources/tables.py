@@ -13,10 +13,11 @@ from pipelines.sources import embedded
 from pipelines.sources.cells import BadCell, choose, named, plain, text_of, texts_of
 from pipelines.sources.coco import listed
 from pipelines.sources.columnar import arrow_records, is_list, open_parquet, parquet_records, schema_of
+from pipelines.sources.csv_lines import DELIMITERS, csv_records
 from pipelines.sources.embedded import Layout, layout_of
 from pipelines.sources.features import class_names, classes_of
 from pipelines.sources.files import Unreadable, suffix
-from pipelines.sources.lines import DELIMITERS, Lost, csv_records, json_records, read_json, with_lost
+from pipelines.sources.lines import Lost, json_records, read_json, with_lost
 from pipelines.sources.source import LARGEST, Source
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -170,7 +171,8 @@ class Tables(Source):
             return
         with self.open(file) as raw:
             if kind in DELIMITERS:
-                yield from csv_records(raw, file, encoding, DELIMITERS[kind])
+                delimiter = getattr(self.config, "delimiter", None) or DELIMITERS[kind]
+                yield from csv_records(raw, file, encoding, delimiter)
             elif kind == "json":
                 yield from with_lost(listed(read_json(raw, file, encoding), file), file, encoding)
             else:

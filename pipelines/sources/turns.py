@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.marks import named_pictures
+from schemas.texts import is_empty
 
 ROLES = {"system", "user", "assistant"}
 FROM = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -25,22 +26,35 @@ def compact(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def read_conversation(turns: Any, image: Any) -> tuple[list[Turn], dict[str, Any]]:
-    """The turns, and mark -> image. `image`: one, a list of them, {mark: image}, or none.
+def read_conversation(turns: Any, image: Any, system: Any = None) -> tuple[list[Turn], dict[str, Any]]:
+    """The turns, and mark -> image. `image`: one, a list of them, {mark: image}, or none. `system`: the system's text
+    beside the turns, as LLaMA-Factory has it.
 
     Raises `ValueError` for what no format allows, and where marks and images do not fit.
     """
     made = turns_of(turns)
+    if system:
+        first = _turns({"role": "system", "content": system})
+        made = made if made[:1] == first else first + made
     if all(turn["role"] != "assistant" for turn in made):
         raise ValueError("no turn of the assistant: nothing to learn")
-    if any(turn["role"] == "assistant" and not turn["content"].strip() for turn in made):
+    if any(turn["role"] == "assistant" and is_empty(turn["content"]) for turn in made):
         raise ValueError("a turn of the assistant is empty")
     if isinstance(image, Sequence) and not isinstance(image, str | bytes) and len(image) > 1:
         made, images = _placed(made, list(image))
     else:
         images = _images_of(image)
     _check_marks(made, images)
+    _check_questions(made, images)
     return made, images
+
+
+def _check_questions(turns: Sequence[Turn], images: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if a turn of the user says nothing. Images that no text names stand in the first one."""
+    asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+    shown = asked and any(all(mark not in content for content in asked) for mark in images)
+    if any(is_empty(content) for content in (asked[1:] if shown else asked)):
+        raise ValueError("a turn of the user is empty")
 
 
 def turns_of(turns: Any) -> list[Turn]:

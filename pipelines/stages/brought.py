@@ -20,6 +20,7 @@ from schemas.pairs import STAGE as PAIRS
 from schemas.pairs import pair_key
 from schemas.responses import STAGE as RESPONSES
 from schemas.responses import response_key
+from schemas.texts import is_empty
 
 ANSWERS = ("chosen", "rejected")  # fields of an instruction's `extra`, in the order of the draws
 
@@ -45,7 +46,7 @@ class BringResponses(PartitionStage):
         for row in rows:
             extra = json.loads(row["instructions"]["extra"] or "{}")
             text = extra.get(ANSWERS[row["draw"]])
-            brought = isinstance(text, str) and bool(text.strip())
+            brought = isinstance(text, str) and not is_empty(text)
             yield row["unit"], {"text": text.strip(), "cut": False} if brought else Rejected("not_brought")
 
 

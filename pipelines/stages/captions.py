@@ -19,6 +19,7 @@ from schemas.arrow import Row
 from schemas.captions import ACCEPTED, GOOD, REASONS, STAGE, CaptionsConfig
 from schemas.config.model import Config
 from schemas.stage import Columns
+from schemas.texts import is_empty
 
 JUDGING = {"rewrite", "min_words", "max_words"}  # settings that no request depends on
 OF_SERVERS = {"filtered", "http_4xx"}  # answers that come from the server, not from the model
@@ -49,7 +50,7 @@ class Rewrite(ModelStage):
     def is_asked(self, row: Row) -> bool:
         """Whether there is anything to rewrite, and a reason to."""
         text = row["rows"]["text"]
-        usable = (self.config.image and row["images"]["size"]) or (text or "").strip()
+        usable = (self.config.image and row["images"]["size"]) or not is_empty(text)
         return bool(usable) and (self.config.rewrite == "all" or weakness(text, self.config) != GOOD)
 
     def reread(self, row: Row, before: Before) -> Row | None:

@@ -24,6 +24,7 @@ from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.instructions import SOURCE, STAGE, TEMPLATE, InstructionsConfig
 from schemas.marks import is_image, named_pictures, without_marks
+from schemas.texts import is_empty
 from schemas.views import drawn
 
 
@@ -67,12 +68,13 @@ class DrawInstructions(CorpusStage):
         for number, brought in enumerate(questions):
             asked = str(brought["question"] or "")
             question, marks = without_marks(asked).strip(), named_pictures(asked)
-            row = brought | {"key": key_of(key, question), "image": key, "question": question or None}
+            row = brought | {"key": key_of(key, question), "image": key}
+            row |= {"question": None if is_empty(question) else question}
             row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
             place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
             if len(marks) > 1 or any(not is_image(mark) for mark in marks):
                 row |= {"key": key_of(key, question, place), "reason": "other_images", "detail": " ".join(marks)[:200]}
-            elif not question:
+            elif is_empty(question):
                 row |= {"key": key_of(key, question, place), "reason": "no_question"}
             elif row["key"] in seen:
                 row |= {"key": key_of(key, question, place), "reason": "equal_keys", "detail": row["key"]}

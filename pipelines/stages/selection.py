@@ -20,6 +20,7 @@ from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
 from schemas.selection import BOUNDS, STAGE, SetConfig
+from schemas.texts import not_empty_sql
 from schemas.views import PREFERENCE, TARGETS, drawn
 
 
@@ -79,7 +80,7 @@ def _question(sets: Mapping[str, SetConfig]) -> str:
         columns += [
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
             f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
-            f"coalesce(trim({TARGETS[config.task]}), '') != '' AS \"{name}:target\"",
+            f'{not_empty_sql(TARGETS[config.task])} AS "{name}:target"',
             f'{has_format(config)} AS "{name}:format"',
         ]
     return f"""

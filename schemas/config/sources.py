@@ -21,6 +21,7 @@ def _is_encoding(name: str) -> str:
 
 Captions = Literal["first", "longest", "random", "all"]
 Encoding = Annotated[str, AfterValidator(_is_encoding)]
+Delimiter = Literal[",", ";", "\t", "|"]
 Rows = Annotated[int, Field(ge=1)]
 Objects = Annotated[int, Field(ge=1, le=9)]
 Print = Annotated[float, Field(ge=0.05, le=0.3)]
@@ -44,6 +45,7 @@ class FolderConfig(SourceTable):
     captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
     seed: int = 0                           # of captions = "random"
     encoding: Encoding | None = None        # of CSV, TSV and JSON; UTF-8, or UTF-16 by its mark, if not given
+    delimiter: Delimiter | None = None      # between the columns of CSV; comma, in .tsv a tab, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 

@@ -209,6 +209,79 @@ def test_an_answer_that_is_empty_or_holds_an_image_is_a_reason(answer):
             read_conversation(said, "0.png")
 
 
+@pytest.mark.parametrize("empty", ["\u00a0", "\u200b\u200b", "\u2028", "\ufeff \n", "\u3000", "\u2800"])
+def test_what_nobody_can_see_is_no_answer_and_no_question(empty):
+    with pytest.raises(ValueError, match="a turn of the assistant is empty"):
+        read_conversation(turns("What?", empty), None)
+    for said, image in ((turns(empty), None), ([*turns("<image>"), *turns(empty)], "0.png")):
+        with pytest.raises(ValueError, match="a turn of the user is empty"):
+            read_conversation(said, image)
+    assert read_conversation(turns(empty), "0.png")[1] == {"<image>": "0.png"}, "the image stands in it"
+    assert read_conversation([{"role": "system", "content": empty}, *turns("What?")], None)
+
+
+# Entries of one id, and fields beside fields
+
+
+def test_entries_with_one_id_that_say_other_things_are_other_samples(here):
+    """As in mixtures of LLaVA's JSON, whose ids repeat."""
+    same, image, other = turns("<image>\nWhat?"), {"image": "0.png"}, turns("<image>\nWhat?", "A box.")
+    entries = [
+        {"id": "a", "conversations": same, **image}, {"id": "a", "conversations": other, **image},
+        {"id": "a", "conversations": same, "image": "1.png"}, {"id": "a", "conversations": same, **image, "n": 1},
+        {"id": "a", "conversations": same, **image, "system": "Be short."}, {"id": "b", "conversations": same, **image},
+        {"id": "a", "conversations": other, **image}, {"id": 7, "conversations": same, **image},
+    ]  # fmt: skip
+    (here / "all.json").write_text(json.dumps(entries))
+    rows = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert [row["reason"] for row in rows] == [None, None, None, "equal_keys", None, None, "equal_keys", None]
+    keys = [key_of("conversation", name) for name in ("a", "b", "7")]
+    assert [rows[0]["key"], rows[5]["key"], rows[7]["key"]] == keys, "as they were"
+    (here / "all.json").write_text(json.dumps([entries[0], entries[2], entries[1]]))
+    again = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert {row["key"] for row in again} == {row["key"] for row in rows[:3]}, "whatever their order"
+
+
+def test_a_system_beside_the_turns_is_the_first_turn(here):
+    """LLaMA-Factory's field."""
+    system = {"role": "system", "content": "Be short."}
+    entries = [
+        {"id": 0, "messages": turns("What?"), "system": "Be short."},
+        {"id": 1, "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A square."}],
+         "system": "Be short.", "tools": ""},
+        {"id": 2, "messages": [system, *turns("What?")], "system": "Be short."},
+        {"id": 3, "messages": turns("What?"), "system": ""},
+        {"id": 4, "messages": turns("What?"), "system": {"a": 1}},
+        {"id": 5, "messages": turns("What?"), "system": "<image>"},
+    ]  # fmt: skip
+    (here / "all.json").write_text(json.dumps(entries))
+    rows = rows_of("conversations", here / "all.json")
+    said = [json.loads(row["conversation"])["turns"] if row["conversation"] else row["reason"] for row in rows]
+    assert said == [[system, *turns("What?")]] * 3 + [turns("What?"), "bad_conversation", "bad_conversation"]
+    assert json.loads(rows[0]["extra"]) == {"id": 0, "system": "Be short."}
+
+
+def test_fields_beside_fields_must_say_the_same(here):
+    one, two = turns("What?"), turns("What?", "Another.")
+    entries = [
+        {"id": 0, "conversations": one, "messages": two}, {"id": 1, "conversations": one, "messages": one},
+        {"id": 2, "conversations": [], "messages": two}, {"id": 3, "conversations": None, "messages": two},
+        {"id": 4, "conversations": one, "image": "0.png", "images": ["0.png", "1.png"]},
+        {"id": 5, "conversations": one, "image": "0.png", "images": ["0.png"]},
+        {"id": 6, "conversations": one, "image": "", "images": ["1.png"]},
+    ]  # fmt: skip
+    (here / "all.json").write_text(json.dumps(entries))
+    rows = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
+    assert facts(rows, "file", "reason") == [
+        (None, "bad_conversation"), (None, None), (None, None), (None, None), (None, "bad_conversation"),
+        ("0.png", None), ("1.png", None),
+    ]  # fmt: skip
+    assert [rows[0]["detail"], rows[4]["detail"]] == [
+        "0: has both conversations and messages, and they differ", "4: has both image and images, and they differ",
+    ]  # fmt: skip
+    assert json.loads(rows[2]["conversation"])["turns"] == two
+
+
 LLAVA = [
     {"id": "a", "image": "0.png", "conversations": [
         {"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A square."}]},

@@ -44,6 +44,16 @@ def test_a_folder_has_a_row_an_image_with_the_text_beside_it(pictures):
     assert rows[1]["detail"] == "1.txt: is not UTF-8 at byte 0; write source.encoding if it is in another"
 
 
+def test_a_caption_that_nobody_can_see_is_no_caption(pictures, configure):
+    for number, text in enumerate(["\u00a0\n", "\u200b", "\r\n\u2028", "\u00a0a\u200b"]):
+        (pictures / f"{number}.txt").write_text(text)
+    root = build(configure('[source]\nkind = "folder"\npath = "pictures"\n[sets.train]'))
+    rows = query(root, "select text, reason from samples order by reason nulls first").to_pylist()
+    assert [row["reason"] for row in rows] == [None, "no_caption", "no_caption", "no_caption"]
+    assert rows[0]["text"] == "\u00a0a\u200b", "as it came"
+    assert query(root, "select count(*) as n from shards").to_pylist() == [{"n": 1}]
+
+
 @pytest.mark.parametrize("name", ["photos [2024]", "what?", "a*b"])
 def test_what_is_there_is_no_pattern(name, pictures):
     here = pictures.rename(pictures.parent / name)
