@@ -1,5 +1,4 @@
-"""What an empty text is, for Python and SQL alike: one in which nothing can be seen, only white space and characters
-that leave no mark on paper."""
+"""What an empty text is, for Python and SQL alike: one in which nothing can be seen."""
 
 import re
 
