@@ -1,15 +1,27 @@
 """The flow from a source to shards. A worker runs it as `flows.build_corpus.build_corpus`."""
 
+import logging
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, task
+import prefect.flow_engine
+from prefect import flow, get_run_logger, task
+from prefect._internal.control_listener import get_intent
 from prefect.artifacts import create_table_artifact
-from prefect.states import Completed, State
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Completed, Failed, State
 
 import flows.forks
 import flows.progress  # not its names: what a module's own names reach is cleared at exit, DuckDB included
-from pipelines.build.corpus import open_corpus
-from pipelines.build.run import begin, open_runs, run_stage
+from flows.assets import announce_releases
+from flows.background import sender
+from flows.backlog import cancel_missed
+from flows.errors import WithoutTraceback, line_of
+from flows.texts import artifact_key, label, run_line, run_title, stage_line
+from pipelines.build.corpus import Corpus, open_corpus
+from pipelines.build.plan import plan
+from pipelines.build.run import StageReport, begin, check_retries, note_nothing_to_do, open_runs, run_stage
 from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
 from pipelines.engine.lock import Busy
@@ -18,6 +30,20 @@ from pipelines.engine.root import Root, fault
 from pipelines.engine.secrets import hiding
 from pipelines.engine.worker import Stopped
 from schemas.errors import UserError
+
+for name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(name).addFilter(WithoutTraceback())
+
+_maintain = prefect.flow_engine.maintain_concurrency_lease
+
+
+def maintain_lease(lease: Any, seconds: float, **options: Any) -> Any:
+    """Prefect ends a run whose place it cannot renew, such as while its server is gone. The lock of the root keeps runs
+    apart without it."""
+    return _maintain(lease, seconds, suppress_warnings=True)
+
+
+prefect.flow_engine.maintain_concurrency_lease = maintain_lease
 
 
 def can_pass(task, run, state: State) -> bool:
@@ -30,22 +56,31 @@ def can_pass(task, run, state: State) -> bool:
 
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
-def make_stage(run: str, stage: str, again: str | None) -> None:
+def make_stage(run: str, stage: str, again: str | None) -> StageReport:
     """Makes what is not current in one stage of a run that is open in this process, and again its failed rows for which
     the condition `again` holds."""
-    with flows.progress.follow(stage) as progress:
-        run_stage(open_runs[run], stage, progress, again)
+    opened = open_runs[run]
+    with flows.progress.follow(stage, artifact_key("progress", opened.corpus.root.url, stage)) as progress:
+        report = run_stage(opened, stage, progress, again)
+    get_run_logger().info("%s", stage_line(report))
+    return report
 
 
-@task
-def publish_accounting(root: str, name: str) -> None:
-    """Shows the table of `shardmill stats` in Prefect."""
-    (_, columns, lines), *_ = corpus_stats(Root(root))
-    table = [dict(zip(columns, line, strict=True)) for line in lines]
-    create_table_artifact(table, key="shardmill-accounting", description=f"{name}: every row accounted for")
+def publish_accounting(root: Root, name: str, ended: str) -> None:
+    """Shows the table of `shardmill stats` in Prefect, below how the run ended."""
+    with suppress(UserError, Corrupt, OSError):  # the root may be new, or damaged, which the run itself says
+        (_, columns, lines), *_ = corpus_stats(root)
+        table = [dict(zip(columns, line, strict=True)) for line in lines]
+        described = f"{ended}\n\n{name}: every row accounted for"
+        key = artifact_key("accounting", root.url)
+        sender.send(key, lambda: create_table_artifact(table, key=key, description=described))
 
 
-@flow(flow_run_name="{config.stem}")
+def flow_run_name() -> str:
+    return run_title(Path(flow_run.parameters["config"]), flow_run.scheduled_start_time)
+
+
+@flow(flow_run_name=flow_run_name)
 def build_corpus(
     config: Path,
     until: str | None = None,
@@ -55,14 +90,48 @@ def build_corpus(
 ) -> str | State:
     """Makes shards and a report from a source. Skipped if another run holds the root for longer than `wait` seconds.
 
-    `retry`: stage -> a condition on its failed rows, which are then made again.
+    `until`: the last stage. `retry`: stage -> a condition on its failed rows, which are then made again.
     """
-    corpus = open_corpus(config, engine)
+    missed = cancel_missed(deployment.id, flow_run.name) if deployment.id else 0
+    name = label(config)
     try:
-        with hiding(), begin(corpus, wait) as run:
-            for stage in corpus.stages(until):
-                make_stage(run.ledger.run, stage, (retry or {}).get(stage))
+        corpus = open_corpus(config, engine)
+    except UserError as error:
+        return _failed(error)
+    try:
+        with hiding():
+            reports = make_stages(corpus, until, wait, retry or {})
     except Busy as busy:
-        return Completed(name="Skipped", message=str(busy))
-    publish_accounting(corpus.root.url, corpus.name)
-    return corpus.root.url
+        return Cancelled(name="Skipped", message=str(busy))
+    except Exception as error:
+        if (expected := line_of(error)) is None:
+            raise
+        publish_accounting(corpus.root, name, expected[1])
+        sender.flush()
+        return _failed(error)
+    ended = run_line(reports) + (f"; it made up for {missed} missed runs" if missed else "")
+    publish_accounting(corpus.root, name, ended)
+    sender.flush()
+    return Completed(message=ended, data=corpus.root.url)
+
+
+def _failed(error: Exception) -> State:
+    """A state that begins with what a person has to know. Failed gates have a state of their own, for alerts."""
+    name = "GateFailed" if isinstance(error, GateFailed) else "Failed"
+    return Failed(name=name, message=line_of(error)[1], data=error)
+
+
+def make_stages(corpus: Corpus, until: str | None, wait: float, retry: dict[str, str]) -> list[StageReport]:
+    """Makes the stages one after another. Raises `UserError` for a stage or a condition that there is not, before
+    anything begins."""
+    stages = corpus.stages(until)
+    check_retries(corpus, stages, retry)
+    if not retry and not plan(corpus, until).work():
+        note_nothing_to_do(corpus, wait)
+        get_run_logger().info("nothing to make: everything is current")
+        return []
+    with begin(corpus, wait, lambda: get_intent() == "cancel") as run:
+        reports = [make_stage(run.ledger.run, stage, retry.get(stage)) for stage in stages]
+    if stages[-1] == "shards":
+        announce_releases(corpus, run.ledger.run)
+    return reports

@@ -2,25 +2,32 @@
 
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
 from prefect.states import State
 
+from flows.background import sender
 from flows.build_corpus import build_corpus
+from flows.texts import artifact_key, label, run_title
 from pipelines.catalog.catalog import query
 from pipelines.engine.root import Root
 from schemas.config.file import read_config
 from schemas.errors import UserError
 
 
-@task
 def publish_cost(root: str, name: str) -> None:
     """Shows in Prefect what models were asked, by stage and by kept pair."""
-    table = query(Root(root), "FROM cost").to_pylist()
-    create_table_artifact(table, key="shardmill-cost", description=f"{name}: calls, tokens, seconds")
+    table, key = query(Root(root), "FROM cost").to_pylist(), artifact_key("cost", root)
+    sender.send(key, lambda: create_table_artifact(table, key=key, description=f"{name}: calls, tokens, seconds"))
+    sender.flush()
 
 
-@flow(flow_run_name="{config.stem}-preferences")
+def flow_run_name() -> str:
+    return f"{run_title(Path(flow_run.parameters['config']), flow_run.scheduled_start_time)} preferences"
+
+
+@flow(flow_run_name=flow_run_name)
 def build_preferences(config: Path, wait: float = 0.0) -> str | State:
     """Makes responses, claims, verdicts, pairs and their shards from instructions, and shows what they cost.
 
@@ -29,6 +36,6 @@ def build_preferences(config: Path, wait: float = 0.0) -> str | State:
     if read_config(config).responses is None:
         raise UserError(f'{config}: responses: missing; add the table [responses] with endpoint = "…"')
     state = build_corpus(config, None, wait, return_state=True)
-    if state.name != "Skipped":
-        publish_cost(state.result(), config.name)
+    if state.is_completed():
+        publish_cost(state.result(), label(config))
     return state

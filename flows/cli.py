@@ -8,17 +8,8 @@ import typer
 
 from flows.commands import build, inspect, maintain, phone, releases, schedules
 from flows.commands.terminal import say
-from schemas.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-STORES = {
-    "aiobotocore",
-    "aiohttp",
-    "botocore",
-    "gcsfs",
-    "google",
-}  # packages whose errors mean that an object store fails
-
 PANELS = {  # of `--help`
     build: "Build",
     schedules: "Schedule",
@@ -75,23 +66,13 @@ def shardmill(
 
 
 def main() -> None:
-    from pipelines.catalog.gates import GateFailed
-    from pipelines.engine.lock import Busy
-    from pipelines.engine.root import Corrupt, fault
+    from flows.errors import line_of
     from pipelines.engine.secrets import hide
-    from pipelines.engine.worker import StageFailed
-    from schemas.shards import Damaged
 
     try:
         app()
-    except UserError as error:
-        sys.exit(say(error, 2))
-    except (Busy, Corrupt, Damaged, GateFailed, StageFailed) as error:
-        sys.exit(say(error, 1))
     except Exception as error:
         hide(error)
-        if line := fault(error):
-            sys.exit(say(error, 1, line))
-        if type(error).__module__.split(".")[0] not in STORES:
+        if (told := line_of(error)) is None:
             raise
-        sys.exit(say(error, 1, f"the object store cannot be reached: {' '.join(str(error).split())}"))
+        sys.exit(say(error, *told))

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.background import sender
 from schemas.printable import printable_line
 
 EVERY = 2.0  # seconds between two updates of an artifact
@@ -35,11 +35,20 @@ def tell(line: str) -> None:
 
 
 @contextmanager
-def follow(stage: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function that a stage calls with (partitions done, total). The bar is full when the stage ends well."""
+def follow(stage: str, key: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that a stage calls with (partitions done, total). The bar is full when the stage ends well.
+
+    `key`: of the artifact, which is updated in the background.
+    """
     bar = None if _bars is None else _bars.add_task(stage, total=1)
-    artifact = create_progress_artifact(0.0, key=f"shardmill-progress-{stage}", description=stage)
+    artifacts = []
     shown = time.monotonic()
+
+    def show(share: float) -> None:
+        if artifacts:
+            update_progress_artifact(artifacts[0], 100.0 * share)
+        else:
+            artifacts.append(create_progress_artifact(100.0 * share, key=key, description=stage))
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
@@ -47,14 +56,11 @@ def follow(stage: str) -> Iterator[Callable[[int, int], None]]:
             _bars.update(bar, completed=done, total=total)
         if time.monotonic() - shown > EVERY:
             shown = time.monotonic()
-            _show(artifact, done / max(total, 1))
+            sender.send(key, lambda: show(done / max(total, 1)))
 
+    sender.send(key, lambda: show(0.0))
     yield progress
     if bar is not None:
         _bars.update(bar, completed=_bars.tasks[bar].total)
-    _show(artifact, 1.0)
-
-
-def _show(artifact, share: float) -> None:
-    with suppress(httpx.HTTPError):  # the work continues without Prefect's server
-        update_progress_artifact(artifact, 100.0 * share)
+    sender.send(key, lambda: show(1.0))
+    sender.flush()

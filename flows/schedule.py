@@ -38,6 +38,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.build_corpus import build_corpus
 from flows.server import check_server
+from flows.texts import label
 from schemas.errors import UserError
 
 SLUG = "shardmill"  # of the schedule that the command line sets; a deployment can have others
@@ -60,12 +61,6 @@ class Scheduled:
     id: str
 
 
-def default_name(config: Path) -> str:
-    """The name of a configuration's deployment: its folder and its stem."""
-    words = (config.resolve().parent.name, config.stem)
-    return "-".join(filter(None, (re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)))
-
-
 def schedule(
     config: Path, root: str, cron: str | None, timezone: str | None = None, name: str | None = None,
     tags: list[str] | None = None, pool: str | None = None,
@@ -80,7 +75,7 @@ def schedule(
     with _client("schedule") as client:
         deployed = _deployments(client)
         mine = [one for one in deployed if one.parameters.get("config") == path]
-        name = name or (mine[0].name if mine and not _is_of_01(mine[0], config) else default_name(config))
+        name = name or (mine[0].name if mine and not _is_of_01(mine[0], config) else label(config))
         if re.search(r"[/%&<>]", name):
             raise UserError(f"--name: {name!r} has one of the characters / % & < >; leave them out")
         for one in deployed:

@@ -1,7 +1,8 @@
 """A run makes the stages of a corpus one after another while it holds the root. Flows and commands call it."""
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from pipelines.catalog.gates import NewRelease, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
 from pipelines.engine.corpus_stage import CorpusStage
-from pipelines.engine.ledger import Ledger, forget, runs
+from pipelines.engine.ledger import DIED, Ledger, ending, forget, runs
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
 from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages_of, write_manifest
@@ -50,6 +51,7 @@ class StageReport:
 
     stage: str
     made: int  # partitions or shards made in this run
+    of: int  # partitions or shards that it has
     rows: int
     kept: int
     reasons: dict[str, int]
@@ -68,8 +70,11 @@ open_runs: dict[str, Run] = {}  # name -> a run of this process
 
 
 @contextmanager
-def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
-    """Holds the root for one run, and records how it ends. Raises `Busy` if another run holds it."""
+def begin(corpus: Corpus, wait: float = 0.0, asked: Callable[[], bool] = lambda: False) -> Iterator[Run]:
+    """Holds the root for one run, and records how it ends. Raises `Busy` if another run holds it.
+
+    `asked`: whether a person cancelled the run that is being interrupted.
+    """
     for rows in corpus.rows.values():
         with rows.naming_source():
             rows.source.files()  # fails for a missing source before anything is written
@@ -88,7 +93,7 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
                 finally:
                     del open_runs[ledger.run]
         except BaseException as error:
-            _end_failed(corpus.root, ledger, error)
+            _end_failed(corpus.root, ledger, error, asked())
             raise
         ledger.end("completed")
         as_before = ledger.is_empty() and _named(corpus.root) == named and corpus.root.exists(REPORT)
@@ -99,9 +104,9 @@ def begin(corpus: Corpus, wait: float = 0.0) -> Iterator[Run]:
             write_report(corpus.root)
 
 
-def note_nothing_to_do(corpus: Corpus) -> None:
+def note_nothing_to_do(corpus: Corpus, wait: float = 0.0) -> None:
     """Leaves a row in the ledger: a run had nothing to do. Raises `Busy` if another run holds the root."""
-    with hold(corpus.root):
+    with hold(corpus.root, wait):
         _end_dead_runs(corpus.root)
         Ledger.start(corpus.root, corpus.name, version("shardmill")).end("completed")
         refresh_catalog(corpus.root)
@@ -114,15 +119,15 @@ def _end_dead_runs(root: Root) -> Row:
         last = ledger.row() or {}
         if last.get("status") == "running":
             close_ledger(root, ledger)
-            ledger.end("died")
+            ledger.end("died", DIED)
     return last
 
 
-def _end_failed(root: Root, ledger: Ledger, error: BaseException) -> None:
+def _end_failed(root: Root, ledger: Ledger, error: BaseException, asked: bool) -> None:
     """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read."""
     with suppress(OSError):  # the root may be full, or gone
         close_ledger(root, ledger)
-        ledger.end("failed" if isinstance(error, Exception) else "cancelled", str(error) or None)
+        ledger.end(*ending(error, asked))
     with suppress(Corrupt, OSError):
         build_catalog(root)
     with suppress(Corrupt, OSError, UserError):
@@ -182,18 +187,30 @@ def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, 
     return conditions
 
 
+def check_retries(corpus: Corpus, stages: Sequence[str], retry: Mapping[str, str]) -> None:
+    """Raises `UserError` for a stage that cannot retry rows or is not among `stages`, and for a wrong condition."""
+    for name, where in retry.items():
+        try:
+            to_retry(corpus, name, where)
+        except UserError as error:
+            raise UserError(f"retry: {re.sub('^--(stage|where): ', '', str(error))}") from None
+        if name not in stages:
+            raise UserError(f"retry: the run ends before {name}; name a later stage in `until`")
+
+
 def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
     """What a stage has: how many rows came in, were kept, and were left out for each reason."""
     if name == "shards":
         cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
         samples = sum(card["samples"] for card in cards)
-        return StageReport(name, made, samples, samples, {})
+        return StageReport(name, made, sum(len(card["shards"]) for card in cards), samples, samples, {})
     commits = read_commits(corpus.root, name, write=True).values()
     reasons: dict[str, int] = {}
     for commit in commits:
         for reason, count in commit.reasons.items():
             reasons[reason] = reasons.get(reason, 0) + count
-    return StageReport(name, made, sum(c.rows for c in commits), sum(c.kept for c in commits), reasons)
+    rows, kept = sum(c.rows for c in commits), sum(c.kept for c in commits)
+    return StageReport(name, made, len(commits), rows, kept, reasons)
 
 
 def run(
@@ -202,6 +219,7 @@ def run(
     """A whole run without Prefect. `retry`: stage -> a condition on its failed rows, which are then made again."""
     corpus = open_corpus(path)
     names = corpus.stages(until)
+    check_retries(corpus, names, retry)
     with hiding(), begin(corpus) as begun:
         return [run_stage(begun, name, again=retry.get(name)) for name in names]
 

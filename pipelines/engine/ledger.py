@@ -7,6 +7,7 @@ is ever part of a data file, a fingerprint or a comparison.
 
 import json
 import os
+import signal
 import socket
 import time
 import uuid
@@ -100,6 +101,10 @@ class Ledger:
         """How many partitions of a stage this run has noted so far."""
         return len(self.root.files(self._notes(stage)))
 
+    def releases(self) -> list[Row]:
+        """What this run has published."""
+        return self._read("releases")
+
     def is_empty(self) -> bool:
         """Whether the run has made and measured nothing."""
         folder = f"runs/{self.run}"
@@ -154,6 +159,25 @@ class Ledger:
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
+
+
+def ending(error: BaseException, asked: bool = False) -> tuple[str, str | None]:
+    """(status, detail) of a run that an error ended. `asked`: a person cancelled it."""
+    if asked or isinstance(error, KeyboardInterrupt):
+        return "cancelled", "cancelled in Prefect" if asked else "stopped by Ctrl-C"
+    if isinstance(error, Exception):
+        return "failed", str(error) or type(error).__name__
+    if number := getattr(error, "signal", None):  # Prefect's, for a signal
+        return "failed", f"ended by {signal.Signals(number).name}"
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, BrokenPipeError):
+            return "failed", "what started it is gone: nobody reads its output any more (broken pipe)"
+        cause = cause.__cause__ or cause.__context__
+    return "failed", f"ended by {type(error).__name__} {error}".strip()
+
+
+DIED = "its process ended without a word: it was killed, or the machine went down; found by the run after it"
 
 
 def _start(root: Root) -> datetime:

@@ -74,7 +74,11 @@ def test_the_flow_publishes_the_numbers_of_stats(server, built):
     run = server.run_of("five")
     assert run["state_name"] == "Completed"
     (_, columns, lines), *_ = corpus_stats(Root(str(built / "corpus")))
-    table = json.loads(server.artifacts_of(run)["shardmill-accounting"])
+    artifact = server.artifacts_of(run)["accounting"]
+    table = json.loads(artifact["data"])
+    ended = "made: rows 1, images 1, selection 1, shards 2; 5 samples"
+    assert run["state"]["message"] == ended
+    assert artifact["description"].startswith(f"{ended}\n\n")
     assert table == [dict(zip(columns, line, strict=True)) for line in lines]
     assert [(line["stage"], line["rows in"], line["reason"], line["rows"]) for line in table] == [
         ("rows", 6, "kept", 6),
@@ -88,10 +92,30 @@ def test_the_flow_publishes_the_numbers_of_stats(server, built):
 def test_every_stage_is_a_task_with_its_progress(server, built):
     run = server.run_of("five")
     tasks = server.tasks_of(run)
-    assert tasks.keys() == {"rows", "images", "selection", "shards", "publish_accounting"}
+    stages = {"rows", "images", "selection", "shards"}
+    assert tasks.keys() == stages | {"release of train"}
     assert {task["state_name"] for task in tasks.values()} == {"Completed"}
-    progress = {key: data for key, data in server.artifacts_of(run).items() if key != "shardmill-accounting"}
-    assert progress == {f"shardmill-progress-{stage}": 100 for stage in tasks.keys() - {"publish_accounting"}}
+    progress = {key: one["data"] for key, one in server.artifacts_of(run).items() if key != "accounting"}
+    assert progress == {f"progress-{stage}": 100 for stage in stages}
+
+
+def test_each_stage_is_a_line_of_the_log(server, built):
+    run = server.run_of("five")
+    assert [
+        line for line in server.logs_of(run) if line.split(":")[0] in ("rows", "images", "selection", "shards")
+    ] == [
+        "rows: 1 of 1 partitions made, 6 rows kept",
+        "images: 1 of 1 partitions made, 5 rows kept, 1 left out: 1 not_an_image",
+        "selection: 1 of 1 partitions made, 5 rows kept, 1 left out: 1 upstream",
+        "shards: 2 of 2 shards made, 5 samples",
+    ]
+
+
+def test_each_release_is_an_asset_that_others_can_follow(server, built):
+    key = f"file://{built}/corpus/shards/train"
+    filter = {"event": {"name": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [key]}}
+    (event,) = until(lambda: server.ask("events/filter", {"filter": filter})["events"])
+    assert (event["payload"]["samples"], event["payload"]["added"]) == (5, 5)
 
 
 def test_prefect_keeps_paths_and_no_results(server, built):
@@ -133,7 +157,10 @@ def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
     assert said.stderr.startswith("shardmill: gate many: kept_share > 0.9 does not hold (rows = 6, kept = 5, ")
     assert said.stderr.count("\n") == 1
     run = server.run_of("gated")
-    assert run["state_name"] == "Failed"
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "GateFailed")
+    assert run["state"]["message"].startswith("gate many: kept_share > 0.9 does not hold (rows = 6, kept = 5, ")
+    assert server.artifacts_of(run)["accounting"]["description"].startswith("gate many: kept_share > 0.9 does not hold")
+    assert not [line for line in server.logs_of(run) if "Traceback" in line]
     assert server.tasks_of(run)["shards"]["run_count"] == 1
     assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
 
@@ -165,7 +192,10 @@ def test_a_temporary_server_ends_with_its_run(server, tmp_path, by, code):
         process.communicate(timeout=10)
         assert process.returncode == code
         until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
-    assert status(tmp_path) == [{signal.SIGKILL: "running"}.get(by, "cancelled")]
+    ended = {signal.SIGKILL: ("running", None), signal.SIGTERM: ("failed", "ended by SIGTERM")}
+    (ledger,) = runs(Root(str(tmp_path / "corpus")))
+    row = ledger.row()
+    assert (row["status"], row["detail"]) == ended.get(by, ("cancelled", "stopped by Ctrl-C"))
 
 
 @pytest.mark.slow
@@ -180,7 +210,7 @@ def test_a_task_whose_workers_die_is_tried_again(server, tmp_path):
     run = server.run_of("retried")
     assert run["state_name"] == "Completed"
     assert {name: task["run_count"] for name, task in server.tasks_of(run).items()} == {
-        "rows": 2, "images": 1, "selection": 1, "shards": 1, "publish_accounting": 1,
+        "rows": 2, "images": 1, "selection": 1, "shards": 1,
     }  # fmt: skip
     assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
 
@@ -230,10 +260,10 @@ def test_a_deployment_fires_from_its_schedule_in_a_worker(server, worker, tmp_pa
     said = shardmill("schedule", tmp_path / "minutely.toml", "--cron", "* * * * *", **server.env)
     assert said.returncode == 0
     assert said.stdout.startswith(
-        "deployed build-corpus/minutely; start a worker that runs it: prefect worker start --pool shard"
+        f"deployed build-corpus/{tmp_path.name}-minutely: * * * * * UTC\nstart a worker that runs it: "
     )
     run = until(lambda: (run := server.run_of("minutely")) and run["state_type"] == "COMPLETED" and run, 300)
-    deployment = server.ask("deployments/name/build-corpus/minutely", method="GET")
+    deployment = server.ask(f"deployments/name/build-corpus/{tmp_path.name}-minutely", method="GET")
     server.ask(f"deployments/{deployment['id']}/pause_deployment", {})
     assert deployment["entrypoint"] == "flows.build_corpus.build_corpus"
     assert run["auto_scheduled"] and run["work_pool_name"] == "shardmill" and run["deployment_id"] == deployment["id"]
@@ -246,7 +276,7 @@ def test_cancelling_ends_all_processes_within_ten_seconds(server, worker, tmp_pa
     config = tmp_path / "cancelled.toml"
     config.write_text(SLOW.format(root="corpus", count=80))
     assert shardmill("schedule", config, "--cron", "0 0 1 1 *", **server.env).returncode == 0
-    run = server.trigger("cancelled")
+    run = server.trigger(f"{tmp_path.name}-cancelled")
     until(lambda: list(tmp_path.glob("corpus/runs/*/ocr/*.json")), what="the first partition's text")
     mine = f"PREFECT__FLOW_RUN_ID={run['id']}"
     assert len(processes(mine, "pipelines.engine.worker_main")) >= 2 and processes(mine, "pipelines.engine.job_main")
@@ -270,7 +300,7 @@ def test_the_deployment_of_prefect_yaml_skips_a_root_that_is_held(server, worker
     subprocess.run(command, cwd=PROJECT, env=env, check=True, capture_output=True, timeout=PATIENCE)
     with hold(Root(str(tmp_path / "corpus"))):
         run = server.trigger("nightly")
-        state = until(lambda: (run_ := server.run(run["id"]))["state_type"] == "COMPLETED" and run_["state"])
+        state = until(lambda: (run_ := server.run(run["id"]))["state_type"] == "CANCELLED" and run_["state"])
     assert state["name"] == "Skipped"
     assert state["message"].startswith(f"{tmp_path}/corpus is being built by process {os.getpid()} on ")
     assert status(tmp_path) == []

@@ -1,6 +1,7 @@
 """A real Prefect server and worker for tests, and the processes that tests start."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,8 +88,10 @@ class Server:
         return answer.json() if answer.content else None
 
     def run_of(self, name: str) -> dict | None:
-        """The flow run of a configuration, by its name."""
-        found = self.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"})
+        """The first flow run of a configuration, by its name: FOLDER-NAME TIME."""
+        found = self.ask(
+            "flow_runs/filter", {"flow_runs": {"name": {"like_": f"-{name} 20"}}, "sort": "START_TIME_ASC"}
+        )
         return found[0] if found else None
 
     def run(self, run_id: str) -> dict:
@@ -100,16 +103,21 @@ class Server:
         def ended():
             found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
             done = all(task["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for task in found)
-            return done and {task["name"].split("-")[0]: task for task in found}
+            return done and {task["name"]: task for task in found}
 
         return until(ended)
 
     def artifacts_of(self, run: dict) -> dict[str, Any]:
-        """key -> data"""
+        """key without the corpus -> artifact"""
         found = self.ask("artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        return {artifact["key"]: artifact["data"] for artifact in found}
+        return {re.sub(r"^shardmill-(\w+)-.+-[0-9a-f]{6}", r"\1", artifact["key"]): artifact for artifact in found}
 
-    def trigger(self, deployment: str) -> dict:
-        """Has a worker run a deployment now."""
+    def logs_of(self, run: dict) -> list[str]:
+        found = self.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"})
+        return [log["message"] for log in found]
+
+    def trigger(self, deployment: str, **parameters: Any) -> dict:
+        """Has a worker run a deployment now, with other parameters if any are given."""
         found = self.ask(f"deployments/name/build-corpus/{deployment}", method="GET")
-        return self.ask(f"deployments/{found['id']}/create_flow_run", {})
+        body = {"parameters": {**found["parameters"], **parameters}}
+        return self.ask(f"deployments/{found['id']}/create_flow_run", body)

@@ -1,0 +1,40 @@
+"""Errors that are told in one line, and the exit code of each."""
+
+import logging
+
+from pipelines.catalog.gates import GateFailed
+from pipelines.engine.lock import Busy
+from pipelines.engine.root import Corrupt, fault
+from pipelines.engine.worker import StageFailed
+from schemas.errors import UserError
+from schemas.shards import Damaged
+
+STORES = {
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+    "gcsfs",
+    "google",
+}  # packages whose errors mean that an object store fails
+
+
+def line_of(error: BaseException) -> tuple[int, str] | None:
+    """(exit code, what to say); None for an error that nobody expects, whose traceback is needed."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, Busy | Corrupt | Damaged | GateFailed | StageFailed):
+        return 1, str(error)
+    if line := fault(error):
+        return 1, line
+    if type(error).__module__.split(".")[0] in STORES:
+        return 1, f"the object store cannot be reached: {' '.join(str(error).split())}"
+    return None
+
+
+class WithoutTraceback(logging.Filter):
+    """Drops the tracebacks of errors that one line tells."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] and line_of(record.exc_info[1]):
+            record.exc_info = None
+        return True
