@@ -3,6 +3,7 @@
 tree.md: every module of the four packages, a line each, with the first sentence of its docstring.
 reasons.md: the reasons that each stage declares, with their meanings.
 configuration.md: every table and key of a configuration, as `shardmill keys` shows them.
+inputs.md: its table of the usual names of columns.
 """
 
 import ast
@@ -11,6 +12,8 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from pipelines.sources import choices, conversations, embedded, instructions, laion
+from pipelines.sources.folder import Folder
 from schemas import captions, ocr
 from schemas.config.reference import reference
 from schemas.stages import STAGES
@@ -84,9 +87,32 @@ def configuration() -> str:
     return f"# Configuration\n\n{ABOUT_CONFIGURATION.strip()}\n\n```text\n{reference().strip()}\n```\n"
 
 
+BEGIN, END = "<!-- made by `make docs` -->\n", "<!-- end -->\n"
+
+
+def inputs() -> str:
+    """docs/inputs.md, with the usual names of columns as the sources have them."""
+    held = {"image_column": embedded.IMAGES} | embedded.COLUMNS | {"choices_column": choices.CHOICES}
+    usual = {
+        '`"folder"`, of tables': Folder.usual, '`"laion"`': laion.USUAL | laion.LOCAL,
+        '`"instructions"`': instructions.Instructions.usual,
+        '`"huggingface"`, and every table with images in it': held | {"the URL of an image": embedded.URLS},
+        '`"conversations"`, of entries': {"turns": conversations.TURNS, "images": conversations.IMAGES},
+    }  # fmt: skip
+    lines = ["| `kind` | setting | usual names, the first of which is read |", "| --- | --- | --- |"]
+    for kind, fields in usual.items():
+        for number, (field, names) in enumerate(fields.items()):
+            setting = f"`{field}`" if field.endswith("_column") else field
+            lines.append(f"| {'' if number else kind} | {setting} | {', '.join(f'`{name}`' for name in names)} |")
+    before, _, rest = (Path(__file__).parent / "inputs.md").read_text().partition(BEGIN)
+    return before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2]
+
+
 def pages() -> dict[str, str]:
-    """Name -> text of every page that is made."""
-    return {"tree.md": tree(), "reasons.md": reasons(), "configuration.md": configuration()}
+    """Name -> text of every page that is made, in whole or in part."""
+    return {
+        "tree.md": tree(), "reasons.md": reasons(), "configuration.md": configuration(), "inputs.md": inputs(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class SourceRow(TypedDict):
 REASONS = {
     "equal_keys": "an earlier row of this file has the same name",
     "no_image": "a row names no image, or one that is not there",
+    "several_images": "a sample brings more than one image, but what is read of it is said of one",
     "bad_conversation": "the turns are not what the format asks for, or name other images than the row",
     "bad_text": "a cell is no text: bytes of another encoding, a list, an object, or too long; the detail names it",
     "wrong_fields": "a line of CSV has another number of fields than the first line, or a quote that does not end",

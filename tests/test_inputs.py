@@ -345,6 +345,19 @@ def hub_answers(here: Path) -> list[Sample]:
     return [((QUESTION, ANSWER), [PICTURES[0]]), ((QUESTION, "Nothing."), [PICTURES[1]])]
 
 
+@makes("Questions with choices")
+def scienceqa(here: Path) -> list[Sample]:
+    (here / "scienceqa").mkdir()
+    choices = [["Maine", "Ohio"], ["yes", "no"], ["a", "b", "c"], ["red", "blue"]]
+    features = {"image": IMAGE, "question": TEXT, "choices": datasets.List(TEXT), "answer": datasets.Value("int64")}
+    dataset(
+        features | {"hint": TEXT}, image=[*held(0, 1, 2), None], question=CAPTIONS[:4], choices=choices,
+        answer=[1, 0, 2, 0], hint=["", "x", "", ""],
+    ).to_parquet(here / "scienceqa/test-00000-of-00001.parquet")  # fmt: skip
+    said = ["Ohio", "yes", "c"]
+    return [((CAPTIONS[number], said[number]), [PICTURES[number]]) for number in range(3)]
+
+
 @makes("Conversations on the Hub")
 def hub_conversations(here: Path) -> list[Sample]:
     (here / "llava").mkdir()

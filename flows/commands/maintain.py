@@ -9,6 +9,8 @@ from flows.commands.arguments import Config, RootUrl, open_root
 from flows.commands.terminal import cell, tell
 from schemas.errors import UserError
 
+GRACE = 24.0  # hours that files of no commit are kept, since a worker may be about to commit them
+
 
 def verify(
     root: RootUrl,
@@ -33,7 +35,8 @@ def verify(
     for problem in seen.problems:
         tell(f"[bold red]wrong[/] {cell(problem)}", highlight=False)
     if seen.garbage:
-        tell(f"{len(seen.garbage)} files belong to no commit; `shardmill clean` removes them")
+        files = "1 file belongs" if len(seen.garbage) == 1 else f"{len(seen.garbage):,} files belong"
+        tell(f"{files} to no commit; `shardmill clean` removes those that are older than {GRACE:g} hours")
     verdict = f"{len(seen.problems)} problems" if seen.problems else "all is well"
     tell(f"{seen.rows:,} rows, {seen.bytes / 1e6:,.1f} MB of images, {seen.samples:,} samples: {verdict}")
     if seen.problems:
@@ -54,14 +57,18 @@ def _compared(config: str, every: bool) -> list[str]:
 
 def clean(
     root: RootUrl,
-    grace: Annotated[float, typer.Option(help="Keep files that are younger than this many hours.")] = 24.0,
+    grace: Annotated[float, typer.Option(help="Keep files that are younger than this many hours.")] = GRACE,
     keep: Annotated[int, typer.Option(help="Number of releases of each shard set to keep.")] = 3,
 ) -> None:
     """Remove files that are no longer needed: from killed runs, replaced payloads, old releases and their packs."""
-    from pipelines.maintain.clean import clean_root
+    from pipelines.maintain.clean import clean_root, garbage
 
-    removed, size = clean_root(open_root(root), grace * 3600, keep)
+    opened = open_root(root)
+    removed, size = clean_root(opened, grace * 3600, keep)
     tell(f"removed {removed:,} files, {size / 1e6:,.1f} MB")
+    if young := sum(1 for _ in garbage(opened)):
+        files = "1 file that belongs" if young == 1 else f"{young:,} files that belong"
+        tell(f"kept {files} to no commit: younger than {grace:g} hours; `--grace 0` removes them, too")
 
 
 def takedown(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.commit import digest
-from pipelines.engine.root import stamp
+from pipelines.engine.root import open_url, stamp
 from pipelines.sources.files import find, suffix
 from pipelines.sources.source import IMAGE_SUFFIXES
 from schemas.errors import UserError
@@ -96,11 +96,7 @@ def find_excluded(places: Iterable[str]) -> tuple[Listed, ...]:
 
 def _files(place: str) -> Iterator[Listed]:
     """The images in a folder, or the files of any kind that a path or pattern names."""
-    try:
-        fs, path = fsspec.core.url_to_fs(place)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"duplicates.exclude: {place}: {error}") from None
-    path = path.rstrip("/")
+    fs, path = open_url(place, "duplicates.exclude")
     fixed = re.split(r"[*?\[]", path)[0]
     is_folder, is_pattern = fs.isdir(path), fixed != path and not fs.exists(path)
     above = fixed.rsplit("/", 2)[0] if is_pattern else path.rsplit("/", 1)[0]

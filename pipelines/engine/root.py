@@ -53,6 +53,18 @@ class Entry(NamedTuple):
     stamp: str  # changes when the file does: size and etag, or size and time
 
 
+def open_url(url: str, field: str = "", **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URL, and the path in it, without a slash at its end.
+
+    Raises `UserError` for an unknown protocol, or one whose package is not installed. `field`: where it was written.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{f'{field}: ' if field else ''}{url}: {error}") from None
+    return fs, path.rstrip("/")
+
+
 @dataclass(frozen=True)
 class Root:
     """A folder of files named by relative paths with forward slashes."""
@@ -61,11 +73,7 @@ class Root:
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        try:
-            fs, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False)  # workers write beside this process
-        except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed
-            raise UserError(f"{self.url}: {error}") from None
-        return fs, path.rstrip("/")
+        return open_url(self.url, use_listings_cache=False)  # workers write beside this process
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:

@@ -16,7 +16,7 @@ from pipelines.sources.turns import compact, read_conversation
 from schemas.arrow import Row
 from schemas.errors import UserError
 
-TURNS = ("conversations", "messages")  # the first that is not empty
+TURNS, IMAGES = ("conversations", "messages"), ("image", "images")  # the first that is not empty
 NOT_READ = ("video", "videos", "audio", "audios")  # what else an entry may bring
 
 
@@ -49,7 +49,7 @@ class Conversations(Source):
     def _row(self, entry: dict[str, Any], file: str, first_by_id: dict[str, str]) -> Row:
         turns = next((name for name in sorted(TURNS, key=lambda name: not entry.get(name)) if name in entry), TURNS[0])
         brought = "images" if entry.get("images") and not entry.get("image") else "image"
-        several = [names for names in (TURNS, ("image", "images")) if _differ(entry, *names)]
+        several = [names for names in (TURNS, IMAGES) if _differ(entry, *names)]
         system = entry.get("system")
         fields = {
             "id": entry.pop("id", None),

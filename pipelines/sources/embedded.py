@@ -206,7 +206,7 @@ def rows_of(
         yield row | {"reason": "no_image", "detail": f"{file}, row {number}: {layout.image} holds no image"}
     elif len(places) > 1 and task != "conversation" and task != "answer":
         detail = f"{file}, row {number}: {layout.image} holds {len(places)} images; a {task} has one"
-        yield row | {"reason": "no_image", "detail": detail}
+        yield row | {"reason": "several_images", "detail": detail}
     elif task == "caption":
         column = layout.columns["text_column"]
         yield from captioned(row | places[0], row["names"], record.get(column), file, column, False)

@@ -88,14 +88,14 @@ class Folder(Tables):
         return replace(there, images=left, beside=beside)
 
     def notes(self) -> list[str]:
-        there = self._sorted()
+        notes, there = [*self.column_notes()], self._sorted()
         if not there.tables or getattr(self.config, "images", None):
-            return []
+            return notes
         images = [file for file in there.images if stem_of(file.path) not in there.beside]
         if not (left := self._named_by_none(images, there.tables)):
-            return []
+            return notes
         count = f"{len(left):,} images are" if len(left) > 1 else "1 image is"
-        return [f"{count} in no caption table and without a text: not read; the first is {left[0].path}"]
+        return [*notes, f"{count} in no caption table and without a text: not read; the first is {left[0].path}"]
 
     def _named_by_none(self, images: list[FileStamp], tables: list[FileStamp]) -> list[FileStamp]:
         """The images that no table names."""

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.engine.root import stamp
+from pipelines.engine.root import open_url, stamp
 from pipelines.sources.files import Info, TooLarge, find, is_no_data, stem_of, suffix
 from pipelines.sources.opening import open_file, read_file, read_range
 from schemas.arrow import Row
@@ -89,10 +89,7 @@ class Source:
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        try:
-            return fsspec.core.url_to_fs(self.config.path)
-        except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed
-            raise UserError(f"source.path: {self.config.path}: {error}") from None
+        return open_url(self.config.path, "source.path")
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -110,15 +107,11 @@ class Source:
         images = getattr(self.config, "images", None)
         if images is None:
             return self.fs, self.base
-        try:
-            fs, path = fsspec.core.url_to_fs(images)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"source.images: {images}: {error}") from None
-        return fs, path.rstrip("/")
+        return open_url(images, "source.images")
 
     @cached_property
     def _path(self) -> str:
-        return self._opened[1].rstrip("/")
+        return self._opened[1]
 
     @cached_property
     def _is_pattern(self) -> bool:

@@ -1,6 +1,7 @@
 """Tables of records: Parquet, CSV, TSV, JSON lines or a JSON list; each record is read by itself."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import islice
 from math import ceil
@@ -14,7 +15,7 @@ from pipelines.sources.cells import BadCell, choose, named, plain, text_of, text
 from pipelines.sources.coco import listed
 from pipelines.sources.columnar import arrow_records, is_list, open_parquet, parquet_records, schema_of
 from pipelines.sources.csv_lines import DELIMITERS, csv_records
-from pipelines.sources.embedded import Layout, layout_of
+from pipelines.sources.embedded import COLUMNS, Layout, layout_of
 from pipelines.sources.features import class_names, classes_of
 from pipelines.sources.files import Unreadable, suffix
 from pipelines.sources.lines import Lost, json_records, read_json, with_lost
@@ -88,13 +89,7 @@ class Tables(Source):
 
         Raises `UserError` if the table has no such column, or two of them, and `Unreadable`.
         """
-        schema = self.schema(file)
-        if schema:
-            present = schema.names
-        else:
-            found = (record for record in islice(self.records(file), 100) if isinstance(record, dict))
-            present = list(dict.fromkeys(name for record in found for name in record))
-        columns = []
+        present, columns = self._names(file), []
         for field, names in usual.items():
             configured = getattr(self.config, field, None)
             column = next((name for name in ((configured,) if configured else names) if name in present), None)
@@ -105,6 +100,30 @@ class Tables(Source):
                 raise UserError(f"source.{field}: {file} has two columns {column!r}; rename one")
             columns.append(column)
         return columns
+
+    def _names(self, file: str) -> list[str]:
+        """The names of a table's columns; of a table of text, those of its first records."""
+        if schema := self.schema(file):
+            return schema.names
+        found = (record for record in islice(self.records(file), 100) if isinstance(record, dict))
+        return list(dict.fromkeys(name for record in found for name in record))
+
+    def notes(self) -> list[str]:
+        return [*super().notes(), *self.column_notes()]
+
+    def column_notes(self) -> Iterator[str]:
+        """Which of several columns with usual names is read, for the first table."""
+        tables = [file.path for file in self.files() if suffix(file.path) in (*TABLES, "arrow", "json")][:1]
+        with suppress(Unreadable, UserError):  # a run says what is wrong
+            for file in tables:
+                layout = self.layout(file)
+                usual = COLUMNS if layout else self.usual
+                used = layout.columns if layout else dict(zip(usual, self.columns(file, usual)))
+                names = [name for name in self._names(file) if not (layout and name in layout.others)]
+                for field, column in used.items():
+                    others = [name for name in usual[field] if name in names and name != column]
+                    if column and others and not getattr(self.config, field, None):
+                        yield f"{field} is {column!r} in {file}, before {', '.join(map(repr, others))}"
 
     def schema(self, file: str) -> pa.Schema | None:
         """The schema of a Parquet or Arrow file; None for tables of text. Raises `Unreadable`."""

@@ -1,6 +1,7 @@
 """Tars in img2dataset's layout: jpg/png/webp, txt and json of one sample stand together. A tar is one partition."""
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 
 from pipelines.sources.opening import archives
@@ -10,6 +11,7 @@ from pipelines.sources.tar_reader import CutTar, Member, Reader, members
 from schemas.arrow import Row
 from schemas.errors import UserError
 
+IMAGE = re.compile(rf"(?:\d+\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")  # of a sample; not `mask.png` and the like
 PLACES = 100  # in which a stem may stand with other suffixes each time
 LINKS = 10  # that one may follow to a file
 
@@ -58,6 +60,12 @@ class WebDataset(Source):
         """What a sample says. Raises `_Left` if one of its members cannot be read."""
         text, said = (_read(tar, parts.get(ext), targets) for ext in ("txt", "json"))
         row = described(text, said, self.config, stem)
+        if len(several := [ext for ext in parts if IMAGE.fullmatch(ext)]) > 1:
+            row["member"] = parts[several[0]].name
+            return row | {
+                "reason": "several_images",
+                "detail": f"{stem} has {', '.join(several)}; a sample has one image"[:1000],
+            }
         image = next((parts[ext] for ext in IMAGE_SUFFIXES if ext in parts), None)
         if image is None:
             return row | {"reason": "no_image", "detail": f"{stem} has only {', '.join(sorted(parts))}"[:1000]}

@@ -229,7 +229,12 @@ def test_verify_is_content_or_names_what_is_wrong(folder):
 
 def test_clean_keeps_the_young_and_removes_the_old(folder):
     (folder / "corpus/images/.tmp-leaving").write_bytes(b"x" * 10)
-    assert say("clean", folder / "corpus").out == "removed 0 files, 0.0 MB\n"
+    said = say("verify", folder / "corpus")
+    assert "1 file belongs to no commit; `shardmill clean` removes those that are older than 24 hours" in said.out
+    assert say("clean", folder / "corpus").out == (
+        "removed 0 files, 0.0 MB\n"
+        "kept 1 file that belongs to no commit: younger than 24 hours; `--grace 0` removes them, too\n"
+    )
     assert say("clean", folder / "corpus", "--grace", "0").out == "removed 1 files, 0.0 MB\n"
     assert say("verify", folder / "corpus").code == 0
 

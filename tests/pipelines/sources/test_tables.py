@@ -535,6 +535,50 @@ def test_two_columns_of_one_name_are_asked_for(tmp_path, configure):
     assert say("plan", config).err == "shardmill: source.path: a.csv has two columns 'text'; rename one\n"
 
 
+@pytest.mark.parametrize(("kind", "columns", "note"), [
+    ("folder", {"image": "0.png", "text": "a", "caption": "b"}, "text_column is 'text' in {}, before 'caption'"),
+    ("folder", {"path": "1.png", "image_path": "0.png", "TEXT": "a"},
+     "image_column is 'image_path' in {}, before 'path'"),
+    ("laion", {"URL": "u", "url": "v", "caption": "b"}, "url_column is 'url' in {}, before 'URL'"),
+    ("huggingface", {"image": [{"bytes": b"\xff", "path": None}], "messages": "[]", "conversations": "[]"},
+     "conversations_column is 'conversations' in {}, before 'messages'"),
+    ("folder", {"image": "0.png", "text": "a"}, None),
+])  # fmt: skip
+def test_which_of_several_columns_is_read_is_told(kind, columns, note, tmp_path, configure):
+    for name in ("a.parquet", "b.parquet"):
+        write(tmp_path / "src" / name, columns={name: [cell] for name, cell in columns.items()})
+    said = say("plan", configure(f'[source]\nkind = "{kind}"\npath = "src"'))
+    assert said.code == 0 and (note is None or f"source: {note.format('a.parquet')}" in " ".join(said.out.split()))
+    assert note or "before" not in said.out
+    if note and kind == "folder":
+        write(tmp_path / "src/a.jsonl", columns={name: [cell] for name, cell in columns.items()})
+        said = say("plan", configure(f'[source]\nkind = "{kind}"\npath = "src/a.jsonl"'))
+        assert f"source: {note.format('a.jsonl')}" in " ".join(said.out.split())
+        field, column = note.split()[0], note.split()[-1].strip("'")
+        said = say("plan", configure(f'[source]\nkind = "{kind}"\npath = "src"\n{field} = "{column}"'))
+        assert said.code == 0 and "before" not in said.out
+
+
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2), pa.list_view])
+def test_lists_of_any_kind_are_lists(make, tmp_path, configure):
+    captions = pa.array([["a", "b"]], make(pa.string()))
+    (tmp_path / "src").mkdir()
+    with pa.OSFile(str(tmp_path / "src/a.arrow"), "wb") as file:
+        held = pa.array(
+            [[{"bytes": b"x", "path": None}] * 2], make(pa.struct([("bytes", pa.binary()), ("path", "string")]))
+        )
+        turns = pa.array([[{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}]],
+                         make(pa.struct([("role", "string"), ("content", "string")])))  # fmt: skip
+        table = pa.table({"images": held, "caption": captions, "messages": turns})
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    (first, second) = rows_of("huggingface", tmp_path / "src")
+    assert (first["reason"], first["member"], second["member"]) == (None, "images/0", "images/1")
+    assert [turn["content"] for turn in json.loads(first["conversation"])["turns"]] == ["Q?", "A."]
+    said = say("plan", configure('[source]\nkind = "huggingface"\npath = "src"\ntext_column = "caption"'))
+    assert said.err.startswith("shardmill: source.captions: a.arrow has lists in the column 'caption'")
+
+
 # Fuzz
 
 

@@ -60,6 +60,25 @@ def test_samples_without_an_image_say_what_they_have(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("suffixes", "told"),
+    [(["jpg", "png", "txt"], "jpg, png"), (["0.jpg", "1.jpg", "json"], "0.jpg, 1.jpg"),
+     (["txt", "png", "1.png"], "png, 1.png"), (["jpg", "jpeg", "webp"], "jpg, jpeg, webp")],
+)  # fmt: skip
+def test_a_second_image_of_a_sample_is_never_lost_in_silence(suffixes, told, tmp_path):
+    members = [(f"a.{suffix}", b"{}" if suffix in ("json", "txt") else PICTURES[0]) for suffix in suffixes]
+    (row, other) = of_tar(tmp_path, *members, ("b.jpg", PICTURES[1]))
+    assert (row["reason"], row["detail"], row["sha256"]) == (
+        "several_images", f"a has {told}; a sample has one image", None
+    )  # fmt: skip
+    assert other["reason"] is None
+
+
+def test_masks_and_the_like_beside_an_image_are_not_read(tmp_path):
+    (row,) = of_tar(tmp_path, ("a.mask.png", PICTURES[1]), ("a.png", PICTURES[0]), ("a.txt", b"zero"))
+    assert (row["member"], row["text"], row["reason"]) == ("a.png", "zero", None)
+
+
 def test_what_a_json_holds_is_kept_whatever_it_is(tmp_path):
     jsons = [b"[1, 2]", b"not JSON", b"[" * 100_000, b"", b"\xff\xfe", b'{"url": 5}', b"9" * 5000]
     members = [(f"{n}.{e}", d) for n, data in enumerate(jsons) for e, d in (("png", PICTURES[0]), ("json", data))]
