@@ -151,6 +151,8 @@ def export_set(
     tell(f"wrote {exported.tally.samples:,} samples in {exported.files:,} files to {folder}")
     for reason, count in sorted(exported.tally.left_out.items()):
         tell(f"left out {count:,} samples ({reason}): {REASONS[reason]}")
+    for what, count in exported.tally.changes():
+        tell(f"{count:,} {what}")
 
 
 def report(

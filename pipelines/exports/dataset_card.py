@@ -142,8 +142,7 @@ def _counts(card: Card, question: str | None, tally: Tally) -> Iterator[str]:
     counts = [("samples of the release", card["samples"]), ("samples in this export", tally.samples)]
     counts += [(f"left out: {REASONS[reason]}", count) for reason, count in sorted(tally.left_out.items())]
     counts += [("pictures", tally.pictures)]
-    counts += [("pictures turned upright as their EXIF says, and encoded again", tally.turned)] * bool(tally.turned)
-    counts += [("texts out of which marks of images were taken", tally.unmarked)] * bool(tally.unmarked)
+    counts += tally.changes()
     yield from _table("Counts", ("what", "count"), [(what, f"{count:,}") for what, count in counts])
     if question:
         yield from (f"Each sample is the answer to: {_cell(question)}", "")

@@ -14,6 +14,7 @@ from pipelines.exports.samples import Sample
 from pipelines.exports.upright import upright
 from schemas.arrow import Row
 from schemas.marks import named_pictures, without_marks
+from schemas.texts import is_empty
 from schemas.views import PREFERENCE
 
 MARK = "<image>"
@@ -22,6 +23,7 @@ QUESTIONS = {"caption": "Describe the image.", "ocr": "Read the text in the imag
 REASONS = {
     "image_missing": "a question names an image, but the sample has none",
     "no_question": "the conversation begins with an answer, which this form cannot say",
+    "no_answer": "an answer is nothing but marks of images",
 }
 
 
@@ -51,6 +53,7 @@ class Entry(NamedTuple):
     marks: tuple[str, ...]  # that the source has for them, of conversations
     turns: tuple[Turn, ...]  # of a pair: its question and the chosen answer
     rejected: str | None  # of a pair
+    unmarked: int  # texts out of which marks were taken
 
     @property
     def key(self) -> str:
@@ -73,30 +76,49 @@ class Tally:
         self.samples += 1
         self.pictures += len(entry.pictures)
         self.turned += sum(picture.turned is not None for picture in entry.pictures)
+        self.unmarked += entry.unmarked
         licence = licence_of(entry.document)
         if licence not in self.licences and len(self.licences) >= LICENCES:
             licence = OTHERS
         self.licences[licence] += 1
 
+    def changes(self) -> list[tuple[str, int]]:
+        """What the samples say otherwise than the shards, and how often; nothing that did not happen."""
+        counts = {
+            "pictures turned upright as their EXIF says, and encoded again": self.turned,
+            "texts out of which marks of images were taken": self.unmarked,
+        }
+        return [(what, count) for what, count in counts.items() if count]
+
+
+@dataclass
+class Texts:
+    """Takes marks out of the texts of a sample, and counts those that it changes."""
+
+    changed: int = 0
+
     def plain(self, text: str) -> str:
-        """A text without marks."""
         plain = without_marks(text)
-        self.unmarked += plain != text
+        self.changed += plain != text
         return plain
 
 
-def entry_of(sample: Sample, task: str, question: str | None, tally: Tally) -> Entry:
-    """A sample as an entry; `question` is asked about captions and OCR. Raises `LeftOut`."""
-    document, rejected, marks = sample.document, None, ()
+def entry_of(sample: Sample, task: str, question: str | None) -> Entry:
+    """A sample as an entry; `question` is asked about captions and OCR, None if nothing is. Raises `LeftOut`."""
+    document, rejected, marks, texts = sample.document, None, (), Texts()
     pictures = [Picture(name, *upright(data)) for name, data in sample.images.items()]
     if task == "conversation":
         marks = tuple(document["conversation"]["images"])
-        turns = _turns(document["conversation"]["turns"], marks, tally)
+        turns = _turns(document["conversation"]["turns"], marks, texts)
     elif task == PREFERENCE:
-        asked, chosen, rejected = (tally.plain(document["pair"][name]) for name in ("question", "chosen", "rejected"))
+        asked, chosen, rejected = (texts.plain(document["pair"][name]) for name in ("question", "chosen", "rejected"))
         turns = [Turn("user", (asked,)), Turn("assistant", (chosen,))]
-    else:
-        turns = [Turn("user", (question or "",)), Turn("assistant", (tally.plain(sample.text),))]
+    else:  # without a question the text stays as it is
+        text = texts.plain(sample.text) if question else sample.text
+        turns = [Turn("user", (question or "",)), Turn("assistant", (text,))]
+    answers = ["".join(map(str, turn.parts)) for turn in turns if turn.role == "assistant"]
+    if any(map(is_empty, answers)) or (rejected is not None and is_empty(rejected)):
+        raise LeftOut("no_answer")
     turns = _in_front(turns, len(pictures))
     order = [part for turn in turns for part in turn.parts if isinstance(part, int)]
     renumbered = {old: new for new, old in enumerate(order)}
@@ -104,10 +126,11 @@ def entry_of(sample: Sample, task: str, question: str | None, tally: Tally) -> E
         sample.name, document, sample.text, tuple(pictures[number] for number in order),
         tuple(marks[number] for number in order) if marks else (),
         tuple(Turn(turn.role, tuple(renumbered.get(p, p) for p in turn.parts)) for turn in turns), rejected,
+        texts.changed,
     )  # fmt: skip
 
 
-def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], tally: Tally) -> list[Turn]:
+def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], texts: Texts) -> list[Turn]:
     """The turns of a conversation. Pictures stand in questions: a mark in an answer is a text. Raises `LeftOut` if
     there is no picture, but a question has a mark.
     """
@@ -116,14 +139,15 @@ def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], tally: Tall
     between = re.compile("|".join(map(re.escape, marks))) if marks else None
     placed, parsed = set(), []
     for turn in turns:
-        text, start, parts = turn["content"], 0, []
+        text, start, parts, changed = turn["content"], 0, [], texts.changed
         for mark in between.finditer(text) if between and turn["role"] != "assistant" else ():
             number = marks.index(mark[0])
             if number not in placed:
                 placed.add(number)
-                parts += [tally.plain(text[start : mark.start()]), number]
+                parts += [texts.plain(text[start : mark.start()]), number]
                 start = mark.end()
-        parts.append(tally.plain(text[start:]))
+        parts.append(texts.plain(text[start:]))
+        texts.changed = min(texts.changed, changed + 1)  # a turn is one text
         parsed.append(Turn(turn["role"], tuple(part for part in parts if part != "")))
     return parsed
 

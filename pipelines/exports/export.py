@@ -51,7 +51,7 @@ class Export(NamedTuple):
         group, size = [], 0
         for sample in samples(self.root, shard):
             try:
-                entry = entry_of(sample, self.card["task"], self.question, self.tally)
+                entry = entry_of(sample, self.card["task"], self.question)
                 entry = entry._replace(
                     pictures=tuple(picture._replace(name=folder + picture.name) for picture in entry.pictures)
                 )

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from support.corpora import say
 from support.published import caption, image, pair, publish, talk
-from support.readers import READERS, Read
+from support.readers import READERS, Read, rows
 
 from pipelines.engine.root import Root
 from pipelines.exports.export import export
@@ -139,3 +140,40 @@ def test_captions_and_ocr_are_answers_to_a_question(tmp_path, form, task, asked)
         wanted = [[("user", [0, *(question or (asked,))]), ("assistant", [text])] for text in plain]
         assert [one.turns for one in seen] == wanted
         assert all(one.images == [A] for one in seen)
+
+
+MARKED = ["<image>\nA red house.", "An <image> tag, and <video>.", "A house. [IMG]", "A house."]
+CHANGED = [  # task, samples, texts that lose a mark in forms of conversations, and in `huggingface`
+    ("caption", [caption(text, text, A) for text in MARKED], 3, 0),
+    ("ocr", [caption(text, text, A, "ocr") for text in MARKED], 3, 0),
+    ("preference", [pair(text, text, f"{text} Yes.", f"{text} No.", A) for text in MARKED], 9, 9),
+    ("conversation", [talk(n, turns, images) for n, (turns, images) in enumerate([
+        ([("user", "<image> Is <image_7> like <video>?"), ("assistant", "An <image> tag.")], [("<image>", A)]),
+        ([("user", "What?"), ("assistant", "A house.")], [("<image>", A)]),
+        ([("system", "Say <video>."), ("user", "Two and two?"), ("assistant", "Four.")], []),
+    ])], 3, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["huggingface", "trl", "llava", "minicpm-v"])
+@pytest.mark.parametrize(("task", "samples", "texts", "texts_of_hub"), CHANGED, ids=[task for task, *_ in CHANGED])
+def test_texts_that_lose_marks_are_counted(task, samples, texts, texts_of_hub, form, tmp_path):
+    root = publish(tmp_path / "root", "all", samples)
+    exported = export(root, "all", form, Root(str(tmp_path / "out")))
+    wanted = texts_of_hub if form == "huggingface" else texts
+    assert exported.tally.unmarked == wanted and exported.tally.samples == len(samples)
+    line = f"| texts out of which marks of images were taken | {wanted} |"
+    card = (tmp_path / "out/README.md").read_text()
+    assert line in card if wanted else "texts out of which" not in card
+    assert wanted or {row["text"] for row in rows(tmp_path / "out")} == {*MARKED}
+    said = say("export-set", root.url, "all", tmp_path / "again", "--form", form)
+    assert (f"{wanted} texts out of which marks of images were taken\n" in said.out) == bool(wanted)
+
+
+@pytest.mark.parametrize("form", ["trl", "llava", "minicpm-v"])
+def test_an_answer_that_is_nothing_but_marks_is_left_out(form, tmp_path):
+    samples = [caption(text, text, A) for text in ("<image>", "<image>\n<video>", "[IMG] \u200b", "A house.")]
+    root = publish(tmp_path / "root", "all", samples)
+    exported = export(root, "all", form, Root(str(tmp_path / "out")))
+    assert exported.tally.left_out == {"no_answer": 3} and exported.tally.samples == 1
+    assert "| left out: an answer is nothing but marks of images | 3 |" in (tmp_path / "out/README.md").read_text()
