@@ -9,8 +9,9 @@ import prefect.flow_engine
 from prefect import flow, get_run_logger, task
 from prefect._internal.control_listener import get_intent
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed
 
 import flows.forks
 import flows.progress  # not its names: what a module's own names reach is cleared at exit, DuckDB included

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import State
 
 from flows.background import sender
 from flows.build_corpus import build_corpus
@@ -33,9 +33,10 @@ def build_preferences(config: Path, wait: float = 0.0) -> str | State:
 
     It makes all stages of the configuration; what is current is not made again.
     """
-    if read_config(config).responses is None:
+    settings = read_config(config)
+    if settings.responses is None:
         raise UserError(f'{config}: responses: missing; add the table [responses] with endpoint = "…"')
     state = build_corpus(config, None, wait, return_state=True)
     if state.is_completed():
-        publish_cost(state.result(), label(config))
+        publish_cost(settings.root, label(config))
     return state

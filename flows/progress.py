@@ -40,7 +40,8 @@ def follow(stage: str, key: str) -> Iterator[Callable[[int, int], None]]:
 
     `key`: of the artifact, which is updated in the background.
     """
-    bar = None if _bars is None else _bars.add_task(stage, total=1)
+    drawn = _bars or Progress(disable=True)
+    bar = drawn.add_task(stage, total=1)
     artifacts = []
     shown = time.monotonic()
 
@@ -52,15 +53,13 @@ def follow(stage: str, key: str) -> Iterator[Callable[[int, int], None]]:
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
-        if bar is not None:
-            _bars.update(bar, completed=done, total=total)
+        drawn.update(bar, completed=done, total=total)
         if time.monotonic() - shown > EVERY:
             shown = time.monotonic()
             sender.send(key, lambda: show(done / max(total, 1)))
 
     sender.send(key, lambda: show(0.0))
     yield progress
-    if bar is not None:
-        _bars.update(bar, completed=_bars.tasks[bar].total)
+    drawn.update(bar, completed=drawn.tasks[bar].total)
     sender.send(key, lambda: show(1.0))
     sender.flush()

@@ -32,6 +32,7 @@ from prefect.client.schemas.objects import (
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL
@@ -90,8 +91,8 @@ def schedule(
         pool = pool or (old and old.work_pool_name) or POOL
         with suppress(ObjectAlreadyExists):  # it existed, or a worker creates it now
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        build_corpus.to_deployment(
-            name=name, schedules=_schedules(old, when), concurrency_limit=ONE, work_pool_name=pool,
+        RunnerDeployment.from_flow(
+            build_corpus, name=name, schedules=_schedules(old, when), concurrency_limit=ONE, work_pool_name=pool,
             entrypoint_type=EntrypointType.MODULE_PATH, **_kept(old, path, root, tags),
         ).apply()  # fmt: skip
         for one in mine:

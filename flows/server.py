@@ -20,7 +20,7 @@ import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pipelines.engine.child import import_path, module_command
+from pipelines.engine.child import import_path, module_command, piped
 from schemas.errors import UserError
 
 PATIENCE = 120.0  # seconds; the first start makes a database
@@ -67,7 +67,7 @@ def _start() -> str:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    process.stdin.close()
+    piped(process.stdin).close()
     process.wait()
 
 

@@ -63,10 +63,10 @@ class CaptionsConfig(Table):
     image: bool = False                                 # whether it is shown the image, or the alt text alone
     prompt: Location | None = None                      # a file with {text}; if it asks for no `Question:` and
                                                         # `Answer:`, the whole answer is the caption
-    temperature: float = Field(0.0, ge=0, le=2)         # 0: greedy
-    max_tokens: int = Field(300, ge=1)                  # of an answer
-    min_words: int = Field(4, ge=1)                     # a caption of fewer is weak; East Asian signs count half
-    max_words: int = Field(150, ge=1)                   # a rewritten caption of more is not taken
+    temperature: float = Field(default=0.0, ge=0, le=2)  # 0: greedy
+    max_tokens: int = Field(default=300, ge=1)          # of an answer
+    min_words: int = Field(default=4, ge=1)             # a caption of fewer is weak; East Asian signs count half
+    max_words: int = Field(default=150, ge=1)           # a rewritten caption of more is not taken
 
     def parameters(self) -> dict[str, Any]:
         """With which the endpoint is asked."""
@@ -79,5 +79,5 @@ STAGE = stage_info(
         "text": "coalesce(captions.text, rows.text)", "alt_text": "rows.text",
         "caption_verdict": "captions.verdict", "caption_answer": "captions.answer",
     },
-    paid=True, settings=CaptionsConfig,
+    paid=True,
 )

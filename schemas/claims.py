@@ -41,9 +41,9 @@ class ClaimsConfig(Table):
     endpoint: str | None = None                         # divides responses; without it, rules for plain sentences do
     facts_prompt: Location | None = None                # files with {question}, {response} and {facts}; the packaged
     questions_prompt: Location | None = None            # ones if not given
-    temperature: float = Field(0.2, ge=0, le=2)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)                 # of each of the two answers
+    temperature: float = Field(default=0.2, ge=0, le=2)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)         # of each of the two answers
     seed: int = 0
 
     def parameters(self) -> dict[str, Any]:
@@ -53,5 +53,5 @@ class ClaimsConfig(Table):
 
 STAGE = stage_info(
     "claims", ClaimRow, REASONS, reads={"responses": ("text",), "instructions": ("question", "reason")},
-    per_image=False, names=frozenset({"instruction"}), paid=True, settings=ClaimsConfig, optional_stage=False,
+    per_image=False, names=frozenset({"instruction"}), paid=True,
 )

@@ -27,12 +27,12 @@ REASONS = {
 class DuplicatesConfig(Table):
     """Without it, duplicates stay."""
 
-    near: int = Field(3, ge=-1, le=8)                   # bits in which perceptual hashes may differ; -1: equal bytes
+    near: int = Field(default=3, ge=-1, le=8)           # bits in which perceptual hashes may differ; -1: equal bytes
     exclude: tuple[Location, ...] = ()                  # images to keep out: folders of them, or lists of hashes
 
 
 STAGE = stage_info(
     "duplicates", DuplicateRow, REASONS,
     reads={"images": ("key", "sha256", "phash"), "rows": ("conversation", "part_of")},
-    samples={"duplicate_of": "duplicates.of"}, settings=DuplicatesConfig,
+    samples={"duplicate_of": "duplicates.of"},
 )

@@ -72,10 +72,10 @@ RETRYABLE = {*OF_SOURCES, "not_fetched", "http_429", "http_5xx", "timeout", "con
 class ImagesConfig(Table):
     """Limits; an image beyond one is left out."""
 
-    min_side: int = Field(10, ge=1)                     # pixels; smaller images are left out
-    max_bytes: int = Field(50_000_000, ge=1)            # of a file
-    max_pixels: int = Field(100_000_000, ge=1)          # looked at before decoding
-    max_aspect_ratio: float = Field(20, ge=1)           # of the longer side to the shorter one
+    min_side: int = Field(default=10, ge=1)             # pixels; smaller images are left out
+    max_bytes: int = Field(default=50_000_000, ge=1)    # of a file
+    max_pixels: int = Field(default=100_000_000, ge=1)  # looked at before decoding
+    max_aspect_ratio: float = Field(default=20, ge=1)   # of the longer side to the shorter one
 
 
 def _is_contact(text: str) -> str:
@@ -88,12 +88,12 @@ class FetchConfig(Table):
     """Without it, no URL is asked for."""
 
     contact: Annotated[str, AfterValidator(_is_contact)]        # goes out with every request
-    in_flight: int = Field(256, ge=1)                   # URLs asked at once, a worker process
-    per_host: int = Field(4, ge=1)                      # of those, of one host
-    connect_seconds: float = Field(5, gt=0)             # to find and reach a server
-    read_seconds: float = Field(10, gt=0)               # in which not one byte comes
-    deadline: float = Field(30, gt=0)                   # seconds that one try may take, redirects included
-    tries: int = Field(2, ge=1)                         # of one URL
+    in_flight: int = Field(default=256, ge=1)           # URLs asked at once, a worker process
+    per_host: int = Field(default=4, ge=1)              # of those, of one host
+    connect_seconds: float = Field(default=5, gt=0)     # to find and reach a server
+    read_seconds: float = Field(default=10, gt=0)       # in which not one byte comes
+    deadline: float = Field(default=30, gt=0)           # seconds that one try may take, redirects included
+    tries: int = Field(default=2, ge=1)                 # of one URL
     honour_robots_tag: bool = True                      # X-Robots-Tag: noai, noimageai, noindex, noimageindex
     robots_txt: bool = False                            # ask for it, and do as it says
     opt_out: tuple[Location, ...] = ()                  # files with a host or pattern of URLs a line, left alone
@@ -104,5 +104,4 @@ class FetchConfig(Table):
 STAGE = stage_info(
     "images", ImageRow, REASONS, reads={"rows": ("key", "url", "sha256", "checksum")},
     samples={name: f"images.{name}" for name in ("format", "width", "height", "size", "sha256", "phash", "phash256")},
-    settings=ImagesConfig, optional_stage=False, more_settings={"fetch": FetchConfig},
 )

@@ -43,13 +43,12 @@ class InstructionsConfig(Table):
     """What is asked of an image."""
 
     questions: tuple[Annotated[str, AfterValidator(_asks)], ...] = ()   # of images of which the source asks nothing
-    per_image: int = Field(1, ge=1)                     # so many of them, by hash(seed, image)
+    per_image: int = Field(default=1, ge=1)             # so many of them, by hash(seed, image)
     where: str = "true"                                 # of which images: SQL over the columns of the view `samples`
-    weight: float = Field(1.0, gt=0, le=1)              # share of those that are asked of, by hash(seed, image)
+    weight: float = Field(default=1.0, gt=0, le=1)      # share of those that are asked of, by hash(seed, image)
     seed: int = 0
 
 
 STAGE = stage_info(
     "instructions", InstructionRow, REASONS, per_image=False, named_by=("image",), names=frozenset({"image"}),
-    settings=InstructionsConfig, optional_stage=False,
 )

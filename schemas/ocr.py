@@ -41,7 +41,7 @@ RETRYABLE = {"engine_failed"}
 class EasyOcrConfig(Table):
     """Read only if that is the engine."""
 
-    languages: tuple[str, ...] = Field(("en",), min_length=1)   # EasyOCR's own codes
+    languages: tuple[str, ...] = Field(default=("en",), min_length=1)  # EasyOCR's own codes
     models: Location = "easyocr-models"                         # folder of its weights
     download: bool = False                                      # fetch weights that are missing when a run begins
     gpu: bool = False                                   # compute on the first CUDA device
@@ -52,10 +52,10 @@ class OcrConfig(Table):
 
     engine: Literal["rapidocr", "easyocr"] = "rapidocr"
     easyocr: EasyOcrConfig = EasyOcrConfig()            # read only if that is the engine
-    min_confidence: float = Field(0.5, ge=0, le=1)      # lines below are left out
-    good_confidence: float = Field(0.9, ge=0, le=1)     # a good text: mean of its lines, weighted by characters
-    good_length: int = Field(3, ge=1)                   # letters and digits; East Asian ones count twice
-    good_share: float = Field(0.9, ge=0, le=1)          # of its characters are in lines that make sense
+    min_confidence: float = Field(default=0.5, ge=0, le=1)  # lines below are left out
+    good_confidence: float = Field(default=0.9, ge=0, le=1)  # a good text: mean of its lines, weighted by characters
+    good_length: int = Field(default=3, ge=1)           # letters and digits; East Asian ones count twice
+    good_share: float = Field(default=0.9, ge=0, le=1)  # of its characters are in lines that make sense
 
 
 STAGE = stage_info(
@@ -68,5 +68,4 @@ STAGE = stage_info(
         "ocr_lines": "ocr.lines", "ocr_text": "ocr.text", "ocr_confidence": "ocr.confidence",
         "ocr_verdict": "ocr.verdict", "ocr_target": f"CASE WHEN ocr.verdict = '{GOOD}' THEN ocr.text END",
     },
-    settings=OcrConfig,
 )

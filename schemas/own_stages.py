@@ -1,6 +1,7 @@
 """Users' own stages: a table `[stages.NAME]` names a function that is given some columns of each row."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,8 @@ from pydantic_core import PydanticCustomError
 from schemas.config.table import Beside, Table
 from schemas.stage import Columns, StageInfo
 
-TYPES = {
+Kind = Literal["bool", "int", "float", "str", "list[int]", "list[float]", "list[str]"]
+TYPES: dict[str, type] = {
     "bool": bool, "int": int, "float": float, "str": str,
     "list[int]": list[int], "list[float]": list[float], "list[str]": list[str],
 }
@@ -51,9 +53,9 @@ class OwnStageConfig(Table):
                                                         # one, or "package.module:function"; called with a dict
     reads: tuple[Annotated[str, AfterValidator(_is_column)], ...] = ()      # "stage.column", of stages before it
     image: bool = False                                 # whether the dict holds `image` too, upright RGB by Pillow
-    columns: dict[Word, Literal[tuple(TYPES)]] = {}     # that a returned dict holds, with their types
+    columns: dict[Word, Kind] = {}                      # that a returned dict holds, with their types
     reasons: tuple[Word, ...] = ()                      # words that a returned text may be: the row is left out
-    version: str | None = Field(None, min_length=1)     # raise it when the function changes; else the hash of its file
+    version: str | None = Field(default=None, min_length=1)     # raise it when the function changes; else a hash of it
 
     @model_validator(mode="after")
     def _is_whole(self) -> "OwnStageConfig":
@@ -61,9 +63,10 @@ class OwnStageConfig(Table):
             raise PydanticCustomError("reads", "reads nothing; name columns in reads, or set image = true")
         columns = [column.partition(".")[2] for column in self.reads]
         if twice := [column for column in columns if columns.count(column) > 1 or (self.image and column == "image")]:
-            raise PydanticCustomError("twice", "reads two columns called " + twice[0] + "; leave one out")
+            raise PydanticCustomError("twice", "reads two columns called {name}; leave one out", {"name": twice[0]})
         if reserved := sorted({*self.columns} & RESERVED):
-            raise PydanticCustomError("reserved", "a column cannot be called " + reserved[0] + "; choose another name")
+            message = "a column cannot be called {name}; choose another name"
+            raise PydanticCustomError("reserved", message, {"name": reserved[0]})
         if FAILED in self.reasons:
             raise PydanticCustomError("failed", FAILED + " is the reason of a row that raises an error; choose another")
         return self
@@ -78,7 +81,7 @@ class OwnStageConfig(Table):
 
 
 def own_info(
-    name: str, columns: dict[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
+    name: str, columns: Mapping[str, str], reasons: Columns, reads: dict[str, Columns] | None = None
 ) -> StageInfo:
     """The entry of a user's stage in the table of stages.
 

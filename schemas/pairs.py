@@ -41,9 +41,9 @@ def pair_key(chosen: str, rejected: str) -> str:
 class PairsConfig(Table):
     """Which pairs are drawn."""
 
-    per_instruction: int = Field(2, ge=0)               # pairs that are drawn at most, by hash(seed, pair); 0: all
+    per_instruction: int = Field(default=2, ge=0)       # pairs that are drawn at most, by hash(seed, pair); 0: all
     seed: int = 0
-    min_margin: int = Field(1, ge=1)                    # rejected claims by which two responses differ
+    min_margin: int = Field(default=1, ge=1)            # rejected claims by which two responses differ
     length_balance: bool = True                         # drop pairs whose length alone could tell
 
 
@@ -54,5 +54,4 @@ STAGE = stage_info(
         "verdicts": ("key", "response", "number", "labeler", "p_yes", "p_no", "reason"),
     },
     per_image=False, named_by=("chosen", "rejected"), names=frozenset({"instruction", "chosen", "rejected"}),
-    settings=PairsConfig, optional_stage=False,
 )

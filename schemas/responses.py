@@ -37,10 +37,10 @@ class ResponsesConfig(Table):
 
     endpoint: str | None = None                         # the policy
     from_source: bool = False                           # no policy: the pairs that the source brings, chosen, rejected
-    draws: int = Field(10, ge=2, le=100)                # responses to an instruction, a request each
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(512, ge=1)
+    draws: int = Field(default=10, ge=2, le=100)        # responses to an instruction, a request each
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -58,5 +58,4 @@ class ResponsesConfig(Table):
 STAGE = stage_info(
     "responses", ResponseRow, REASONS, reads={"instructions": ("key", "question"), "images": ("sha256",)},
     per_image=False, named_by=("instruction",), names=frozenset({"instruction", "draw"}), paid=True,
-    settings=ResponsesConfig,
 )

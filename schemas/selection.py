@@ -40,14 +40,14 @@ class SetConfig(Table):
 
     where: str = "true"                                 # SQL over the view `samples`; for pairs over `preferences`
     task: Literal["caption", "ocr", "conversation", "preference"] = "caption"
-    weight: float = Field(1.0, gt=0, le=1)              # share that is kept, by hash(seed, key)
+    weight: float = Field(default=1.0, gt=0, le=1)      # share that is kept, by hash(seed, key)
     seed: int = 0                                       # of weight
-    samples_per_shard: int = Field(1000, ge=1)
-    max_side: int | None = Field(None, ge=1)            # pixels; images with a longer side are scaled down
-    max_pixels: int | None = Field(None, ge=256)        # width times height; larger images are scaled down
+    samples_per_shard: int = Field(default=1000, ge=1)
+    max_side: int | None = Field(default=None, ge=1)    # pixels; images with a longer side are scaled down
+    max_pixels: int | None = Field(default=None, ge=256)  # width times height; larger images are scaled down
     format: Literal["jpg", "png", "webp"] | None = None  # jpg, png or webp: of all images; if absent, they keep theirs
     other_formats: Literal["encode", "leave_out"] = "encode"  # images in another format than `format`
-    quality: int = Field(90, ge=1, le=100)              # of images that are encoded here as jpg or webp
+    quality: int = Field(default=90, ge=1, le=100)      # of images that are encoded here as jpg or webp
     stable_json: bool = False                           # .json with columns of one type: what varies is JSON text
 
     @property

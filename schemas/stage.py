@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from schemas.config.table import Table
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -28,9 +26,6 @@ class StageInfo:
     samples: Mapping[str, str] = field(default_factory=dict)  # columns that it gives to the view `samples`: SQL
     computed: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # column of its own view -> (SQL, type)
     paid: bool = False  # whether it asks models: its answers are kept until their partition is made
-    settings: type[Table] | None = None  # its table of the configuration
-    optional_stage: bool = True  # whether it is made only if the configuration has its table
-    more_settings: Mapping[str, type[Table]] = field(default_factory=dict)  # further tables, which are optional
     own: bool = False  # whether it is a user's, from [stages.NAME]
 
     @cached_property
@@ -41,9 +36,9 @@ class StageInfo:
         return schema_of(self.fields)
 
     @property
-    def answers(self) -> str | None:
-        """The stage whose rows it answers: each of them is named by at least one of its rows."""
-        return None if self.name == "rows" else next(iter(self.reads), "rows")
+    def answers(self) -> str:
+        """The stage whose rows it answers: each of them is named by at least one of its rows. Of `rows`: itself."""
+        return next(iter(self.reads), "rows")
 
 
 def stage_info(name: str, row: type, reasons: Mapping[str, str], **more) -> StageInfo:

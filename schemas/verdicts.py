@@ -56,5 +56,5 @@ STAGE = stage_info(
     "verdicts", VerdictRow, REASONS,
     reads={"claims": ("claims",), "instructions": ("reason",), "images": ("sha256",)},
     per_image=False, named_by=("response",), names=frozenset({"instruction", "response", "number", "labeler"}),
-    computed={"accepted": ("p_yes > p_no", "BOOLEAN")}, paid=True, settings=VerdictsConfig,
+    computed={"accepted": ("p_yes > p_no", "BOOLEAN")}, paid=True,
 )

@@ -56,25 +56,25 @@ class TrainingStage(Table):
     name: Name
     sets: dict[str, Weight] = Field(min_length=1)  # name in [data] -> passes through it per epoch
     steps: int = Field(gt=0)
-    trains: tuple[Part, ...] = Field(("vision", "resampler", "language"), min_length=1)
-    answers: float = Field(1.0, ge=0)  # weight of the loss of answers; at 0 the language model is not run
-    truth: float = Field(0.0, ge=0)  # weight of the probe's loss, see `training.probe`
-    beta: float | None = Field(None, gt=0)  # of DPO; its sets hold pairs
+    trains: tuple[Part, ...] = Field(default=("vision", "resampler", "language"), min_length=1)
+    answers: float = Field(default=1.0, ge=0)  # weight of the loss of answers; at 0 the language model is not run
+    truth: float = Field(default=0.0, ge=0)  # weight of the probe's loss, see `training.probe`
+    beta: float | None = Field(default=None, gt=0)  # of DPO; its sets hold pairs
 
     plan: Literal["llama.cpp", "openbmb"] = "llama.cpp"
-    side: int | None = Field(None, gt=0)  # pixels of an image that is not sliced; the shape's if not given
-    length: int = Field(2048, gt=0)  # tokens of a pack
-    batch: int = Field(8, gt=0)  # packs a step, on all ranks together
-    micro: int = Field(8, gt=0)  # packs at once, on each rank
+    side: int | None = Field(default=None, gt=0)  # pixels of an image that is not sliced; the shape's if not given
+    length: int = Field(default=2048, gt=0)  # tokens of a pack
+    batch: int = Field(default=8, gt=0)  # packs a step, on all ranks together
+    micro: int = Field(default=8, gt=0)  # packs at once, on each rank
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers, adamw for the rest
     rate: float = Field(gt=0, le=1e30)  # learning rate, at its highest
     schedule: Literal["cosine", "warmup_stable_decay"] = "cosine"
     warm_up: Share = 0.01  # of the steps
     decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
-    clip: float = Field(1.0, gt=0)  # norm of the gradient
+    clip: float = Field(default=1.0, gt=0)  # norm of the gradient
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
 
     def rate_at(self, step: int) -> float:

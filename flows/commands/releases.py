@@ -51,7 +51,7 @@ def diff(
     from pipelines.stages.shards import card_changes
 
     opened = open_root(root)
-    cards = [card_named(opened, name, "diff") for name in (before, after)]
+    cards = card_named(opened, before, "diff"), card_named(opened, after, "diff")
     changed = card_changes(opened, *cards)
     if names:
         for row in changed:

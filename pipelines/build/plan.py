@@ -54,16 +54,15 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     commits = _without_vanished(commits, settlement)
     plans = [_plan_rows(corpus.rows, settlement, commits["rows"])]
     waiting = plans[0].todo
-    _add_unmade(commits["rows"], waiting)
+    every = sorted({*commits["rows"], *waiting})
     for name, stage in corpus.made.items():
         if isinstance(stage, CorpusStage):
-            planned = _plan_step(corpus, stage, commits, plans)
+            planned = _plan_step(corpus, stage, commits, plans, every)
             waiting = waiting | {p: why for p, why in planned.todo.items() if p not in commits[name]}
         else:
-            planned = _plan_partitions(corpus, stage, commits, plans, waiting)
+            planned = _plan_partitions(corpus, stage, commits, plans, waiting, len(every))
             waiting = planned.todo
         plans.append(planned)
-        _add_unmade(commits[name], waiting)
     choosing = {stage.stages[-1].name for stage in corpus.shards}
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     vanished = [(str(file), list(file.partitions)) for file in settlement.vanished]
@@ -98,16 +97,9 @@ def _without_vanished(commits: Commits, settlement: Settlement) -> Commits:
     return {stage: {p: c for p, c in of_stage.items() if p not in gone} for stage, of_stage in commits.items()}
 
 
-def _add_unmade(commits: dict[int, Commit | None], waiting: Collection[int]) -> None:
-    """Adds the partitions that a run will make for the first time; they have no commit yet."""
-    for partition in waiting:
-        commits.setdefault(partition, None)
-
-
-def _rows_in(commits: dict[int, Commit | None], partitions: Collection[int]) -> int | None:
+def _rows_in(commits: Mapping[int, Commit], partitions: Collection[int]) -> int | None:
     """How many rows are in some partitions; None if one of them was never split."""
-    chosen = [commits[p] for p in partitions]
-    return sum(commit.rows for commit in chosen) if all(chosen) else None
+    return sum(commits[p].rows for p in partitions) if all(p in commits for p in partitions) else None
 
 
 def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commits: dict[int, Commit]) -> StagePlan:
@@ -118,8 +110,7 @@ def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commit
             now = commits.get(partition)
             reason = why(now, stages[file.source], {}) if now else "changed"
             waiting[partition] = _of_source(file, "file changed" if reason == "changed" else reason)
-    all_known = all(p in commits for p in waiting)
-    return StagePlan("rows", waiting, _rows_in(commits, waiting) if all_known else None, len(settlement.partitions()))
+    return StagePlan("rows", waiting, _rows_in(commits, waiting), len(settlement.partitions()))
 
 
 def _of_source(file: SourceFile, reason: str) -> str:
@@ -128,23 +119,25 @@ def _of_source(file: SourceFile, reason: str) -> str:
 
 
 def _plan_partitions(
-    corpus: Corpus, stage: PartitionStage, commits: Commits, plans: list[StagePlan], upstream_todo: Collection[int]
-) -> StagePlan:
+    corpus: Corpus, stage: PartitionStage, commits: Commits, plans: list[StagePlan], upstream_todo: Collection[int],
+    total: int,
+) -> StagePlan:  # fmt: skip
     waiting = todo(stage, commits, upstream_todo)
     # Rows that turn from left out to kept in a step that it reads are made too.
     unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStage) for p in plans)
-    rows, total = _rows_in(commits["rows"], waiting), len(commits["rows"])
+    rows = _rows_in(commits["rows"], waiting)
     return StagePlan(stage.name, waiting, rows, total, open=unsure and len(waiting) < total)
 
 
-def _plan_step(corpus: Corpus, step: CorpusStage, commits: Commits, plans: list[StagePlan]) -> StagePlan:
-    upstream = {name: commits[name] for name in corpus.before(step.name)}
-    every, why = commits["rows"], None
+def _plan_step(
+    corpus: Corpus, step: CorpusStage, commits: Commits, plans: list[StagePlan], every: list[int]
+) -> StagePlan:
+    upstream, why = {name: commits[name] for name in corpus.before(step.name)}, None
     if changing := [plan.stage for plan in plans if plan.todo]:
         why = f"follows {changing[-1]}"
     elif not step.is_current(corpus.root, upstream, commits[step.name]):
         why = "the corpus or its settings changed"
-    rows = _rows_in(every, every) if why else 0
+    rows = _rows_in(commits["rows"], every) if why else 0
     return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
 
 
@@ -175,7 +168,7 @@ def todo(
     comes out with equal columns."""
     reasons, first, last = {}, stage.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
-    for partition in commits[first]:
+    for partition in sorted({*commits[first], *upstream_todo}):  # without commits if they are new
         if partition in upstream_todo:
             reasons[partition] = f"follows {last}" if partition in own else "new"
             continue
@@ -188,7 +181,7 @@ def todo(
     return reasons
 
 
-def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str]]) -> str:
+def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str | None]]) -> str:
     """What has changed since a partition was made, in a few words."""
     if now.version != stage.version:
         return f"stage version {now.version} -> {stage.version}"

@@ -26,7 +26,7 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
     Raises `UserError` without a table `[captions]`, or if the stages before it are not made.
     """
     stage = corpus.made.get("captions")
-    if stage is None:
+    if not isinstance(stage, Rewrite):
         raise UserError(f'{corpus.name}: captions: missing; add the table [captions] with endpoint = "…"')
     partitions = list(corpus.commits("rows")["rows"])
     if not partitions:
@@ -44,9 +44,11 @@ def try_captions(corpus: Corpus, rows: int) -> list[Row]:
 
 def _tried(stage: Rewrite, root: Root, ledger: Ledger, partition: int, most: int) -> list[Row]:
     """The rows of a partition that would be rewritten. Answers that are not stored yet are asked for and stored."""
-    upstream = {name: read_commit(root, file_of(name, partition)) for name in stage.inputs}
-    if missing := [name for name, commit in upstream.items() if commit is None]:
-        raise UserError(f"captions: {missing[0]} is not made yet; first run: shardmill run … --until {missing[0]}")
+    upstream = {}
+    for name in stage.inputs:
+        upstream[name] = read_commit(root, file_of(name, partition))
+        if upstream[name] is None:
+            raise UserError(f"captions: {name} is not made yet; first run: shardmill run … --until {name}")
     units = list(islice(_asked(stage, root, partition, upstream), most))
     old = OldRows.read(stage, root, partition, read_commit(root, stage.file(partition)), set())
     at_hand = dict(old.at_hand)

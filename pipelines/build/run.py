@@ -158,15 +158,18 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
 def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None = None) -> StageReport:
     """Makes what is not current in one stage, and its failed rows for which the condition `again` holds."""
     corpus, ledger = run.corpus, run.ledger
-    if again:
-        made = _run_partitions(run, name, progress, again)
+    stage = corpus.made.get(name)
+    if isinstance(stage, PartitionStage):
+        made = _run_partitions(run, stage, progress, again)
+    elif again:
+        raise UserError(f"retry: {name} cannot retry rows")
+    elif stage:
+        made = _run_step(run, stage)
     else:
-        make = {"rows": _run_rows, "shards": _run_shards}.get(name)
-        make = make or (_run_step if isinstance(corpus.made[name], CorpusStage) else _run_partitions)
-        made = make(run, name, progress)
+        made = {"rows": _run_rows, "shards": _run_shards}[name](run, name, progress)
     close_ledger(corpus.root, ledger)
-    if name == "images" and (blanked := _blank_again(run, progress)):
-        made += blanked
+    if isinstance(stage, PartitionStage) and name == "images" and _blank_again(run):
+        made += _run_partitions(run, stage, progress)
         close_ledger(corpus.root, ledger)
     return report(corpus, name, made)
 
@@ -269,13 +272,12 @@ def _take_out(corpus: Corpus, ledger: Ledger, settlement: Settlement) -> None:
             point("rows:removed")
 
 
-def _run_partitions(run: Run, name: str, progress: Progress, again: str | None = None) -> int:
+def _run_partitions(run: Run, stage: PartitionStage, progress: Progress, again: str | None = None) -> int:
     corpus, ledger = run.corpus, run.ledger
-    stage = corpus.made[name]
-    commits = corpus.commits(*stage.inputs, name, write=True)
-    waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, name, again) if again else ())}
-    first = stage.info.answers
-    items = sorted(waiting, key=lambda partition: (-commits[first][partition].rows, partition))
+    commits = corpus.commits(*stage.inputs, stage.name, write=True)
+    waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, stage.name, again) if again else ())}
+    first = commits[stage.answers]
+    items = sorted(waiting, key=lambda partition: (-first[partition].rows, partition))
     if items:
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
@@ -283,27 +285,28 @@ def _run_partitions(run: Run, name: str, progress: Progress, again: str | None =
     return len(items)
 
 
-def _blank_again(run: Run, progress: Progress) -> int:
-    """Blanks rows with another name whose bytes turned out to be those of an image that was taken down."""
+def _blank_again(run: Run) -> bool:
+    """Blanks rows with another name whose bytes turned out to be those of an image that was taken down. Returns whether
+    there were any: `images` has to be made again."""
     corpus, root = run.corpus, run.corpus.root
     partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
     if not partitions:
-        return 0
+        return False
     rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
     taken = read_takedowns(root) | TakedownList(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
     write_takedowns(root, taken)
     forget(root, taken.key)
     blank_partitions(root, run.ledger, corpus.rows, partitions, taken)
-    return _run_partitions(run, "images", progress)
+    return True
 
 
-def _run_step(run: Run, name: str, progress: Progress) -> int:
+def _run_step(run: Run, step: CorpusStage) -> int:
     corpus, ledger = run.corpus, run.ledger
-    step, upstream = corpus.made[name], corpus.commits(*corpus.before(name), write=True)
-    if step.is_current(corpus.root, upstream, read_commits(corpus.root, name)):
+    upstream = corpus.commits(*corpus.before(step.name), write=True)
+    if step.is_current(corpus.root, upstream, read_commits(corpus.root, step.name)):
         return 0
     step.run(corpus.root, ledger, upstream)
-    return ledger.done(name)
+    return ledger.done(step.name)
 
 
 def _run_shards(run: Run, name: str, progress: Progress) -> int:
@@ -322,7 +325,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         card = card_of(stage, layout, shards_there(root, stage, before))
         sets.append(NewRelease(before, card, card_changes(root, before, card), corpus.settings_of(stage)))
         made += of
-    asks_only = "instructions" in corpus.made and not corpus.made["selection"].sets
+    asks_only = "instructions" in corpus.made and all(stage.prefers for stage in corpus.shards)
     chosen = "instructions" if asks_only else "selection"
     rows, kept = (sum(getattr(c, count) for c in commits[chosen].values()) for count in ("rows", "kept"))
     hold_gates(corpus.config.gates, root, rows, kept, sets)

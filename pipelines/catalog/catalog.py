@@ -7,7 +7,7 @@ from any folder, and is built again when the root has moved.
 import glob
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -61,8 +61,12 @@ def ledger_files(root: Root) -> dict[str, Files | None]:
 def _indexes(root: Root, cards: Sequence[Card], indexes: Sequence[str]) -> Files:
     """The indexes of shards. Those of sets with bounds have a column more."""
     paths = [_literally(root, f"shards/{index}") for index in indexes]
-    lacking = {frozenset() if has_bounds(card["settings"]) else OF_BOUNDS for card in cards}
-    return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
+    return _of_columns(paths, {frozenset() if has_bounds(card["settings"]) else OF_BOUNDS for card in cards})
+
+
+def _of_columns(paths: str | Sequence[str], lacking: Collection[frozenset[str]]) -> Files:
+    """Files that lack these sets of optional columns."""
+    return Files(paths, mixed=True) if len(lacking) != 1 else Files(paths, next(iter(lacking)))
 
 
 def stage_files(
@@ -87,8 +91,7 @@ def _all_files(root: Root, stage: StageInfo) -> Files | None:
     if not stage.optional or not present:
         return Files(paths) if present else None
     sets_of_columns = cached_columns(root, stage.name, present)
-    lacking = {stage.optional - columns for columns in sets_of_columns or ()}
-    return Files(paths, *lacking) if len(lacking) == 1 else Files(paths, mixed=True)
+    return _of_columns(paths, {stage.optional - columns for columns in sets_of_columns or ()})
 
 
 def _literally(root: Root, name: str) -> str:
@@ -108,7 +111,7 @@ def connect(
     `stages`: those of the corpus, in order, as far as users' own are among them. `queries`: what will be asked, if it
     is known: only the views that it names are made.
     """  # fmt: skip
-    connection = duckdb.connect(config=config)
+    connection = duckdb.connect(config={**config})
     if not root.is_local:
         connection.register_filesystem(root.fs)
     create(connection, files, stages, sources_of(root), queries)
@@ -176,8 +179,9 @@ def refresh_catalog(root: Root) -> None:
     try:
         root.check_file(CATALOG)
         with duckdb.connect(root.path(CATALOG), read_only=True) as connection:
-            (sql,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'rows'").fetchone()
-        if literal(_literally(root, "rows/"))[:-1] in sql or not root.files("rows"):
+            views_of_rows = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'rows'").fetchall()
+        here = literal(_literally(root, "rows/"))[:-1]
+        if any(here in sql for (sql,) in views_of_rows) or not root.files("rows"):
             return
     except (duckdb.Error, Corrupt):
         pass  # damaged, or open for writing in another process, which keeps the old file

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.commit import digest
+from pipelines.engine.remote import read_bytes
 from pipelines.engine.root import open_url, stamp
 from pipelines.sources.files import find, suffix
 from pipelines.sources.source import IMAGE_SUFFIXES
@@ -42,7 +43,7 @@ class Listed(NamedTuple):
 
     def read(self) -> bytes:
         try:
-            return self.fs.cat_file(self.path)
+            return read_bytes(self.fs, self.path)
         except OSError as error:
             raise self.error(f"cannot be read: {error}") from None
 

@@ -109,7 +109,7 @@ def _dealt(hashes: np.ndarray, bits: int, distance: int) -> list[list[int]]:
     return [order[start::count] for start in range(count)]
 
 
-def _permuted(hashes: np.ndarray, order: Sequence[int]) -> np.ndarray:
+def _permuted(hashes: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
     """Hashes whose bit n is bit `order[n]` of the given ones, counted from the lowest bit."""
     permuted, place = np.zeros_like(hashes), 0
     while place < len(order):

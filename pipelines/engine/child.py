@@ -6,6 +6,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import IO
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # workers are processes
 
@@ -23,6 +24,13 @@ def import_path() -> str:
     implied = {os.getcwd()} - {ours, *given} if by_name else set()
     found = [os.path.abspath(path) for path in sys.path if path and path not in implied]
     return os.pathsep.join(dict.fromkeys(found if ours in found else [ours, *found]))
+
+
+def piped(stream: IO[bytes] | None) -> IO[bytes]:
+    """A stream of a process that was started with a pipe for it."""
+    if stream is None:
+        raise ValueError("not a pipe")
+    return stream
 
 
 def take_stdin() -> int:

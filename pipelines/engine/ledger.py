@@ -65,10 +65,11 @@ class Ledger:
     # What a worker notes
 
     def record(
-        self, stage: str, item: str, fingerprint: str, changes: Sequence[Row], *, partition: int | None, rows: int,
-        kept: int, made: int, started: float, release: Row | None = None,
+        self, stage: str, item: str, fingerprint: str | None, changes: Sequence[Row], *, partition: int | None,
+        rows: int, kept: int, made: int, started: float, release: Row | None = None,
     ) -> None:  # fmt: skip
-        """Notes one partition that is about to be committed with this fingerprint, or a `release` of a shard set."""
+        """Notes one partition that is about to be committed with this fingerprint, or removed (None), or a `release`
+        of a shard set."""
         work = {
             "run": self.run, "stage": stage, "item": item, "partition": partition, "rows": rows, "kept": kept,
             "made": made, "seconds": round(time.time() - started, 3), "started": utc(started),

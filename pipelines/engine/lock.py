@@ -13,8 +13,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from pipelines.engine.root import Corrupt, Root
 from schemas import file_lock
@@ -112,6 +113,6 @@ def _has_it(root: Root, holder: dict) -> bool:
     return (_read_lease(root) or {}).get("lease") == holder["lease"]
 
 
-def _busy(root: Root, holder: dict) -> Busy:
+def _busy(root: Root, holder: Mapping[str, Any]) -> Busy:
     who = file_lock.process_of(holder) or "another run"
     return Busy(f"{root.url} is being built by {who}; wait for it, or stop it")

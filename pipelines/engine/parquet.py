@@ -40,7 +40,7 @@ def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
 def _seldom_repeats(column: pa.ChunkedArray) -> bool:
     """Whether a dictionary would hold most of these strings once more. For keys and digests it would be the larger part
     of the file, and of the time to read it."""
-    return pa.types.is_string(column.type) and 2 * pc.count_distinct(column).as_py() > len(column)
+    return pa.types.is_string(column.type) and 2 * pc.call_function("count_distinct", [column]).as_py() > len(column)
 
 
 def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ same hash for that row alone; rows whose `made_from` has not changed are taken o
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from pipelines.engine.commit import Commit, MadeWith, Stage, canonical, digest, file_of
 from pipelines.engine.ledger import Ledger
@@ -40,7 +40,7 @@ class Unit(NamedTuple):
     """What a row is made of."""
 
     key: str  # of the row
-    row: Mapping[str, Any]  # {stage that is read: its columns}
+    row: Row  # {stage that is read: its columns}
     made_from: str
 
 
@@ -92,14 +92,14 @@ class PartitionStage(Stage):
     @property
     def answers(self) -> str:
         """The stage whose rows it answers."""
-        return self.info.answers or "rows"
+        return self.info.answers
 
     @cached_property
     def columns(self) -> dict[str, Columns]:
         """The columns that it is made from, by stage."""
         return {name: columns or () for name, columns in self.inputs.items()}
 
-    def ready(self, root: Root, ledger: Ledger) -> "PartitionStage":
+    def ready(self, root: Root, ledger: Ledger) -> Self:
         """The stage with all that it needs in a run, such as servers. Called once the stages before it are made."""
         return self
 

@@ -81,7 +81,7 @@ class Pool:
     def __init__(self):
         self.mother, there = socket.socketpair()
         self.process = subprocess.Popen(
-            module_command("pipelines.engine.worker_main"), stdin=there,
+            module_command("pipelines.engine.worker_main"), stdin=there.fileno(),
             env={**os.environ, **NO_THREADS, "PYTHONPATH": import_path()},
         )  # fmt: skip
         there.close()
@@ -102,7 +102,6 @@ class Pool:
 
     def begin(self, order: Order, count: int) -> "Handed":
         """So many workers get a work; what hands items to them."""
-        global pool
         self.prepare(order)
         while len(self.workers) < count:
             here, there = socket.socketpair()
@@ -114,7 +113,7 @@ class Pool:
             worker.begin(order)
         for worker in self.workers[:count] * order.at_once:
             self.free.put(worker)
-        pool = self
+        pools[:] = [self]
         return Handed(order.name, count * order.at_once)
 
     def make(self, item: bytes) -> None:
@@ -138,7 +137,7 @@ class Pool:
             self.workers.clear()
 
 
-pool: Pool | None = None  # of this process
+pools: list[Pool] = []  # the one of this process
 
 
 class Handed:
@@ -148,4 +147,4 @@ class Handed:
         self.name, self.at_once = name, at_once
 
     def make(self, item: bytes) -> None:
-        pool.make(item)
+        pools[0].make(item)

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.engine.remote import read_bytes
 from schemas.errors import UserError
 
 FSYNC = True
@@ -120,7 +121,7 @@ class Root:
     def read(self, name: str, most: int = MOST) -> bytes:
         """A whole file. Raises `Corrupt` if it has more than `most` bytes."""
         if not self.is_local:
-            data = self.fs.cat_file(self.path(name))
+            data = read_bytes(self.fs, self.path(name))
         else:
             with open(self._open(name), "rb") as file:
                 data = file.read(most + 1)
@@ -147,7 +148,7 @@ class Root:
             finally:
                 os.close(descriptor)
         else:
-            data = self.fs.cat_file(self.path(name), start=offset, end=offset + size)
+            data = read_bytes(self.fs, self.path(name), offset, offset + size)
         if len(data) != size:
             raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
         return data
@@ -195,7 +196,7 @@ class Root:
 
     def size(self, name: str) -> int:
         """Bytes of a file; of a link itself."""
-        return os.lstat(self.path(name)).st_size if self.is_local else self.fs.size(self.path(name))
+        return os.lstat(self.path(name)).st_size if self.is_local else self.fs.info(self.path(name))["size"]
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders directly in a folder."""

@@ -56,7 +56,7 @@ Span = tuple[int, int]
 
 def unescape(found: re.Match) -> str:
     """What an escape of JSON, of URLs or of HTML stands for."""
-    kind, value = found.lastgroup, found[found.lastgroup]
+    kind, value = next((kind, text) for kind, text in found.groupdict().items() if text is not None)
     if kind == "blank":
         return ""
     if kind in ("escaped", "name"):

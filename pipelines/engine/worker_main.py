@@ -15,6 +15,7 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import TextIOWrapper
 from multiprocessing.connection import Connection
 
 from pipelines.engine.child import take_stdin
@@ -58,7 +59,8 @@ def received(connection: socket.socket, size: int) -> bytes:
 
 def work_off(job: Connection) -> None:
     """Makes items, of one work after another, until there is no more; then ends this process."""
-    sys.stdout.reconfigure(line_buffering=True)  # it is ended without a word when the run is
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # it is ended without a word when the run is
     answering, threads = threading.Lock(), ThreadPoolExecutor(1)
 
     def make(number: int, work: Work | Exception, item: bytes) -> None:

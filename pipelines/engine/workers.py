@@ -44,7 +44,9 @@ class Job:
         with there, (Path(folder.name) / LOG).open("ab") as log:  # appended to, as it is emptied for each stage
             env = {**ONE_THREAD, **os.environ, "TMPDIR": folder.name, "PYTHONPATH": import_path()}
             words = module_command("pipelines.engine.job_main")
-            process = subprocess.Popen(words, stdin=there, stdout=log, stderr=log, env=env, start_new_session=True)
+            process = subprocess.Popen(
+                words, stdin=there.fileno(), stdout=log, stderr=log, env=env, start_new_session=True
+            )
         return cls(process, Connection(here.detach()), folder)
 
     @property
@@ -102,7 +104,7 @@ class Workers:
             answer = job.do(self._order(work, items), progress)
         finally:
             if answer != DONE or not is_local(self.beam.runner):  # another runner is left with nothing of a stage
-                code = self._end_job()
+                code = self._end_job(job)
             said = end_of(job.log)
             with suppress(OSError):  # such as of a full disk, which the stage's own error names
                 self.root.write(log, printable(said.decode(errors="replace"), keep="\n\t").encode())
@@ -122,14 +124,14 @@ class Workers:
         pickled = [pickle.dumps(item) for item in items]
         return Order(work.name, pickle.dumps(work), pickled, self.beam.runner, self.beam.options, *says)
 
-    def _end_job(self) -> int:
-        job, self.job = self.job, None
+    def _end_job(self, job: Job) -> int:
+        self.job = None
         return job.end()
 
     def end(self) -> None:
         """Ends all processes, with what they left in their temporary folder."""
         if job := self.job:
-            self._end_job()
+            self._end_job(job)
             job.folder.cleanup()
 
 

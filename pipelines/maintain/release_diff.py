@@ -37,10 +37,10 @@ class Line(NamedTuple):
 
 def distributions(root: Root, before: Card, after: Card, most: int = DRAWN) -> list[Line]:
     """Statistics of numbers, and the shares of the most frequent values of all else, side by side."""
-    measured = [_measured(root, card, most) for card in (before, after)]
+    measured = _measured(root, before, most), _measured(root, after, most)
     lines = [line for name in NUMBERS for line in _statistics(name, *([one[name] for one in m] for m in measured))]
     for name in VALUES:
-        lines += _shares(name, *(Counter(one[name] for one in m if one[name]) for m in measured), *map(len, measured))
+        lines += _shares(name, *([one[name] for one in m] for m in measured))
     return lines
 
 
@@ -106,14 +106,15 @@ def _quantile(percent: int) -> Callable[[list[float]], float]:
 STATISTICS = {"5 % below": _quantile(5), "median": _quantile(50), "95 % below": _quantile(95)}
 
 
-def _shares(name: str, before: Counter, after: Counter, samples_before: int, samples_after: int) -> Iterable[Line]:
-    frequent = [value for value, _ in (before + after).most_common(MOST)]
+def _shares(name: str, before: list[Any], after: list[Any]) -> Iterable[Line]:
+    counts = [Counter(filter(None, values)) for values in (before, after)]
+    frequent = [value for value, _ in (counts[0] + counts[1]).most_common(MOST)]
     for value in frequent:
-        yield Line(name, str(value), _share(before[value], samples_before), _share(after[value], samples_after))
-    rest = [sum(some.values()) - sum(some[value] for value in frequent) for some in (before, after)]
+        yield Line(name, str(value), _share(counts[0][value], len(before)), _share(counts[1][value], len(after)))
+    rest = [count.total() - sum(count[value] for value in frequent) for count in counts]
     if any(rest):
-        others = len((before | after).keys() - {*frequent})
-        yield Line(name, f"{others:,} others", _share(rest[0], samples_before), _share(rest[1], samples_after))
+        others = len((counts[0] | counts[1]).keys() - {*frequent})
+        yield Line(name, f"{others:,} others", _share(rest[0], len(before)), _share(rest[1], len(after)))
 
 
 def _share(part: int, whole: int) -> str:

@@ -14,6 +14,7 @@ from pipelines.catalog.catalog import one_line, open_catalog
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.releases import card_names, read_card
+from pipelines.engine.remote import open_bytes
 from pipelines.engine.root import Root
 from pipelines.stages.takedown_list import TakedownList, read_takedowns
 from schemas.arrow import Row
@@ -121,7 +122,7 @@ def _of_garbage(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
                 yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
         return
     try:
-        with root.fs.open(root.path(name), "rb") as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
+        with open_bytes(root.fs, root.path(name)) as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
             for member in tar:
                 data = tar.extractfile(member)
                 named = member.name[:16] in taken.key  # an encoded image has another digest than its original

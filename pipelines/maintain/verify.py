@@ -17,6 +17,7 @@ from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import card_names, marked, read_card
+from pipelines.engine.remote import open_bytes
 from pipelines.engine.root import Root
 from pipelines.engine.tar import BLOCK, header
 from pipelines.maintain.clean import garbage
@@ -322,7 +323,8 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
 
 def preferred(root: Root, card: Card) -> set[str]:
     """The pairs that should be in a set. Raises `Corrupt`."""
-    config = SetConfig(**{name: value for name, value in card["settings"].items() if name in SetConfig.model_fields})
+    settings = card["settings"]
+    config = SetConfig.model_validate({name: settings[name] for name in settings if name in SetConfig.model_fields})
     try:
         with open_catalog(root) as connection:
             keys = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
@@ -335,7 +337,7 @@ def sha256_of(root: Root, name: str) -> str | None:
     """The SHA-256 of a file, read in pieces; None if it does not exist."""
     sha256 = hashlib.sha256()
     try:
-        with root.fs.open(root.path(name), "rb") as file:
+        with open_bytes(root.fs, root.path(name)) as file:
             while data := file.read(CHUNK):
                 sha256.update(data)
     except FileNotFoundError:

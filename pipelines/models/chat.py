@@ -216,13 +216,13 @@ class ChatClient:
                 self.tokens += sum(spent.values())
             if finish == "content_filter":
                 raise CallFailed("filtered", "finish_reason content_filter")
-            top = first_token(choice.logprobs) if logprobs else None
+            top = first_token(choice.logprobs) if logprobs else ()
             text = text or "" if logprobs else text  # only the token counts, which may be a blank
             if not isinstance(text, str):
                 raise CallFailed("bad_answer", "no text in it")
             if is_empty(text) and not logprobs:
                 raise CallFailed("empty_answer", repr(text[:50]))
-            if known().said("\n".join([text, *(token for token, _ in top or ())])):
+            if known().said("\n".join([text, *(token for token, _ in top)])):
                 raise CallFailed("says_key", "it is not stored")
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise CallFailed("bad_answer", told(error)) from None

@@ -85,10 +85,12 @@ def check_endpoint(endpoint: Endpoint, uses: Iterable[Use] = ()) -> Iterator[tup
         yield _speed(client)
 
 
-def _ask(client: ChatClient, messages: list, **options) -> Answer | CallFailed:
+def _ask(client: ChatClient, messages: list, **options: Any) -> Answer | CallFailed:
+    parameters: dict[str, Any] = {"temperature": 0} | options
+
     async def ask() -> Answer | CallFailed:
         try:
-            return await client.ask(messages, **{"temperature": 0} | options)
+            return await client.ask(messages, **parameters)
         except CallFailed as failed:
             return failed
 

@@ -121,7 +121,7 @@ def weights_of(model: str) -> str:
 class Answer:
     text: str
     cut: bool  # it ended because no tokens were left
-    top: Sequence[tuple[str, float]] | None  # candidates of the first token and their log-probabilities, if requested
+    top: Sequence[tuple[str, float]]  # candidates of the first token and their log-probabilities; none if not requested
     measured: dict[str, Any]  # for the ledger
 
 

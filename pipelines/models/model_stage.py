@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pipelines.engine.commit import MadeWith
 from pipelines.engine.ledger import Ledger
@@ -173,7 +173,7 @@ class ModelStage(PartitionStage):
             asyncio.run_coroutine_threadsafe(client.doubt(), loop()).result()
         yield from doubted
 
-    def ready(self, root: Root, ledger: Ledger) -> "ModelStage":
+    def ready(self, root: Root, ledger: Ledger) -> Self:
         """The stage with its servers running, and what is left of its budgets. Raises `UserError` for a missing key."""
         stop_servers(root, keep=[endpoint.name for endpoint in self.endpoints])
         endpoints = []

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from pipelines.engine.child import import_path, module_command
+from pipelines.engine.child import import_path, module_command, piped
 from pipelines.engine.root import Root
 from pipelines.engine.secrets import told
 from pipelines.engine.worker import Stopped, end_of
@@ -45,7 +45,7 @@ class Running:
 
     def stop(self) -> None:
         with suppress(BrokenPipeError):
-            self.keeper.stdin.close()
+            piped(self.keeper.stdin).close()
         try:
             self.keeper.wait(GRACE + 5)
         except subprocess.TimeoutExpired:
@@ -119,8 +119,9 @@ def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | Non
         module_command("pipelines.models.supervisor"), stdin=subprocess.PIPE, start_new_session=True,
         env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": import_path()},
     )  # fmt: skip
-    keeper.stdin.write(json.dumps(instructions).encode() + b"\n")
-    keeper.stdin.flush()
+    stdin = piped(keeper.stdin)
+    stdin.write(json.dumps(instructions).encode() + b"\n")
+    stdin.flush()
     return Running(replace(endpoint, urls=(f"http://127.0.0.1:{port}/v1",)), keeper, mark, log, kept)
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from pipelines.engine.child import piped
 from pipelines.engine.secrets import Secrets, replaced
 
 GRACE = 10.0  # seconds between asking a server to end and killing it
@@ -35,8 +36,9 @@ def main() -> None:
             sys.exit(1)
 
         def copy() -> None:
+            output = piped(server.stdout).fileno()
             before = ""  # the end of what was written, in which a key may begin
-            while data := os.read(server.stdout.fileno(), 1 << 16):
+            while data := os.read(output, 1 << 16):
                 text = before + data.decode("latin-1")
                 spans = [(max(len(before), start), end) for start, end in secrets.spans(text) if end > len(before)]
                 log.write(

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from hashlib import file_digest
 from http.client import HTTPException
@@ -30,6 +30,7 @@ from schemas.ocr import EasyOcrConfig, OcrConfig, OcrLine
 class Engine(Protocol):
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
         """The lines of an RGB image, uint8 of shape (height, width, 3), in any order."""
+        ...
 
 
 class RapidOcr:
@@ -40,7 +41,8 @@ class RapidOcr:
 
         threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
         # Its own threshold of confidence, 0.5, would drop lines before `min_confidence` is applied.
-        self.engine = RapidOCR(params={**threads, "Global.log_level": "error", "Global.text_score": 0.0})
+        params = {**threads, "Global.log_level": "error", "Global.text_score": 0.0}
+        self.engine: Callable[[np.ndarray], Any] = RapidOCR(params=params)  # what it returns differs with its settings
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
         output = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
@@ -57,7 +59,7 @@ class EasyOcr:
         if config.gpu and not package.torch.cuda.is_available():
             raise UserError("ocr.easyocr.gpu: torch finds no GPU here; set gpu = false")
         package.torch.set_num_threads(1)
-        self.reader = _reader(config, config.models)
+        self.reader: Any = _reader(config, config.models)
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
         return _lines(self.reader.readtext(pixels))

@@ -182,8 +182,9 @@ def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 def changed(root: Root, table: Stages, run: Ledger | None) -> dict[str, Any]:
     """Counts of changes by stage, and a few keys with their rows before and after the run."""
-    names = root.files(f"runs/{run.run}") if run else []
-    files = [glob.escape(root.url_of(f"runs/{run.run}/{n}")) for n in names if n.startswith("changes-")]
+    folder = f"runs/{run.run}" if run else None
+    names = [name for name in root.files(folder) if name.startswith("changes-")] if folder else []
+    files = [glob.escape(root.url_of(f"{folder}/{name}")) for name in names]
     if not files:
         return {"changes": [], "changes_note": None}
     changes, note = attempt(lambda: _changes(root, table, files))

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import imagehash
 import numpy as np
@@ -152,7 +152,7 @@ class CopyImages(PartitionStage):
         wishes = self.fetch.recorded(exclude=SENDING)
         return self.config.recorded() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
 
-    def ready(self, root: Root, ledger: Ledger) -> "CopyImages":
+    def ready(self, root: Root, ledger: Ledger) -> Self:
         """The stage with the partitions of each source."""
         return replace(self, sources=self.sources.settled(root))
 

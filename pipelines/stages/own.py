@@ -58,7 +58,7 @@ class CallFunction(PartitionStage):
     def make(self, rows: Iterable[dict[str, Any]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         function = self._function()
         for row in rows:
-            yield row[self.info.answers]["key"], self._called(function, row, root)
+            yield row[self.answers]["key"], self._called(function, row, root)
 
     def _called(self, function: Callable[[Row], Any], row: dict[str, Any], root: Root) -> Row | Rejected:
         given = {column: row[stage][column] for stage, _, column in (name.partition(".") for name in self.config.reads)}

@@ -230,7 +230,7 @@ class PackShards:
     stage: ShardSet
     root: Root
     ledger: Ledger
-    payloads: Mapping[int, str]  # partition -> the tar of its images
+    payloads: Mapping[int, str | None]  # partition -> the tar of its images
 
     name = "shards"
 

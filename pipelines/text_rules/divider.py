@@ -161,7 +161,8 @@ def _is_judging(words: Words, index: int) -> bool:
 def _claims(sentence: str, things: list[Words]) -> Iterator[Claim]:
     """The claims of one sentence. "It" can mean one of `things`, those of the sentence before; its own replace them."""
     sentence = SAID_BEFORE.sub("", sentence)
-    words = words_of(sentence[LEADS.match(sentence).end() :])
+    lead = LEADS.match(sentence)
+    words = words_of(sentence[lead.end() :] if lead else sentence)
     if not 0 < len(words) <= LONGEST or any(word.lower() in ("or", "if", "unless", "except") for word in words):
         raise Unclear
     speaker = _Speaker(before=things)

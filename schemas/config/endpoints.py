@@ -35,13 +35,13 @@ class EndpointConfig(Table):
     url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one, or several that serve the same
     command: str | None = None                          # with {model} and {port}: is started, waited for and stopped
     api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None  # the environment variable with the key
-    concurrency: int = Field(32, ge=1)                  # requests in flight, to each url
-    timeout: float = Field(120, gt=0)                   # seconds that one try may take
-    tries: int = Field(5, ge=1)                         # of one request
-    patience: float = Field(60, gt=0)                   # seconds without any server that answers; then the run stops
-    start_seconds: float = Field(900, gt=0)             # that a `command` may take until its server answers
-    max_calls: int | None = Field(None, ge=1)           # of one run, tries included
-    max_tokens: int | None = Field(None, ge=1)          # of one run, prompts and answers
+    concurrency: int = Field(default=32, ge=1)          # requests in flight, to each url
+    timeout: float = Field(default=120, gt=0)           # seconds that one try may take
+    tries: int = Field(default=5, ge=1)                 # of one request
+    patience: float = Field(default=60, gt=0)           # seconds without any server that answers; then the run stops
+    start_seconds: float = Field(default=900, gt=0)     # that a `command` may take until its server answers
+    max_calls: int | None = Field(default=None, ge=1)   # of one run, tries included
+    max_tokens: int | None = Field(default=None, ge=1)  # of one run, prompts and answers
     extra: dict[str, Any] = {}                          # goes into the body of every request, as it is
     omit: tuple[Parameter, ...] = ()                    # parameters that the server refuses: they are not sent
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # as the server calls it

@@ -2,10 +2,10 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -27,6 +27,7 @@ INSTEAD = {  # what to write, by pydantic's type of error
     "bool_parsing": "write true or false",
     "string_pattern_mismatch": "write small letters, digits and _, a letter first",
 }
+AnyTable = TypeVar("AnyTable", bound=Table)
 NO_TABLE = ("dict_type", "model_type", "model_attributes_type")
 
 
@@ -88,7 +89,7 @@ def _ambiguous(config: Config) -> str | None:
     return None
 
 
-def _beside(here: Path, table: Table) -> Table:
+def _beside(here: Path, table: AnyTable) -> AnyTable:
     """A table, and those inside it, with relative local paths made absolute; URLs stay as they are."""
     changed = {}
     for name, field in type(table).model_fields.items():
@@ -127,12 +128,12 @@ def _models_beside(here: Path, config: Config) -> Config:
 def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
     """The first of pydantic's errors, in one line. `given`: the content of the file."""
     first = error.errors()[0]
-    loc, kind = first["loc"], None
+    loc, kind = [*first["loc"]], None
     where = ".".join(map(str, loc))
     if loc[0] == "source" and len(loc) > 1:  # pydantic names the number of the source, its kind, and then its field
-        kind, fields = (loc[2], loc[3:]) if len(loc) > 2 else (None, ())
-        where = ".".join([_source_in(given["source"], loc[1]), *map(str, fields)])
-        loc = ("source", *fields)
+        kind, fields = (str(loc[2]), loc[3:]) if len(loc) > 2 else (None, [])
+        where = ".".join([_source_in(given["source"], int(loc[1])), *map(str, fields)])
+        loc = ["source", *fields]
     if first["type"] == "extra_forbidden":
         known = _fields(loc[:-1], kind)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -145,11 +146,11 @@ def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
     if first["type"] == "union_tag_invalid":
-        return f"{where}.kind: unknown source {first['ctx']['tag']!r}; choose from {', '.join(SOURCES)}"
+        return f"{where}.kind: unknown source {first.get('ctx', {})['tag']!r}; choose from {', '.join(SOURCES)}"
     if loc[-1] == "[key]":
         return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
     message = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
-    if first["type"] in NO_TABLE or loc == ("source",):
+    if first["type"] in NO_TABLE or loc == ["source"]:
         table = f"{loc[0]}.NAME" if loc[0] in NAMED else "[source]" if where.startswith("source.") else where
         message = f"{where}: write a table, [{table}]"
     if first["type"] in ("env", "url", "door") or isinstance(first["input"], dict):  # what was typed there may be a key
@@ -165,7 +166,7 @@ def _source_in(given: Any, number: int) -> str:
     return f"source.{name if isinstance(name, str) else number + 1}"
 
 
-def _fields(loc: tuple[Any, ...], kind: str | None) -> list[str]:
+def _fields(loc: Sequence[Any], kind: str | None) -> list[str]:
     """The fields that are known at a place in the file."""
     if kind:
         return sorted(SOURCES[kind].model_fields)

@@ -1,17 +1,24 @@
-"""The configuration: each table of its TOML file is a class. Stages bring their own tables; see `schemas.stages`."""
+"""The configuration: each table of its TOML file is a class. The table of a stage is beside the stage's row."""
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from schemas.captions import CaptionsConfig
+from schemas.claims import ClaimsConfig
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.sources import SourceConfig
 from schemas.config.table import Location, Table
+from schemas.duplicates import DuplicatesConfig
 from schemas.errors import UserError
+from schemas.images import FetchConfig, ImagesConfig
+from schemas.instructions import InstructionsConfig
 from schemas.ocr import OcrConfig
 from schemas.own_stages import OwnStageConfig
+from schemas.pairs import PairsConfig
+from schemas.responses import ResponsesConfig
 from schemas.selection import SetConfig
-from schemas.stages import STAGES
+from schemas.verdicts import VerdictsConfig
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]+$")]
@@ -34,19 +41,19 @@ class BeamConfig(Table):
     options: list[str] = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
 
 
-def _tables_of_stages() -> dict[str, Any]:
-    """The field of each stage that has a table. Its default is None if the stage is made only with its table."""
-    fields = {}
-    for name, stage in STAGES.items():
-        if stage.settings and stage.optional_stage:
-            fields[name] = (stage.settings | None, None)
-        elif stage.settings:
-            fields[name] = (stage.settings, stage.settings())
-        fields |= {name: (table | None, None) for name, table in stage.more_settings.items()}
-    return fields
+class Config(Table):
+    """All of a file. A stage whose table is None here is made only if the file has that table."""
 
-
-class Config(create_model("TablesOfStages", __base__=Table, **_tables_of_stages())):
+    images: ImagesConfig = ImagesConfig()
+    fetch: FetchConfig | None = None
+    duplicates: DuplicatesConfig | None = None
+    ocr: OcrConfig | None = None
+    captions: CaptionsConfig | None = None
+    instructions: InstructionsConfig = InstructionsConfig()
+    responses: ResponsesConfig | None = None
+    claims: ClaimsConfig = ClaimsConfig()
+    verdicts: VerdictsConfig | None = None
+    pairs: PairsConfig = PairsConfig()
     root: Location                                      # where all goes: a folder, or s3://…, gs://…
     source: Annotated[                                  # one, or several as [[source]]
         tuple[Annotated[SourceConfig, Field(discriminator="kind")], ...],

@@ -1,14 +1,12 @@
 """The table [source], or several [[source]]: a class for each kind."""
 
-from functools import reduce
-from operator import or_
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
-from schemas.scenes.scene import GROUNDS, Kinds
+from schemas.scenes.scene import Kinds
 
 
 def _is_encoding(name: str) -> str:
@@ -25,7 +23,7 @@ Delimiter = Literal[",", ";", "\t", "|"]
 Rows = Annotated[int, Field(ge=1)]
 Objects = Annotated[int, Field(ge=1, le=9)]
 Print = Annotated[float, Field(ge=0.05, le=0.3)]
-GroundColour = Literal[tuple(GROUNDS)]
+GroundColour = Literal["white", "beige", "gray", "black"]  # of schemas.scenes.scene.GROUNDS
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -104,19 +102,19 @@ class HuggingfaceConfig(SourceTable):
 
 class ScenesConfig(SourceTable):
     kind: Literal["scenes"] = "scenes"
-    count: int = Field(200, ge=1)           # pictures
+    count: int = Field(default=200, ge=1)   # pictures
     seed: int = 0
-    side: int = Field(224, ge=32, le=4096)  # pixels
-    noise: float = Field(0.5, ge=0, le=1)   # share of alt texts that are not simply true
-    planted: float = Field(0.08, ge=0, le=1)    # share of pictures that are duplicates or broken
-    questions: int = Field(0, ge=0)         # in a conversation about each picture; 0 for no conversations
+    side: int = Field(default=224, ge=32, le=4096)  # pixels
+    noise: float = Field(default=0.5, ge=0, le=1)  # share of alt texts that are not simply true
+    planted: float = Field(default=0.08, ge=0, le=1)  # share of pictures that are duplicates or broken
+    questions: int = Field(default=0, ge=0)  # in a conversation about each picture; 0 for no conversations
     quiz: bool = False                      # whether the questions are those alone that a word or two answer
     fonts: tuple[Location, ...] = ()        # font files beside Pillow's own, for words in other scripts
     objects: tuple[Objects, Objects] = (1, 4)   # fewest and most in a picture; six with text, nine without
-    grounds: tuple[GroundColour, ...] = Field(tuple(GROUNDS), min_length=1)
-    printed: float = Field(0.6, ge=0, le=1)     # share of pictures with text
-    codes: float = Field(1 / 3, ge=0, le=1)     # share of the texts that are letters and digits, not words
-    lines: int = Field(1, ge=1, le=2)       # texts in a picture with text; of the second nothing is said
+    grounds: tuple[GroundColour, ...] = Field(default=get_args(GroundColour), min_length=1)
+    printed: float = Field(default=0.6, ge=0, le=1)  # share of pictures with text
+    codes: float = Field(default=1 / 3, ge=0, le=1)  # share of the texts that are letters and digits, not words
+    lines: int = Field(default=1, ge=1, le=2)  # texts in a picture with text; of the second nothing is said
     print_height: tuple[Print, Print] = (0.12, 0.2)     # least and most of a text's type, as shares of the side
     letters: bool = False                   # whether `extra` tells where each printed character stands
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
@@ -132,14 +130,13 @@ class ScenesConfig(SourceTable):
         return Kinds(self.objects, self.grounds, self.printed, self.codes, self.lines)
 
 
-KINDS = (
-    FolderConfig,
-    WebDatasetConfig,
-    LaionConfig,
-    ConversationsConfig,
-    InstructionFilesConfig,
-    HuggingfaceConfig,
-    ScenesConfig,
+SourceConfig = (
+    FolderConfig
+    | WebDatasetConfig
+    | LaionConfig
+    | ConversationsConfig
+    | InstructionFilesConfig
+    | HuggingfaceConfig
+    | ScenesConfig
 )
-SOURCES: dict[str, type[SourceTable]] = {config.model_fields["kind"].default: config for config in KINDS}
-SourceConfig = reduce(or_, KINDS)
+SOURCES: dict[str, type[SourceTable]] = {kind.model_fields["kind"].default: kind for kind in get_args(SourceConfig)}

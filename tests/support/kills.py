@@ -28,6 +28,7 @@ from pipelines.engine.root import Root
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.own import CallFunction
+from schemas.config.model import Config
 from schemas.own_stages import own_info
 from schemas.stages import STAGES as TABLE
 from schemas.stages import of_corpus, with_own
@@ -210,8 +211,8 @@ def sides(row):
     return "odd" if row["text"] == "picture 5" else {"side": row["width"]}
 """
 KNOWN = {"duplicates", "ocr"}  # have a table above; any other stage is made with its defaults
-OPTIONAL = "".join(f"[{name}]\n" for name in STAGES if name != OWN and name not in KNOWN and TABLE[name].settings
-                   and TABLE[name].optional_stage)  # fmt: skip
+TABLES = {name for name, field in Config.model_fields.items() if field.default is None}
+OPTIONAL = "".join(f"[{name}]\n" for name in STAGES if name in TABLES - KNOWN)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import fsspec
 
+from pipelines.engine.remote import open_bytes
 from schemas.errors import UserError
 
 
@@ -21,7 +22,7 @@ def read_prompt(place: str, file: str | None, name: str, blanks: Collection[str]
     if file is None:
         return packaged(name)
     try:
-        with fsspec.open(file, "rb") as opened:
+        with open_bytes(*fsspec.core.url_to_fs(file)) as opened:
             text = opened.read().decode("utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
         raise UserError(f"{place}: {file} cannot be read: {error}") from None

@@ -4,7 +4,9 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,10 +19,13 @@ from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
 from schemas.config.file import read_config
 from schemas.config.model import TABLES, BeamConfig
-from schemas.config.sources import SOURCES
+from schemas.config.sources import SOURCES, GroundColour
 from schemas.config.table import Table
 from schemas.config.templates import TEMPLATE_SOURCES
 from schemas.errors import UserError
+from schemas.own_stages import TYPES, Kind
+from schemas.scenes.scene import GROUNDS
+from schemas.stages import STAGES
 
 KINDS = "folder, webdataset, laion, conversations, instructions, huggingface, scenes"
 GOOD = """
@@ -432,3 +437,14 @@ def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
     assert said == "--source: unknown source 'lion'; choose from " + KINDS
     assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
     assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_that_has_settings_has_a_table(stage):
+    declared = {name.lower(): value for name, value in vars(import_module(f"schemas.{stage}")).items()}
+    assert TABLES.get(stage) is declared.get(f"{stage}config")
+
+
+def test_words_that_types_repeat_are_those_of_the_tables():
+    assert get_args(GroundColour) == tuple(GROUNDS)
+    assert get_args(Kind) == tuple(TYPES)

@@ -1,0 +1,15 @@
+"""Files of any fsspec filesystem, as bytes. fsspec's own types leave open whether a file gives text."""
+
+from typing import BinaryIO
+
+import fsspec
+
+
+def open_bytes(fs: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
+    """A file, opened to be read. Raises `OSError`."""
+    return fs.open(path, "rb")  # pyright: ignore[reportReturnType]  typed as if "rb" might give text
+
+
+def read_bytes(fs: fsspec.AbstractFileSystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes of a file, or those from `start` to `end`. Raises `OSError`."""
+    return fs.cat_file(path, start, end)  # pyright: ignore[reportReturnType]  likewise
