@@ -17,9 +17,8 @@ def clock_changes(zone: ZoneInfo, now: datetime) -> list[tuple[datetime, datetim
         later = moment + HOUR
         if moment.astimezone(zone).utcoffset() != later.astimezone(zone).utcoffset():
             minute = _first(zone, moment, later)
-            offset = (minute - timedelta(minutes=1)).astimezone(zone).utcoffset()
-            local = minute.replace(tzinfo=None)
-            changes.append((local + offset, local + minute.astimezone(zone).utcoffset()))
+            before, after = (minute - timedelta(minutes=1)).astimezone(zone), minute.astimezone(zone)
+            changes.append((before.replace(tzinfo=None) + timedelta(minutes=1), after.replace(tzinfo=None)))
         moment = later
     return changes
 

@@ -55,7 +55,7 @@ class _Avif(AvifImageFile):
     """Pillow's, in one thread, and with the orientation that the decoder names instead of what EXIF says."""
 
     def _open(self) -> None:
-        self._decoder = _avif.AvifDecoder(self.fp.read(), "auto", 1)
+        self._decoder = _avif.AvifDecoder(self.fp.read() if self.fp else b"", "auto", 1)
         self._size, self.n_frames, self._mode, _, _, self.info["orientation"], _ = self._decoder.get_info()
         self.is_animated = self.n_frames > 1
         self.seek(0)
@@ -117,7 +117,7 @@ def size_of(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     image = open_image(data, max_pixels)
     if not is_sized_by_header(data):
         image.load()
-    return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
+    return (image.height, image.width) if orientation_of(image) in SIDEWAYS else image.size
 
 
 def is_sized_by_header(data: bytes) -> bool:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,11 +27,12 @@ def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
     """A whole Parquet file of a table that has nulls only where its schema allows them."""
     encodings = {field.name: ONE_BY_ONE for field in table.schema if _seldom_repeats(table[field.name])}
     repeating = [path for field in table.schema if field.name not in encodings for path in _leaves(field)]
-    settings = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+    settings: dict[str, Any] = {
+        "compression": "zstd", "store_schema": False, "write_page_checksum": True,
+        "use_dictionary": repeating, "column_encoding": encodings or None,
+    }  # fmt: skip
     buffer = io.BytesIO()
-    with pq.ParquetWriter(
-        buffer, table.schema, use_dictionary=repeating, column_encoding=encodings or None, **settings
-    ) as writer:
+    with pq.ParquetWriter(buffer, table.schema, **settings) as writer:
         writer.write_table(table, row_group_size=100_000)
         if footer is not None:
             writer.add_key_value_metadata({FOOTER: footer})

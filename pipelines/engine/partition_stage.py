@@ -31,7 +31,9 @@ class Rejected(ValueError):
     """A row that failed: `reason` is a word of the stage's list, `detail` is for a person. `kept` are columns that the
     row has all the same."""
 
-    def __init__(self, reason: str, detail: str = "", measured: Row | list[Row] | None = None, kept: Row | None = None):
+    def __init__(
+        self, reason: str, detail: str | None = "", measured: Row | list[Row] | None = None, kept: Row | None = None
+    ):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail, self.measured, self.kept = reason, detail, measured, kept or {}
 
@@ -103,7 +105,7 @@ class PartitionStage(Stage):
         """The stage with all that it needs in a run, such as servers. Called once the stages before it are made."""
         return self
 
-    def make(self, rows: Iterable[dict[str, Any]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
+    def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 
         A row is {stage that is read: its columns}, and `before`: a `Before` where the row was made before, else None.

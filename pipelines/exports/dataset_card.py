@@ -37,7 +37,8 @@ class Sizes:
 
 
 def dataset_card(root: Root, card: Card, form: str, question: str | None, tally: Tally, sizes: Sizes) -> str:
-    columns = FORMS[form].columns(card["task"]) if FORMS[form].columns else None
+    columns_of = FORMS[form].columns
+    columns = columns_of(card["task"]) if columns_of else None
     head = {
         "pretty_name": f"{card['set']} {card['release']}",
         "license": sorted({hub_licence(name) for name in tally.licences}) or ["unknown"],

@@ -114,14 +114,14 @@ def entry_of(sample: Sample, task: str, question: str | None) -> Entry:
         asked, chosen, rejected = (texts.plain(document["pair"][name]) for name in ("question", "chosen", "rejected"))
         turns = [Turn("user", (asked,)), Turn("assistant", (chosen,))]
     else:  # without a question the text stays as it is
-        text = texts.plain(sample.text) if question else sample.text
+        text = texts.plain(sample.text or "") if question else sample.text or ""
         turns = [Turn("user", (question or "",)), Turn("assistant", (text,))]
     answers = ["".join(map(str, turn.parts)) for turn in turns if turn.role == "assistant"]
     if any(map(is_empty, answers)) or (rejected is not None and is_empty(rejected)):
         raise LeftOut("no_answer")
     turns = _in_front(turns, len(pictures))
     order = [part for turn in turns for part in turn.parts if isinstance(part, int)]
-    renumbered = {old: new for new, old in enumerate(order)}
+    renumbered: dict[str | int, int] = {old: new for new, old in enumerate(order)}
     return Entry(
         sample.name, document, sample.text, tuple(pictures[number] for number in order),
         tuple(marks[number] for number in order) if marks else (),

@@ -6,7 +6,7 @@ bounded by a group of samples: a table is written in row groups, JSON entry by e
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.releases import card_named
 from pipelines.engine.root import Root
-from pipelines.exports.columns import schema
+from pipelines.exports.columns import Column, schema
 from pipelines.exports.dataset_card import Sizes, dataset_card
 from pipelines.exports.entries import QUESTIONS, Entry, LeftOut, Tally, entry_of
 from pipelines.exports.forms import FORMS, Form
@@ -68,9 +68,9 @@ class Export(NamedTuple):
         if group:
             yield group
 
-    def write_tables(self) -> Sizes:
+    def write_tables(self, columns: Sequence[Column]) -> Sizes:
         """Parquet, a file a shard, under names by which `datasets` finds a split."""
-        wanted, sizes = schema(self.form.columns(self.card["task"])), Sizes()
+        wanted, sizes = schema(columns), Sizes()
         for number, shard in enumerate(self.card["shards"]):
             file = self.target.temporary()
             with pq.ParquetWriter(file, wanted, compression="zstd", use_dictionary=False) as writer:
@@ -125,6 +125,6 @@ def export(root: Root, set_name: str, form_name: str, folder: Root, question: st
     target.begin()
     question = (question or QUESTIONS[task]) if asked else None
     one = Export(root, card, form, question, target, Tally())
-    sizes = one.write_tables() if form.columns else one.write_json()
+    sizes = one.write_tables(form.columns(task)) if form.columns else one.write_json()
     target.finish(dataset_card(root, card, form_name, question, one.tally, sizes))
     return Exported(sizes.files, one.tally)

@@ -59,7 +59,7 @@ class Target:
         self._write_note({**note, "unfinished": [*note.get("unfinished", ()), self.release._asdict()]})
         point("export:begun")
 
-    def put_table(self, name: str, file: os.PathLike) -> None:
+    def put_table(self, name: str, file: Path) -> None:
         """Adds a file of a table; it is hidden until `finish_tables`."""
         self.root.put(file, f"{UNFINISHED}/{name}")
         point("export:table")
@@ -93,7 +93,7 @@ class Target:
         for name in self.root.files(IMAGES):  # of 0.1, which had no folders
             self.root.remove(f"{IMAGES}/{name}")
 
-    def put_json(self, file: os.PathLike) -> None:
+    def put_json(self, file: Path) -> None:
         """Adds the JSON, whose images are all there; it is hidden until `finish`."""
         if self.root.is_local and engine.FSYNC:
             os.sync()  # once for all images, which are many: the JSON must not outlive one
@@ -119,7 +119,7 @@ class Target:
         self._write_note(self.release._asdict())
         point("export:finished")
 
-    def temporary(self) -> os.PathLike:
+    def temporary(self) -> Path:
         """A new local path for a large file; the next export removes it if this one is killed."""
         return self.root.temporary(UNFINISHED)
 

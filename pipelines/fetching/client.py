@@ -17,6 +17,7 @@ from yarl import URL
 
 from pipelines.fetching.addresses import Blocked, Resolver, can_pass, checked_socket, exempt, is_below
 from pipelines.fetching.hosts import FetchFailed
+from pipelines.fetching.urls import host_in
 from schemas.images import FetchConfig
 
 KEPT_OPEN = 2.0  # seconds for which a connection waits for the next URL of its host
@@ -38,8 +39,8 @@ class HttpClient:
         self.allowed = frozenset(name.lower() for name in config.allow_hosts)
         allow_many_files()
         connector = aiohttp.TCPConnector(
-            resolver=Resolver(config.in_flight), use_dns_cache=False, socket_factory=checked_socket, limit=0,
-            keepalive_timeout=KEPT_OPEN,
+            resolver=Resolver(config.in_flight),  # pyright: ignore[reportArgumentType]  one in all but name
+            use_dns_cache=False, socket_factory=checked_socket, limit=0, keepalive_timeout=KEPT_OPEN,
         )  # fmt: skip
         agent = f"Mozilla/5.0 (compatible; Shardmill/{version('shardmill')}; +{config.contact})"
         self.session = aiohttp.ClientSession(
@@ -54,7 +55,7 @@ class HttpClient:
     ) -> tuple[int, Headers]:  # fmt: skip
         """Status and headers; the body is written piece by piece if it is `wanted`. Of a body that is longer than
         `limit` bytes, packed or unpacked, the beginning is written if it is to be `cut`. Raises `FetchFailed`."""
-        exempt.set(is_below(url.raw_host.rstrip("."), self.allowed) is not None)
+        exempt.set(is_below(host_in(url).rstrip("."), self.allowed) is not None)
         with failures():
             async with timeout(seconds), self.session.get(url, allow_redirects=False) as response:
                 if wanted(response.status, response.headers):
@@ -121,9 +122,9 @@ def failures() -> Iterator[None]:
 def unreachable(error: OSError) -> FetchFailed:
     """Why no connection could be made."""
     if isinstance(error, Blocked):
-        return FetchFailed("blocked_address", error.strerror)
+        return FetchFailed("blocked_address", str(error.strerror))
     if isinstance(error, socket.gaierror):
-        return FetchFailed("dns", error.strerror, again=can_pass(error), offline=can_pass(error))
+        return FetchFailed("dns", str(error.strerror), again=can_pass(error), offline=can_pass(error))
     return FetchFailed("connection", str(error), again=True, offline=error.errno in OFFLINE)
 
 

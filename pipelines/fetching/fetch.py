@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,7 +26,7 @@ from pipelines.fetching.client import Headers, HttpClient
 from pipelines.fetching.hosts import REST, FetchFailed, Host, Hosts, PrioritySemaphore, retry_after
 from pipelines.fetching.opt_out import OptOuts, refusal
 from pipelines.fetching.robots import MOST, KeptRobots, Robots, is_long, may_ask, read_robots
-from pipelines.fetching.urls import url_of
+from pipelines.fetching.urls import host_in, url_of
 from schemas.images import FetchConfig
 
 REDIRECTS = 5
@@ -45,17 +45,15 @@ class Offline(Exception):
 
 
 making = threading.Lock()
+fetchers: dict[FetchConfig, "Fetcher"] = {}  # of this process
 
 
 def fetcher(config: FetchConfig) -> "Fetcher":
     """The fetcher of this process, whose bounds hold for all of its partitions. Threads may call this at once."""
     with making:
-        return _fetcher(config)
-
-
-@cache
-def _fetcher(config: FetchConfig) -> "Fetcher":
-    return Fetcher(config)
+        if config not in fetchers:
+            fetchers[config] = Fetcher(config)
+        return fetchers[config]
 
 
 class Fetcher:
@@ -115,7 +113,7 @@ class Fetcher:
                 left -= len(results)
                 for index, result in results:
                     if result.offline:
-                        unreached.add(url_of(requests[index].url).raw_host)
+                        unreached.add(host_in(url_of(requests[index].url)))
                     elif result.tries and result.reason != "blocked_address":
                         reached = True
                 yield results
@@ -126,8 +124,9 @@ class Fetcher:
 
     async def _fetch(self, number: int, request: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
         """Tries a URL, again if another try may succeed."""
-        result = FetchResult()
-        for tried in itertools.count(1):
+        result, tried = FetchResult(), 0
+        while True:
+            tried += 1
             try:
                 await self._try(number, request, tried, result, bodies, opt_outs)
                 result.reason, result.detail, result.offline = None, None, False
@@ -185,7 +184,7 @@ class Fetcher:
     @asynccontextmanager
     async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
         """A turn at a URL's host, once that is not left alone, and one of the turns of all hosts."""
-        host = self.hosts[url.raw_host]
+        host = self.hosts[host_in(url)]
         async with host.turns.turn(number):
             while True:
                 await host.rested(patience=self.config.deadline)
@@ -215,7 +214,7 @@ class Fetcher:
 
     async def _robots(self, number: int, url: URL) -> Robots:
         """The rules of a URL's host, read once for as long as they are kept. Raises `FetchFailed`."""
-        host, origin = self.hosts[url.raw_host], url.origin()
+        host, origin = self.hosts[host_in(url)], url.origin()
         await host.rested(patience=self.config.deadline)
         reading = self.robots.get(origin)
         if reading is None:
@@ -225,7 +224,9 @@ class Fetcher:
 
     async def _read_robots(self, number: int, host: Host, origin: URL) -> Robots:
         """A host without robots.txt (404, 403) allows everything; one that cannot answer now is left alone a while."""
-        for tried in itertools.count(1):
+        tried = 0
+        while True:
+            tried += 1
             try:
                 data = await self._robots_data(number, origin / "robots.txt")
                 robots = await self._worked(len(data) > SHORT, read_robots, data)

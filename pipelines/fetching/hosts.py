@@ -81,7 +81,8 @@ class Host:
         self.turns = PrioritySemaphore(at_once)
         self.failures = 0  # tries in a row that it did not answer
         self.refusals = 0  # in a row; those at the same time are counted once
-        self.closed, self.closed_by = 0.0, None  # monotonic time until which it is left alone, and the failure
+        self.closed = 0.0  # monotonic time until which it is left alone
+        self.closed_by = FetchFailed("connection", "not asked")  # and why
 
     def rests(self) -> float:
         """Seconds for which it is still left alone; 0 if it is not."""

@@ -68,7 +68,7 @@ def read_robots(data: bytes) -> Robots:
     addressed, naming = False, True  # whether any group is for our name; whether the line before named an agent
     for name, value in fields(data.decode("utf-8-sig", "replace")):
         if name == "user-agent":
-            agent = re.match(r"[^/\s]*", value.lower())[0]
+            agent = re.split(r"[/\s]", value.lower(), maxsplit=1)[0]
             named = (named if naming else set()) | ({agent} & {AGENT, "*"})
             addressed, naming = addressed or agent == AGENT, True
         elif name in ("allow", "disallow"):
@@ -90,12 +90,12 @@ def _sorted(rules: dict[str, bool]) -> Robots:
     robots = Robots()
     for pattern, allowed in rules.items():
         whole = pattern.endswith("$")
-        parts = tuple(unquote(part) for part in re.split(r"\*+", pattern.removesuffix("$")))
+        parts = [unquote(part) for part in re.split(r"\*+", pattern.removesuffix("$"))]
         length = len(unquote(pattern))
         if len(parts) > 1 or whole:
             if robots.weight + length <= MOST_WILD:
                 robots.weight += length
-                robots.wild.append(Wild(length, allowed, parts, whole))
+                robots.wild.append(Wild(length, allowed, tuple(parts), whole))
                 robots.size += 300 + 60 * len(parts) + 4 * length
                 continue
             if allowed:

@@ -16,6 +16,11 @@ ENDS = "".join(map(chr, range(33)))  # blanks and control characters around a UR
 PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?", re.S)
 
 
+def host_in(url: URL) -> str:
+    """The host of a URL that `url_of` made, each of which has one."""
+    return url.raw_host or ""
+
+
 def url_of(text: str, base: URL | None = None) -> URL:
     """A URL as it is requested: without user, password and fragment. `base` is the URL that redirects to it.
 
@@ -25,7 +30,7 @@ def url_of(text: str, base: URL | None = None) -> URL:
     written = re.sub(r"[\t\r\n]", "", text.strip().strip(ENDS))  # as browsers read it
     if len(written) > LONGEST:
         raise FetchFailed("bad_url", f"{len(written):,} characters, more than servers take: {written[:100]!r}…")
-    scheme, authority, path, query = PARTS.match(written).groups(default="")
+    scheme, authority, path, query = next(PARTS.finditer(written)).groups(default="")
     try:
         if base is not None and not scheme:
             scheme, authority, path, query = _joined(base, authority, path, query)

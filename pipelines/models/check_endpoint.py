@@ -25,11 +25,11 @@ SPEED = 5.0  # seconds for which speed is measured, about
 @contextmanager
 def started(endpoint: Endpoint) -> Iterator[Endpoint]:
     """The endpoint with its server running; a server that a command starts runs only for this check."""
-    if not endpoint.config.command:
+    if not (command := endpoint.config.command):
         yield endpoint
         return
     folder = tempfile.mkdtemp(prefix="shardmill-")
-    server = start(endpoint, mark_of(folder, endpoint.name), Path(folder) / "server.log")
+    server = start(endpoint, command, mark_of(folder, endpoint.name), Path(folder) / "server.log")
     try:
         wait_for(server)  # if it does not come up, the message names its log, which is kept
     except BaseException:

@@ -66,7 +66,7 @@ def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
 
     Raises `Stopped` if it ends, or does not answer in time; the reason is in its log, under `runs/<run>/`.
     """
-    if not endpoint.config.command:
+    if not (command := endpoint.config.command):
         return endpoint
     place = root.url, endpoint.name
     if place in running:
@@ -81,7 +81,7 @@ def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
         descriptor, path = tempfile.mkstemp(prefix="shardmill-server-", suffix=".log")
         os.close(descriptor)
         log, kept = Path(path), (root, name)
-    running[place] = start(endpoint, mark_of(root.url, endpoint.name), log, kept)
+    running[place] = start(endpoint, command, mark_of(root.url, endpoint.name), log, kept)
     try:
         wait_for(running[place])
     except BaseException:
@@ -109,11 +109,11 @@ def mark_of(*names: str) -> str:
     return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
 
 
-def start(endpoint: Endpoint, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
+def start(endpoint: Endpoint, command: str, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
     """Ends what is left of an earlier server, and starts a new one."""
     end_marked(mark)
     config, port = endpoint.config, free_port()
-    command = config.command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
+    command = command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
     instructions = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
     keeper = subprocess.Popen(
         module_command("pipelines.models.supervisor"), stdin=subprocess.PIPE, start_new_session=True,

@@ -81,9 +81,13 @@ def open_engine(config: OcrConfig) -> Engine:
     return load_engine("easyocr", config.easyocr, tuple(weights(config.easyocr).values()))
 
 
-@cache
+engines: dict[tuple[Any, ...], Engine] = {}  # of this process, by what they are made of
+
+
 def load_engine(name: str, *made_of: Any) -> Engine:
-    return RapidOcr() if name == "rapidocr" else EasyOcr(made_of[0])
+    if (name, *made_of) not in engines:
+        engines[name, *made_of] = RapidOcr() if name == "rapidocr" else EasyOcr(made_of[0])
+    return engines[name, *made_of]
 
 
 def identity(config: OcrConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pipelines.engine.parquet import read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
-from pipelines.stages.encoding import ENCODER, encode, is_within
+from pipelines.stages.encoding import ENCODER, Encoded, encode, is_within
 from pipelines.stages.samples import SampleImage
 from schemas.arrow import Row
 from schemas.selection import BOUNDS, FORMATS, SetConfig
@@ -64,13 +64,9 @@ class BoundedImages:
             return SampleImage(read_payload(self.root, "images", picture), record["ext"], sha256, record)
         place = self._place(sha256)
         if place and (data := self._read(place)):
-            measured = {name: getattr(place, name) for name in MEASURED}
-            return SampleImage(data, EXTS[place.format], place.sha256, record | measured)
+            return SampleImage(data, EXTS[place.format], place.sha256, _measured(record, place.format, place))
         encoded = encode(read_payload(self.root, "images", picture), self.config)
-        record |= {
-            "format": FORMATS[encoded.ext], "width": encoded.width, "height": encoded.height,
-            "original_width": encoded.original_width, "original_height": encoded.original_height,
-        }  # fmt: skip
+        record = _measured(record, FORMATS[encoded.ext], encoded)
         return SampleImage(encoded.data, encoded.ext, hashlib.sha256(encoded.data).hexdigest(), record)
 
     def packed(self, members: Sequence[Row], pictures: Sequence[Picture], tar: str | None = None) -> None:
@@ -99,3 +95,11 @@ class BoundedImages:
         except (FileNotFoundError, EOFError):
             return None
         return data if hashlib.sha256(data).hexdigest() == place.sha256 else None
+
+
+def _measured(record: Picture, format: str, encoded: Place | Encoded) -> Picture:
+    """The record of an image with the format and the sizes of what it was encoded as."""
+    return {
+        **record, "format": format, "width": encoded.width, "height": encoded.height,
+        "original_width": encoded.original_width, "original_height": encoded.original_height,
+    }  # fmt: skip

@@ -68,7 +68,7 @@ class Divide(ModelStage):
         answer = await self._list(client, "facts", prompt, seen)
         raw.append(answer.text)
         made = read_claims(raw, answer.cut)
-        if made is None:
+        while made is None:  # at most once
             facts = read_list(without_marks(answer.text).text, "facts") or []
             prompt = filled(self.questions, facts="\n".join(f"- {fact}" for fact in facts), form="{form}")
             answer = await self._list(client, "questions", prompt, seen, len(facts))
@@ -121,17 +121,17 @@ def read_claims(raw: Sequence[str], cut: bool) -> Row | Rejected | None:
     said = [without_marks(text) for text in raw]
     if said[-1].fault:
         return Rejected(said[-1].fault, raw[-1][-200:], kept=kept)
-    lists = [read_list(answer.text, name) for answer, name in zip(said, ("facts", "questions"))]
-    if lists[-1] is None or cut:
+    facts = read_list(said[0].text, "facts")
+    questions = read_list(said[1].text, "questions") if len(said) > 1 else None
+    if (facts if len(said) == 1 else questions) is None or cut:
         return Rejected("bad_list", f"cut at max_tokens: {raw[-1][-100:]}" if cut else raw[-1][:200], kept=kept)
-    facts, *questions = lists
     if not facts:
         return Rejected("no_claims", kept=kept)
-    if not questions:
+    if questions is None:
         return None
-    if len(questions[0]) != len(facts):
-        return Rejected("count_mismatch", f"{len(questions[0])} questions of {len(facts)} claims", kept=kept)
-    pairs = zip(facts, questions[0], strict=True)
+    if len(questions) != len(facts):
+        return Rejected("count_mismatch", f"{len(questions)} questions of {len(facts)} claims", kept=kept)
+    pairs = zip(facts, questions, strict=True)
     return kept | {"claims": [Claim(claim=fact, question=question) for fact, question in pairs]}
 
 

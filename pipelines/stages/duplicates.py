@@ -149,7 +149,7 @@ def read_images(
 
     `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    own = [name for name, columns in stage.inputs.items() if "reason" in columns and name != "images"]
+    own = [name for name, columns in stage.inputs.items() if "reason" in (columns or ()) and name != "images"]
     facts = facts_sql(own, stage.captions)
     reasons: dict[str | None, int] = {None: 0}
     read = []

@@ -68,7 +68,7 @@ def encode(data: bytes, config: SetConfig) -> Encoded:
     ext, full = ext_of(format, config), None
     if image.format in ("JPEG", "MPO"):  # a large one is decoded at a half or less, but not below twice what is wanted
         sideways = orientation_of(image) in SIDEWAYS
-        full = image.size[::-1] if sideways else image.size
+        full = image.size if not sideways else (image.height, image.width)
         width, height = size_within(*full, config, ext)
         image.draft(None, (2 * height, 2 * width) if sideways else (2 * width, 2 * height))
     image = turned(image)
@@ -88,7 +88,7 @@ def encode(data: bytes, config: SetConfig) -> Encoded:
 
 
 def _format(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else image.format  # an MPO is a JPEG with previews behind it
+    return "JPEG" if image.format == "MPO" else image.format or ""  # an MPO is a JPEG with previews behind it
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -102,7 +102,8 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             return image
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-        if SPACES.get(image.mode) == own.profile.xcolor_space.strip():
+        space = own.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]  typed as what it was opened from
+        if SPACES.get(image.mode) == space.strip():
             mode = "RGBA" if image.mode == "RGBA" else "RGB"
-            return ImageCms.profileToProfile(image, own, SRGB, outputMode=mode)
+            return ImageCms.profileToProfile(image, own, SRGB, outputMode=mode) or image  # None only in place
     return image

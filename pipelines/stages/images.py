@@ -156,7 +156,7 @@ class CopyImages(PartitionStage):
         """The stage with the partitions of each source."""
         return replace(self, sources=self.sources.settled(root))
 
-    def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
+    def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         rows, taken = list(rows), read_takedowns(root)
         with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
             bodies = Bodies(file.fileno(), self.config.max_bytes)
@@ -164,6 +164,7 @@ class CopyImages(PartitionStage):
             for row in rows:
                 key = row["rows"]["key"]
                 try:
+                    made: Row | Rejected
                     if key in fetched:
                         answer, image = fetched[key]
                         made = image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
@@ -175,7 +176,7 @@ class CopyImages(PartitionStage):
                 except Rejected as rejected:
                     yield key, rejected
 
-    def _loaded(self, rows: list[dict[str, Row]], bodies: Bodies) -> dict[str, FetchResult | Exception]:
+    def _loaded(self, rows: list[Row], bodies: Bodies) -> dict[str, FetchResult | Exception]:
         """By key, the bytes of rows of which a file has to be read in its own order: they wait for their turn in the
         file of bodies."""
         wanted, loaded = [row["rows"] for row in rows if row["rows"]["file"] and not is_kept(row)], {}
@@ -194,13 +195,11 @@ class CopyImages(PartitionStage):
             raise body
         return bodies.read(body) if body else self.sources.load(row, self.config.max_bytes)
 
-    def _fetched(
-        self, rows: list[dict[str, Row]], bodies: Bodies
-    ) -> Iterator[tuple[str, tuple[FetchResult, Row | Rejected]]]:
+    def _fetched(self, rows: list[Row], bodies: Bodies) -> Iterator[tuple[str, tuple[FetchResult, Row | Rejected]]]:
         """(key, (answer, row or rejection)) of rows whose URL was asked, or must not be used."""
         asked = [row for row in rows if self._is_asked(row)]
         asks = [FetchRequest(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
-        if not asks:
+        if self.fetch is None or not asks:
             return
         from pipelines.fetching.fetch import (
             fetcher,
@@ -215,7 +214,7 @@ class CopyImages(PartitionStage):
                     elif answer.reason == "opt_out":
                         yield row["key"], (answer, Rejected(answer.reason, answer.detail))
 
-    def _is_asked(self, row: dict[str, Row]) -> bool:
+    def _is_asked(self, row: Row) -> bool:
         """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
         source = row["rows"]
         only_url = source["url"] and source["file"] is None and source["member"] is None
@@ -245,7 +244,7 @@ class CopyImages(PartitionStage):
             check_hash(data, row["checksum"])
         return inspect(data, self.config) | {"sha256": hashlib.sha256(data).hexdigest()}
 
-    def _copied(self, row: dict[str, Row], root: Root, load: Callable[[], bytes]) -> Row:
+    def _copied(self, row: Row, root: Root, load: Callable[[], bytes]) -> Row:
         """The image that needs no request: as it was kept before, or from the source."""
         source, before = row["rows"], row["before"]
         if is_kept(row):
@@ -285,7 +284,7 @@ class CopyImages(PartitionStage):
         return {name: kept[name] for name in MEASURES} | {"bytes": data}
 
 
-def is_kept(row: dict[str, Row]) -> bool:
+def is_kept(row: Row) -> bool:
     """Whether the bytes of a row were kept before, and are still those of the source."""
     kept = row["before"].row if row["before"] else {}
     return bool(kept.get("size")) and kept["sha256"] == (row["rows"]["sha256"] or kept["sha256"])

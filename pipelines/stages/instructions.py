@@ -103,7 +103,7 @@ def _text(name: Any) -> str | None:
 def draw(config: InstructionsConfig, image: str) -> list[str]:
     """The questions that are asked about an image: those with the smallest hash(seed, image, question)."""
     lots = {question: sha256(f"{config.seed}/{image}/{question}".encode()).digest() for question in config.questions}
-    return sorted(lots, key=lots.get)[: config.per_image]
+    return sorted(lots, key=lots.__getitem__)[: config.per_image]
 
 
 def _question(config: InstructionsConfig) -> str:

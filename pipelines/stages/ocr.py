@@ -42,7 +42,7 @@ class ReadText(PartitionStage):
     def settings(self) -> dict[str, Any]:
         return self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
 
-    def make(self, rows: Iterable[dict[str, Row]], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
+    def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         for row in rows:
             image = row["images"]
             if (at_hand := self.read_before(row["before"])) is not None:

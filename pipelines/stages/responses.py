@@ -81,6 +81,6 @@ def open_stage(config: Config) -> Respond | BringResponses | None:
     """Raises `UserError` for a model that does not exist."""
     if config.responses is None:
         return None
-    if config.responses.from_source:
+    if config.responses.endpoint is None:  # then the source brings them
         return BringResponses()
     return Respond((endpoint_of(config, "responses.endpoint", config.responses.endpoint),), config=config.responses)

@@ -188,7 +188,7 @@ def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iter
         if bucket not in buckets:
             continue
         names[key] = nth = names.get(key, 0) + 1
-        row = {name: None for name in stage.schema.names} | source_row
+        row: Row = dict.fromkeys(stage.schema.names) | source_row
         row |= {"key": key, "host": host_of(row["url"]), "extra": json_of(source_row.get("extra") or {})}
         if nth > 1:
             row["key"] = _key_in(bucket, file.buckets, key, str(nth))

@@ -41,7 +41,7 @@ def chosen(config: SetConfig) -> str:
 
 def has_format(config: SetConfig) -> str:
     """The condition for an image to be in a set that leaves other formats out; a row without an image always is."""
-    if config.other_formats == "encode":
+    if config.format is None or config.other_formats == "encode":
         return "true"
     return f"coalesce(format = {literal(FORMATS[config.format])}, true)"
 

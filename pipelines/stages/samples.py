@@ -29,7 +29,7 @@ def add_sample(tar: TarWriter, sample: Row, images: Sequence[SampleImage], confi
     start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
     exts = [image.ext.replace("jpeg", "jpg") for image in images]
     exts = [f"{number}.{ext}" for number, ext in enumerate(exts)] if several else exts
-    pictures = [image.picture | {"ext": ext} for image, ext in zip(images, exts)] if config.bounded else None
+    pictures: list[Picture] = [{**image.picture, "ext": ext} for image, ext in zip(images, exts) if image.picture]
     document = sample["document"]
     if config.bounded or config.stable_json:
         told = json.loads(document)
@@ -72,9 +72,14 @@ def _scaled(box: Sequence[float], picture: Picture) -> list[float]:
 
 
 def _told(image: SampleImage, picture: Picture) -> Row:
-    is_now = {name: picture[name] for name in ("format", "width", "height")}
-    was = {name: picture[f"original_{name}"] for name in ("sha256", "size", "format", "width", "height")}
-    return {"member": picture["ext"], "sha256": image.sha256, "size": len(image.data), **is_now, "original": was}
+    was = {
+        "sha256": picture["original_sha256"], "size": picture["original_size"], "format": picture["original_format"],
+        "width": picture["original_width"], "height": picture["original_height"],
+    }  # fmt: skip
+    return {
+        "member": picture["ext"], "sha256": image.sha256, "size": len(image.data), "format": picture["format"],
+        "width": picture["width"], "height": picture["height"], "original": was,
+    }  # fmt: skip
 
 
 def stable(document: Row) -> Row:

@@ -151,9 +151,8 @@ class SetLayout:
 
 def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> SetLayout:
     """The groups and shards of a set. Groups whose inputs are those on the card are not read."""
-    as_before = card and card["settings"] == stage.settings()
-    as_before = as_before and card["samples_per_shard"] == stage.config.samples_per_shard
-    kept = _groups_of(card) if as_before else {}
+    now = stage.settings(), stage.config.samples_per_shard
+    kept = _groups_of(card) if card and (card["settings"], card["samples_per_shard"]) == now else {}
     stages = [info.name for info in stage.stages]
     numbers = sorted(commits[stages[-1]])
     groups, parts, layout, number = [], [], [], 0
@@ -207,7 +206,7 @@ def _shards_of(
         f"FROM ({members(stage.set, stage.config, stage.own)})"
     )
     if not n:
-        (count,) = connection.execute("SELECT count(*) FROM members").fetchone()
+        [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
         n = ceil(count / stage.config.samples_per_shard)
     counted = connection.execute(
         "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
@@ -326,11 +325,13 @@ def shards_there(root: Root, stage: ShardSet, card: Card | None) -> dict[str, Sh
     for name in files:
         if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
             commit = read_commit(root, f"shards/{name}")
-            whole = commit and len(old_rows(root, f"shards/{name}")) == commit.rows
-            if whole and commit.payload in files and commit.settings["set"] == stage.set:
+            if commit is None or len(old_rows(root, f"shards/{name}")) != commit.rows:
+                continue
+            tar, digest_of_tar = commit.payload, commit.payload_sha256
+            if tar in files and digest_of_tar and commit.settings["set"] == stage.set:
                 present[commit.fingerprint] = ShardEntry(
-                    number=commit.partition, tar=commit.payload, index=name, sha256=commit.payload_sha256,
-                    index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[commit.payload].size,
+                    number=commit.partition, tar=tar, index=name, sha256=digest_of_tar,
+                    index_sha256=sha256(root.read(f"shards/{name}")).hexdigest(), bytes=files[tar].size,
                     samples=commit.rows, fingerprint=commit.fingerprint,
                 )  # fmt: skip
     return present

@@ -56,7 +56,7 @@ class TakedownList(NamedTuple):
 
     def has_image(self, digest: str | None) -> bool:
         """Whether bytes of this SHA-256 were taken down."""
-        return bool(digest and self.image) and hashed(digest) in self.image
+        return bool(digest) and bool(self.image) and hashed(digest) in self.image
 
 
 def normal(url: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -38,10 +38,6 @@ FIRST_FIELDS = {
 
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first asked to check
-
-    if TYPE_CHECKING:
-
-        def __hash__(self) -> int: ...  # pydantic's, as tables are frozen
 
     def recorded(self, exclude: Collection[str] = (), include: Collection[str] | None = None) -> dict[str, Any]:
         """The settings of this table that a fingerprint holds: all fields of version 0.1, and later fields that are not
