@@ -64,16 +64,16 @@ def _chosen(choices: Choices, cell: Any, answer: Any) -> str | None:
     A number is that of a choice; of texts, those that are a choice's own stay as they are, and "B" is the second one.
     Raises `BadCell` for the number of no choice, and where it is not clear whether a text is one.
     """
-    is_number = isinstance(answer, int) and not isinstance(answer, bool)
-    if is_number and not isinstance(cell, list | tuple):
+    given = answer if isinstance(answer, int) and not isinstance(answer, bool) else None
+    if given is not None and not isinstance(cell, list | tuple):
         raise BadCell(f"is {answer}, but {choices.column} is no list")
-    if not is_number and not (isinstance(answer, str | bytes) and isinstance(cell, list | tuple)):
+    if given is None and not (isinstance(answer, str | bytes) and isinstance(cell, list | tuple)):
         return text_of(answer)
     texts = [text_of(one) for one in cell]
-    if is_number:
-        return _numbered(answer, texts, choices.column)
+    if given is not None:
+        return _numbered(given, texts, choices.column)
     text = text_of(answer)
-    word, own = text.strip(), [(one or "").strip() for one in texts]
+    word, own = (text or "").strip(), [(one or "").strip() for one in texts]
     number = int(word) if word.isascii() and word.isdigit() and len(word) <= 3 else None
     if word in own:
         if choices.configured and number is not None and number < len(own) and own[number] != word:

@@ -99,7 +99,7 @@ def _group(table: pq.ParquetFile, file: str, columns: Sequence[str] | None, grou
         return
     names = columns or list(dict.fromkeys(path.split(".")[0] for path in _paths(table)))
     readable = {name: _readable(table, name, group, footer.num_rows, size) for name in names}
-    column = min(readable, key=readable.get)
+    column = min(readable, key=readable.__getitem__)
     end, seen = max(readable[column], done), 0
     if end > done:  # rows before the damage, in the batch that holds it
         step = gcd(end, done)
@@ -119,7 +119,7 @@ def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str] | None, s
     for batch in table.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
         for column in batch.columns:
             if pa.types.is_dictionary(column.type):
-                ends = pc.min_max(column.indices).as_py()
+                ends = pc.call_function("min_max", [column.indices]).as_py()
                 if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(column.dictionary):
                     raise pa.ArrowInvalid("a text is named that its page does not have")
         yield batch

@@ -11,16 +11,17 @@ from pipelines.engine.commit import digest, key_of
 from pipelines.sources.coco import annotations_of, is_vqa, vqa_entries
 from pipelines.sources.files import suffix
 from pipelines.sources.lines import Lost, json_records, read_json, with_lost
-from pipelines.sources.source import FileStamp, Source
+from pipelines.sources.source import FileSource, FileStamp
 from pipelines.sources.turns import compact, read_conversation
 from schemas.arrow import Row
+from schemas.config.sources import ConversationsConfig
 from schemas.errors import UserError
 
 TURNS, IMAGES = ("conversations", "messages"), ("image", "images")  # the first that is not empty
 NOT_READ = ("video", "videos", "audio", "audios")  # what else an entry may bring
 
 
-class Conversations(Source):
+class Conversations(FileSource[ConversationsConfig]):
     def files(self) -> list[FileStamp]:
         stamps = dict(self.find(("json", "jsonl")))
         if not stamps:

@@ -86,7 +86,7 @@ class _Reader:
             if fields == []:
                 continue
             first, line = self.taken[0]
-            if problem is None and width is not None:
+            if fields is not None and width is not None:
                 problem = self._problem(fields, width)
             if problem:
                 self.returned.extendleft(reversed(self.taken[1:]))

@@ -17,7 +17,7 @@ from pipelines.sources.columnar import is_list
 from pipelines.sources.features import class_names, classes_of, features_of, is_class
 from pipelines.sources.files import TooLarge
 from pipelines.sources.lines import Lost
-from pipelines.sources.source import Source
+from pipelines.sources.source import FileSource
 from pipelines.sources.turns import compact, read_conversation, turns_of
 from schemas.arrow import Row
 from schemas.errors import UserError
@@ -46,6 +46,13 @@ class Layout(NamedTuple):
     columns: Mapping[str, str | None]  # field of the configuration -> column
     classes: Mapping[str, Any]  # column -> its feature, if it holds classes
     choices: Choices | None = None  # that answers may name
+
+    def column(self, field: str) -> str:
+        """The column of a field; one that the table has, as its task needs it."""
+        column = self.columns[field]
+        if column is None:
+            raise KeyError(field)
+        return column
 
     def task(self) -> str:
         """What its rows say: pair, conversation, answer, question or caption."""
@@ -183,7 +190,7 @@ def _held(one: Any) -> Held:
 
 
 def rows_of(
-    source: Source, record: Row, file: str, number: int, layout: Layout, captioned: Callable[..., Iterator[Row]]
+    source: FileSource, record: Row, file: str, number: int, layout: Layout, captioned: Callable[..., Iterator[Row]]
 ) -> Iterator[Row]:
     """The rows of one record, the n-th of its file. `captioned`: makes rows with a caption, see `Tables.captioned`."""
     row: Row = {"names": (file, str(number))}
@@ -209,7 +216,7 @@ def rows_of(
         yield row | {"reason": "several_images", "detail": detail}
     elif task == "caption":
         column = layout.columns["text_column"]
-        yield from captioned(row | places[0], row["names"], record.get(column), file, column, False)
+        yield from captioned(row | places[0], row["names"], record.get(column) if column else None, file, column, False)
     else:
         try:
             yield row | TASKS[task](record, places, layout)
@@ -219,7 +226,7 @@ def rows_of(
             yield row | {"reason": "bad_conversation", "detail": f"{file}, row {number}: {error}"}
 
 
-def _place(source: Source, held: Held, column: str, file: str, number: int, nth: int) -> Row:
+def _place(source: FileSource, held: Held, column: str, file: str, number: int, nth: int) -> Row:
     """Where an image is. Raises `ValueError` for a path that is not in the folder of images."""
     if held.data is None:
         return {"file": source.resolve(held.path, file)}
@@ -228,7 +235,7 @@ def _place(source: Source, held: Held, column: str, file: str, number: int, nth:
     return place | {"size": len(held.data), "sha256": digest}
 
 
-def _text(record: Row, column: str | None, read: Callable[[Any], str | None]) -> str | None:
+def _text(record: Row, column: str, read: Callable[[Any], str | None]) -> str | None:
     """The text in a column, as `read` reads it. Raises `BadCell`."""
     try:
         return read(record.get(column))
@@ -237,16 +244,15 @@ def _text(record: Row, column: str | None, read: Callable[[Any], str | None]) ->
 
 
 def _conversation(record: Row, places: list[Row], layout: Layout) -> Row:
-    return _talk(record.get(layout.columns["conversations_column"]), places, record.get("system"))
+    return _talk(record.get(layout.column("conversations_column")), places, record.get("system"))
 
 
 def _answer(record: Row, places: list[Row], layout: Layout) -> Row:
-    question = _text(record, layout.columns["question_column"], text_of)
-    answer = _text(
-        record, layout.columns["answer_column"], layout.choices.reader(record) if layout.choices else text_of
-    )
+    question = _text(record, layout.column("question_column"), text_of)
+    read = layout.choices.reader(record) if layout.choices else text_of
+    answer = _text(record, layout.column("answer_column"), read)
     if is_empty(question):
-        raise ValueError(f"{layout.columns['question_column']} is empty")
+        raise ValueError(f"{layout.column('question_column')} is empty")
     said = [("user", question), ("assistant", answer)]
     return _talk([{"role": role, "content": text or ""} for role, text in said], places, record.get("system"))
 
@@ -258,18 +264,18 @@ def _talk(turns: Any, places: list[Row], system: Any) -> Row:
 
 
 def _question(record: Row, places: list[Row], layout: Layout) -> Row:
-    question = layout.columns["question_column"]
+    question = layout.column("question_column")
     return _asked(record, places, {question}, _said(record.get(question), question, "user"), {})
 
 
 def _pair(record: Row, places: list[Row], layout: Layout) -> Row:
-    names = [layout.columns[field] for field in ("question_column", "chosen_column", "rejected_column")]
+    names = [layout.column(field) for field in ("question_column", "chosen_column", "rejected_column")]
     question = _said(record.get(names[0]), names[0], "user")
     chosen, rejected = (_said(record.get(name), name, "assistant") for name in names[1:])
     return _asked(record, places, {*names}, question, {"chosen": chosen, "rejected": rejected})
 
 
-def _asked(record: Row, places: list[Row], used: set[str | None], question: str | None, answers: Row) -> Row:
+def _asked(record: Row, places: list[Row], used: set[str], question: str | None, answers: Row) -> Row:
     """A row that asks one question of its image; the answers that a source brings are in the question's `extra`."""
     name = next((name for name in NAMES if record.get(name) is not None), None)
     rest = {key: plain(value) for key, value in record.items() if key not in used and key != name}
@@ -278,7 +284,7 @@ def _asked(record: Row, places: list[Row], used: set[str | None], question: str 
     return places[0] | {"extra": {"instructions": [asked]}}
 
 
-def _said(cell: Any, column: str | None, role: str) -> str | None:
+def _said(cell: Any, column: str, role: str) -> str | None:
     """A text, or the one turn of a role in a list of turns, as TRL has them. Raises `ValueError`."""
     if not isinstance(cell, list):
         return _text({column: cell}, column, text_of)

@@ -12,6 +12,8 @@ LISTS = ("List", "LargeList", "Sequence")  # kinds of features that hold another
 
 def features_of(schema: pa.Schema | None) -> Mapping[str, Any]:
     """Column -> its feature; none where the schema does not tell."""
+    if schema is None:
+        return {}
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (AttributeError, KeyError, ValueError, TypeError):

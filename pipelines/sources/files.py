@@ -25,6 +25,7 @@ NO_DATA_NAMES = re.compile(
     r"(readme|licen[cs]e|_success|_metadata|_common_metadata)\b.*|.*_stats\.json|dataset_infos?\.json|state\.json",
     re.IGNORECASE,
 )
+Chain = tuple[tuple[int, int], "Chain | None"]  # a folder, by device and inode, and those above it
 LISTED = 100  # how often links may lead to one folder
 
 
@@ -70,17 +71,22 @@ def find(fs: fsspec.AbstractFileSystem, path: str, pattern: bool = False) -> dic
     """
     if not isinstance(fs, LocalFileSystem):
         if pattern:
-            infos = fs.glob(path, detail=True)
+            infos = _listed(fs.glob(path, detail=True))
             for folder in [name for name, info in infos.items() if info["type"] == "directory"]:
-                infos |= fs.find(folder, detail=True)
+                infos |= _listed(fs.find(folder, detail=True))
         else:
-            infos = {path: fs.info(path)} if fs.isfile(path) else fs.find(path, detail=True)
+            infos = {path: fs.info(path)} if fs.isfile(path) else _listed(fs.find(path, detail=True))
         return {name: info for name, info in sorted(infos.items()) if info["type"] != "directory"}
     if pattern:
         return dict(sorted(_matches(path)))
     if os.path.isdir(path):
         return dict(sorted((file, info) for file, info in _walk(path) if info["type"] != "directory"))
     return {path: info_of(path)}
+
+
+def _listed(infos: Any) -> dict[str, Info]:
+    """What fsspec lists with details, whose types leave open whether it does."""
+    return infos
 
 
 def _matches(pattern: str) -> Iterator[tuple[str, Info]]:
@@ -96,7 +102,8 @@ def _matches(pattern: str) -> Iterator[tuple[str, Info]]:
 def _walk(top: str, depth: int | None = None) -> Iterator[tuple[str, Info]]:
     """All that is under a local folder, to a depth. Raises `UserError` where links lead to one folder too often."""
     top_stat = os.stat(top)
-    folders = [(top, ((top_stat.st_dev, top_stat.st_ino), None), 1)]  # path, chain of the folders above it, depth
+    start: Chain = (top_stat.st_dev, top_stat.st_ino), None
+    folders = [(top, start, 1)]  # path, chain of the folders above it, depth
     listed: dict[tuple[int, int], int] = {}
     while folders:
         folder, above, level = folders.pop()
@@ -115,7 +122,7 @@ def _walk(top: str, depth: int | None = None) -> Iterator[tuple[str, Info]]:
             yield path, info
 
 
-def _chain(node: tuple | None) -> Iterator[tuple[int, int]]:
+def _chain(node: Chain | None) -> Iterator[tuple[int, int]]:
     while node:
         yield node[0]
         node = node[1]

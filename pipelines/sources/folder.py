@@ -20,6 +20,7 @@ from pipelines.sources.sidecars import described
 from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp
 from pipelines.sources.tables import IMAGE_COLUMNS, TABLES, TEXT_COLUMNS, Tables, rest
 from schemas.arrow import Row
+from schemas.config.sources import FolderConfig
 from schemas.errors import UserError
 
 ALL = "."  # the name of the one source file that all images count as which no table names
@@ -27,7 +28,7 @@ ALL = "."  # the name of the one source file that all images count as which no t
 LOG = {"key", "status", "url", "error_message"}  # columns of img2dataset's logs
 
 
-class Folder(Tables):
+class Folder(Tables[FolderConfig]):
     usual = {"image_column": IMAGE_COLUMNS, "text_column": TEXT_COLUMNS}
 
     def files(self) -> list[FileStamp]:
@@ -137,7 +138,8 @@ class Folder(Tables):
     def _beside(self, parts: dict[str, FileStamp], path: str) -> Row:
         """What stands beside an image says."""
         text, said = parts.get("txt") or parts.get("caption"), parts.get("json")
-        if not text and not said:
+        first = text or said
+        if first is None:
             return {"text": None}
         try:
             data = [self._read(file.path) if file else None for file in (text, said)]
@@ -145,7 +147,7 @@ class Folder(Tables):
             return {"reason": "text_too_long", "detail": f"beside {path}: {error}"}
         except Unreadable as error:
             return {"reason": "unreadable_file", "detail": str(error)}
-        row = described(*data, self.config, text.path if text else said.path)
+        row = described(data[0], data[1], self.config, first.path)
         return row if said else {name: row[name] for name in row if name not in ("url", "extra")}
 
     def _read(self, path: str) -> bytes:
@@ -158,7 +160,7 @@ class Folder(Tables):
 
     def rows_of(self, record: Row, file: str, columns: list[str]) -> Iterator[Row]:
         image, text = columns
-        row = {"extra": rest(record, image, text)}
+        row: Row = {"extra": rest(record, image, text)}
         written = named(record.get(image))
         names = (written,)
         try:

@@ -9,10 +9,11 @@ from pipelines.sources.embedded import Layout
 from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import Tables
 from schemas.arrow import Row
+from schemas.config.sources import HuggingfaceConfig
 from schemas.errors import UserError
 
 
-class Huggingface(Tables):
+class Huggingface(Tables[HuggingfaceConfig]):
     def files(self) -> list[FileStamp]:
         found = self.find(("parquet", "arrow"))
         files = [file for file in found if not file.path.rpartition("/")[2].startswith(("cache-", "tmp"))]
@@ -24,7 +25,7 @@ class Huggingface(Tables):
     def layout(self, file: str) -> Layout:
         layout = super().layout(file)
         if layout is None:
-            columns = ", ".join(self.schema(file).names)
+            columns = ", ".join(self._names(file))
             raise UserError(
                 f"source.image_column: {file} has no column of images; it has {columns}. For URLs write "
                 'kind = "laion", for paths of files kind = "folder"'

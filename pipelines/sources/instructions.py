@@ -12,12 +12,13 @@ from pipelines.sources.lines import Lost
 from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import Tables, rest
 from schemas.arrow import Row
+from schemas.config.sources import InstructionFilesConfig
 from schemas.errors import UserError
 
 NAMES = ("ds_question_id", "question_id", "id", "idx")  # columns that name a question
 
 
-class Instructions(Tables):
+class Instructions(Tables[InstructionFilesConfig]):
     usual = {
         "image_column": ("image_path", "image", "img_path", "file_name", "path"),
         "question_column": ("question", "instruction", "prompt", "text"),
@@ -34,9 +35,9 @@ class Instructions(Tables):
         """That of a table which holds its images; it must ask something."""
         layout = super().layout(file)
         if layout:
-            layout = layout._replace(columns=layout.columns | {"answer_column": None, "conversations_column": None})
+            layout = layout._replace(columns={**layout.columns, "answer_column": None, "conversations_column": None})
             if layout.task() not in ("pair", "question"):
-                columns = ", ".join(self.schema(file).names)
+                columns = ", ".join(self._names(file))
                 raise UserError(f"source.question_column: {file} has no column of questions; it has {columns}")
         return layout
 
@@ -45,12 +46,12 @@ class Instructions(Tables):
             yield from super().rows(file)
             return
         image, question = self.columns(file, self.usual)
-        questions_by_path: dict[tuple[str, str], list[Row]] = {}
+        questions_by_path: dict[tuple[str | None, str], list[Row]] = {}
         for number, record in enumerate(self.records(file)):
             if isinstance(record, Lost):
                 yield self.lost(record, file, number)
                 continue
-            row = {"names": (named(record.get(image))[:1000], named(record.get(question)))}
+            row: Row = {"names": (named(record.get(image))[:1000], named(record.get(question)))}
             row["extra"] = {"instructions": [rest(record)]}
             try:
                 path = text_of(record.get(column := image))

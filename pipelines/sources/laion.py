@@ -13,6 +13,7 @@ from pipelines.sources.cells import BadCell, named, text_of
 from pipelines.sources.source import FileStamp
 from pipelines.sources.tables import IMAGE_COLUMNS, TEXT_COLUMNS, URL_COLUMNS, Tables, Usual, rest
 from schemas.arrow import Row
+from schemas.config.sources import LaionConfig
 from schemas.errors import UserError
 
 USUAL = {"url_column": URL_COLUMNS, "text_column": TEXT_COLUMNS}
@@ -20,7 +21,7 @@ LOCAL = {"image_column": IMAGE_COLUMNS}
 CHECKSUMS = {64: "sha256", 32: "md5"}  # by their number of hex digits
 
 
-class Laion(Tables):
+class Laion(Tables[LaionConfig]):
     def files(self) -> list[FileStamp]:
         files = self.find(("parquet",))
         if not files:
@@ -36,7 +37,7 @@ class Laion(Tables):
 
     def rows_of(self, record: Row, file: str, columns: list[str]) -> Iterator[Row]:
         url_column, text_column, *image_columns = columns
-        row = {"extra": rest(record, url_column, text_column)}
+        row: Row = {"extra": rest(record, url_column, text_column)}
         row["checksum"] = checksum(row["extra"])
         try:
             row["url"] = text_of(record.get(column := url_column))

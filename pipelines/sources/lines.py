@@ -20,7 +20,14 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 
-codecs.register_error("shardmill.bad", lambda error: (BAD, error.end))
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return BAD, error.end
+
+
+codecs.register_error("shardmill.bad", _stand_in)
 
 
 class Lost(NamedTuple):
@@ -32,8 +39,8 @@ class Lost(NamedTuple):
 
 def decoded(raw: BinaryIO, encoding: str | None, newline: str) -> io.TextIOWrapper:
     """The characters of a file. What is not of its encoding is `BAD`. A byte order mark is left out."""
-    if not raw.seekable() or not hasattr(raw, "peek"):
-        raw = io.BufferedReader(raw)
+    if not isinstance(raw, io.BufferedReader) or not raw.seekable():
+        raw = io.BufferedReader(raw)  # pyright: ignore[reportArgumentType]  typed as if it might lack readinto
     head = raw.peek(4)[:4]
     marked = next((name for bom, name in BOMS if head.startswith(bom)), None)
     return io.TextIOWrapper(raw, marked or encoding or "utf-8", "shardmill.bad", newline=newline)

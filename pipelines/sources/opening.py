@@ -16,6 +16,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.engine.remote import open_bytes, read_bytes
 from pipelines.sources.files import TooLarge, Unreadable, info_of
 
 CODECS = {
@@ -61,7 +62,7 @@ def open_raw(fs: fsspec.AbstractFileSystem, path: str, name: str) -> BinaryIO:
             os.close(descriptor)
             raise Unreadable(f"{name}: is no plain file")
         return os.fdopen(descriptor, "rb")
-    return fs.open(path, "rb") if has_ranges(fs, path) else _copy(fs, path)
+    return open_bytes(fs, path) if has_ranges(fs, path) else _copy(fs, path)
 
 
 class Archive(NamedTuple):
@@ -84,12 +85,14 @@ class Archives(threading.local):
             info = info_of(path)
             mark = (info.get("ino"), info["size"], info["mtime"])
         key = (os.getpid(), *fs.protocol, path, *mark)
-        if self.key != key:
-            if self.archive:
-                self.archive.file.close()
+        archive = self.archive
+        if archive is None or self.key != key:
+            if archive:
+                archive.file.close()
             self.key = self.archive = None
-            self.archive, self.key = _expanded(open_file(fs, path, name, holes=True)), key
-        return self.archive
+            archive = _expanded(open_file(fs, path, name, holes=True))
+            self.archive, self.key = archive, key
+        return archive
 
 
 archives = Archives()
@@ -101,17 +104,17 @@ def read_range(fs: fsspec.AbstractFileSystem, path: str, name: str, start: int, 
         file = archives.open(fs, path, name).file
         if hasattr(file, "fileno"):
             return os.pread(file.fileno(), size, start)
-    return fs.cat_file(path, start=start, end=start + size)
+    return read_bytes(fs, path, start, start + size)
 
 
 @lru_cache(maxsize=1000)
 def _is_compressed(fs: fsspec.AbstractFileSystem, path: str) -> bool:
-    return fs.cat_file(path, start=0, end=8).startswith(tuple(CODECS))
+    return read_bytes(fs, path, 0, 8).startswith(tuple(CODECS))
 
 
 def _expanded(file: BinaryIO) -> Archive:
     """A file, or a temporary one of its decompressed bytes."""
-    if not isinstance(getattr(file, "raw", None), _Expanded):
+    if not (isinstance(file, io.BufferedReader) and isinstance(file.raw, _Expanded)):
         return Archive(file, None)
     copy, damage = tempfile.TemporaryFile(), None
     try:
@@ -128,9 +131,9 @@ def has_ranges(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     """Whether parts of a file can be asked for; some web servers always send all of it."""
     if "http" not in fs.protocol:
         return True
-    with fs.open(path, "rb", cache_type="none") as probe:
+    with open_bytes(fs, path, cache_type="none") as probe:
         try:
-            probe.seek(min(1, probe.size or 0))
+            probe.seek(min(1, getattr(probe, "size", None) or 0))
             probe.read(1)
         except (ValueError, OSError):
             return False
@@ -140,7 +143,7 @@ def has_ranges(fs: fsspec.AbstractFileSystem, path: str) -> bool:
 def _copy(fs: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
     """The whole of a remote file, in a temporary file."""
     copy = tempfile.TemporaryFile()
-    with fs.open(path, "rb", block_size=0) as stream:
+    with open_bytes(fs, path, block_size=0) as stream:
         copyfileobj(stream, copy, 1 << 20)
     copy.seek(0)
     return copy
@@ -188,12 +191,12 @@ def read_file(fs: fsspec.AbstractFileSystem, path: str, name: str, limit: int, s
         with open_raw(fs, path, name) as file:
             return _bounded(file, limit, os.fstat(file.fileno()).st_size)
     if "http" in fs.protocol:
-        with fs.open(path, "rb", block_size=0) as stream:
+        with open_bytes(fs, path, block_size=0) as stream:
             return _bounded(stream, limit, size)
-    size = fs.size(path) if size is None else size
+    size = fs.info(path)["size"] if size is None else size
     if size > limit:
         raise TooLarge(size, limit)
-    return fs.cat_file(path)
+    return read_bytes(fs, path)
 
 
 def _bounded(stream: BinaryIO, limit: int, size: int | None) -> bytes:

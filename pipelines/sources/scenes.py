@@ -49,10 +49,7 @@ RGB = {
 }  # fmt: skip
 
 
-class Scenes(Source):
-    config: ScenesConfig
-    is_local = True
-
+class Scenes(Source[ScenesConfig]):
     def files(self) -> list[FileStamp]:
         config = self.config
         options = (config.noise, config.questions)
@@ -61,19 +58,17 @@ class Scenes(Source):
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
-    def notes(self) -> list[str]:
-        return []
-
     def buckets(self, file: str) -> int:
         return -(-(self._end(int(file)) - int(file)) // self.config.rows_per_partition)
 
     def rows(self, file: str) -> Iterator[Row]:
         for number in range(int(file), self._end(int(file))):
             planted, of = self.planted(number)
-            scene = self.scene(number if of is None else of)
+            original = number if of is None else of
+            scene = self.scene(original)
             text, noise = alt_text(scene, self._draws(number, "text"), self.config.noise)
             drawn_from = (VERSION, self.config.seed, self.config.side, self.fonts, number, planted, of, *self._kinds)
-            letters = {"letters": self.letters(number if of is None else of)} if self.config.letters else {}
+            letters = {"letters": self.letters(original)} if self.config.letters else {}
             yield {
                 "names": ("scenes", *map(str, drawn_from)),
                 "member": str(number),
@@ -91,16 +86,17 @@ class Scenes(Source):
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
         number = int(row["member"])
         planted, of = self.planted(number)
+        original = number if of is None else of
         draws = self._draws(number, "bytes")
         if planted == "html":
             return HTML.format(number).encode()
         if planted == "random_bytes":
             return draws.randbytes(draws.randint(200, 20_000))
         if planted == "duplicate":
-            return encode(self.draw(of), self._draws(of, "bytes"))
+            return encode(self.draw(original), self._draws(original, "bytes"))
         if planted == "near_duplicate":
             side = round(self.config.side * draws.uniform(0.9, 1.1))
-            return encode(self.draw(of).resize((side, side), Image.Resampling.BICUBIC), draws)
+            return encode(self.draw(original).resize((side, side), Image.Resampling.BICUBIC), draws)
         if planted == "tiny":
             return encode(self.draw(number).resize((draws.randint(1, 9), draws.randint(1, 9))), draws)
         data = encode(self.draw(number), draws)
@@ -247,7 +243,7 @@ def _print(
     if face == PIXELS:
         font = open_font(face)
         left, top, right, bottom = font.getbbox(printed["text"])
-        mask = Image.new("L", (right - left, bottom - top))
+        mask = Image.new("L", (int(right - left), int(bottom - top)))
         ImageDraw.Draw(mask).text((-left, -top), printed["text"], 255, font)
         scale = max(1, int(min(height * 1.2 / mask.height, widest / mask.width)))
         mask = mask.resize((mask.width * scale, mask.height * scale), Image.Resampling.NEAREST)
@@ -300,9 +296,14 @@ def has_glyphs(face: str, text: str) -> bool:
     if face == PIXELS and any(ord(c) > 255 for c in text):
         return False
     font = open_font(face, 32)
-    boxes = set() if face == PIXELS else {bytes(font.getmask(NO_GLYPH))}
-    drawn = [font.getmask(c) for c in text if not c.isspace()]
-    return all(mask.getbbox() and bytes(mask) not in boxes for mask in drawn)
+    box = None if face == PIXELS else _glyph(font, NO_GLYPH)
+    return all(glyph and glyph != box for glyph in (_glyph(font, c) for c in text if not c.isspace()))
+
+
+def _glyph(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, character: str) -> bytes | None:
+    """What a font draws for a character; None if that is nothing."""
+    mask = font.getmask(character)
+    return bytes(mask) if mask.getbbox() else None  # pyright: ignore[reportArgumentType]  a buffer, by no declaration
 
 
 @lru_cache(maxsize=512)
@@ -319,7 +320,8 @@ def open_font(face: str, size: int = 0) -> ImageFont.ImageFont | ImageFont.FreeT
 
 def font_digest(face: str) -> str:
     """The SHA-256 of a font file, which does not depend on where it lies."""
-    with open(open_font(face, 32).path, "rb") as file:
+    path = getattr(open_font(face, 32), "path", face)
+    with open(path, "rb") as file:
         return sha256(file.read()).hexdigest()
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -17,7 +17,7 @@ from pipelines.engine.root import open_url, stamp
 from pipelines.sources.files import Info, TooLarge, find, is_no_data, stem_of, suffix
 from pipelines.sources.opening import open_file, read_file, read_range
 from schemas.arrow import Row
-from schemas.config.sources import SourceConfig
+from schemas.config.sources import FilesTable, SourceTable
 from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")
@@ -33,11 +33,15 @@ class FileStamp(NamedTuple):
     stamp: str  # changes when the file does
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source over a local path or fsspec URL. Pickles to workers."""
+AnySource = TypeVar("AnySource", bound=SourceTable)
+AnyFiles = TypeVar("AnyFiles", bound=FilesTable)
 
-    config: SourceConfig
+
+@dataclass(frozen=True)
+class Source(Generic[AnySource]):
+    """Where rows and bytes come from, as its table of the configuration says. Pickles to workers."""
+
+    config: AnySource
 
     def files(self) -> list[FileStamp]:
         """The source's files, in order of their paths. Raises `UserError` when there are none."""
@@ -56,6 +60,34 @@ class Source:
 
     def notes(self) -> list[str]:
         """What the user should know about files that are no rows, a line each."""
+        return []
+
+    def load(self, row: Row, limit: int = LARGEST) -> bytes:
+        """The bytes of a row's image.
+
+        Raises `TooLarge` before anything is read if there are more than `limit`, `FileNotFoundError`, `Unreadable` for
+        what is no plain file, or `EOFError` when its file is cut.
+        """
+        raise NotImplementedError
+
+    def loads(self, rows: Iterable[Row], limit: int = LARGEST) -> Iterator[tuple[Row, bytes | Exception]]:
+        """The bytes of those of these rows whose file can only be read from its beginning to its end, in its order, or
+        what `load` would raise. Other rows are left to `load`."""
+        return iter(())
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what it reads is on this machine."""
+        return True
+
+    def __getstate__(self) -> dict:
+        return {"config": self.config}
+
+
+class FileSource(Source[AnyFiles]):
+    """A source over a local path or fsspec URL."""
+
+    def notes(self) -> list[str]:
         read = {file.path for file in self.files()}
         stems = {stem_of(path) for path in read}
         others = [file.path for file in self.listing if file.path not in read and stem_of(file.path) not in stems]
@@ -66,11 +98,6 @@ class Source:
         return [f'{count} not read by kind = "{self.config.kind}"; the first is {others[0]}']
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
-        """The bytes of a row's image.
-
-        Raises `TooLarge` before anything is read if there are more than `limit`, `FileNotFoundError`, `Unreadable` for
-        what is no plain file, or `EOFError` when its file is cut.
-        """
         fs, folder = self._image_folder
         path, start, size = f"{folder}/{row['file']}", row["byte_offset"], row["size"]
         if start is None:
@@ -81,11 +108,6 @@ class Source:
         if len(data) != size:
             raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
         return data
-
-    def loads(self, rows: Iterable[Row], limit: int = LARGEST) -> Iterator[tuple[Row, bytes | Exception]]:
-        """The bytes of those of these rows whose file can only be read from its beginning to its end, in its order, or
-        what `load` would raise. Other rows are left to `load`."""
-        return iter(())
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -98,13 +120,18 @@ class Source:
     def check_images(self) -> None:
         """Raises `UserError` if the folder that `source.images` names does not exist."""
         fs, folder = self._image_folder
-        if getattr(self.config, "images", None) and not fs.isdir(folder or "/"):
-            raise UserError(f"source.images: {self.config.images} does not exist")
+        if self._images and not fs.isdir(folder or "/"):
+            raise UserError(f"source.images: {self._images} does not exist")
+
+    @property
+    def _images(self) -> str | None:
+        """`source.images`, which not every kind of files has."""
+        return getattr(self.config, "images", None)
 
     @cached_property
     def _image_folder(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """Where the image files of rows are: in `source.images`, or else beside the source's own files."""
-        images = getattr(self.config, "images", None)
+        images = self._images
         if images is None:
             return self.fs, self.base
         return open_url(images, "source.images")
@@ -157,7 +184,6 @@ class Source:
 
     @property
     def is_local(self) -> bool:
-        """Whether its files are on this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     def open(self, file: str) -> BinaryIO:
@@ -191,7 +217,7 @@ class Source:
                 )
             return inside
         own = posixpath.dirname(file)
-        if own and not getattr(self.config, "images", None):
+        if own and not self._images:
             there = f"{own}/{asked}"
             if os.path.lexists(f"{folder}/{there}") if self.is_local else there in self._remote_names:
                 return there
@@ -201,9 +227,6 @@ class Source:
     def _remote_names(self) -> set[str]:
         """The files under the base, so that a remote place is not asked for each."""
         return {file.path for file in self.stamps(find(self.fs, self.base))}
-
-    def __getstate__(self) -> dict:
-        return {"config": self.config}
 
 
 def object_of(text: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipelines.sources.embedded import COLUMNS, Layout, layout_of
 from pipelines.sources.features import class_names, classes_of
 from pipelines.sources.files import Unreadable, suffix
 from pipelines.sources.lines import Lost, json_records, read_json, with_lost
-from pipelines.sources.source import LARGEST, Source
+from pipelines.sources.source import LARGEST, AnyFiles, FileSource
 from schemas.arrow import Row
 from schemas.errors import UserError
 
@@ -32,7 +32,7 @@ Record = dict[str, Any]
 Usual = Mapping[str, tuple[str, ...]]  # field of the configuration -> the usual names of its column
 
 
-class Tables(Source):
+class Tables(FileSource[AnyFiles]):
     """A source whose files are tables."""
 
     usual: ClassVar[Usual] = {}
@@ -40,7 +40,7 @@ class Tables(Source):
     def buckets(self, file: str) -> int:
         if self.layout(file):
             return 1  # it is read once, in its order
-        return max(1, ceil(self.count(file) / self.config.rows_per_partition))
+        return max(1, ceil(self.count(file) / getattr(self.config, "rows_per_partition", 1000)))
 
     def count(self, file: str) -> int:
         """The number of records of a table."""
@@ -96,6 +96,7 @@ class Tables(Source):
             if column is None and present:
                 missing = f"no column {configured!r}" if configured else f"none of the columns {', '.join(names)}"
                 raise UserError(f"source.{field}: {file} has {missing}; it has {', '.join(present)}")
+            column = column or configured or names[0]  # of a table without columns, which has no records
             if present.count(column) > 1:
                 raise UserError(f"source.{field}: {file} has two columns {column!r}; rename one")
             columns.append(column)
@@ -149,7 +150,7 @@ class Tables(Source):
             self._layouts[file] = layout_of(schema, self.config, file, first) if schema else None
         layout = self._layouts[file]
         named = next((name for name in self.usual.get("image_column", ()) if schema and name in schema.names), None)
-        if layout and named and named not in layout.others and not self.config.image_column:
+        if layout and named and named not in layout.others and not getattr(self.config, "image_column", None):
             return None
         return layout
 
@@ -164,11 +165,11 @@ class Tables(Source):
 
     def _check_kind(self, file: str, column: str) -> None:
         """Raises `UserError` for a column of lists of captions, if nothing says which caption to take."""
-        kind = self.schema(file).field(column).type
-        if is_list(kind):
+        schema = self.schema(file)
+        if schema and is_list(schema.field(column).type):
             self._how(file, column)
 
-    def _how(self, file: str, column: str) -> str:
+    def _how(self, file: str, column: str | None) -> str:
         """Which captions of a list are taken. Raises `UserError` if nothing says so."""
         if how := getattr(self.config, "captions", None):
             return how
@@ -281,7 +282,7 @@ class Tables(Source):
                 yield row | {"names": (*names, text if by_text else str(number)), "text": text}
         else:
             every = (*names, *(texts or ["None"])) if by_text else names
-            yield row | {"names": every, "text": choose(texts, how, self.config.seed, key_of(*every))}
+            yield row | {"names": every, "text": choose(texts, how, getattr(self.config, "seed", 0), key_of(*every))}
 
 
 def rest(record: Record, *without: str) -> Record:

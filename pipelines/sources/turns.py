@@ -78,10 +78,12 @@ def _turns(entry: Any) -> list[Turn]:
         said = [(FROM.get(entry["from"]) if isinstance(entry["from"], str) else None, entry.get("value"))]
     else:
         said = [(entry.get("role"), content_of(entry.get("content")))]
+    turns: list[Turn] = []
     for role, content in said:
         if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
             raise _no_turn(entry)
-    return [{"role": role, "content": content} for role, content in said]
+        turns.append({"role": role, "content": content})
+    return turns
 
 
 def _no_turn(entry: Any) -> ValueError:

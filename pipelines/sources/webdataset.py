@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from pipelines.sources.opening import archives
 from pipelines.sources.sidecars import described
-from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileStamp, Source
+from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileSource, FileStamp
 from pipelines.sources.tar_reader import CutTar, Member, Reader, members
 from schemas.arrow import Row
+from schemas.config.sources import WebDatasetConfig
 from schemas.errors import UserError
 
 IMAGE = re.compile(rf"(?:\d+\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")  # of a sample; not `mask.png` and the like
@@ -26,7 +27,7 @@ def _left(reason: str, detail: str) -> _Left:
     return _Left({"reason": reason, "detail": detail})
 
 
-class WebDataset(Source):
+class WebDataset(FileSource[WebDatasetConfig]):
     def files(self) -> list[FileStamp]:
         files = self.find(("tar",))
         if not files:
@@ -86,7 +87,7 @@ def _samples(found: Iterable[Member]) -> Iterator[Sample]:
 
     Also yields the last one when `found` ends with an error.
     """
-    stem, parts = None, {}
+    stem, parts = "", {}
     try:
         for member in found:
             if posixpath.basename(member.name).startswith("._"):  # macOS's copy of a file's attributes
@@ -132,15 +133,15 @@ def _targets(samples: list[Sample]) -> dict[str, Member]:
 
 def _followed(member: Member, targets: dict[str, Member]) -> Member:
     """A file, or the one that a link leads to. Raises `_Left` if that is not in the tar."""
-    for _ in range(LINKS):
-        if member.target is None:
-            return member
+    links = 0
+    while member.target is not None:
         folder = posixpath.dirname(member.name) if member.kind == "link" else ""
         target = targets.get(posixpath.normpath(posixpath.join(folder, member.target)))
-        if target is None:
-            break
-        member = target
-    raise _left("broken_link", f"{member.name[:200]} is a link to {member.target[:200]!r}, which is not in the tar")
+        if target is None or links == LINKS:
+            named = f"{member.name[:200]} is a link to {member.target[:200]!r}"
+            raise _left("broken_link", f"{named}, which is not in the tar")
+        member, links = target, links + 1
+    return member
 
 
 def _check(member: Member, tar: Reader) -> None:

@@ -30,10 +30,17 @@ SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 class SourceTable(Table):
     """The base of all kinds."""
 
+    kind: str
     name: SourceName | None = None          # of one of several, each in a table [[source]]; part of its rows' keys
 
 
-class FolderConfig(SourceTable):
+class FilesTable(SourceTable):
+    """The base of all kinds that read files."""
+
+    path: Location
+
+
+class FolderConfig(FilesTable):
     kind: Literal["folder"] = "folder"
     path: Location                          # folder, file, or glob of caption tables
     image_column: str | None = None         # of caption tables; found by its usual names if not given
@@ -47,14 +54,14 @@ class FolderConfig(SourceTable):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class WebDatasetConfig(SourceTable):
+class WebDatasetConfig(FilesTable):
     kind: Literal["webdataset"] = "webdataset"
     path: Location                          # folder, file, or glob of tars
     text_field: str | None = None           # of a sample's JSON: its caption; that of its .txt if not given
     encoding: Encoding | None = None        # of the texts; UTF-8, or UTF-16 by its mark, if not given
 
 
-class LaionConfig(SourceTable):
+class LaionConfig(FilesTable):
     kind: Literal["laion"] = "laion"
     path: Location                          # folder, file, or glob of Parquet
     url_column: str | None = None           # found by its usual names if not given
@@ -66,7 +73,7 @@ class LaionConfig(SourceTable):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class ConversationsConfig(SourceTable):
+class ConversationsConfig(FilesTable):
     kind: Literal["conversations"] = "conversations"
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
     images: Location | None = None          # folder that image paths start from; that of the JSON if not given
@@ -74,7 +81,7 @@ class ConversationsConfig(SourceTable):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class InstructionFilesConfig(SourceTable):
+class InstructionFilesConfig(FilesTable):
     kind: Literal["instructions"] = "instructions"
     path: Location                          # folder, file, or glob of JSON lines or Parquet: an image, a question
     images: Location | None = None          # folder that image paths start from; that of the files if not given
@@ -84,7 +91,7 @@ class InstructionFilesConfig(SourceTable):
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
-class HuggingfaceConfig(SourceTable):
+class HuggingfaceConfig(FilesTable):
     kind: Literal["huggingface"] = "huggingface"
     path: Location                          # folder, file, or glob of Parquet or Arrow files that hold images
     images: Location | None = None          # folder of images that are named by paths; that of the files if not given

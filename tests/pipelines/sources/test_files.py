@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.sources.files import TooLarge, Unreadable, find, suffix
 from pipelines.sources.opening import read_file
-from pipelines.sources.source import Source
+from pipelines.sources.source import FileSource as Source
 from schemas.config.sources import ConversationsConfig, FolderConfig
 from schemas.errors import UserError
 
