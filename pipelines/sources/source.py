@@ -120,18 +120,18 @@ class FileSource(Source[AnyFiles]):
     def check_images(self) -> None:
         """Raises `UserError` if the folder that `source.images` names does not exist."""
         fs, folder = self._image_folder
-        if self._images and not fs.isdir(folder or "/"):
-            raise UserError(f"source.images: {self._images} does not exist")
+        if self.images_url and not fs.isdir(folder or "/"):
+            raise UserError(f"source.images: {self.images_url} does not exist")
 
     @property
-    def _images(self) -> str | None:
+    def images_url(self) -> str | None:
         """`source.images`, which not every kind of files has."""
         return getattr(self.config, "images", None)
 
     @cached_property
     def _image_folder(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """Where the image files of rows are: in `source.images`, or else beside the source's own files."""
-        images = self._images
+        images = self.images_url
         if images is None:
             return self.fs, self.base
         return open_url(images, "source.images")
@@ -217,7 +217,7 @@ class FileSource(Source[AnyFiles]):
                 )
             return inside
         own = posixpath.dirname(file)
-        if own and not self._images:
+        if own and not self.images_url:
             there = f"{own}/{asked}"
             if os.path.lexists(f"{folder}/{there}") if self.is_local else there in self._remote_names:
                 return there
