@@ -48,7 +48,7 @@ prefect.flow_engine.maintain_concurrency_lease = maintain_lease
 
 
 def can_pass(task, run, state: State) -> bool:
-    """Whether trying again can help; if so, tells the user. A wrong configuration or key, a gate or damage stays."""
+    """Whether another try can help; if so, tells the user. It cannot mend a wrong setting or key, a gate, or damage."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, UserError | GateFailed | Corrupt | Stopped) or fault(error):
         return False
@@ -58,8 +58,8 @@ def can_pass(task, run, state: State) -> bool:
 
 @task(retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=can_pass, task_run_name="{stage}")
 def make_stage(run: str, stage: str, again: str | None) -> StageReport:
-    """Makes what is not current in one stage of a run that is open in this process, and again its failed rows for which
-    the condition `again` holds."""
+    """Makes what is not current in one stage of a run that is open in this process, and its failed rows for which the
+    condition `again` holds."""
     opened = open_runs[run]
     with flows.progress.follow(stage, artifact_key("progress", opened.corpus.root.url, stage)) as progress:
         report = run_stage(opened, stage, progress, again)

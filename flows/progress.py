@@ -18,7 +18,7 @@ _bars: Progress | None = None
 
 @contextmanager
 def bars() -> Iterator[None]:
-    """Draws a bar for each stage that is followed inside, if the output is a terminal."""
+    """Draws a bar for each stage of the block, if the output is a terminal."""
     global _bars
     columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as _bars:

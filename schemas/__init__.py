@@ -1,1 +1,1 @@
-"""What both sides agree on: row types, configuration, SQL views. Imports neither Beam nor torch."""
+"""What `pipelines` and `training` share: row types, configuration, SQL views. Imports neither Beam nor torch."""

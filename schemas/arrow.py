@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 class WithoutPandas:
-    """pyarrow looks for pandas when it makes its first array, and imports it if it is there: a second for nothing."""
+    """Keeps pyarrow from importing pandas when it makes its first array: that takes a second and serves nothing."""
 
     def __enter__(self) -> None:
         sys.meta_path.insert(0, self)

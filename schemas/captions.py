@@ -1,4 +1,4 @@
-"""What a caption is worth, and what a model made of it."""
+"""The verdict on each caption, and the caption that a model wrote."""
 
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -25,30 +25,30 @@ class CaptionRow(TypedDict):
 
 
 CAPTION_VERDICTS = {                # the first that holds
-    "no_text": "there is none, or it has no letter",
+    "no_text": "the caption is missing, or has no letters",
     "file_name": "a file's name, or a camera's number for it",
-    "boilerplate": "most of it is what pages say of any picture: `click to enlarge`, `stock photo`, addresses",
+    "boilerplate": "most of it is text that pages use for any picture: `click to enlarge`, `stock photo`, addresses",
     "too_short": "fewer words than captions.min_words",
-    "mixed_script": "words of letters that no language writes together, or letters read in a wrong encoding",
-    "repeated": "a word, or a few words, again and again",
-    "not_fluent": "a list of words, numbers or capitals, and no sentence",
-    "good": "fit to learn from as it is",
+    "mixed_script": "words that mix scripts as no language does, or letters read in a wrong encoding",
+    "repeated": "it repeats a word, or a few words, many times",
+    "not_fluent": "a list of words, numbers or capitals instead of a sentence",
+    "good": "good enough to learn from as it is",
 }
 GOOD = "good"
 
 ANSWERS = {                 # the first that holds; all but the last leave the caption as it came
-    "filtered": "the server's own filter held it back",
+    "filtered": "the server's own filter withheld it",
     "http_4xx": "the server refuses the request",
     "too_long": "longer than captions.max_words or captions.max_tokens, or the request was for the model",
-    "empty_answer": "nothing but white space",
+    "empty_answer": "only white space",
     "says_key": "it holds a key of an endpoint or of a store, or a part of one; it is not stored",
-    "thinking": "thoughts alone: the answer itself did not come",
+    "thinking": "only thoughts: the answer itself is missing",
     "no_form": "not the question and answer that the prompt asks for",
-    "refusal": "the model says that it cannot, or what it is",
-    "echo": "it says the prompt again",
-    "loops": "it says the same again and again",
-    "wrong_script": "most of its letters are of another script than most of the original's",
-    "taken": "it is the caption now",
+    "refusal": "the model refuses, or speaks about itself",
+    "echo": "it repeats the prompt",
+    "loops": "it repeats itself",
+    "wrong_script": "most of its letters are in another script than those of the original",
+    "taken": "accepted: it is now the caption",
 }
 ACCEPTED = "taken"
 
@@ -56,20 +56,20 @@ REASONS = {word: meaning for word, meaning in OF_ENDPOINTS.items() if word in RE
 
 
 class CaptionsConfig(Table):
-    """Without it, captions stay as they came."""
+    """Rewrites weak captions. Without this table, captions stay as the source has them."""
 
-    endpoint: str                                       # writes captions; may be a model of text alone
+    endpoint: str                                       # the model that writes captions; it may read text only
     rewrite: Literal["weak", "all"] = "weak"
-    image: bool = False                                 # whether it is shown the image, or the alt text alone
-    prompt: Location | None = None                      # a file with {text}; if it asks for no `Question:` and
+    image: bool = False                                 # whether the model also gets the image, not only the alt text
+    prompt: Location | None = None                      # a file with {text}; if it does not ask for `Question:` and
                                                         # `Answer:`, the whole answer is the caption
-    temperature: float = Field(default=0.0, ge=0, le=2)  # 0: greedy
-    max_tokens: int = Field(default=300, ge=1)          # of an answer
-    min_words: int = Field(default=4, ge=1)             # a caption of fewer is weak; East Asian signs count half
-    max_words: int = Field(default=150, ge=1)           # a rewritten caption of more is not taken
+    temperature: float = Field(default=0.0, ge=0, le=2)  # 0: always the likeliest token
+    max_tokens: int = Field(default=300, ge=1)          # maximum length of an answer
+    min_words: int = Field(default=4, ge=1)             # a shorter caption is weak; East Asian signs count half
+    max_words: int = Field(default=150, ge=1)           # a longer rewritten caption is not accepted
 
     def parameters(self) -> dict[str, Any]:
-        """With which the endpoint is asked."""
+        """The parameters of a request to the endpoint."""
         return {"temperature": self.temperature, "max_tokens": self.max_tokens, "seed": 0}
 
 

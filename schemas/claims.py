@@ -1,4 +1,4 @@
-"""What a response says of its image: claims, each with the yes/no question that asks for it. A row a response."""
+"""What a response says about its image: claims, each with its yes/no question. One row per response."""
 
 from typing import Any, NotRequired, TypedDict
 
@@ -27,27 +27,27 @@ class ClaimRow(TypedDict):
 
 
 REASONS = OF_ENDPOINTS | {
-    "thinking": "the model's thoughts alone: its list did not come",
-    "no_claims": "it says nothing that the image could show to be wrong",
-    "not_divided": "of a sentence no claim can be made; the detail has it",
-    "count_mismatch": "another number of questions than of claims",
-    "bad_list": "neither the JSON nor the bullets that were asked for",
+    "thinking": "only thoughts of the model: its list is missing",
+    "no_claims": "it says nothing that the image could contradict",
+    "not_divided": "a sentence cannot be turned into claims; the detail has the sentence",
+    "count_mismatch": "the number of questions differs from the number of claims",
+    "bad_list": "the answer is neither JSON nor bullets",
 }
 
 
 class ClaimsConfig(Table):
-    """How responses are divided."""
+    """Divides responses into claims."""
 
-    endpoint: str | None = None                         # divides responses; without it, rules for plain sentences do
+    endpoint: str | None = None                         # the model that divides responses; default: plain rules
     facts_prompt: Location | None = None                # files with {question}, {response} and {facts}; the packaged
-    questions_prompt: Location | None = None            # ones if not given
+    questions_prompt: Location | None = None            # ones by default
     temperature: float = Field(default=0.2, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(default=1024, ge=1)         # of each of the two answers
+    max_tokens: int = Field(default=1024, ge=1)         # maximum length of each of the two answers
     seed: int = 0
 
     def parameters(self) -> dict[str, Any]:
-        """With which the endpoint is asked."""
+        """The parameters of a request to the endpoint."""
         return self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
 
 

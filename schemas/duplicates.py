@@ -1,4 +1,4 @@
-"""Whether an image is there already, or is one to keep out."""
+"""Whether an image duplicates an earlier one, or is to be kept out of the corpus."""
 
 from typing import TypedDict
 
@@ -20,15 +20,15 @@ class DuplicateRow(TypedDict):
 REASONS = {
     "exact_duplicate": "a kept row has the same bytes",
     "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart",
-    "benchmark_overlap": "duplicates.exclude holds these bytes, or a perceptual hash so near",
+    "benchmark_overlap": "duplicates.exclude has these bytes, or a perceptual hash at most duplicates.near bits apart",
 }
 
 
 class DuplicatesConfig(Table):
-    """Without it, duplicates stay."""
+    """Leaves out duplicates. Without this table, duplicates stay."""
 
     near: int = Field(default=3, ge=-1, le=8)           # bits in which perceptual hashes may differ; -1: equal bytes
-    exclude: tuple[Location, ...] = ()                  # images to keep out: folders of them, or lists of hashes
+    exclude: tuple[Location, ...] = ()                  # images to keep out: folders of images, or lists of hashes
 
 
 STAGE = stage_info(

@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def orientation(exif: bytes | None, xmp: bytes | str | None = None) -> int:
-    """1 to 8, as EXIF counts: 1 is upright. 1 too for whatever is missing, damaged or senseless."""
+    """The orientation from 1 to 8: 1 is upright. Also 1 if it is missing, damaged or not valid."""
     xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     turned = [tag.value for block in blocks(_bare(exif or b""), 1) for tag in block.tags if tag.number == ORIENTATION]
     if not turned and (match := XMP.search(xmp or b"")):
@@ -78,7 +78,7 @@ def _block(data: bytes, place: int, order: str, big: bool) -> Block:
 
 
 def _number(data: bytes, format: str, place: int) -> int:
-    """0 beyond the end."""
+    """The number at a place; 0 beyond the end."""
     return struct.unpack_from(format, data, place)[0] if place + struct.calcsize(format) <= len(data) else 0
 
 

@@ -25,7 +25,7 @@ def needs(package: str) -> None:
 
 
 def _install(extra: str) -> str:
-    """The command that adds an extra to this installation: from the checkout or wheel that it was installed from."""
+    """The command that adds an extra to this installation, from the same checkout or wheel."""
     try:
         source = json.loads(distribution("shardmill").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -19,7 +19,7 @@ MOST = 1000  # bytes that are read of who holds it
 
 
 class Held(Exception):
-    """Another process holds the lock; `holder` is what the file says of it, perhaps nothing."""
+    """Another process holds the lock; `holder` is what the file says about it, perhaps nothing."""
 
     def __init__(self, holder: Mapping[str, Any]):
         super().__init__(holder)
@@ -31,7 +31,7 @@ def this_process() -> dict[str, Any]:
 
 
 def take(path: str | os.PathLike, holder: Mapping[str, Any]) -> int:
-    """Locks a file, which is made if it is missing, and writes who holds it. Gives its descriptor: closed, it is free.
+    """Locks a file and writes into it who holds it; creates it if needed. Closing the returned descriptor frees it.
 
     Raises `Held` if another process holds it, and `UserError` for what is not a plain file of its own.
     """
@@ -59,7 +59,7 @@ def take(path: str | os.PathLike, holder: Mapping[str, Any]) -> int:
 
 
 def read_holder(text: bytes) -> dict[str, Any]:
-    """What a lock says of who holds it; nothing if it cannot be understood."""
+    """What a lock says about its holder; empty if that cannot be read."""
     try:
         holder = json.loads(text)
     except (ValueError, RecursionError):
@@ -68,6 +68,6 @@ def read_holder(text: bytes) -> dict[str, Any]:
 
 
 def process_of(holder: Mapping[str, Any]) -> str | None:
-    """`process 17 on host`; None if a lock does not say it."""
+    """`process 17 on host`, as the lock says; None if it does not say so."""
     pid, host = holder.get("pid"), holder.get("host")
     return f"process {pid} on {host[:100]}" if isinstance(pid, int) and isinstance(host, str) else None

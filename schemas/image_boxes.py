@@ -60,7 +60,7 @@ def look_heic(data: bytes) -> Header:
 
 
 def _look_at_items(data: bytes, kind: str) -> Header:
-    """Raises `UnsafeImage` for items that are coded, or referred to, more often than one picture needs."""
+    """Raises `UnsafeImage` if a file codes or refers to more items than one picture needs."""
     outer = boxes(data, 0, len(data))
     meta = next((box for box in outer if box.kind == b"meta"), None)
     inner = boxes(data, meta.start + 4, meta.end) if meta else []
@@ -91,7 +91,7 @@ def _look_at_items(data: bytes, kind: str) -> Header:
 
 
 def without_exif(data: bytes) -> bytes:
-    """The same file of boxes, whose items of EXIF are of a kind that nobody reads."""
+    """The same file of boxes, with its items of EXIF renamed to a kind that decoders ignore."""
     meta = next((box for box in boxes(data, 0, len(data)) if box.kind == b"meta"), None)
     if meta is None:
         return data
@@ -112,7 +112,7 @@ def _kinds_of_items(data: bytes, iinf: Box) -> Iterator[tuple[int, bytes]]:
 
 
 def _references(data: bytes, iref: Box) -> int:
-    """How many references there are, counted as the bytes of all their boxes hold them."""
+    """The number of references, counted from the sizes of their boxes."""
     wide = 2 if data[iref.start] == 0 else 4
     return sum((box.end - box.start) // wide for box in boxes(data, iref.start + 4, iref.end))
 
@@ -173,7 +173,7 @@ def _frames_of_hevc(coded: bytes, prefix: int) -> Iterator[bool]:
 
 
 def look_jxl(data: bytes) -> Header:
-    """The size, which the decoder takes no look at before it decodes. (ISO/IEC 18181-1, Annex D)"""
+    """The size in the header, which the decoder itself checks too late. (ISO/IEC 18181-1, Annex D)"""
     stream = data[:64]
     if stream[:2] != b"\xff\x0a":
         box = next((box for box in boxes(data, 0, len(data)) if box.kind in (b"jxlc", b"jxlp")), None)

@@ -1,4 +1,4 @@
-"""What an image asks of a decoder, seen in its bytes before anything is decoded.
+"""How much work an image makes for its decoder, read from its bytes before anything is decoded.
 
 Decoders bound neither their time nor their memory by the length of what they read: a progressive JPEG of 900 KB can
 have 5,000 scans of 100 megapixels, and Pillow reads metadata in loops that are slow or quadratic. The bounds here are
@@ -31,7 +31,7 @@ START_OF_SCAN, END, APP1 = 0xDA, 0xD9, 0xE1
 
 
 def look(data: bytes) -> Header:
-    """What kind of image this is, and what its header tells. Raises `UnsafeImage` for one that must not be decoded."""
+    """The kind of an image and the facts in its header. Raises `UnsafeImage` for one that must not be decoded."""
     kind = kind_of(data)
     return LOOKS[kind](data) if kind in LOOKS else Header(kind)
 

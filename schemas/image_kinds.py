@@ -21,13 +21,13 @@ class UnsafeImage(ValueError):
 
 
 class Header(NamedTuple):
-    kind: str | None                        # JPEG, PNG, …; None for what is no image that is read here
+    kind: str | None                        # JPEG, PNG, …; None for what is not read as an image
     size: tuple[int, int] | None = None     # width and height, where they must be known before the decoder is opened
     frames: int = 1                         # as far as they are counted
 
 
 def kind_of(data: bytes) -> str | None:
-    """What kind of image bytes begin like."""
+    """The kind of image that these bytes begin like."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":

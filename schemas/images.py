@@ -1,4 +1,4 @@
-"""One image as it came: measured, kept or not."""
+"""An image as it came, with its measurements, or the reason why it is left out."""
 
 import re
 from typing import Annotated, NotRequired, TypedDict
@@ -28,41 +28,41 @@ class ImageRow(TypedDict):
 
 
 OF_BYTES = {
-    "not_an_image": "no JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG XL; HTML, mostly",
-    "unreadable": "begins like an image, but no decoder makes sense of it",
+    "not_an_image": "not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG XL; often an HTML page",
+    "unreadable": "begins like an image, but cannot be decoded",
     "truncated": "the image ends too early",
     "animated": "more than one frame or page",
-    "unsupported_mode": "pixels that have no plain reading as RGB",
-    "too_many_scans": "a JPEG that is sent in more than 100 passes, each of which takes as long as a whole picture",
-    "too_complex": "more parts or metadata than any picture needs, which would take long or fill memory",
+    "unsupported_mode": "its pixels cannot be converted to RGB",
+    "too_many_scans": "a JPEG of more than 100 scans, each of which takes as long to decode as a whole picture",
+    "too_complex": "so many parts or so much metadata that decoding would take too long or too much memory",
 }
 OF_SETTINGS = {
     "too_small": "a side is shorter than images.min_side",
     "too_large": "more bytes than images.max_bytes",
-    "too_many_pixels": "more pixels than images.max_pixels; found before decoding",
+    "too_many_pixels": "more pixels than images.max_pixels; checked before decoding",
     "extreme_aspect_ratio": "a side is more than images.max_aspect_ratio times the other",
     "hash_mismatch": "the bytes are not those whose SHA-256 or MD5 the source names",
-    "opt_out": "its owner, or a list of fetch.opt_out, does not want it to be used; the detail says who",
-    "blocked_address": "the host is not on the public internet, nor below one of fetch.allow_hosts",
-    "not_fetched": "only a URL is known, and there is no table [fetch]",
+    "opt_out": "its owner or a list of fetch.opt_out forbids its use; the detail says which",
+    "blocked_address": "the host is not on the public internet and not named in fetch.allow_hosts",
+    "not_fetched": "the row has only a URL, and the table [fetch] is missing",
 }
 OF_SERVERS = {
-    "http_403": "the server refuses",
-    "http_404": "there is nothing (any more)",
-    "http_410": "there is nothing any more",
+    "http_403": "the server refuses access",
+    "http_404": "the server does not have it",
+    "http_410": "the server no longer has it",
     "http_429": "too many requests, more than once or for longer than fetch.deadline",
-    "http_4xx": "any other fault of the request; the status is in the detail",
-    "http_5xx": "any fault of the server; the status is in the detail",
+    "http_4xx": "any other status 4xx; the detail has the status",
+    "http_5xx": "any status 5xx; the detail has the status",
     "timeout": "no connection, no byte, or no end within the limits of [fetch]",
-    "connection": "refused, reset, or closed before the end",
-    "dns": "no such name, or nobody who knows it",
-    "tls": "no connection that can be trusted",
-    "redirect_loop": "sent on in a circle, or too often",
-    "bad_url": "no address of the web",
-    "bad_answer": "no HTTP, a status that gives no image, a compression that was not asked for",
+    "connection": "the connection was refused, reset, or closed too early",
+    "dns": "the host's name does not exist, or cannot be looked up",
+    "tls": "the server's certificate or encryption is not valid",
+    "redirect_loop": "redirected in a loop, or too often",
+    "bad_url": "not an http or https URL",
+    "bad_answer": "not HTTP, a status without an image, or a compression that was not requested",
 }
 OF_SOURCES = {
-    "changed_in_source": "the bytes are not those that were seen when the source was split",
+    "changed_in_source": "the bytes have changed since the source was split",
     "missing_in_source": "the source no longer has the bytes",
 }
 REASONS = OF_BYTES | OF_SETTINGS | OF_SERVERS | OF_SOURCES | {takedown.REASON: takedown.MEANING}
@@ -70,12 +70,12 @@ RETRYABLE = {*OF_SOURCES, "not_fetched", "http_429", "http_5xx", "timeout", "con
 
 
 class ImagesConfig(Table):
-    """Limits; an image beyond one is left out."""
+    """Limits on images. An image beyond a limit is left out."""
 
     min_side: int = Field(default=10, ge=1)             # pixels; smaller images are left out
-    max_bytes: int = Field(default=50_000_000, ge=1)    # of a file
-    max_pixels: int = Field(default=100_000_000, ge=1)  # looked at before decoding
-    max_aspect_ratio: float = Field(default=20, ge=1)   # of the longer side to the shorter one
+    max_bytes: int = Field(default=50_000_000, ge=1)    # size of a file
+    max_pixels: int = Field(default=100_000_000, ge=1)  # width times height, checked before decoding
+    max_aspect_ratio: float = Field(default=20, ge=1)   # longer side divided by shorter side
 
 
 def _is_contact(text: str) -> str:
@@ -85,20 +85,20 @@ def _is_contact(text: str) -> str:
 
 
 class FetchConfig(Table):
-    """Without it, no URL is asked for."""
+    """Fetches images from URLs. Without this table, no URL is requested."""
 
-    contact: Annotated[str, AfterValidator(_is_contact)]        # goes out with every request
-    in_flight: int = Field(default=256, ge=1)           # URLs asked at once, a worker process
-    per_host: int = Field(default=4, ge=1)              # of those, of one host
-    connect_seconds: float = Field(default=5, gt=0)     # to find and reach a server
-    read_seconds: float = Field(default=10, gt=0)       # in which not one byte comes
+    contact: Annotated[str, AfterValidator(_is_contact)]        # your mail address or page, sent with every request
+    in_flight: int = Field(default=256, ge=1)           # requests at the same time, per worker process
+    per_host: int = Field(default=4, ge=1)              # of these, requests to one host
+    connect_seconds: float = Field(default=5, gt=0)     # time to look up and reach a server
+    read_seconds: float = Field(default=10, gt=0)       # time without a single byte
     deadline: float = Field(default=30, gt=0)           # seconds that one try may take, redirects included
-    tries: int = Field(default=2, ge=1)                 # of one URL
-    honour_robots_tag: bool = True                      # X-Robots-Tag: noai, noimageai, noindex, noimageindex
-    robots_txt: bool = False                            # ask for it, and do as it says
-    opt_out: tuple[Location, ...] = ()                  # files with a host or pattern of URLs a line, left alone
-    check_hash: bool = True                             # against the source's columns sha256, md5 or hash
-    allow_hosts: tuple[str, ...] = ()                   # that may be at private addresses, with all below them
+    tries: int = Field(default=2, ge=1)                 # tries per URL
+    honour_robots_tag: bool = True                      # respects X-Robots-Tag: noai, noimageai, noindex, noimageindex
+    robots_txt: bool = False                            # requests robots.txt and follows it
+    opt_out: tuple[Location, ...] = ()                  # files with one host or URL pattern per line: not requested
+    check_hash: bool = True                             # compares with the source's columns sha256, md5 or hash
+    allow_hosts: tuple[str, ...] = ()                   # hosts, with their subdomains, that may have private addresses
 
 
 STAGE = stage_info(

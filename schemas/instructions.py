@@ -25,11 +25,11 @@ class InstructionRow(TypedDict):
 SOURCE, TEMPLATE = "source", "template"
 
 REASONS = {
-    "no_image": "there is none to ask about: a conversation of text alone",
-    "no_question": "the source names none, or one without words",
-    "other_images": "it names more images than the one it is asked of, or a video",
-    "equal_keys": "the same question is asked of the same image before",
-    "not_asked": "the source asks nothing of this image, and no template does: its condition or the draw left it out",
+    "no_image": "the row has no image to ask about: a conversation of text alone",
+    "no_question": "the source gives no question, or one without words",
+    "other_images": "the question names several images, or a video",
+    "equal_keys": "the same question was already asked about the same image",
+    "not_asked": "the source asks nothing about this image, and the condition or the draw left it out",
 }
 
 
@@ -40,12 +40,12 @@ def _asks(question: str) -> str:
 
 
 class InstructionsConfig(Table):
-    """What is asked of an image."""
+    """Chooses the questions about images."""
 
-    questions: tuple[Annotated[str, AfterValidator(_asks)], ...] = ()   # of images of which the source asks nothing
-    per_image: int = Field(default=1, ge=1)             # so many of them, by hash(seed, image)
-    where: str = "true"                                 # of which images: SQL over the columns of the view `samples`
-    weight: float = Field(default=1.0, gt=0, le=1)      # share of those that are asked of, by hash(seed, image)
+    questions: tuple[Annotated[str, AfterValidator(_asks)], ...] = ()   # for images about which the source asks nothing
+    per_image: int = Field(default=1, ge=1)             # number of these per image, drawn by hash(seed, image)
+    where: str = "true"                                 # which images: SQL over the columns of the view `samples`
+    weight: float = Field(default=1.0, gt=0, le=1)      # share of these images that is used, by hash(seed, image)
     seed: int = 0
 
 

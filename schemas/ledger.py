@@ -1,4 +1,4 @@
-"""The ledger under `runs/`: all that is measured, and what each run changed."""
+"""The ledger under `runs/`: what each run measured and changed."""
 
 from typing import TypedDict
 

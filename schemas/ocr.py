@@ -27,10 +27,10 @@ class OcrRow(TypedDict):
 OCR_VERDICTS = {                # the first that holds
     "no_text": "no letter and no digit was read",
     "too_short": "fewer letters and digits than `good_length`",
-    "low_confidence": "less sure than `good_confidence`, or all of it less than `min_confidence`",
-    "mixed_script": "too many words of letters that no language writes together, as in KA\u03a6E",
-    "symbols": "too many lines that are no words: signs alone, or one letter of a script that is nowhere else",
-    "good": "fit to learn from",
+    "low_confidence": "its confidence is below `good_confidence`, or that of every line is below `min_confidence`",
+    "mixed_script": "too many words that mix scripts as no language does, as in KA\u03a6E",
+    "symbols": "too many lines that are not words: only signs, or one letter of a script that no other line has",
+    "good": "good enough to learn from",
 }
 GOOD = "good"
 
@@ -39,23 +39,23 @@ RETRYABLE = {"engine_failed"}
 
 
 class EasyOcrConfig(Table):
-    """Read only if that is the engine."""
+    """Settings of the engine `easyocr`."""
 
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)  # EasyOCR's own codes
-    models: Location = "easyocr-models"                         # folder of its weights
-    download: bool = False                                      # fetch weights that are missing when a run begins
-    gpu: bool = False                                   # compute on the first CUDA device
+    models: Location = "easyocr-models"                         # folder of EasyOCR's weights
+    download: bool = False                                      # downloads missing weights when a run begins
+    gpu: bool = False                                   # computes on the first CUDA device
 
 
 class OcrConfig(Table):
-    """Without it, no text is read."""
+    """Reads the text in images. Without this table, no text is read."""
 
     engine: Literal["rapidocr", "easyocr"] = "rapidocr"
-    easyocr: EasyOcrConfig = EasyOcrConfig()            # read only if that is the engine
-    min_confidence: float = Field(default=0.5, ge=0, le=1)  # lines below are left out
-    good_confidence: float = Field(default=0.9, ge=0, le=1)  # a good text: mean of its lines, weighted by characters
-    good_length: int = Field(default=3, ge=1)           # letters and digits; East Asian ones count twice
-    good_share: float = Field(default=0.9, ge=0, le=1)  # of its characters are in lines that make sense
+    easyocr: EasyOcrConfig = EasyOcrConfig()            # used only with engine = "easyocr"
+    min_confidence: float = Field(default=0.5, ge=0, le=1)  # lines of a lower confidence are left out
+    good_confidence: float = Field(default=0.9, ge=0, le=1)  # least mean confidence of a good text
+    good_length: int = Field(default=3, ge=1)           # least letters and digits; East Asian ones count twice
+    good_share: float = Field(default=0.9, ge=0, le=1)  # least share of characters in lines that make sense
 
 
 STAGE = stage_info(

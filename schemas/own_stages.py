@@ -47,14 +47,14 @@ def _is_column(text: str) -> str:
 
 
 class OwnStageConfig(Table):
-    """Stages of your own, by name."""
+    """Your own stages, each a function, by name."""
 
     callable: Annotated[str, AfterValidator(_is_callable), BesideFile()]    # "mine.py:function", a file beside this
                                                         # one, or "package.module:function"; called with a dict
     reads: tuple[Annotated[str, AfterValidator(_is_column)], ...] = ()      # "stage.column", of stages before it
-    image: bool = False                                 # whether the dict holds `image` too, upright RGB by Pillow
-    columns: dict[Word, Kind] = {}                      # that a returned dict holds, with their types
-    reasons: tuple[Word, ...] = ()                      # words that a returned text may be: the row is left out
+    image: bool = False                                 # whether the dict also holds `image`: upright, RGB, by Pillow
+    columns: dict[Word, Kind] = {}                      # columns of a returned dict, with their types
+    reasons: tuple[Word, ...] = ()                      # texts that may be returned: the row is left out
     version: str | None = Field(default=None, min_length=1)     # raise it when the function changes; else a hash of it
 
     @model_validator(mode="after")

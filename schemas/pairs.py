@@ -1,4 +1,4 @@
-"""Which of two responses to one instruction is to be preferred, and what became of every response."""
+"""Which of two responses to one instruction is better, and what became of every response."""
 
 from typing import TypedDict
 
@@ -23,28 +23,28 @@ class PairRow(TypedDict):
 
 
 OF_PAIRS = {
-    "unbalanced": "the rejected text is so much longer that length alone could tell; the detail has both",
+    "unbalanced": "the rejected text is so much longer that length alone tells them apart; the detail has both lengths",
 }
 OF_RESPONSES = {
-    "unscored": "a claim or a verdict of it has a reason, which the detail names",
-    "no_candidate": "no other response to the instruction has another score and another text",
-    "not_drawn": "other pairs of its instruction were drawn",
+    "unscored": "one of its claims or verdicts has a reason, which the detail names",
+    "no_candidate": "no other response to the instruction has a different score and a different text",
+    "not_drawn": "other pairs of the instruction were drawn",
 }
 REASONS = OF_PAIRS | OF_RESPONSES
 
 
 def pair_key(chosen: str, rejected: str) -> str:
-    """Of the keys of two responses to one instruction."""
+    """The key of a pair, from the keys of two responses to one instruction."""
     return f"{chosen}_{rejected.rpartition('_')[2]}"
 
 
 class PairsConfig(Table):
-    """Which pairs are drawn."""
+    """Draws pairs of responses."""
 
-    per_instruction: int = Field(default=2, ge=0)       # pairs that are drawn at most, by hash(seed, pair); 0: all
+    per_instruction: int = Field(default=2, ge=0)       # maximum of drawn pairs, by hash(seed, pair); 0: all
     seed: int = 0
-    min_margin: int = Field(default=1, ge=1)            # rejected claims by which two responses differ
-    length_balance: bool = True                         # drop pairs whose length alone could tell
+    min_margin: int = Field(default=1, ge=1)            # least difference in rejected claims
+    length_balance: bool = True                         # drops pairs that length alone tells apart
 
 
 STAGE = stage_info(

@@ -52,7 +52,7 @@ def _check_pixels(size: tuple[int, int] | None, most: int | None) -> None:
 
 
 class _Avif(AvifImageFile):
-    """Pillow's, in one thread, and with the orientation that the decoder names instead of what EXIF says."""
+    """Opens an image by Pillow in one thread, with the decoder's orientation instead of that in EXIF."""
 
     def _open(self) -> None:
         self._decoder = _avif.AvifDecoder(self.fp.read() if self.fp else b"", "auto", 1)
@@ -62,7 +62,7 @@ class _Avif(AvifImageFile):
 
 
 def _open_avif(data: bytes) -> Image.Image:
-    """Without its EXIF, which turns no AVIF: libavif refuses a picture whose EXIF is damaged."""
+    """Opens an AVIF without its EXIF: libavif refuses damaged EXIF, and EXIF does not turn an AVIF."""
     return _Avif(io.BytesIO(without_exif(data)))
 
 
@@ -78,7 +78,7 @@ def _open_heic(data: bytes) -> Image.Image:
 
 
 def _open_jxl(data: bytes) -> Image.Image:
-    """Decoded, since the plugin cannot wait. A JPEG that was packed into it is read as a JPEG."""
+    """Opens a JPEG XL, which decodes it at once: the plugin cannot wait. Packed JPEGs are read as JPEG."""
     from pillow_jxl import Decoder
 
     is_jpeg, info, pixels, *_ = Decoder(num_threads=0)(data)
@@ -94,7 +94,7 @@ OPENERS: dict[str | None, Callable[[bytes], Image.Image]] = {"AVIF": _open_avif,
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How its pixels have to be turned, as EXIF counts: 1 for not at all. Damaged metadata is ignored.
+    """The EXIF orientation by which the pixels have to be turned; 1: not at all. Damaged metadata is ignored.
 
     A PNG has to be decoded first if its EXIF stands behind its pixels. TIFF, HEIC and JPEG XL turn their pixels
     themselves.

@@ -1,11 +1,11 @@
-"""Text that a terminal shows as text: what strangers wrote cannot move the cursor, ring, or turn the line around."""
+"""Makes untrusted text safe for a terminal: it cannot move the cursor, ring, or change the direction of a line."""
 
 
 def printable(value: object, keep: str = "\n") -> str:
-    """A value as text in which every character that is not printable is spelled, such as `\\x1b`, but those of `keep`.
+    """A value as text. Characters that are not printable, except those in `keep`, are written out, as `\\x1b` is.
 
-    That holds for control characters (C0 and C1), for marks that change the direction of a line, and for halves of
-    surrogate pairs, which no terminal can be sent.
+    These are control characters (C0 and C1), marks that change the direction of a line, and halves of surrogate pairs,
+    which cannot be sent to a terminal.
     """
     text = "" if value is None else str(value)
     if text.isprintable():

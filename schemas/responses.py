@@ -1,4 +1,4 @@
-"""What the policy answers to an instruction. A row a draw."""
+"""What the policy answers to an instruction. One row per draw."""
 
 from typing import Any, NotRequired, TypedDict
 
@@ -33,11 +33,11 @@ def response_key(instruction: str, draw: int) -> str:
 
 
 class ResponsesConfig(Table):
-    """Without it, no policy is asked."""
+    """Asks the policy. Without this table, no policy is asked."""
 
     endpoint: str | None = None                         # the policy
-    from_source: bool = False                           # no policy: the pairs that the source brings, chosen, rejected
-    draws: int = Field(default=10, ge=2, le=100)        # responses to an instruction, a request each
+    from_source: bool = False                           # uses the source's pairs (chosen, rejected) instead of a policy
+    draws: int = Field(default=10, ge=2, le=100)        # responses per instruction, one request each
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
@@ -46,12 +46,12 @@ class ResponsesConfig(Table):
     @model_validator(mode="after")
     def _one_of_both(self) -> "ResponsesConfig":
         if (self.endpoint is None) != self.from_source:
-            fix = "remove one of both" if self.endpoint else "name the policy, or write from_source = true"
+            fix = "remove one of the two" if self.endpoint else "name the policy, or write from_source = true"
             raise PydanticCustomError("responses", "endpoint and from_source: {fix}", {"fix": fix})
         return self
 
     def parameters(self) -> dict[str, Any]:
-        """With which the endpoint is asked."""
+        """The parameters of a request to the endpoint."""
         return self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"})
 
 

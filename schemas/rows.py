@@ -1,4 +1,4 @@
-"""What a source says of a sample, split once into partitions."""
+"""What a source says about a sample, split once into partitions."""
 
 from typing import TypedDict
 
@@ -27,21 +27,21 @@ class SourceRow(TypedDict):
 
 
 REASONS = {
-    "equal_keys": "an earlier row of this file has the same name",
-    "no_image": "a row names no image, or one that is not there",
+    "equal_keys": "an earlier row of this file has the same key",
+    "no_image": "the row names no image, or one that does not exist",
     "several_images": "a sample brings more than one image, but what is read of it is said of one",
     "bad_conversation": "the turns are not what the format asks for, or name other images than the row",
-    "bad_text": "a cell is no text: bytes of another encoding, a list, an object, or too long; the detail names it",
-    "wrong_fields": "a line of CSV has another number of fields than the first line, or a quote that does not end",
+    "bad_text": "a cell is not text: bytes of another encoding, a list, an object, or too long; the detail names it",
+    "wrong_fields": "a line of CSV has more or fewer fields than the first line, or a quote that is not closed",
     "damaged": "a row group of a table cannot be read from here on; the detail names the row and the column",
     "cut_tar": "the archive ends inside this member, or cannot be read from here on",
-    "unreadable_file": "the file is damaged, a broken link or no plain file; what stands before the damage is read",
-    "not_read": "no image, text or table of a kind that is read",
-    "sparse": "the archive leaves the holes of this member out, as `tar --sparse` does",
-    "broken_link": "the member is a link to what is not in its archive",
+    "unreadable_file": "the file is damaged, a broken link, or not a regular file; rows before the damage are read",
+    "not_read": "not an image, text or table of a supported kind",
+    "sparse": "the member is sparse (`tar --sparse`): the archive does not store its holes",
+    "broken_link": "the member is a link to a file that is not in the archive",
     "text_too_long": "the text or JSON of an image has more than 16 MiB",
-    "interleaved": "members of this sample do not stand together in the archive",
-    "unsafe_name": "the name leaves the archive's folder, or is not UTF-8",
+    "interleaved": "the members of this sample are not next to each other in the archive",
+    "unsafe_name": "the name leads out of the archive's folder, or is not UTF-8",
     takedown.REASON: takedown.MEANING,
 }
 

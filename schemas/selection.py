@@ -1,4 +1,4 @@
-"""Which shard sets a sample goes to, and as which task."""
+"""The shard sets that each sample goes to, and its task in each."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypedDict
@@ -24,35 +24,35 @@ class SelectionRow(TypedDict):
 
 
 REASONS = {
-    "equal_keys": "an earlier partition has a row of the same name",
-    "not_selected": "no set's condition holds",
+    "equal_keys": "an earlier partition has a row with the same key",
+    "not_selected": "the row does not fulfil the condition of any set",
     "sampled_out": "a condition holds, but the draw by weight left it out",
-    "other_format": "a condition holds, but the image, or one of its conversation, has another format than the set",
-    "no_caption": "a condition holds, but there is no caption to learn",
+    "other_format": "a condition holds, but an image of the row has another format than the set",
+    "no_caption": "a condition holds, but the caption is missing",
     "no_ocr": "a condition holds, but no text was read in the image",
-    "no_conversation": "a condition holds, but there is no conversation",
-    "incomplete": "another image of its conversation, or the conversation itself, was left out",
+    "no_conversation": "a condition holds, but the row has no conversation",
+    "incomplete": "an earlier stage left out another image of its conversation, or the conversation itself",
 }
 
 
 class SetConfig(Table):
-    """Shard sets, by name."""
+    """A shard set: which samples it has, and how they are packed."""
 
-    where: str = "true"                                 # SQL over the view `samples`; for pairs over `preferences`
+    where: str = "true"                                 # SQL over the view `samples`; for pairs, over `preferences`
     task: Literal["caption", "ocr", "conversation", "preference"] = "caption"
-    weight: float = Field(default=1.0, gt=0, le=1)      # share that is kept, by hash(seed, key)
-    seed: int = 0                                       # of weight
+    weight: float = Field(default=1.0, gt=0, le=1)      # share of the samples that is kept, by hash(seed, key)
+    seed: int = 0                                       # seed of the draw by weight
     samples_per_shard: int = Field(default=1000, ge=1)
     max_side: int | None = Field(default=None, ge=1)    # pixels; images with a longer side are scaled down
     max_pixels: int | None = Field(default=None, ge=256)  # width times height; larger images are scaled down
-    format: Literal["jpg", "png", "webp"] | None = None  # jpg, png or webp: of all images; if absent, they keep theirs
-    other_formats: Literal["encode", "leave_out"] = "encode"  # images in another format than `format`
+    format: Literal["jpg", "png", "webp"] | None = None  # format of all images; default: each keeps its own
+    other_formats: Literal["encode", "leave_out"] = "encode"  # what to do with images in another format
     quality: int = Field(default=90, ge=1, le=100)      # of images that are encoded here as jpg or webp
-    stable_json: bool = False                           # .json with columns of one type: what varies is JSON text
+    stable_json: bool = False                           # gives columns of .json one type; what varies becomes JSON text
 
     @property
     def bounded(self) -> bool:
-        """Whether images are scaled or encoded where they are beyond a bound; else all are copied as they came."""
+        """Whether images beyond the set's bounds are scaled or encoded; otherwise all are copied as they came."""
         return any((self.max_side, self.max_pixels, self.format))
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A shard's index, and the card that names a set's shards: the contract with every reader of shards."""
+"""The index of a shard, and the card that names the shards of a set: the contract with all readers of shards."""
 
 import json
 from collections.abc import Iterator
@@ -83,10 +83,10 @@ VARYING = ("extra", "conversation", "ocr", "stages", "pictures")
 
 
 def document_of(data: str | bytes) -> dict[str, Any]:
-    """A sample's .json as it is without `stable_json`. Raises `ValueError` if it is no JSON object."""
+    """A sample's .json as it is without `stable_json`. Raises `ValueError` if it is not a JSON object."""
     document = json.loads(data)
     if not isinstance(document, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     texts = {name: json.loads(document[name]) for name in VARYING if isinstance(document.get(name), str)}
     return document | texts
 
@@ -98,7 +98,7 @@ UNIT = 10_000               # samples
 
 
 def units_of(card: Card) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Groups of shards whose packs are planned together: their places on the card, and the name of the file of packs.
+    """Units of shards whose packs are planned together: their places on the card, and the name of their file of packs.
 
     Units follow the numbers of shards, so that an empty or new shard changes no other unit.
     """

@@ -66,7 +66,7 @@ def plan_llama_cpp(width: int, height: int, side: int = 448, patch: int = 14) ->
     scale = min(np.float32(a) / np.float32(b) for a, b in zip(plan.refined, image))
     picture = Size(*(min(math.ceil(np.float32(length) * scale), most) for length, most in zip(image, plan.refined)))
     if max(plan.overview + picture) > LLAMA_CPP_SIDE:
-        raise ValueError(f"llama.cpp takes no image of {width} x {height}: a view would be over {LLAMA_CPP_SIDE} long")
+        raise ValueError(f"llama.cpp does not accept {width} x {height}: its views are over {LLAMA_CPP_SIDE} long")
     return Plan(image, plan.overview, plan.columns, plan.rows, plan.cell, picture)
 
 

@@ -1,4 +1,4 @@
-"""What the rest of Shardmill has to know about each stage; `schemas.stages` is the table of all stages."""
+"""What other modules need to know about each stage; `schemas.stages` is the table of all stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What was taken down, in `takedown.parquet` under the root. It does not reveal what was shown or told.
+"""The list of what was taken down: `takedown.parquet` under the root. It has no image and no text of it.
 
 A URL is in it twice if its normal form differs: as it was written, and as the downloader requests it.
 """
@@ -12,4 +12,4 @@ class TakedownRow(TypedDict):
 
 
 REASON = "taken_down"
-MEANING = "its owner, or somebody who is shown or named, had it taken down: nothing of it is kept"
+MEANING = "removed by `shardmill takedown`: nothing of it is kept"

@@ -1,4 +1,4 @@
-"""What a training run measures as it goes on: rows for the catalog."""
+"""What a training run measures at each step: rows for the catalog."""
 
 from typing import TypedDict
 

@@ -1,4 +1,4 @@
-"""What a labeler says of a claim, from the probabilities of one token. A row a claim and labeler."""
+"""What a labeler says about a claim, from the probabilities of one token. One row per claim and labeler."""
 
 from typing import TypedDict
 
@@ -25,7 +25,7 @@ class VerdictRow(TypedDict):
 
 
 REASONS = OF_ENDPOINTS | {
-    "no_yes_no": "yes and no are improbable together: it says something else; the detail has the likeliest tokens",
+    "no_yes_no": "P(yes) + P(no) is too small: the answer is something else; the detail has the likeliest tokens",
 }
 
 
@@ -39,7 +39,7 @@ PARAMETERS = {"max_tokens": 1, "temperature": 0, "seed": 0, "logprobs": True, "t
 
 
 class VerdictsConfig(Table):
-    """Who judges the claims; needed where there are responses."""
+    """Judges the claims of responses."""
 
     labelers: tuple[str, ...] = Field(min_length=1)     # endpoints; each judges every claim
     prompt: Location | None = None                      # a file with {question}; the packaged one if not given
@@ -48,7 +48,7 @@ class VerdictsConfig(Table):
     @classmethod
     def _each_once(cls, labelers: tuple[str, ...]) -> tuple[str, ...]:
         if len({*labelers}) < len(labelers):
-            raise PydanticCustomError("labelers", "name each labeler once; asked twice, it says the same")
+            raise PydanticCustomError("labelers", "name each labeler once; a second time gives the same answers")
         return labelers
 
 

@@ -1,6 +1,6 @@
-"""The catalog's SQL: a view for each stage, `samples` that joins them, and views of what people look for first.
+"""The catalog's SQL: a view for each stage, `samples`, which joins them, and views of common questions.
 
-All of it is derived from a table of stages: that of `schemas.stages`, with a root's own stages in it.
+All views are derived from the table of stages in `schemas.stages`, together with the root's own stages.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -120,7 +120,7 @@ FROM (VALUES {ranges or "(0, 0, NULL)"}) AS ranges(first, "end", source)"""
 
 
 def releases_sql(files: Files | None) -> str:
-    """The view `releases`: what was ever published of each set. Of what version 0.1 published less is known."""
+    """The view `releases`: all published releases of each set. Less is known about those of version 0.1."""
     return f"""
 WITH known AS ({table_sql(RELEASES, files, {}, False)})
 FROM known

@@ -29,6 +29,13 @@ def reports() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def catalogs() -> Iterator[None]:
+    """Runs in this process write the catalog."""
+    with patch("support.corpora.catalogs", True):
+        yield
+
+
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., Path]:
     """Writes `my.toml` with some TOML after the root; stages run in one process unless it says otherwise."""

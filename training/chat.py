@@ -1,4 +1,4 @@
-"""Requests for chat completions, as `training.serve` reads them: checked in time and memory of their own length."""
+"""Reads requests for chat completions, in time and memory of their own length, for `training.serve`."""
 
 import base64
 import binascii
@@ -26,7 +26,7 @@ large, small = ThreadPoolExecutor(1, "large images"), ThreadPoolExecutor(4, "sma
 
 
 class Talks(Protocol):
-    """What is served: `training.generate.Generator`, or `training.gguf.generator.GgufGenerator`."""
+    """The model that is served: `training.generate.Generator`, or `training.gguf.generator.GgufGenerator`."""
 
     @property
     def room(self) -> int: ...  # tokens of prompt and answer
@@ -60,7 +60,7 @@ class Asked(BaseModel):
 
 
 class Refused(Exception):
-    """What the client did wrong, in one line."""
+    """A mistake of the client, in one line."""
 
     def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
         super().__init__(message)
@@ -75,7 +75,7 @@ def check(asked: Asked) -> None:
     """Raises `Refused` for a request that this server does not support."""
     for name, value in (asked.model_extra or {}).items():
         if value and name not in HARMLESS:  # null, false, 0 and empty values request nothing
-            raise Refused(f"{name}: this server does not do that", name)
+            raise Refused(f"{name}: this server does not support it", name)
     if asked.top_logprobs and not asked.logprobs:
         raise Refused("top_logprobs: set logprobs too", "top_logprobs")
 
@@ -89,7 +89,7 @@ class Encoded(NamedTuple):
 
 
 class Pictures(Mapping[str, Image.Image]):
-    """The images of a request by name, each decoded when it is needed, and then not kept."""
+    """The images of a request by name, each decoded when it is used, and not kept."""
 
     def __init__(self, gone: Callable[[], bool], max_pixels: int):
         self.encoded: dict[str, Encoded] = {}
@@ -128,7 +128,7 @@ class Pictures(Mapping[str, Image.Image]):
 def read(
     generator: Talks, messages: Sequence[Message], most_bytes: int, max_pixels: int, gone: Callable[[], bool]
 ) -> Any:
-    """The prompt that messages make. `most_bytes` is the length of the longest text that could fit, in UTF-8.
+    """The prompt of these messages. `most_bytes` is the length of the longest text that could fit, in UTF-8.
 
     Raises `Refused`, and `Gone` as soon as nobody waits for the answer.
     """
@@ -138,14 +138,16 @@ def read(
     for number, message in enumerate(messages):
         where = f"messages.{number}"
         if message.role not in ROLES:
-            raise Refused(f"{where}.role: no {message.role[:80]!r}; there are {', '.join(ROLES)}", f"{where}.role")
+            raise Refused(
+                f"{where}.role: unknown role {message.role[:80]!r}; choose from {', '.join(ROLES)}", f"{where}.role"
+            )
         content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
         parts: list[Any] = []
         for place, part in enumerate(content or []):
             place_of_part = f"{where}.content.{place}"
             if part.get("type") == "text" and isinstance(text := part.get("text"), str):
                 if (length := length + _bytes_of(text, place_of_part)) > most_bytes:
-                    raise _too_long(f"{length} bytes of text, which no {generator.room} tokens hold")
+                    raise _too_long(f"{length} bytes of text do not fit into {generator.room} tokens")
                 parts.append(text)
                 continue
             if (len(pictures) + 1) * IMAGE_TOKENS > generator.room:
@@ -191,7 +193,7 @@ def _data_of(part: dict[str, Any], where: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused(f"{where}: is no base64: {error}", where) from None
+        raise Refused(f"{where}: is not base64: {error}", where) from None
 
 
 def longest_text(generator: Talks, piece: Callable[[int], bytes]) -> int:

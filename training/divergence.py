@@ -1,4 +1,4 @@
-"""What is not finite in a step: a loss, with a sample of it, or the gradient of a weight. Such a step is not taken."""
+"""Finds what is not finite in a step: a loss, with a sample of it, or the gradient of a weight. The step is skipped."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,11 +40,11 @@ def check_weights(
     stage: TrainingStage, step: int, names: Mapping[nn.Parameter, str], learned: Sequence[nn.Parameter],
     good: Path | None,
 ) -> None:  # fmt: skip
-    """Raises `UserError` if a step made a weight that is not finite: such weights replace no checkpoint."""
+    """Raises `UserError` if a step made a weight that is not finite, before such weights replace a checkpoint."""
     if broken := next((names[weight] for weight in learned if not weight.isfinite().all()), None):
         raise UserError(_line(stage, f"{broken} is not finite after step {step}", good))
 
 
 def _line(stage: TrainingStage, what: str, good: Path | None) -> str:
-    goes_on = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+    goes_on = f"the last good checkpoint is {good}" if good else "no checkpoint was written yet"
     return f"stages.{stage.name}: {what}; choose a rate below {stage.rate:g}; {goes_on}"

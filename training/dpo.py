@@ -59,11 +59,11 @@ class Pairs(Dataset):
         counts = [len(usable) for usable in self.usable]
         for part, shards, count in zip(parts, self.shards, counts):
             if not count:
-                raise UserError(f"{part.set}: there is no pair to train on; {self._why(shards)}")
+                raise UserError(f"{part.set}: has no pair to train on; {self._why(shards)}")
         self.order = Order(counts, [Fraction(str(part.weight)) for part in parts], seed)
 
     def _why(self, shards: Shards) -> str:
-        """Why the samples of a set are no pairs: their reasons, and the detail of the first."""
+        """Why a set has no usable pair: the reasons of its samples, and the detail of the first."""
         tars = {shard.entry["tar"] for shard in shards.shards}
         lost = [lost for lost in self.lost_pairs if lost.tar in tars]
         reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(one.reason for one in lost).items())

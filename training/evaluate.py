@@ -84,7 +84,7 @@ def evaluate(
 
 
 def recall(checked: Sequence[Checked], scenes: Sequence[Scene]) -> float:
-    """The share of all objects that some true claim mentions: its words, a shape among them, all fit the object."""
+    """The share of all objects that a true claim mentions: its words include a shape, and all fit the object."""
     objects = [(caption, thing) for caption, scene in zip(checked, scenes) for thing in scene["objects"]]
     return sum(_mentioned(caption, thing) for caption, thing in objects) / max(1, len(objects))
 
@@ -113,7 +113,7 @@ def edits(one: str, other: str) -> int:
 
 
 def scenes_of(shards: Shards, most: int | None = None) -> Iterator[tuple[Image.Image, Scene]]:
-    """The pictures of a set with their scenes. Raises `UserError` for a sample that is no generated scene."""
+    """The pictures of a set with their scenes. Raises `UserError` for a sample that is not a generated scene."""
     for number, sample in enumerate(shards):
         if number == most:
             return
@@ -121,7 +121,7 @@ def scenes_of(shards: Shards, most: int | None = None) -> Iterator[tuple[Image.I
             scene = document_of(sample["json"])["extra"]["scene"]
             yield decode(sample[images(sample)[0]]), scene
         except (KeyError, IndexError, TypeError):
-            raise UserError(f"{sample['__key__']}: is no generated scene: its json has no extra.scene") from None
+            raise UserError(f"{sample['__key__']}: is not a generated scene: its json lacks extra.scene") from None
 
 
 def _some(among: Sequence[Any], count: int, number: int) -> list[Any]:

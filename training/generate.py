@@ -24,7 +24,7 @@ from training.tokenizer import Tokenizer
 
 
 class Prompt(NamedTuple):
-    """Everything that comes before an answer."""
+    """The input of the model before an answer."""
 
     ids: np.ndarray  # int32 [tokens]
     views: list[np.ndarray]  # uint8 [height, width, 3] each, in the order of their places
@@ -69,7 +69,7 @@ class Generator:
 
     @property
     def vocabulary(self) -> int:
-        """The tokens that there are."""
+        """The number of tokens of the vocabulary."""
         return len(self.tokenizer)
 
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Prompt:

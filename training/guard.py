@@ -1,4 +1,4 @@
-"""What `training.serve` takes in at all: requests to its own names, with bodies of a bounded size."""
+"""Guards `training.serve`: it accepts only requests to its own names, with bodies of a bounded size."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request."""
+    """The limits of one request."""
 
     body: int = 32 << 20  # bytes
     pixels: int = 100_000_000  # of all of its images together; looked at before one is decoded
@@ -38,7 +38,7 @@ class Guard:
         headers = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         names = [value for name, value in headers if name == b"host"]
         if foreign := [name for name in names if not self.is_own(name)]:
-            message = f"{foreign[0][:80]!r} is no name of this server; start it with --allow-host NAME if it should be"
+            message = f"{foreign[0][:80]!r} is not a name of this server; allow it with --allow-host NAME"
             await error(403, message)(scope, receive, send)
             return
         declared = [value for name, value in headers if name == b"content-length"]
@@ -76,7 +76,7 @@ class Guard:
             return name == "localhost" or name.endswith(".localhost") or name in self.hosts or "*" in self.hosts
 
     async def _too_large(self, scope: Any, receive: Any, send: Any, read: int) -> None:
-        """Reads on for a while, and keeps nothing: many clients read no answer before all is sent."""
+        """Reads the rest of a body for a while and drops it: many clients read an answer only after all is sent."""
         more = True
         while more and read < DRAINED * self.limits.body:
             message = await receive()
@@ -98,7 +98,7 @@ def _replayed(body: bytes, receive: Any) -> Any:
 def error(
     status: int, message: str, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error"
 ) -> JSONResponse:
-    """An error as OpenAI's API words it. Half a surrogate pair, which no answer can hold, becomes a question mark."""
+    """An error in the form of OpenAI's API. Half a surrogate pair, which JSON cannot hold, becomes a question mark."""
     message, param = (text and text.encode("utf-8", "replace").decode() for text in (message, param))
     headers = {"connection": "close"} if status in (403, 413, 503) else None  # the rest of its body is not read
     content = {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -26,8 +26,8 @@ IGNORED = -100  # the label of a token that is not learned, as in torch's cross 
 
 REASONS = {
     "too_long": "more tokens than the limit",
-    "no_answer": "nothing to learn: no answer, or an empty one",
-    "image_in_answer": "an answer shows an image; a model answers with text alone",
+    "no_answer": "nothing to learn: the answer is missing or empty",
+    "image_in_answer": "an answer shows an image; a model answers with text only",
     "unknown_image": "the text names an image that the sample does not have",
 }
 
@@ -49,7 +49,7 @@ class Marks(NamedTuple):
     query: int  # holds the place of an embedding
     turn: tuple[int, int]  # <|im_start|> and <|im_end|>, around a turn of a conversation
     begin: int | None  # before everything, if the model has such a token
-    end: int  # after a sample that is no conversation
+    end: int  # after a sample that is not a conversation
 
 
 class Picture(NamedTuple):
@@ -114,7 +114,7 @@ class Layout:
 
     def _tokens(self, pieces: Sequence[Piece]) -> Tokens:
         if not any(learn and isinstance(piece, str) and not is_empty(piece) for piece, learn in pieces):
-            raise SampleRejected("no_answer", "there is no text to learn")
+            raise SampleRejected("no_answer", "no text to learn")
         pictures = tuple(piece for piece, _ in pieces if isinstance(piece, Picture))
         visual = sum(image_tokens(picture.plan, self.queries) for picture in pictures)
         ids: list[int] = [] if self.marks.begin is None else [self.marks.begin]
@@ -145,7 +145,7 @@ class Layout:
 def check_answers(turns: Sequence[Turn]) -> None:
     """Raises `SampleRejected` if one of the answers is not a text to learn: it is empty, or shows an image.
 
-    A prompt may have such answers in its history; they are only never learned.
+    A prompt may have such answers in its history, where they are not learned.
     """
     for number, (role, parts) in enumerate(turns, 1):
         if role != "assistant":
@@ -176,5 +176,5 @@ def _parts(content: str, pictures: Mapping[str, Picture]) -> list[Part]:
         return [content]
     pieces = re.split(r"(<image(?:_\d+)?>)", content)
     if unknown := [mark for mark in pieces[1::2] if mark not in pictures]:
-        raise SampleRejected("unknown_image", f"{unknown[0]}; there is {', '.join(pictures)}")
+        raise SampleRejected("unknown_image", f"{unknown[0]};  the sample has {', '.join(pictures)}")
     return [pictures[piece] if number % 2 else piece for number, piece in enumerate(pieces) if piece]

@@ -57,7 +57,7 @@ class Lost(NamedTuple):
 
 
 def left_out(counts: Counts) -> str:
-    """Why samples of a set are in no pack, in words."""
+    """A text about the samples of a set that are in no pack, and why."""
     reasons = ", ".join(f"{number} {reason}" for reason, number in counts["reasons"].items())
     return f"left out of {counts['samples']} samples: {reasons or 'none'}"
 
@@ -137,13 +137,13 @@ class Mixture(Dataset):
         packs, weights = [len(planned) for planned in self.planned], [Fraction(str(part.weight)) for part in self.parts]
         for part, planned in zip(self.parts, self.planned):
             if not planned:
-                raise UserError(f"{part.set}: there is nothing to train on; {left_out(planned.counts)}; "
+                raise UserError(f"{part.set}: has nothing to train on; {left_out(planned.counts)}; "
                                 f"take the set out of the stage, or mend it")  # fmt: skip
         self.order = Order(packs, weights, seed)
 
     @property
     def counts(self) -> list[Counts]:
-        """How much was planned of each part, and how much was left out."""
+        """The numbers of planned and of left-out samples of each part."""
         return [planned.counts for planned in self.planned]
 
     def lost(self) -> Iterator[Lost]:

@@ -42,7 +42,7 @@ PLANNED = arrow_schema(PlannedSample)
 
 
 class Counts(TypedDict):
-    """How much is planned in a side file or in a set."""
+    """The counts of a side file or of a set."""
 
     packs: int
     tokens: int

@@ -200,7 +200,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def measure(shard: Shard, encoder: SampleEncoder) -> pa.Table:
-    """A shard's samples with their lengths, or why they have none: rows of a side file, not yet in packs."""
+    """A shard's samples with their lengths or reasons: rows of a side file, not yet in packs."""
     measured = []
     for sample in shard.each():
         try:
@@ -240,9 +240,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=64, help="embeddings a view")
     parser.add_argument("--slicing", default="llama.cpp", choices=PLANS)
     parser.add_argument("--side", type=int, default=448, help="pixels of an image that is not sliced")
-    parser.add_argument("--cache", help="folder to write to instead of the shards' own")
+    parser.add_argument("--cache", help="folder to write to, instead of that of the shards")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--strict", action="store_true", help="stop at damaged samples, instead of leaving them out")
+    parser.add_argument("--strict", action="store_true", help="stop at a damaged sample instead of leaving it out")
     options = parser.parse_args()
     try:
         slicing = Slicing(options.slicing, options.side)

@@ -1,4 +1,4 @@
-"""Published weights under our names: SigLIP's vision tower, Llama, and MiniCPM-Llama3-V 2.5 as a whole.
+"""Loads published weights under the names used here: SigLIP's vision tower, Llama, and MiniCPM-Llama3-V 2.5.
 
     load_public(model, vision="siglip-so400m-patch14-384", language="Meta-Llama-3-8B-Instruct")
     load_public(model, whole="MiniCPM-Llama3-V-2_5")
@@ -92,7 +92,7 @@ def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else None
         for name in names or ["model.safetensors"]:
             with safe_open(folder / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 (it is no dict)
+                for key in file.keys():  # noqa: SIM118 (it is not a dict)
                     yield key, file.get_tensor(key)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: cannot be read: {error!r}; give a folder with model.safetensors") from None

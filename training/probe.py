@@ -97,7 +97,7 @@ class Truths:
             shard, number = self.places[name]
             extra = document_of(shard.sample(number)["json"]).get("extra") or {}
             if "scene" not in extra:
-                raise UserError(f"{name}: its json has no extra.scene; only generated scenes have a truth to learn")
+                raise UserError(f"{name}: its json lacks extra.scene; only generated scenes have a truth to learn")
             scenes.append(extra["scene"])
             letters.append(extra.get("letters"))
         return truth_of(scenes, letters)
@@ -116,7 +116,7 @@ class Probe(nn.Module):
         self.text = nn.Linear(width, 1 + len(CHARACTERS))
 
     def forward(self, seen: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """From [views, queries, width]: float32 logits of each of CELL, of GROUND, of characters; class 0 is none."""
+        """From [views, queries, width]: float32 logits of each of CELL, of GROUND, of characters; class 0: nothing."""
         places = len(PLACES)
         cells, ground = self.cell(seen[:, :places]).float(), self.ground(seen[:, places]).float()
         text = self.text(seen[:, places + 1 : QUERIES]).float()

@@ -1,9 +1,9 @@
-"""What a run was trained with, as its `state.json` says it; whether a recipe may go on with it.
+"""Checks by a run's `state.json` whether a recipe may continue the run.
 
-A run goes on with what decided it so far: each key of a stage that has begun, the tokenizer, the shape, the seed, the
-instructions and the weights that it started from. Only `batch` and `micro` may change, and the number of processes,
-since the run goes on behind the last pack that it has trained; and in the middle of a stage `steps`, as long as the
-rates of the steps that are done stay the same.
+What decided the run so far must not change: each key of a stage that has begun, the tokenizer, the shape, the seed, the
+instructions, and the weights that it started from. Only `batch`, `micro` and the number of processes may change, since
+the run continues after the last pack that it has trained; and, in the middle of a stage, `steps`, if the rates of the
+steps that are done stay the same.
 
     {"stage", "step", "total", "mixture", "releases",       where it is
      "packs": packs that the stage has trained,
@@ -29,7 +29,7 @@ State = dict[str, Any]
 
 
 def begun(recipe: Recipe, tokenizer: Tokenizer) -> State:
-    """What a run says of itself from its first step on."""
+    """The part of a run's state that is set from its first step on."""
     start = {what: _digest(Path(folder)) for what, folder in recipe.start.model_dump(exclude_none=True).items()}
     return _of_all(recipe, tokenizer) | {"start": start, "stages": []}
 
@@ -39,7 +39,7 @@ def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
 
 
 def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str]) -> State:
-    """What a run says of a stage that it has begun."""
+    """The part of a run's state about a stage that has begun."""
     return _settings(recipe, stage) | {"releases": releases}
 
 
@@ -51,7 +51,7 @@ def _settings(recipe: Recipe, stage: TrainingStage) -> State:
 def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Recipe, tokenizer: Tokenizer) -> None:
     """Raises `UserError`, naming the key, if the run's checkpoint in `folder` was trained by another recipe.
 
-    What an older version did not write is not compared.
+    Fields that an older version did not write are not compared.
     """
     other = "put it back, or begin another run"
     if Tokenizer(folder, tokenizer.names).identity != tokenizer.identity:
@@ -90,7 +90,7 @@ def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[s
 
 
 def _same_sets(was: Mapping[str, str], now: Mapping[str, str], releases: Collection[str]) -> bool:
-    """Whether sets differ only in that one names the release that the stage was trained on."""
+    """Whether sets differ only because one names the release that the stage was trained on."""
     return was.keys() == now.keys() and all(
         was[name] == now[name]
         or (was[name].partition("@")[0] == now[name].partition("@")[0] and {was[name], now[name]} & {*releases})
@@ -116,7 +116,7 @@ def _check_start(run: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def _changed(was: Shape, now: Shape) -> str | None:
-    """The first value in which two shapes differ, in words."""
+    """A text about the first value in which two shapes differ."""
     before, after = _flat(was.as_dict()), _flat(now.as_dict())
     keys = [key for key in before if before[key] != after.get(key)]
     return f"{keys[0]}: was {before[keys[0]]}, is now {after[keys[0]]}" if keys else None

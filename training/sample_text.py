@@ -52,7 +52,7 @@ def conversation_of(sample: Sample) -> dict[str, Any]:
     try:
         conversation = document_of(text_of(sample, "json"))["conversation"]
         if not all(isinstance(turn[name], str) for turn in conversation["turns"] for name in ("role", "content")):
-            raise TypeError("a role or a content is no text")
+            raise TypeError("a role or a content is not text")
         return {"turns": conversation["turns"], "images": list(conversation["images"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise SampleRejected("unreadable_text", f"json: no conversation: {error!r}") from error
+        raise SampleRejected("unreadable_text", f"json: not a conversation: {error!r}") from error

@@ -24,12 +24,12 @@ from training.tokenizer import Tokenizer
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jxl"}
 
 REASONS = OF_LAYOUT | {
-    "unknown_task": "no function here makes tokens of such a sample",
-    "unreadable_text": "a member is not the text or the JSON that its task asks for",
-    "unreadable_image": "no decoder makes pixels of it",
-    "not_sliceable": "the slicing plan takes no image of its shape",
-    "damaged": "its bytes are not those that were published",
-    "not_as_planned": "it has another number of tokens than when it was planned",
+    "unknown_task": "its task is unknown here",
+    "unreadable_text": "a member is not the text or JSON that its task needs",
+    "unreadable_image": "an image cannot be decoded",
+    "not_sliceable": "the slicing plan does not accept an image of its shape",
+    "damaged": "its bytes differ from those that were published",
+    "not_as_planned": "its number of tokens differs from the plan",
 }
 
 
@@ -46,7 +46,9 @@ class Slicing:
         if self.plan == "llama.cpp" and self.cells != 9:
             raise ValueError("llama.cpp cuts an image into at most 9 cells; only `openbmb` has a choice")
         if self.side % self.patch:
-            raise UserError(f"side: {self.side} pixels are no whole patches; choose a multiple of {self.patch}")
+            raise UserError(
+                f"side: {self.side} pixels are not a whole number of patches; choose a multiple of {self.patch}"
+            )
 
     @lru_cache(maxsize=10_000)  # noqa: B019 (a value, which lives as long as the process)
     def of(self, width: int, height: int) -> Plan:
@@ -76,7 +78,7 @@ class SampleEncoder:
         return self.length if self.context is None else min(self.length, self.context)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the number of a sample's tokens depends on, for JSON."""
+        """All settings that the number of a sample's tokens depends on, for JSON."""
         return {
             "tokenizer": self.tokenizer.identity, "queries": self.queries, "length": self.length,
             "slicing": asdict(self.slicing), "instructions": dict(sorted(self.instructions.items())),
@@ -90,7 +92,7 @@ class SampleEncoder:
         """A sample laid out, from its texts and the headers of its images. Raises `SampleRejected`, see `REASONS`."""
         task = task_of(sample)
         if task not in TASKS:
-            raise SampleRejected("unknown_task", f"{task!r}; there are {', '.join(TASKS)}")
+            raise SampleRejected("unknown_task", f"{task!r};  choose from {', '.join(TASKS)}")
         return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
 
     def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:
@@ -142,7 +144,7 @@ def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], in
     messages = conversation_of(sample)
     marks = messages["images"]
     if len(marks) != len(pictures):
-        raise SampleRejected("unknown_image", f"{len(marks)} images are named, there are {len(pictures)}")
+        raise SampleRejected("unknown_image", f"{len(marks)} images are named, the sample has {len(pictures)}")
     turns = read_turns(messages["turns"], dict(zip(marks, pictures)))
     check_answers(turns)
     return layout.conversation(turns)

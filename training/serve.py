@@ -91,8 +91,8 @@ def make_app(
     limits: Limits = USUAL,
     hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights, `hosts` are names by
-    which it may be asked."""
+    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights, `hosts` are names
+    under which it answers."""
     app, worker, begun = FastAPI(title=f"Shardmill: {name}"), Worker(generator, at_once), int(time.time())
     app.state.worker, most_bytes = worker, longest_text(generator, piece)
     app.add_middleware(Guard, limits=limits, hosts=hosts)
@@ -109,7 +109,9 @@ def make_app(
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(asked: Asked, request: Request) -> dict[str, Any] | JSONResponse:
         if asked.model != name:
-            raise Refused(f"there is no model {asked.model[:80]!r}; there is {name}", "model", 404, "model_not_found")
+            raise Refused(
+                f"unknown model {asked.model[:80]!r}; this server has {name}", "model", 404, "model_not_found"
+            )
         check(asked)
         gone = Event()
         watching = asyncio.create_task(watch(request, gone))
@@ -259,14 +261,20 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--name", help="name of the model; by default that of the folder")
-    parser.add_argument("--at-once", type=int, default=64, help="requests that are answered together")
-    parser.add_argument("--alone", action="store_true", help="one at a time: no answer depends on another request")
+    parser.add_argument("--at-once", type=int, default=64, help="number of requests in a batch")
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="answer one request at a time: no answer depends on others",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
-                        help="a name by which it may be asked, beside addresses and localhost; * for any")  # fmt: skip
-    parser.add_argument("--max-body", type=int, default=Limits.body, help="bytes of a request")
-    parser.add_argument("--max-pixels", type=int, default=Limits.pixels, help="pixels of all images of a request")
+                        help="a host name under which it answers, besides addresses and localhost; *: any")  # fmt: skip
+    parser.add_argument("--max-body", type=int, default=Limits.body, help="maximum bytes of a request")
+    parser.add_argument(
+        "--max-pixels", type=int, default=Limits.pixels, help="maximum pixels of all images of a request"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

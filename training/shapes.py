@@ -64,14 +64,14 @@ class Shape:
         vision, language = self.vision, self.language
         for name, value, whole in _numbers(self):
             if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ValueError(f"{name}: {str(value)[:40]!r} is no number")
+                raise ValueError(f"{name}: {str(value)[:40]!r} is not a number")
             if not value > 0:
                 raise ValueError(f"{name}: {value} is not above 0")
             most = math.inf if not whole else MOST_LAYERS if name.endswith("layers") else MOST
             if value > most or value == math.inf:
                 raise ValueError(f"{name}: is above {most}")
             if whole and not isinstance(value, int):
-                raise ValueError(f"{name}: {value} is no whole number")
+                raise ValueError(f"{name}: {value} is not a whole number")
         if vision.side > BUCKETS * vision.patch:
             raise ValueError(f"vision.side: {vision.side} pixels are more than {BUCKETS} patches")
         for name, value, divisor, why in (
@@ -85,7 +85,7 @@ class Shape:
             ("language.heads", language.heads, language.key_heads, "as many heads share each head of keys"),
         ):
             if value % divisor:
-                raise ValueError(f"{name}: {value} is no multiple of {divisor}; {why}")
+                raise ValueError(f"{name}: {value} is not a multiple of {divisor}; {why}")
         if vision.width == vision.feed_forward:
             raise ValueError(f"vision.feed_forward: {vision.width} as the width; llama.cpp then swaps the two layers")
         if BUCKETS % vision.positions:
@@ -155,11 +155,11 @@ def read_shape(path: str | Path) -> Shape:
 
 
 def read_checkpoint_shape(folder: Path) -> Shape:
-    """The shape of a checkpoint. Raises `UserError`, also if the folder is no checkpoint."""
+    """The shape of a checkpoint. Raises `UserError`, also if the folder is not a checkpoint."""
     if not (folder / SHAPE).is_file():
         raise UserError(
-            f"{folder}: is no checkpoint, it has no {SHAPE}; name a folder that `python -m training.checkpoint RUN OUT`"
-            " wrote of a run of training.train, or a step's folder in RUN"
+            f"{folder}: is not a checkpoint, {SHAPE} is missing; name a folder that `python -m training.checkpoint RUN "
+            "OUT` wrote of a run of training.train, or a step's folder in RUN"
         )
     return read_shape(folder / SHAPE)
 
@@ -167,7 +167,7 @@ def read_checkpoint_shape(folder: Path) -> Shape:
 def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:
     known = {field.name: field for field in fields(kind)}
     if unknown := sorted(values.keys() - known):
-        raise ValueError(f"{where}{unknown[0]}: unknown; there are {', '.join(known)}")
+        raise ValueError(f"{where}{unknown[0]}: unknown; choose from {', '.join(known)}")
     try:
         return kind(**values)
     except TypeError as error:

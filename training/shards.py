@@ -50,7 +50,7 @@ class Shards:
 
     @property
     def release(self) -> str:
-        """The release that is read here, whatever is published later: `train@3f2a9c81d04e`."""
+        """The release that is read, even if another is published later: `train@3f2a9c81d04e`."""
         return f"{self.card['set']}@{self.card['release']}"
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Shards:
         return (shard.sample(number) for shard in self.shards for number in range(len(shard)))
 
     def read(self, tar: str, name: str, start: int, size: int, members: Sequence[Mapping[str, Any]]) -> Sample:
-        """A whole sample in one read, from the place that the index gives."""
+        """A complete sample in one read, at the place in the index."""
         path = f"{self.folder}/{tar}"
         try:
             if isinstance(self.fs, LocalFileSystem):
@@ -92,7 +92,7 @@ class Shards:
         except FileNotFoundError:
             cards = sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
             names = ", ".join(card.removesuffix(".json") for card in cards) or "none"
-            raise FileNotFoundError(f"{self.folder}: no shard set {name!r} is published; there is {names}") from None
+            raise FileNotFoundError(f"{self.folder}: unknown shard set {name!r}; published: {names}") from None
 
 
 class Shard:

@@ -1,4 +1,4 @@
-"""The order in which packs are trained: one endless sequence, a function of the seed and of the place in it only.
+"""The order in which packs are trained: an endless sequence that depends only on the seed.
 
 The sequence is epoch 0, then epoch 1, and so on; a step may cross the end of an epoch, so that no pack is left over. An
 epoch passes w times through a set of weight w: with w = 0.25 it has a quarter of the set's packs, and each of the next
@@ -53,7 +53,7 @@ class Order:
 
     def __post_init__(self):
         if not self.total > 0:
-            raise ValueError("there is no pack to train on")
+            raise ValueError("no pack to train on")
 
     @property
     def total(self) -> Fraction:

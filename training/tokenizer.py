@@ -1,4 +1,4 @@
-"""A tokenizer as the layout needs it: it knows marks by name, and plain text never becomes a mark.
+"""A tokenizer for the layout: marks are found by name, and plain text never becomes a mark.
 
     tokenizer = Tokenizer("my-tokenizer")       # a folder with tokenizer.json, as transformers saves it, or that file
     layout = Layout(tokenizer.encode, tokenizer.marks, queries=64)
@@ -61,7 +61,7 @@ class Tokenizer:
         try:
             inner = tokenizers.Tokenizer.from_str(self.json)
         except Exception as error:  # it raises no other kind
-            raise UserError(f"{self.path}: is no tokenizer.json: {error}") from None
+            raise UserError(f"{self.path}: is not a valid tokenizer.json: {error}") from None
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True  # special tokens in a text are words; pickling loses this
@@ -89,7 +89,7 @@ class Tokenizer:
         self.identity = sha256(json.dumps([self.json, asdict(names)]).encode()).hexdigest()
 
     def _check_ids(self, inner: tokenizers.Tokenizer) -> None:
-        """Raises `UserError` if an added token has another id than the file says: what is exported says the file's."""
+        """Raises `UserError` if an added token has another id than in its file, because exports use the file's."""
         added = json.loads(self.json).get("added_tokens") or []
         for token in added:
             if (taken := inner.token_to_id(token["content"])) != token["id"]:

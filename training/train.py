@@ -262,7 +262,7 @@ class Learner:
         return torch.autocast(self.model.device.type, torch.bfloat16, self.stage.precision == "bfloat16")
 
     def counts(self, batch: Batch) -> Tensor:
-        """How much is learned in a batch: tokens of answers, or pairs; and views."""
+        """The amounts that a batch trains: tokens of answers, or pairs; and views."""
         learned = sum(map(len, batch.samples)) if self.stage.beta else int((batch.labels != IGNORED).sum())
         return torch.tensor([learned if self.stage.answers else 0, len(batch.grids) if self.stage.truth else 0])
 
@@ -369,12 +369,12 @@ def show(stage: TrainingStage, row: TrainingRow) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=str(__doc__).split(":")[0] + ".")
-    parser.add_argument("recipe", help="a TOML file, see training.recipe")
-    parser.add_argument("run", type=Path, help="the folder to write, or of a run to resume")
+    parser.add_argument("recipe", help="recipe, a TOML file: see training.recipe")
+    parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read samples")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that read samples")
     parser.add_argument("--every", type=float, default=300, help="seconds between checkpoints")
-    parser.add_argument("--stop", type=int, help="end after so many steps of all stages together")
+    parser.add_argument("--stop", type=int, help="stop after this many steps of all stages together")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

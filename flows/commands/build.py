@@ -28,7 +28,7 @@ def init(
     except FileExistsError:
         raise UserError(f"{config}: already exists; choose another name or remove it") from None
     except FileNotFoundError:
-        raise UserError(f"{config.parent}: no such folder; make it first") from None
+        raise UserError(f"{config.parent}: does not exist; create this folder first") from None
     except OSError as error:
         raise UserError(f"{config}: cannot be written: {error.strerror}") from None
     print(
@@ -137,7 +137,7 @@ def retry(
 def _run_flow(
     corpus, config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
 ) -> None:
-    """Runs the flow in this process. If a gate does not hold, first shows the rows of each stage."""
+    """Runs the flow in this process. If a gate does not hold, shows the rows of each stage before the error."""
     from pipelines.catalog.gates import GateFailed
     from pipelines.engine.lock import Busy
 
@@ -180,7 +180,7 @@ def _print_reports(corpus, until: str | None = None) -> None:
 
 
 def _tell_hints(planned) -> None:
-    """Tells the user what a run would do that may not be meant."""
+    """Warns the user of what a run would do that may not be intended."""
     for hint in planned.hints:
         tell(cell(hint))
 

@@ -26,15 +26,15 @@ def stats(root: RootUrl) -> None:
 def sql(
     root: RootUrl,
     question: Annotated[str, typer.Argument(help="SQL query over the views of the catalog.", show_default=False)],
-    csv: Annotated[bool, typer.Option("--csv", help="Print the whole answer as CSV instead of a table.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the complete answer as CSV instead of a table.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Write the whole answer to this file: .parquet, .csv or .jsonl.")
+        Path | None, typer.Option(help="Write the complete answer to this file: .parquet, .csv or .jsonl.")
     ] = None,
     read: Annotated[
         list[str], typer.Option(help="File or URL outside the corpus that the query may read; can be repeated.")
     ] = [],
 ) -> None:
-    """Query the catalog, which is only read. Its views: rows, images, ocr, selection, samples, shards, accounting, …"""
+    """Query the catalog with SQL. Nothing is changed. Views: rows, images, selection, samples, shards, accounting, …"""
     from pipelines.catalog.answers import flat, write_answer
     from pipelines.catalog.catalog import query, refresh_catalog
     from pipelines.engine.root import Corrupt
@@ -56,7 +56,7 @@ def sql(
 
 
 def _printable(answer):
-    """A table of texts that a terminal shows as texts."""
+    """A table whose texts are safe for a terminal."""
     from pyarrow import Table, array, types
 
     columns = [
@@ -92,16 +92,20 @@ def urls(
     root: RootUrl,
     set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
     pipe: Annotated[
-        str | None, typer.Option(help="Command that prints a tar, with {url} in it.", show_default=False)
+        str | None,
+        typer.Option(help="Print this command for each tar, such as 'aws s3 cp {url} -'.", show_default=False),
     ] = None,
     presigned: Annotated[
-        int | None, typer.Option(metavar="SECONDS", help="URLs signed for so long.", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            metavar="SECONDS", help="Print signed URLs that are valid for this time.", min=1, show_default=False
+        ),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="URLs as fsspec takes them, s3://… .")] = False,
-    wids: Annotated[bool, typer.Option("--wids", help="The index that wids reads, as JSON.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print URLs for fsspec, such as s3://….")] = False,
+    wids: Annotated[bool, typer.Option("--wids", help="Print the JSON index that wids reads.")] = False,
 ) -> None:
-    """List the tar files of a shard set in order, for any WebDataset reader: paths, or `pipe:` with a command that
-    prints an object of s3:// or gs://."""
+    """List the tar files of a shard set in order, for any WebDataset reader: paths, or `pipe:` commands that print
+    objects of s3:// or gs://."""
     from pipelines.engine.releases import card_named
     from pipelines.maintain.urls import piped_urls, plain_urls, signed_urls, wids_index
     from schemas.errors import UserError
@@ -136,7 +140,7 @@ def export_set(
     question: Annotated[
         str | None,
         typer.Option(
-            help="What captions and OCR answer in forms of conversations.",
+            help="Question that captions and OCR answer, in forms with conversations.",
             show_default='"Describe the image.", and for OCR "Read the text in the image."',
         ),
     ] = None,
@@ -157,7 +161,7 @@ def export_set(
 
 def report(
     root: RootUrl,
-    seed: Annotated[int, typer.Option(help="Seed by which samples are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of samples.")] = 0,
 ) -> None:
     """Write report.html again: the funnel, distributions, samples with OCR boxes, what was left out, last changes."""
     from pipelines.reports.report import write_report

@@ -77,7 +77,7 @@ def tune_gguf(
     tokens: Annotated[int, typer.Option(help="Number of answer tokens.")] = 64,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of lines.")] = False,
 ) -> None:
-    """Search the settings with which llama.cpp answers fastest on this device, and show what each step gained."""
+    """Search for llama.cpp's fastest settings on this device, and show what each step gained."""
     with _extra("gguf"):
         from dataclasses import asdict
 

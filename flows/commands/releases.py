@@ -67,7 +67,7 @@ def diff(
         shown.add_row(line.measure, cell(line.value), line.before, line.after)
     console.print(shown)
     if max(card["samples"] for card in cards) > DRAWN:
-        tell(f"distributions are of {DRAWN:,} samples of a release at most, drawn by a hash of their names")
+        tell(f"distributions cover {DRAWN:,} samples of each release, drawn by a hash of their names")
 
 
 def _same(before, kinds: list[str]) -> int:

@@ -34,7 +34,7 @@ def tell(line: str, **how: Any) -> None:
 
 
 class PrintableTable(Table):
-    """A table whose cells cannot steer the terminal, whoever wrote them."""
+    """A table whose cells cannot control the terminal."""
 
     def add_row(self, *cells: str, **how: Any) -> None:
         super().add_row(*map(printable, cells), **how)

@@ -1,1 +1,1 @@
-"""A corpus as a whole: its configuration opened, what a run would do, and runs."""
+"""A corpus as a whole: opens its configuration, plans runs, and runs them."""

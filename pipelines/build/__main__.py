@@ -14,7 +14,7 @@ from schemas.printable import printable_line
 
 
 def main() -> None:
-    """Exit code 2 for a mistake of the user's, 1 for a run that failed; both are said in one line."""
+    """Exits with 2 after a mistake of the user, with 1 after a failed run; each prints one line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.build", description=__doc__)
     parser.add_argument("config", metavar="CONFIG.toml")
     parser.add_argument("--until", metavar="STAGE", help="the last stage")

@@ -1,4 +1,4 @@
-"""A configuration opened as a corpus: its stages in order, each with what it reads, and what they committed."""
+"""Opens a configuration as a corpus: its stages in order, with their inputs and commits."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -50,11 +50,11 @@ class Corpus:
 
     @property
     def infos(self) -> tuple[StageInfo, ...]:
-        """The lines of its stages in the table, in order."""
+        """The entries of its stages in the table of stages, in order."""
         return (ROWS, *(stage.info for stage in self.made.values()))
 
     def settings_of(self, shards: ShardSet) -> str:
-        """The digest of all settings that decide which samples a set has. Where its sources lie is none of them."""
+        """The digest of all settings that decide which samples a set has; the places of its sources do not count."""
         sources = [rows.source.config.recorded(exclude={"path", "images"}) for rows in self.rows.values()]
         made = {name: stage.settings() for name, stage in self.made.items() if name != "selection"}
         return digest([shards.config.recorded(exclude={"samples_per_shard"}), sources, made])
@@ -128,7 +128,7 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
 
 
 def _reserved_words() -> set[str]:
-    """The words that SQL takes for no name unless they are quoted."""
+    """The reserved words of SQL, which must be quoted as names."""
     with duckdb.connect() as connection:
         sql = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
         return {word for (word,) in connection.sql(sql).fetchall()}
@@ -154,8 +154,8 @@ def in_order(stages: list[StageInfo], own: list[tuple[StageInfo, OwnStageConfig]
 
 
 def _place_of(info: StageInfo, order: list[StageInfo]) -> int:
-    """Where a user's stage goes: behind the last stage that it reads, and behind the users' stages that follow that. A
-    paid one also goes behind all free stages up to `selection`."""
+    """The position of a user's stage: after the last stage that it reads and the users' stages that follow it. A paid
+    stage also comes after all free stages up to `selection`."""
     place = max(number for number, stage in enumerate(order) if stage.name in info.reads) + 1
     while order[place].own or (info.paid and _is_free_image_stage(order[place])):
         place += 1
@@ -178,13 +178,23 @@ def _check_read(info: StageInfo, name: str, columns: tuple[str, ...], stages: St
             raise UserError(f"{place}: {name} has no column {column!r}; it has {', '.join(known)}")
 
 
-def _check(config: Config, infos: Sequence[StageInfo], stages: list) -> None:
-    """Raises `UserError` for a condition that is not valid. All views are made once, empty."""
+def _check_conditions(config: Config, infos: Sequence[StageInfo], stages: list, queries: list[str]) -> None:
+    """Raises `UserError` for a condition that is not valid on empty views: those that `queries` name, or all."""
     with duckdb.connect() as connection:
-        create(connection, {}, infos)
+        create(connection, {}, infos, queries=queries)
         for stage in stages:
             stage.check(connection)
         check_gates(config.gates, connection, FACTS)
+
+
+def _check(config: Config, infos: Sequence[StageInfo], stages: list) -> None:
+    """Raises `UserError` for a condition that is not valid."""
+    conditions = [*config.gates.values(), config.instructions.where, *(set.where for set in config.sets.values())]
+    needed = ["candidates", *("preferences" for set in config.sets.values() if set.task == PREFERENCE)]
+    try:
+        _check_conditions(config, infos, stages, [*conditions, *needed])
+    except UserError:
+        _check_conditions(config, infos, stages, [])  # with all views, so that DuckDB can suggest names
     pairs = [name for name, settings in config.sets.items() if settings.task == PREFERENCE]
     if pairs and "pairs" not in [info.name for info in infos]:
         raise UserError(f"sets.{pairs[0]}: pairs need the table [responses]; add it")

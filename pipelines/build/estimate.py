@@ -1,11 +1,11 @@
-"""How many calls and tokens a run would use, judged by the runs before: for `shardmill plan`."""
+"""Estimates the calls and tokens of a run from earlier runs, for `shardmill plan`."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipelines.build.corpus import Corpus
 from pipelines.build.plan import StagePlan
-from pipelines.catalog.catalog import open_catalog
+from pipelines.catalog.catalog import connect, ledger_files
 from pipelines.engine.commit import Commit
 from pipelines.models.model_stage import ModelStage
 from pipelines.stages.responses import Respond
@@ -27,12 +27,12 @@ class Estimate(NamedTuple):
 
 
 def estimate(corpus: Corpus, planned: Iterable[StagePlan]) -> list[Estimate]:
-    """What each stage that asks models, and has something to make, would use."""
+    """What each stage would use that asks models and is not current."""
     asking = [(plan, corpus.made.get(plan.stage)) for plan in planned if plan.todo]
     asking = [(plan, stage) for plan, stage in asking if isinstance(stage, ModelStage) and stage.endpoints]
     if not asking:
         return []
-    with open_catalog(corpus.root) as connection:
+    with connect(corpus.root, {"calls": ledger_files(corpus.root)["calls"]}, queries=["calls"]) as connection:
         took = {stage: (calls, tokens) for stage, calls, tokens in connection.sql(TOOK).fetchall()}
     return [_estimate_of(corpus, plan, stage, took.get(stage.name)) for plan, stage in asking]
 
@@ -50,7 +50,7 @@ def _estimate_of(corpus: Corpus, plan: StagePlan, stage: ModelStage, took: tuple
 
 
 def rows_of(planned: StagePlan, source: dict[int, Commit], own: dict[int, Commit]) -> int | None:
-    """How many rows a stage will have in the partitions that it has to make, judged by those that it has."""
+    """Estimates the rows of the partitions that a stage has to make, from those that it has."""
     made = [p for p in own if p in source]
     base = sum(source[p].rows for p in made)
     if not base or not planned.todo.keys() <= source.keys():

@@ -1,4 +1,4 @@
-"""What a run would do and why, from commits alone: nothing is computed, nothing is written."""
+"""What a run would do and why, from commits alone. Computes and writes nothing."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
 
 
 def _put_back(corpus: Corpus, shards: StagePlan) -> list[str]:
-    """The releases that a user put back, and that a run would replace."""
+    """Notes on releases that a user put back and that a run would replace."""
     back = marked(corpus.root, "put-back")
     waiting = {reason.split(":")[0] for reason in shards.todo.values()}
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
@@ -85,7 +85,7 @@ def _put_back(corpus: Corpus, shards: StagePlan) -> list[str]:
 
 
 def _renamed(names: tuple[str | None, str | None]) -> str:
-    """What a user should know who gives a source another name."""
+    """A note for a user who gives a source another name."""
     was, now = names
     before, instead = (was, f'name = "{was}"') if was else ("the source without a name", "no name")
     return f"{place_of(now)}: has all files of {before}, which is gone; to keep what was made of them, write {instead}"
@@ -98,7 +98,7 @@ def _without_vanished(commits: Commits, settlement: Settlement) -> Commits:
 
 
 def _rows_in(commits: Mapping[int, Commit], partitions: Collection[int]) -> int | None:
-    """How many rows are in some partitions; None if one of them was never split."""
+    """The number of rows in some partitions; None if one of them was never split."""
     return sum(commits[p].rows for p in partitions) if all(p in commits for p in partitions) else None
 
 
@@ -164,8 +164,8 @@ def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
 def todo(
     stage: PartitionStage, commits: Mapping[str, Mapping[int, Commit]], upstream_todo: Collection[int] = ()
 ) -> dict[int, str]:
-    """partition -> why it is not current. A partition whose input has to be made is made after it, unless the input
-    comes out with equal columns."""
+    """partition -> why it is not current. A partition whose input has to be made is made after it, unless the
+    new input has equal columns."""
     reasons, first, last = {}, stage.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
     for partition in sorted({*commits[first], *upstream_todo}):  # without commits if they are new
@@ -197,7 +197,7 @@ def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str | None]
 
 
 def _change(name: str, before: object, after: object) -> str:
-    """How a setting changed; for a table, how its first changed key did."""
+    """How a setting changed; for a table, its first changed key."""
     if isinstance(before, dict) and isinstance(after, dict):
         key = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
         return _change(f"{name}.{key}", before.get(key), after.get(key))

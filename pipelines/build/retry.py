@@ -1,7 +1,7 @@
 """Which failed rows of a stage are made again: `shardmill retry my.toml --where "…"`.
 
-Only those rows are computed; the other rows of their partitions are taken over as they are, and a stage whose input
-comes out the same is not made again.
+Only those rows are computed. The other rows of their partitions are reused, and a stage whose input does not change is
+not made again.
 """
 
 from collections.abc import Collection, Sequence

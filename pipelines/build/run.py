@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]  # partitions done, of how many
 
 
 def quiet(done: int, of: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,13 @@ def _end_failed(root: Root, ledger: Ledger, error: BaseException, asked: bool) -
 
 
 def _named(root: Root) -> dict[str, Entry]:
-    """root.json and the cards. Together with the ledger they decide what the catalog and the report show."""
+    """The contents of root.json and the cards, which with the ledger decide what the catalog and the report show."""
     manifest = {name: entry for name, entry in root.files("").items() if name == MANIFEST}
     return manifest | {name: entry for name, entry in root.files("shards").items() if name.endswith(".json")}
 
 
 def close_ledger(root: Root, ledger: Ledger) -> None:
-    """Keeps those of a run's notes whose commit exists."""
+    """Keeps only the notes of a run whose commits exist."""
     stages = ledger.open_stages()
     taken = read_takedowns(root).key if stages else ()
     known = stages_of(root)
@@ -228,7 +228,7 @@ def run(
 
 
 def _follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
-    """Has workers make the items, and says how far they are."""
+    """Has workers make the items, and reports progress."""
     ledger = run.ledger
     done_before = ledger.done(work.name)
     progress(0, of)

@@ -1,1 +1,1 @@
-"""What is asked of a corpus: DuckDB's views, gates on a run, and figures."""
+"""Queries on a corpus: DuckDB's views, gates on a run, and statistics."""

@@ -1,4 +1,4 @@
-"""Answers to questions as files: `shardmill sql --output`, and as CSV can hold them."""
+"""Writes the answers of queries to files (`shardmill sql --output`), and converts them for CSV."""
 
 import json
 import tempfile

@@ -35,7 +35,7 @@ OF_BOUNDS = SampleRow.__optional_keys__
 
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
-    """Where each view's Parquet files are; None for a view without files."""
+    """The Parquet files of each view; None for a view without files."""
     by_view: dict[str, Files | None] = {**stage_files(root, stages.values()), **ledger_files(root)}
     by_view["shards"] = index_files(root, read_cards(root))
     return by_view
@@ -59,7 +59,7 @@ def ledger_files(root: Root) -> dict[str, Files | None]:
 
 
 def _indexes(root: Root, cards: Sequence[Card], indexes: Sequence[str]) -> Files:
-    """The indexes of shards. Those of sets with bounds have a column more."""
+    """The indexes of shards. Those of sets with bounds have one more column."""
     paths = [_literally(root, f"shards/{index}") for index in indexes]
     return _of_columns(paths, {frozenset() if has_bounds(card["settings"]) else OF_BOUNDS for card in cards})
 
@@ -85,7 +85,7 @@ def _some_files(root: Root, stage: StageInfo, partitions: Sequence[int]) -> File
 
 
 def _all_files(root: Root, stage: StageInfo) -> Files | None:
-    """All files of a stage. The cache of commits says which optional columns they have, if it speaks of them."""
+    """All files of a stage. If the cache of commits is up to date, it says which optional columns they have."""
     present = {name: entry for name, entry in root.files(stage.name).items() if is_partition(name)}
     paths = f"{_literally(root, stage.name)}/[0-9]*.parquet"
     if not stage.optional or not present:
@@ -108,8 +108,8 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory database with the views over some files, for local roots and object stores alike.
 
-    `stages`: those of the corpus, in order, as far as users' own are among them. `queries`: what will be asked, if it
-    is known: only the views that it names are made.
+    `stages`: those of the corpus, in order, as far as users' own are among them. `queries`: if given, only
+    the views that these name are made.
     """  # fmt: skip
     connection = duckdb.connect(config={**config})
     if not root.is_local:
@@ -224,7 +224,7 @@ def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition
 
 
 def condition_error(place: str, error: duckdb.Error) -> UserError:
-    """What to say of a condition that fails on some row, with the way out of a cast."""
+    """The message for a condition that fails on some row, with a way to avoid a failing cast."""
     hint = ""
     if "Malformed JSON" in str(error):  # a text that is compared with JSON is read as JSON
         hint = "; write (extra->>'name') = 'text' to compare a field of extra with a text"
@@ -234,6 +234,6 @@ def condition_error(place: str, error: duckdb.Error) -> UserError:
 
 
 def one_line(error: duckdb.Error) -> str:
-    """DuckDB's message without the lines that show the place, but with its suggestion."""
+    """DuckDB's message with its suggestion, but without the lines that show the place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))

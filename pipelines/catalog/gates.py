@@ -82,7 +82,8 @@ def find_losses(root: Root, sets: Sequence[NewRelease]) -> list[Loss]:
 
     The settings of a release of version 0.1 are not known: if it is the published one, they are taken to be the same.
     """
-    with connect(root, {"releases": ledger_files(root)["releases"]}) as connection:  # no other file is looked at
+    files = {"releases": ledger_files(root)["releases"]}  # no other file is looked at
+    with connect(root, files, queries=["releases"]) as connection:
         released = connection.sql('SELECT "set", settings, release, samples FROM releases ORDER BY run').fetchall()
     same = {(name, settings): samples for name, settings, _, samples in released if settings}
     known = {(name, release) for name, _, release, _ in released}
@@ -117,7 +118,7 @@ def check_gates(gates: Mapping[str, str], connection: duckdb.DuckDBPyConnection,
 
 
 def hold_gates(gates: Mapping[str, str], root: Root, rows: int, kept: int, sets: Sequence[NewRelease]) -> None:
-    """Raises `GateFailed`, naming the conditions and the figures, if any does not hold.
+    """Raises `GateFailed`, which names the conditions that do not hold and their figures.
 
     `rows`: of the source; `kept`: of them in at least one set.
     """

@@ -1,6 +1,6 @@
 """Questions to the catalog: `shardmill sql`. A question reads a corpus, and writes nothing.
 
-DuckDB itself holds that: it opens only files under the root, and those that the caller names; its settings are locked;
+DuckDB ensures this: it opens only files under the root, and those that the caller names; its settings are locked;
 extensions are not installed. As DuckDB would still write under the root (`WITH x AS (COPY …)` counts as a SELECT), the
 plan of a question is looked at first.
 """
@@ -23,12 +23,12 @@ WRITES = re.compile(  # in the names of operators that do more than read
     r"LOGGING|PROFIL|EXTERNAL_RESOURCE|SERIALIZED_SQL|EXECUTE|TRANSACTION|LOGS"
 )
 READS = {"DUCKDB_LOGS", "DUCKDB_LOG_CONTEXTS"}
-ONLY_READ = "sql: the catalog can only be read; write one SELECT"
-TO_FILE = ", without copy; --output FILE writes the answer to a file"
+ONLY_READ = "sql: only a single SELECT is allowed"
+TO_FILE = "; --output FILE writes the answer to a file"
 
 
 def close_off(connection: duckdb.DuckDBPyConnection, root: Root, read: Sequence[str | Path], spill: str) -> None:
-    """Lets a connection open only files under a root, and `read`. What does not fit in memory goes to `spill`."""
+    """Lets a connection open only files under a root, and those in `read`. Data beyond memory goes to `spill`."""
     folder = root.url_of("").rstrip("/") + "/"
     folders = [folder, glob.escape(folder)]  # views name the root as a pattern
     paths = [str(path) if "://" in str(path) else str(Path(path).resolve()) for path in read]

@@ -1,4 +1,4 @@
-"""What a corpus holds, from commits, cards and the ledger. The only rows it reads are those of captions."""
+"""Statistics of a corpus, from commits, cards and the ledger; of all rows, it reads only those of captions."""
 
 from collections import Counter
 

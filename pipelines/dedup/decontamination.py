@@ -28,7 +28,7 @@ from schemas.errors import UserError
 from schemas.pictures import open_image, upright
 
 HASH = re.compile(r"(?:([0-9a-f]{64})|([0-9a-f]{16}))(?![^\s,;])", re.IGNORECASE)
-KINDS_OF_HASH = "SHA-256 (64 hex digits) and no perceptual hash (16)"
+KINDS_OF_HASH = "SHA-256 (64 hex digits) or perceptual hash (16)"
 
 Entry = tuple[str | None, str | None]  # SHA-256 and perceptual hash of an image; None if unknown
 
@@ -69,7 +69,7 @@ class Excluded:
 
     @cached_property
     def digest(self) -> str:
-        """Of the files' names and contents; it does not depend on where they lie."""
+        """A digest of the files' names and contents, not of their folder."""
         return digest(sorted([file.name, hashlib.sha256(file.read()).hexdigest()] for file in self.files))
 
     @cached_property
@@ -132,21 +132,21 @@ def _image(file: Listed) -> Entry:
     try:
         return hashlib.sha256(data).hexdigest(), str(imagehash.phash(upright(open_image(data))))
     except Exception as error:  # decoders may raise anything
-        raise file.error(f"is no image that can be decoded ({error}); take it away, or list its SHA-256") from None
+        raise file.error(f"cannot be decoded as an image ({error}); remove it, or list its SHA-256") from None
 
 
 def _lines(file: Listed) -> Iterator[Entry]:
     try:
         text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise file.error("is no image, no Parquet and no text") from None
+        raise file.error("is not an image, Parquet or text") from None
     if all(not line.strip() or line.startswith("#") for line in text.splitlines()):
         raise file.error("has no line with a SHA-256 (64 hex digits) or perceptual hash (16)")
     for number, line in enumerate(text.splitlines(), 1):
         if not (line := line.strip()) or line.startswith("#"):
             continue
         if not (match := HASH.match(line)):
-            raise file.error(f"line {number}: {line[:70]!r} is no {KINDS_OF_HASH}")
+            raise file.error(f"line {number}: {line[:70]!r} is not a {KINDS_OF_HASH}")
         yield match[1], match[2]
 
 
@@ -157,13 +157,13 @@ def _table(file: Listed) -> Iterator[Entry]:
             rows = table.read(columns=names, use_threads=False)
             columns = {name: rows[name].cast(pa.string()).to_pylist() for name in names}
     except pa.ArrowException as error:
-        raise file.error(f"is no Parquet of hashes: {error}") from None
+        raise file.error(f"is not Parquet with hashes: {error}") from None
     if not columns:
         raise file.error("has neither a column sha256 nor a column phash")
     nothing = [None] * rows.num_rows
     for number, entry in enumerate(zip(columns.get("sha256", nothing), columns.get("phash", nothing)), 1):
         for digits, value in zip((64, 16), entry):
             if value is not None and (len(value) != digits or not HASH.fullmatch(value)):
-                raise file.error(f"row {number}: {value[:70]!r} is no {KINDS_OF_HASH}")
+                raise file.error(f"row {number}: {value[:70]!r} is not a {KINDS_OF_HASH}")
         if entry != (None, None):
             yield entry

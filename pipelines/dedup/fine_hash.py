@@ -1,4 +1,4 @@
-"""A second perceptual hash, of 256 bits: it tells apart what the 64 bits of the first one call near.
+"""A second perceptual hash, of 256 bits: it tells apart pictures that are near by the 64 bits of the first one.
 
 Photographs: the signs of 16 x 16 frequencies (DCT) of 64 x 64 pixels, which keep most of their values when a picture is
 compressed, scaled or cropped a little. On plain ground (pages, forms, certificates, logos) a few words change no sign:

@@ -1,1 +1,1 @@
-"""What makes: partitions and their commits, the root they lie in, the ledger, and the workers. It knows no stage."""
+"""The engine: partitions, commits, the root, the ledger, and workers. It does not know any stage."""

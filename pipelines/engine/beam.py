@@ -13,7 +13,7 @@ from pipelines.engine.worker import Work
 
 
 class Make(beam.DoFn):
-    """Makes items one by one, or as many at a time, in threads, as their work says it pays."""
+    """Makes items one by one, or in as many threads as their work asks for."""
 
     def __init__(self, work: Work):
         self.work = work
@@ -35,7 +35,7 @@ class Make(beam.DoFn):
         self.threads.shutdown()
 
     def _wait(self, until: int) -> None:
-        """Waits until no more than so many are being made. Raises what any of them raised."""
+        """Waits until at most so many items are being made. Raises what any of them raised."""
         while len(self.making) > until:
             done, self.making = wait(self.making, return_when=FIRST_COMPLETED)
             for one in done:

@@ -1,4 +1,4 @@
-"""How processes that run modules of this project are started: what lies in the current folder is never taken for them.
+"""Starts processes that run modules of this project, never modules from the current folder.
 
 `python -m` looks there first: a folder `pipelines` of the user's would be imported in place of this package.
 """
@@ -17,7 +17,7 @@ def module_command(module: str, *words: str) -> list[str]:
 
 
 def import_path() -> str:
-    """Where this process imports from, for its children: without the folder that it merely runs in."""
+    """The import path of this process for its children, without the folder that it runs in."""
     ours = str(Path(__file__).parents[2])
     given = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     by_name = getattr(sys.modules["__main__"], "__spec__", None) is not None  # by `python -m`, which adds its folder

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def canonical(value: Any) -> bytes:
-    """One text for one value, the same on any machine and for any order of a mapping's keys."""
+    """A text that is the same for equal values, on any machine and in any order of a mapping's keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -84,7 +84,7 @@ class Commit:
 
 
 def commit_json(commit: Commit) -> str:
-    """A commit as a footer holds it. What version 0.1 did not know is left out where it says nothing."""
+    """A commit as a footer holds it. Fields that version 0.1 did not have are left out if they are empty."""
     fields = asdict(commit)
     return canonical(fields if commit.answered else {k: v for k, v in fields.items() if k != "answered"}).decode()
 
@@ -104,7 +104,7 @@ class MadeWith:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named step from partitions to partitions. Subclasses are frozen dataclasses of what they are set to."""
+    """A named step from partitions to partitions. Subclasses are frozen dataclasses of their settings."""
 
     earlier: tuple[StageInfo, ...] = field(default=(), kw_only=True)  # the stages before it, in order
 
@@ -123,12 +123,12 @@ class Stage:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Word -> what it means."""
+        """Reason -> its meaning."""
         return self.info.reasons
 
     @property
     def reads(self) -> Mapping[str, Columns]:
-        """Stage -> columns that decide what comes out. The first is the stage whose rows it answers."""
+        """Stage -> columns that decide its rows. The first is the stage whose rows it answers."""
         return self.info.reads
 
     @cached_property
@@ -152,7 +152,7 @@ class Stage:
         return read
 
     def settings(self) -> dict[str, Any]:
-        """All of the configuration that changes rows, JSON values only."""
+        """All settings that change rows, as JSON values."""
         return {}
 
     def made_with(self) -> MadeWith:
@@ -237,7 +237,7 @@ def completed(commit: Commit, rows: Sequence[Row], schema: pa.Schema) -> Commit:
 
 
 def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> list[Row]:
-    """What differs, key by key: {key, change, before, after}; the latter two as JSON, see `schemas.ledger`."""
+    """The changes, key by key: {key, change, before, after}; the last two as JSON, see `schemas.ledger`."""
     ignored = {"made_from", *ignored}
     before, after = ({row["key"]: row for row in rows} for rows in (old, new))
     changed = []

@@ -26,7 +26,7 @@ PARTITION = re.compile(r"[0-9]{5,}\.parquet")
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Keeps the garbage collector from going through millions of new objects, none of which is garbage."""
+    """Stops the garbage collector while millions of objects are made, none of which is garbage."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -71,7 +71,7 @@ def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit])
 
 
 def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[frozenset[str]] | None:
-    """The sets of columns that a stage's files have; None if the cache does not speak of these very files."""
+    """The sets of columns that a stage's files have; None if the cache is not about exactly these files."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
             names, stamps = (column.to_pylist() for column in file.read(["file", "stamp"], use_threads=False).columns)

@@ -1,4 +1,4 @@
-"""The process that drives a run's Beam pipelines, started by `pipelines.engine.workers`, and the end of all workers.
+"""The process that runs Beam's pipelines, started by `pipelines.engine.workers`; it also ends all workers.
 
 It imports Beam once. For the local runner each stage's pipeline runs in here, and hands its items to worker processes;
 other runners have workers of their own.
@@ -43,13 +43,13 @@ CONNECTORS = ("apache_beam.io.gcp.bigquery", "boto3", "bson", "pandas", "pyarrow
 
 
 def leave_out_connectors() -> None:
-    """Keeps Beam from importing, as it does with all that it finds, what no pipeline of ours uses: half of its time."""
+    """Keeps Beam from importing optional packages that no pipeline here uses; they take half of its time to import."""
     for name in CONNECTORS:
         sys.modules[name] = None  # pyright: ignore[reportArgumentType]  None forbids it
 
 
 def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
-    """What comes of an order: `done`, `refused` by Beam with the complaint in the log's last line, or `failed`."""
+    """The result of an order: `done`, `failed`, or `refused` by Beam, whose complaint is the log's last line."""
     from pipelines.engine.beam import MakeAll, open_pipeline
 
     try:
@@ -77,7 +77,7 @@ def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
 
 
 def _listen(parent: Connection, orders: SimpleQueue) -> None:
-    """Takes orders until the parent closes its end, by will or by death."""
+    """Carries out orders until the parent closes its end of the socket, or dies."""
     try:
         with suppress(EOFError, OSError):
             while True:

@@ -81,7 +81,7 @@ class Ledger:
         self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
-        """Notes what was measured of a partition's rows, whether it is committed or not. A later note of the same
+        """Notes what was measured for a partition's rows, even if it is never committed. A later note of the same
         attempt (see `new_attempt`) replaces the earlier one."""
         schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{attempt}"
         where = {"run": self.run, "stage": stage, "partition": partition}
@@ -199,8 +199,8 @@ def new_attempt() -> str:
 
 
 def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
-    """Blanks what changes say of some keys, and of samples and responses whose keys begin with them. Returns whether
-    there was anything to blank."""
+    """Blanks the changes of some keys, and of samples and responses whose keys begin with them. Returns whether
+    anything was blanked."""
     told = [row for row in changes if row["key"][:16] in keys and (row["before"] or row["after"])]
     for row in told:
         row["before"] = row["after"] = None
@@ -208,7 +208,7 @@ def untold(changes: Iterable[Row], keys: Collection[str]) -> bool:
 
 
 def forget(root: Root, keys: Collection[str]) -> None:
-    """Blanks what the changes of all runs say of some keys. It stays on record that they changed."""
+    """Blanks what all runs recorded about changes of some keys, except that they changed."""
     for ledger in runs(root):
         for name in root.files(f"runs/{ledger.run}"):
             if name.startswith("changes-") and name.endswith(".parquet"):

@@ -5,7 +5,7 @@ On a local root the lock is the kernel's, so a killed run leaves none behind. On
 small file, which is renewed while the run lives.
 
 The file may hold anything. A local lock that is a link is refused: nothing is written through it. A lease counts only
-if it says whose it is, and until when: at most `AHEAD` seconds from now. Any other is void, and can be taken.
+if it names its holder, and a time at most `AHEAD` seconds ahead. Any other lease does not count.
 """
 
 import json
@@ -100,7 +100,7 @@ def _write_lease(root: Root, holder: dict) -> None:
 
 
 def _read_lease(root: Root) -> dict | None:
-    """The lease of a root, expired or not; None if there is none, or one that does not say whose it is."""
+    """The lease of a root, expired or not; None if there is none, or if it names no holder."""
     try:
         lease = file_lock.read_holder(root.read(LOCK, 10_000))
     except (FileNotFoundError, Corrupt):

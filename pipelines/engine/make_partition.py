@@ -151,7 +151,7 @@ class OldRows:
 
 
 def _made_from_then(unit: Unit, stage: PartitionStage, made_with: MadeWith) -> str | None:
-    """What the row of a unit would have been made from when the old rows were made: None if unknown."""
+    """The `made_from` that the row of a unit had when the old rows were made; None if unknown."""
     source = {name: columns for name, columns in unit.row.items() if name in stage.inputs}
     try:
         then = stage.units(source[stage.answers]["key"], source, made_with)
@@ -179,7 +179,7 @@ class Making:
         self.stream: Iterator[tuple[str, Any]] = self.stage.make([{**unit.row} for unit in todo], self.root)
 
     def made(self, unit: Unit) -> tuple[Row, bytes | None]:
-        """The row made of a unit, and its bytes. Has the stage make rows until this one is ready."""
+        """The row of a unit, and its bytes. Lets the stage make rows until this one is ready."""
         try:
             while unit.made_from not in self.ready:
                 self._take_next()

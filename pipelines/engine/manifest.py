@@ -36,7 +36,7 @@ class SourceFile:
 
     @property
     def name(self) -> tuple[str | None, str]:
-        """What tells it from all other files: its source and its path."""
+        """What identifies it: its source and its path."""
         return self.source, self.path
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class SourceFile:
 
 
 class SourceRange(NamedTuple):
-    """Partitions in a row, all of one source."""
+    """Consecutive partitions of one source."""
 
     first: int
     end: int
@@ -87,13 +87,13 @@ def read_manifest(root: Root) -> list[SourceFile]:
 
 
 def _check(files: list[SourceFile]) -> None:
-    """Raises `ValueError` if a file has no number of partitions that a corpus can have."""
+    """Raises `ValueError` if the partitions of a file are not valid for a corpus."""
     for file in files:
         numbers = type(file.first) is int and type(file.buckets) is int and min(file.first, file.buckets) >= 0
         texts = isinstance(file.path, str) and isinstance(file.split, str | None)
         texts = texts and isinstance(file.source, str | None)
         if not (numbers and texts and file.first + file.buckets <= MOST):
-            raise ValueError(f"{file.path}: no partitions that a corpus can have")
+            raise ValueError(f"{file.path}: its partitions are not valid for a corpus")
     if sum(file.buckets for file in files) > MOST:
         raise ValueError("more partitions than a corpus can have")
 

@@ -40,8 +40,8 @@ def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
 
 
 def _seldom_repeats(column: pa.ChunkedArray) -> bool:
-    """Whether a dictionary would hold most of these strings once more. For keys and digests it would be the larger part
-    of the file, and of the time to read it."""
+    """Whether most of these strings differ, so that a dictionary would not pay. For keys and digests it would be the
+    larger part of the file, and of the time to read it."""
     return pa.types.is_string(column.type) and 2 * pc.call_function("count_distinct", [column]).as_py() > len(column)
 
 
@@ -93,7 +93,7 @@ def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> li
 
 
 def _read_bounded(file: pq.ParquetFile, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """The rows of a file that may claim anything: a few KB can stand for rows that fill the memory.
+    """The rows of an untrusted file: a few KB can stand for rows that fill the memory.
 
     No value is larger than the column chunk that holds it: so that bounds a batch. Raises `Corrupt` for rows of more
     than `MOST` bytes.

@@ -1,6 +1,6 @@
 """A stage that makes partition p of what it writes from partition p of what it reads.
 
-A partition is current iff its fingerprint is the one that would be recorded now. A stage's inputs are the digests of
+A partition is current if its fingerprint is the one that would be recorded now. A stage's inputs are the digests of
 the *columns it declares to read*, so a rebuild that gives equal columns stops there. Each row carries `made_from`, the
 same hash for that row alone; rows whose `made_from` has not changed are taken over. `make_partition` does it.
 """
@@ -28,8 +28,8 @@ class Again(Protocol):
 
 
 class Rejected(ValueError):
-    """A row that failed: `reason` is a word of the stage's list, `detail` is for a person. `kept` are columns that the
-    row has all the same."""
+    """A row that failed: `reason` is a word of the stage's list, `detail` is for a person. The row also has the
+    columns in `kept`."""
 
     def __init__(
         self, reason: str, detail: str | None = "", measured: Row | list[Row] | None = None, kept: Row | None = None
@@ -39,7 +39,7 @@ class Rejected(ValueError):
 
 
 class Unit(NamedTuple):
-    """What a row is made of."""
+    """The inputs of a row."""
 
     key: str  # of the row
     row: Row  # {stage that is read: its columns}
@@ -61,7 +61,7 @@ class Before(NamedTuple):
         return self.same_settings and self.version != stage.version
 
     def differs_only_in(self, stage: Stage, names: Collection[str] = ()) -> bool:
-        """Whether its input is the same, and the stage's settings are too, but perhaps for these."""
+        """Whether its input is the same, and so are the stage's settings, except perhaps for these."""
         then, today = (
             {name: value for name, value in settings.items() if name not in names}
             for settings in (self.settings, stage.settings())
@@ -109,13 +109,13 @@ class PartitionStage(Stage):
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 
         A row is {stage that is read: its columns}, and `before`: a `Before` where the row was made before, else None.
-        What comes out may hold `bytes`, and `measured` for the ledger. Any order; in key order if the stage has a
+        The columns may include `bytes`, and `measured` for the ledger. In any order; in key order if the stage has a
         payload.
         """
         raise NotImplementedError
 
     def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
-        """What has to be made of a row that no stage left out. Units with equal `made_from` are made once.
+        """The units to make for a row that no stage left out. Units with equal `made_from` are made once.
 
         `made_with`: what the stage is now, or what it was when its old rows were made.
         """
@@ -127,7 +127,7 @@ class PartitionStage(Stage):
 
     def is_current(self, now: Commit, fingerprint: str, upstream: Mapping[str, Commit]) -> bool:
         """Whether a partition is what would be made now: from the same inputs, for rows with the same keys. These keys
-        may be no input, as they do not decide what comes out."""
+        need not be an input, as they do not decide the rows."""
         keys = upstream[self.answers].digests.get("key")
         known = now.digests.get("key") if self.info.named_by == ("key",) else now.answered
         return now.fingerprint == fingerprint and known in (None, keys)

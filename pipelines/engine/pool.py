@@ -1,4 +1,4 @@
-"""Worker processes of this machine, as the process that drives Beam has them. They import no Beam.
+"""The worker processes of the process that drives Beam. They do not import Beam.
 
 They are forked from `pipelines.engine.worker_main`, a process without threads that imports what a stage needs once for
 all of them; they stay for all stages of a run, but for those that hold a model.
@@ -26,11 +26,11 @@ IMPORT, FORK = b"i", b"f"  # what the process that workers are forked from is as
 
 
 class ItemFailed(Exception):
-    """A worker could not make an item; why is said in its log, and in one line here."""
+    """A worker could not make an item. The message is one line; its log has more."""
 
 
 class Worker:
-    """A worker process. When it dies, all its group does, with the process that drives Beam."""
+    """A worker process. If it dies, its whole process group ends, with the process that drives Beam."""
 
     def __init__(self, connection: Connection):
         self.connection, self.numbers, self.sending = connection, itertools.count(), threading.Lock()
@@ -42,7 +42,7 @@ class Worker:
         self._send((None, (order.work, order.at_once)))
 
     def make(self, item: bytes) -> str | None:
-        """Has an item made; why it could not be, in one line."""
+        """Has an item made. Returns why that failed, in one line, or nothing."""
         number = next(self.numbers)
         made = self.waiting[number] = Future()
         self._send((number, item))
@@ -70,7 +70,7 @@ class Worker:
 
 
 def end_all() -> None:
-    """Ends the whole group, this process included, as a worker died; the run says so."""
+    """Ends the whole group, this process included, after a worker died; the run reports it."""
     print("a worker died", file=sys.stderr, flush=True)
     os.killpg(0, signal.SIGKILL)
 
@@ -101,7 +101,7 @@ class Pool:
         self.mother.sendall(IMPORT + len(order.work).to_bytes(8, "big") + order.work)
 
     def begin(self, order: Order, count: int) -> "Handed":
-        """So many workers get a work; what hands items to them."""
+        """Gives a work to so many workers; returns the function that hands items to them."""
         self.prepare(order)
         while len(self.workers) < count:
             here, there = socket.socketpair()
@@ -117,7 +117,7 @@ class Pool:
         return Handed(order.name, count * order.at_once)
 
     def make(self, item: bytes) -> None:
-        """Has an item made by a worker that has a hand free, or waits for one."""
+        """Has an item made by the next free worker."""
         worker = self.free.get()
         failure = worker.make(item)
         self.free.put(worker)
@@ -141,7 +141,7 @@ pools: list[Pool] = []  # the one of this process
 
 
 class Handed:
-    """The work of Beam's transform where worker processes make the items: it hands them over, and waits."""
+    """The work of Beam's transform if worker processes make the items: it hands items over, and waits."""
 
     def __init__(self, name: str, at_once: int):
         self.name, self.at_once = name, at_once

@@ -31,7 +31,7 @@ def read_card(root: Root, name: str) -> Card | None:
 
 
 def _is_whole(entry: ShardEntry) -> bool:
-    """Whether an entry says all that it should, and names files beside the card."""
+    """Whether an entry is complete, and names files beside the card."""
     return entry.keys() >= ShardEntry.__required_keys__ and is_name(entry["tar"]) and is_name(entry["index"])
 
 
@@ -94,5 +94,5 @@ def read_cards(root: Root) -> list[Card]:
 
 
 def release_of(entries: list[ShardEntry]) -> str:
-    """The name of a set's content: a digest of the digests of its shards."""
+    """The name of a release: a digest of the digests of its shards."""
     return digest([[entry["sha256"], entry["index_sha256"]] for entry in entries])[:12]

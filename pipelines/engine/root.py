@@ -1,4 +1,4 @@
-"""Where a corpus lives: a local folder or any fsspec URL, written only by whole, atomic commits.
+"""The place of a corpus: a local folder or any fsspec URL, written only by whole, atomic commits.
 
 Local: temporary name, fsync, rename, fsync of the folder. Elsewhere: one PUT. A reader sees the old file or the
 new one, never half of one.
@@ -39,7 +39,7 @@ class Corrupt(Exception):
 
 
 def is_name(name: object) -> bool:
-    """Whether this is a plain name of one file or folder, which leads nowhere else."""
+    """Whether this is the plain name of a file or folder, without a path."""
     return isinstance(name, str) and NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
@@ -130,7 +130,7 @@ class Root:
         return data
 
     def read_json(self, name: str) -> Any:
-        """What a file says as JSON. Raises `ValueError` if it is not JSON, or nested too deep."""
+        """The JSON in a file. Raises `ValueError` if it is not JSON, or nested too deep."""
         try:
             return json.loads(self.read(name))
         except (RecursionError, Corrupt) as error:
@@ -162,7 +162,7 @@ class Root:
         return descriptor
 
     def check_file(self, name: str) -> None:
-        """Raises `Corrupt` for what is there but is not a file, such as a pipe or a device."""
+        """Raises `Corrupt` for a path that exists but is not a file, such as a pipe or a device."""
         if self.is_local and os.path.exists(path := self.path(name)) and not os.path.isfile(path):
             raise Corrupt(f"{name}: is not a file; remove it")
 
@@ -288,7 +288,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """An error of the system that names no file names this one, such as that of a full disk."""
+    """Adds this file's name to errors of the system without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:

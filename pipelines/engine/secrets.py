@@ -1,10 +1,10 @@
 """Secrets that no file, log, message or artifact may hold: API keys, credentials of stores, signatures in URLs.
 
-A text is looked through as a reader could put a secret together from it: broken by blanks, escaped, in base64 or in
-hex. All runs of more than SHOWN characters of a secret are replaced, so that a text can be cut anywhere, before or
-after. What looks like a secret (a password in a URL, a signature, `Authorization: Bearer …`) is replaced as well.
+A secret is also found if it is broken by blanks, escaped, in base64 or in hex. All runs of more than SHOWN of its
+characters are replaced, so that a text can be cut anywhere, before or after. What looks like a secret (a password in a
+URL, a signature, `Authorization: Bearer …`) is replaced as well.
 
-What the source says stays as it came: a URL in the column `url` is what is asked for, signature included.
+Data of the source does not change: the URL in the column `url` is the one that is requested, with its signature.
 """
 
 import base64
@@ -74,7 +74,7 @@ class View(NamedTuple):
     spans: list[Span]
 
     def changed(self, pattern: re.Pattern, change: Callable[[re.Match], str]) -> "View":
-        """With each match replaced; what replaces it stands where all of it stood."""
+        """The text with each match replaced; the replacement keeps the place of the whole match."""
         parts, spans, end = [], [], 0
         for found in pattern.finditer(self.text):
             value = change(found)
@@ -112,7 +112,7 @@ class Secrets:
                 self.base64 |= grams(packed[(0, 2, 3)[before] : end], SIGNS)
 
     def _holds(self, text: str, answer: bool) -> bool:
-        """Whether a reading of a text holds a part of a secret; of an `answer`, words do not count as parts."""
+        """Whether a reading of a text holds a part of a secret; in an `answer`, common words do not count as parts."""
         lower = text.translate(LOWER)
         of_words = answer and (
             not self.odd.isdisjoint(grams(text, SHOWN + 1))
@@ -126,7 +126,7 @@ class Secrets:
         )
 
     def said(self, text: str) -> bool:
-        """Whether an answer holds a secret or a part of it. Unlike `hidden` it takes no common word for a part."""
+        """Whether an answer holds a secret or a part of it. Unlike in `hidden`, common words do not count as parts."""
         return bool(self.plain) and any(self._holds(reading, True) for reading in readings(text))
 
     def spans(self, text: str) -> list[Span]:
@@ -153,7 +153,7 @@ class Secrets:
 
 
 def readings(text: str) -> Iterator[str]:
-    """A text as it can be read: without blanks, and with its escapes decoded, as often as there are any."""
+    """Readings of a text: without blanks, and with its escapes decoded, repeatedly if they are nested."""
     before = None
     for pattern, change in STEPS:
         text = pattern.sub(change, text)
@@ -179,13 +179,13 @@ remembered: set[str] = set()
 
 
 def remember(value: str | None) -> None:
-    """Makes a secret known, so that nothing tells it."""
+    """Remembers a secret, so that it appears in no text."""
     if value:
         remembered.add(value)
 
 
 def known() -> Secrets:
-    """All secrets that this process knows of: those that it was told, and those of its environment."""
+    """All secrets that this process knows: those given to `remember`, and those of its environment."""
     values = {os.environ.get(name, "") for name in NAMES} | {_password(os.environ.get(name, "")) for name in PROXIES}
     return _secrets(frozenset(values | remembered))
 
@@ -219,7 +219,7 @@ def told(error: object, most: int = 500) -> str:
 
 @contextmanager
 def hiding() -> Iterator[None]:
-    """Takes secrets out of what is raised inside, before anybody logs it."""
+    """Takes secrets out of errors raised in the block, before they are logged."""
     try:
         yield
     except BaseException as error:
@@ -228,7 +228,7 @@ def hiding() -> Iterator[None]:
 
 
 def hide(error: BaseException | None) -> None:
-    """Takes secrets out of an error and of those that led to it, wherever it is told later."""
+    """Takes secrets out of an error and out of the errors that caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""What workers are given to do, and how it is said that they could not: see `pipelines.engine.workers`."""
+"""The work that workers get, and the errors that they report: see `pipelines.engine.workers`."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,8 +14,8 @@ STOPPED = "pipelines.engine.worker.Stopped: "  # as an error's last line has it
 class Work(Protocol):
     """What a stage has a worker do with one item. Pickles.
 
-    May say `at_once`, how many items a worker has in hand; `one_process`, that one worker of this machine makes them
-    all; and `holds_model`, that workers keep what takes much memory and are to end with the stage.
+    `at_once`: how many items a worker makes at the same time. `one_process`: a single worker of this machine makes all
+        items. `holds_model`: workers use much memory, and end with the stage.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Work(Protocol):
 
 
 class Order(NamedTuple):
-    """A stage's work for the process that drives Beam. Pickled is what only those import who make the items."""
+    """A stage's work for the process that drives Beam. It stays pickled, so that only workers import its modules."""
 
     name: str
     work: bytes  # a pickled `Work`
@@ -50,11 +50,11 @@ class StageFailed(Exception):
 
 
 class Stopped(StageFailed):
-    """A stage stopped on what trying again does not mend: a wrong key, a server that is gone, a spent budget."""
+    """A stage stopped on a fault that another try cannot mend: a wrong key, a server that is gone, a spent budget."""
 
 
 def one_line(error: BaseException) -> str:
-    """What a worker raised, told by the last line of what may be a long text; `Stopped` begins with its name."""
+    """The error for what a worker raised, from the last line of its report; that of `Stopped` begins with its name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
     stays = isinstance(error, Stopped) or (isinstance(error, OSError) and error.errno in HINTS)

@@ -25,7 +25,7 @@ from pipelines.engine.worker import Work, one_line
 
 
 def main() -> None:
-    """Does what it is asked until the socket closes: imports what a pickled work needs, or forks a worker."""
+    """Carries out requests until the socket closes: imports what a pickled work needs, or forks a worker."""
     job = socket.socket(fileno=take_stdin())
     while True:
         asked, descriptors, *_ = socket.recv_fds(job, 1, 1)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def reap() -> None:
-    """Takes leave of forks that have ended."""
+    """Reaps forks that have ended."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -91,7 +91,7 @@ def loaded(work: bytes) -> Work | Exception:
 
 
 def failure_of(work: Work | Exception, item: bytes) -> str | None:
-    """Makes an item; why that did not work out, in one line, with more of it in the log."""
+    """Makes an item. Returns why that failed, in one line, or nothing; the log has more."""
     try:
         if isinstance(work, Exception):
             raise work

@@ -31,7 +31,7 @@ LOG = "log"  # a file of a job's folder: what all its processes say
 
 @dataclass(frozen=True)
 class Job:
-    """The process that drives Beam, and the folder for what it and its workers leave behind."""
+    """The process that drives Beam, and the temporary folder of it and its workers."""
 
     process: subprocess.Popen
     connection: Connection
@@ -54,7 +54,7 @@ class Job:
         return Path(self.folder.name) / LOG
 
     def do(self, order: Order, progress: Callable[[], None]) -> tuple[str, str] | None:
-        """What comes of an order, a word and a line; None if the process died. Calls `progress` meanwhile."""
+        """The result of an order: a word and a line; None if the process died. Calls `progress` meanwhile."""
         os.truncate(self.log, 0)
         try:
             self.connection.send(order)
@@ -78,7 +78,7 @@ class Job:
 
 
 class Workers:
-    """Those of one run. Nothing is started before there is something to make."""
+    """The workers of one run. They are started when there is something to make."""
 
     def __init__(self, beam: BeamConfig, root: Root):
         self.beam, self.root = beam, root
@@ -93,8 +93,8 @@ class Workers:
     def make(self, work: Work, items: Sequence[Any], log: str, progress: Callable[[], None]) -> None:
         """Has every item made, largest first. Calls `progress` about twice a second.
 
-        What is said meanwhile goes to `log` under the root. Raises `StageFailed` with the reason in one line, and
-        `UserError` if Beam does not take the configured runner or its options; what comes then starts anew.
+        The output of the processes goes to `log` under the root. Raises `StageFailed` with the reason in one line, and
+        `UserError` if Beam refuses the configured runner or its options; later work starts new processes.
         """
         if not items:
             return
@@ -129,7 +129,7 @@ class Workers:
         return job.end()
 
     def end(self) -> None:
-        """Ends all processes, with what they left in their temporary folder."""
+        """Ends all processes, and removes their temporary folder."""
         if job := self.job:
             self._end_job(job)
             job.folder.cleanup()

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: those of the public internet, and of hosts that the configuration names.
+"""Checks the addresses of connections: only the public internet, and hosts that the configuration names.
 
 Each address is checked where the socket to it is opened. So it makes no difference if a name resolves to another
 address a moment later, or if a URL is redirected.
@@ -37,7 +37,7 @@ class Blocked(OSError):
     """An address that is not on the public internet."""
 
     def __init__(self, address: str):
-        super().__init__(errno.EACCES, f"{address} is no public address")
+        super().__init__(errno.EACCES, f"{address} is not a public address")
 
 
 def is_public(address: str) -> bool:
@@ -53,7 +53,7 @@ def is_public(address: str) -> bool:
 
 
 def is_below(host: str, names: frozenset[str]) -> str | None:
-    """The one of `names` that is the host's own name or that of a domain it belongs to; None if there is none."""
+    """The name among `names` that is the host, or a domain above it; None if no name is."""
     parts = host.split(".")
     return next((name for n in range(len(parts)) if (name := ".".join(parts[n:])) in names), None)
 
@@ -114,7 +114,7 @@ def look_up(host: str, family: int) -> list[tuple[Any, ...]]:
     try:
         return socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a part of it is empty, or longer than 63 letters
-        raise socket.gaierror(socket.EAI_NONAME, f"no name can be so: {error}") from None
+        raise socket.gaierror(socket.EAI_NONAME, f"not a valid host name: {error}") from None
 
 
 def can_pass(error: BaseException | None) -> bool:

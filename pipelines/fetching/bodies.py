@@ -1,4 +1,4 @@
-"""Requests for images, their results, and the file that holds the bodies. Imports no HTTP client: most do not fetch."""
+"""Requests for images, their results, and the file of the bodies. Imports no HTTP client: most runs need none."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class FetchRequest(NamedTuple):
 
 @dataclass
 class FetchResult:
-    """What became of one URL."""
+    """The result for one URL."""
 
     reason: str | None = None  # None if there are bytes to decode
     detail: str | None = None

@@ -35,7 +35,7 @@ class HttpClient:
     """An HTTP client without cookies, credentials or proxy, which connects only to public addresses."""
 
     def __init__(self, config: FetchConfig):
-        """To be created, and used, in a running event loop."""
+        """Create and use it in a running event loop."""
         self.allowed = frozenset(name.lower() for name in config.allow_hosts)
         allow_many_files()
         connector = aiohttp.TCPConnector(
@@ -53,8 +53,8 @@ class HttpClient:
         self, url: URL, seconds: float, limit: int, wanted: Callable[[int, Headers], bool],
         write: Callable[[bytes], object], cut: bool = False,
     ) -> tuple[int, Headers]:  # fmt: skip
-        """Status and headers; the body is written piece by piece if it is `wanted`. Of a body that is longer than
-        `limit` bytes, packed or unpacked, the beginning is written if it is to be `cut`. Raises `FetchFailed`."""
+        """Returns status and headers, and writes the body piece by piece if it is `wanted`. A body longer than `limit`
+        bytes, packed or unpacked, is an error, unless `cut`: then its beginning is written. Raises `FetchFailed`."""
         exempt.set(is_below(host_in(url).rstrip("."), self.allowed) is not None)
         with failures():
             async with timeout(seconds), self.session.get(url, allow_redirects=False) as response:
@@ -100,7 +100,7 @@ def failures() -> Iterator[None]:
     except FetchFailed:
         raise
     except TimeoutError as error:
-        raise FetchFailed("timeout", str(error) or "the whole of it took too long", again=True) from None
+        raise FetchFailed("timeout", str(error) or "the whole response took too long", again=True) from None
     except (aiohttp.ClientSSLError, ssl.SSLError) as error:
         raise FetchFailed("tls", str(error)) from None
     except aiohttp.ClientConnectorError as error:
@@ -129,7 +129,7 @@ def unreachable(error: OSError) -> FetchFailed:
 
 
 def allow_many_files() -> None:
-    """Raises this process's limit of open files, 256 on some machines, as far as it may."""
+    """Raises this process's limit of open files, which is 256 on some machines, as far as allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -123,7 +123,7 @@ class Fetcher:
             raise Offline(f"not one of {len(unreached)} hosts could be reached: is this machine online?")
 
     async def _fetch(self, number: int, request: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
-        """Tries a URL, again if another try may succeed."""
+        """Tries a URL, and tries again if that may succeed."""
         result, tried = FetchResult(), 0
         while True:
             tried += 1
@@ -140,7 +140,7 @@ class Fetcher:
             await asyncio.sleep(pause)
 
     def _pause(self, failed: FetchFailed, tried: int) -> float | None:
-        """Random seconds after which to try again; None if there is no use in it."""
+        """Random seconds after which to try again; None if that would not help."""
         jitter = random.random()
         seconds = max(failed.after * (1 + jitter / 4), 2.0 ** (tried - 2) * (1 + jitter))
         return seconds if failed.again and tried < self.config.tries and seconds <= self.config.deadline else None
@@ -178,12 +178,12 @@ class Fetcher:
         raise FetchFailed("redirect_loop", f"to {url}, after {len(seen)} redirects")
 
     async def _worked(self, is_long: bool, work: Callable[..., Any], *of: Any) -> Any:
-        """The result of some work, which is done in another thread if it takes long."""
+        """The result of some work; long work is done in another thread."""
         return await self.loop.run_in_executor(self.aside, work, *of) if is_long else work(*of)
 
     @asynccontextmanager
     async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
-        """A turn at a URL's host, once that is not left alone, and one of the turns of all hosts."""
+        """Waits until the URL's host may be asked; takes one of its turns and one of the turns of all hosts."""
         host = self.hosts[host_in(url)]
         async with host.turns.turn(number):
             while True:
@@ -272,7 +272,7 @@ def failed_by(status: int, headers: Headers) -> FetchFailed:
 
 
 def waiting(done: SimpleQueue) -> Iterator[tuple[int, FetchResult]]:
-    """What is in a queue, at least one entry. Raises an exception that was put there."""
+    """All entries of a queue, at least one. Raises an exception that was put there."""
     try:
         entry = done.get()
         while True:

@@ -16,7 +16,7 @@ REST = 60.0  # seconds
 
 
 class FetchFailed(Exception):
-    """Why a URL gave no image: `reason` is one of the stage's REASONS, `detail` is for a person."""
+    """A URL gave no image: `reason` is one of the stage's REASONS, `detail` is for a person."""
 
     def __init__(self, reason: str, detail: str, *, again: bool = False, after: float = 0.0, offline: bool = False):
         super().__init__(f"{reason}: {detail}")

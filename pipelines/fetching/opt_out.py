@@ -52,7 +52,7 @@ class OptOuts:
     digest: str = ""  # of the content of the lists
 
     def covers(self, url: URL) -> str | None:
-        """The line that covers a URL, if one does, however its path is written."""
+        """The line that covers a URL in any spelling of its path; None if no line does."""
         host = (url.raw_host or "").rstrip(".")
         texts = [(host + meaning).casefold() for meaning in meanings(url)]
         return is_below(host, self.hosts) or next(
@@ -60,7 +60,7 @@ class OptOuts:
         )
 
     def is_long(self, url: URL) -> bool:
-        """Whether to find the line that covers a URL takes so long that it is not done in the event loop."""
+        """Whether finding the line that covers a URL takes too long for the event loop."""
         return sum(map(len, self._patterns(url.raw_host or ""))) * len(url.raw_path_qs) > LONG
 
     def _patterns(self, host: str) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
 
 def _host(text: str) -> str | None:
     """The host of a line, in which `*` may stand, as requests have it: in lower case and ASCII, without a port. None if
-    it is no host."""
+    it is not a host."""
     try:
         if bracketed := re.fullmatch(r"\[(.*)\](:\d*)?", text):
             return str(IPv6Address(bracketed[1]))

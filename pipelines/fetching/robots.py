@@ -58,8 +58,8 @@ class Robots:
 def read_robots(data: bytes) -> Robots:
     """The rules for our name, or else those for every agent.
 
-    A last line that MOST cuts is not read. If the rules with wildcards are too many, of those that follow only the
-    beginnings count, and only if they disallow: more is left alone than was asked for, never less.
+    A last line that MOST cuts is not read. If there are too many rules with wildcards, only the beginnings of the rest
+    count, and only of rules that disallow: then more is left alone than was asked for, never less.
     """
     if len(data) >= MOST:
         data = data[: max(data.rfind(b"\n", 0, MOST), data.rfind(b"\r", 0, MOST)) + 1]
@@ -108,7 +108,7 @@ def _sorted(rules: dict[str, bool]) -> Robots:
 
 
 def is_long(robots: Robots, url: URL) -> bool:
-    """Whether to hold a URL against the rules takes so long that it is not done in the event loop."""
+    """Whether checking a URL against the rules takes too long for the event loop."""
     return robots.weight * len(url.raw_path_qs) > LONG
 
 

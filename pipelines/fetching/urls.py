@@ -12,7 +12,7 @@ from yarl import URL
 from pipelines.fetching.hosts import FetchFailed
 
 LONGEST = 16_384  # characters; servers refuse longer ones
-ENDS = "".join(map(chr, range(33)))  # blanks and control characters around a URL are no part of it
+ENDS = "".join(map(chr, range(33)))  # blanks and control characters around a URL are not part of it
 PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?", re.S)
 
 
@@ -43,7 +43,7 @@ def url_of(text: str, base: URL | None = None) -> URL:
                 return URL.build(scheme=place.scheme, authority=place.raw_authority, path=target, encoded=True)
     except ValueError as error:
         raise FetchFailed("bad_url", f"{text!r}: {error}") from None
-    raise FetchFailed("bad_url", f"{text!r} is no address of the web")
+    raise FetchFailed("bad_url", f"{text!r} is not an http or https URL")
 
 
 def _joined(base: URL, authority: str, path: str, query: str) -> tuple[str, str, str, str]:

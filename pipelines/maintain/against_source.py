@@ -1,4 +1,4 @@
-"""Compares what a corpus keeps with what its sources say today: partitions are read again from local files."""
+"""Compares a corpus with its sources as they are today: reads partitions again from local files."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def compare(corpus: Corpus, every: bool = False, say: Callable[[str], None] = la
 
 
 def _stands(stage: Rows, file: SourceFile) -> bool:
-    """Whether a source file is what it was when it was split."""
+    """Whether a source file is unchanged since it was split."""
     return any(
         path == file.path and digest([stage.identity(), stamp]) == file.split for path, stamp in stage.source.files()
     )

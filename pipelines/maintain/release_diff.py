@@ -1,7 +1,7 @@
 """What differs between two releases: samples, and distributions side by side. What `shardmill diff` shows.
 
-Distributions are read from the samples themselves, as a corpus may have forgotten what an old release was made of; of a
-large release from some of them, drawn by a hash of their names, so that the same samples are drawn from both.
+Distributions are read from the samples themselves, because a corpus may no longer have what an old release was made
+of. Of a large release some samples are read, drawn by a hash of their names: the same ones from both releases.
 """
 
 import json
@@ -46,7 +46,7 @@ def distributions(root: Root, before: Card, after: Card, most: int = DRAWN) -> l
 
 def _measured(root: Root, card: Card, most: int) -> list[Row]:
     """What is measured of the samples of a release, or of `most` of them."""
-    with connect(root, {"shards": index_files(root, [card])}) as connection:
+    with connect(root, {"shards": index_files(root, [card])}, queries=["shards"]) as connection:
         drawn = connection.sql(f"SELECT tar, members FROM shards ORDER BY md5(sample) LIMIT {most}").fetchall()
     with ThreadPoolExecutor(16) as pool:
         return [*pool.map(lambda sample: measure(*_texts(root, *sample)), drawn)]
@@ -84,7 +84,7 @@ VALUES = ("task", "source", "host", "script", "ocr verdict")
 
 
 def _said(document: Row) -> Iterable[str]:
-    """What a sample teaches to say, where that is in its document alone."""
+    """The text to learn of a sample that has it only in its document."""
     if pair := document.get("pair"):
         return [pair["chosen"]]
     turns = (document.get("conversation") or {}).get("turns", ())

@@ -1,4 +1,4 @@
-"""The releases of a corpus: which there are, and how one of them is put back in place of the published one."""
+"""The releases of a corpus: lists them, and publishes an old one again."""
 
 import time
 from datetime import UTC
@@ -47,7 +47,7 @@ def list_releases(root: Root, set_name: str | None = None) -> list[Row]:
 
 def _noted(root: Root) -> dict[str, Row]:
     """What the ledger says of each release: {published, added, removed, changed} of the last time it was published."""
-    with connect(root, {"releases": ledger_files(root)["releases"]}) as connection:
+    with connect(root, {"releases": ledger_files(root)["releases"]}, queries=["releases"]) as connection:
         rows = connection.sql(
             "SELECT \"set\" || '@' || release, published, added, removed, changed FROM releases "
             "WHERE release IS NOT NULL ORDER BY run"

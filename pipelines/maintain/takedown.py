@@ -1,7 +1,7 @@
 """Takes images, and everything that was made of them, out of a corpus: `shardmill takedown my.toml list.txt`.
 
-Rows are blanked at their source (`rows`), and a run follows: so only partitions and shards that had any of it are made
-again. Then everything is removed that a run leaves behind: replaced payloads, releases that had any of it, chunks, and
+Rows are blanked in `rows`, and a run follows, so that only partitions and shards with such rows are made again.
+ Then everything is removed that a run leaves behind: replaced payloads, releases that had any of it, chunks, and
 the old values in the ledger. A shard set that had any of it and that the configuration no longer has is withdrawn. The
 list is stored first, so that a takedown can be killed at any moment and run again.
 """
@@ -83,7 +83,7 @@ class Takedown:
 def take_down(
     corpus: Corpus, lines: Sequence[Line], say: Callable[[str], None] = lambda line: None, wait: float = 0.0
 ) -> Takedown:
-    """Takes down what a list names, and again what was taken down before. Gates do not apply."""
+    """Takes down what a list names, and whatever was taken down before. Gates do not apply."""
     root, wanted = corpus.root, TakedownList()
     for kind in {line.kind for line in lines}:
         wanted |= TakedownList(**{kind: frozenset().union(*(line.values for line in lines if line.kind == kind))})
@@ -282,7 +282,7 @@ def releases_with(root: Root, taken: TakedownList) -> Iterator[str]:
 
 
 def sets_with(root: Root, taken: TakedownList) -> set[str]:
-    """The shard sets whose published release had any of it. After a run only sets that no run makes are left."""
+    """The shard sets whose published release has any of it: after a run, only sets that no run makes any more."""
     return {card["set"] for card in read_cards(root) if f"{card['set']}@{card['release']}" in taken.release}
 
 

@@ -74,7 +74,7 @@ def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
 
 
 def names_of(stage: StageInfo) -> set[str]:
-    """The columns of a stage that only say what a row is about, or that it was taken down."""
+    """The columns of a stage that only name a row, or say that it was taken down."""
     return {"key", "reason", "detail", "made_from", *stage.names}
 
 
@@ -82,14 +82,14 @@ NAMES = frozenset().union(*(names_of(stage) for stage in STAGES.values()))
 
 
 def _tells(field: pa.Field) -> str:
-    """The condition for a column to hold something. One that cannot be null holds an empty list or object otherwise."""
+    """The condition that a column is not empty. A column that cannot be null is empty if its list or object is."""
     if pa.types.is_list(field.type):
         return f"len({quoted(field.name)}) > 0"
     return f"{quoted(field.name)} IS NOT NULL" if field.nullable else f"{quoted(field.name)} != '{{}}'"
 
 
 def tells(row: Row, names: Collection[str] = NAMES) -> bool:
-    """Whether a row, or a change of one, says more than names and that they were taken down."""
+    """Whether a row, or a change of one, holds more than names and the fact that they were taken down."""
     detail = row.get("detail")
     named = detail is None or re.fullmatch("[a-z0-9_]+", detail) or detail.endswith(REASON)
     return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in names)

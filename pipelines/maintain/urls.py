@@ -1,4 +1,4 @@
-"""The tars of a shard set as what a reader opens: `shardmill urls ROOT SET`.
+"""The tars of a shard set as paths or URLs for readers: `shardmill urls ROOT SET`.
 
 A local root gives paths. webdataset opens no `s3://`: a root in an object store gives `pipe:` and the command that
 prints the object, or URLs that are signed for a time, which need no key.
@@ -38,7 +38,7 @@ def signed_urls(root: Root, card: Card, seconds: int) -> list[str]:
     try:
         return [root.fs.sign(tar, expiration=seconds) for tar in tars]
     except NotImplementedError:
-        raise UserError(f"--presigned: needs a root at s3:// or gs://; {root.url} is none") from None
+        raise UserError(f"--presigned: needs a root at s3:// or gs://; the root is {root.url}") from None
     except Exception as error:  # each store's own: no credentials, or credentials that cannot sign
         raise UserError(f"--presigned: {root.url}: {' '.join(str(error).split())}") from None
 

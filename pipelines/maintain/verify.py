@@ -38,7 +38,7 @@ Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
 @dataclass
 class Verification:
-    """What a verification saw."""
+    """The result of a verification."""
 
     problems: list[str] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
@@ -71,8 +71,8 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
 
 
 def made_by_runs(root: Root) -> set[str]:
-    """The stages of which runs have made something, as the ledger says: so a folder that is gone is not taken for one
-    that was never begun."""
+    """The stages that made something in any run of the ledger: if the folder of one is gone, it was not just never
+    begun."""
     names = (name for run in root.folders("runs") for name in root.files(f"runs/{run}"))
     work = (re.fullmatch(r"work-(.+)\.parquet", name) for name in names)
     return {found[1] for found in work if found}
@@ -81,7 +81,7 @@ def made_by_runs(root: Root) -> set[str]:
 def check_stage(
     root: Root, stage: StageInfo, settled: set[int], commits: Commits, say: Callable[[str], None], begun: bool = False
 ) -> Iterator[str]:
-    """That a stage which has any partition, or was `begun`, has all of them and no others, each as it was committed."""
+    """Checks that a stage which has any partition, or was `begun`, has all and no others, each as it was committed."""
     name = stage.name
     files = [file for file in root.files(name) if file.endswith(".parquet") and file[0].isdigit()]
     present = {int(file.removesuffix(".parquet")) for file in files if is_partition(file)}
@@ -103,7 +103,7 @@ def check_stage(
 
 
 def check_losses(root: Root, stages: Stages, commits: Commits) -> Iterator[str]:
-    """That no row which a stage left out is selected for a set or asked about; judged by the files alone."""
+    """Checks, from the files alone, that no row which a stage left out is selected for a set or asked about."""
     losing = [name for name in of_corpus(stages) if name != "selection"]
     for partition in commits.get("selection", {}):
         try:
@@ -143,8 +143,8 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
     put_back = {name.partition("@")[0] for name in marked(root, "put-back")}
 
     def is_made(name: str) -> bool:
-        """Whether a run made this card; not that of an old release, also where it was put back, or of a set that the
-        configuration lost."""
+        """Whether a run made this card. False for an old release, even if it was put back, and for a set that the
+        configuration no longer has."""
         return "@" not in name and name not in put_back and (sets is None or name in sets)
 
     for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
@@ -168,7 +168,7 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
 
 
 def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commits) -> Iterator[str]:
-    """A partition's rows against its own footer, its inputs' footers, and the keys that the source gave it."""
+    """Checks a partition's rows against its footer, the footers of its inputs, and the keys from the source."""
     name = file_of(commit.stage, commit.partition)
     schema = pa.schema([field for field in stage.schema if field.name in commit.digests.keys() | (
         {*stage.schema.names} - stage.optional)])  # fmt: skip
@@ -193,7 +193,7 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
 def _check_footer(
     stage: StageInfo, commit: Commit, table: list[Row], again: Commit, schema: pa.Schema
 ) -> Iterator[str]:
-    """A partition's footer against its rows, and against itself. `again`: the commit, computed again from the rows."""
+    """Checks a partition's footer against its rows and itself. `again`: the commit, computed again from the rows."""
     name = file_of(commit.stage, commit.partition)
     for column, now in column_digests(table, schema).items():
         if commit.digests.get(column) != now:
@@ -208,7 +208,7 @@ def _check_footer(
 
 
 def _check_inputs(commit: Commit, commits: Commits) -> Iterator[str]:
-    """That a partition was made from the files that its inputs are now."""
+    """Checks that a partition was made from the current files of its inputs."""
     for stage, columns in commit.inputs.items():
         now = commits.get(stage, {}).get(commit.partition)
         changed = [column for column, was in columns.items() if not now or now.digests.get(column) != was]
@@ -218,7 +218,7 @@ def _check_inputs(commit: Commit, commits: Commits) -> Iterator[str]:
 
 
 def check_descent(root: Root, stage: StageInfo, commit: Commit, table: list[Row]) -> Iterator[str]:
-    """That the rows of this stage name every row of the stage before, and no others."""
+    """Checks that the rows of this stage name every row of the stage before, and no others."""
     before, columns = stage.answers, stage.named_by
     wanted = {row["key"] for row in read_rows(root, file_of(before, commit.partition), ["key"])}
     named = {row[column] for row in table for column in columns} - {None}
@@ -232,7 +232,7 @@ def check_descent(root: Root, stage: StageInfo, commit: Commit, table: list[Row]
 
 
 def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
-    """The tar beside a partition, whole and row by row; returns the bytes of its rows."""
+    """Checks the tar beside a partition, as a whole and row by row; returns the bytes of its rows."""
     try:
         kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
     except Corrupt:  # reported by `check_partition`
@@ -254,7 +254,7 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
 
 
 def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
-    """A card's sums, and that a copy of it exists under the name of its release."""
+    """Checks a card's sums, and that a copy of it exists under the name of its release."""
     for total in ("samples", "bytes"):
         if card[total] != sum(entry[total] for entry in card["shards"]):
             yield f"shards/{name}.json: its {total} are not the sum of those of its shards"
@@ -265,8 +265,8 @@ def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
 
 
 def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iterator[str]:
-    """A shard's tar and index against the card, and every member against the index. `is_made`: whether a run makes the
-    shard again if it is removed."""
+    """Checks a shard's tar and index against the card, and every member against the index. `is_made`: whether a run
+    makes the shard again if it is removed."""
     tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
     for name, committed in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
         if (now := sha256_of(root, name)) != committed:
@@ -297,7 +297,7 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
 
 
 def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
-    """The samples of a published set against the selection, one by one."""
+    """Compares the samples of a published set with the selection, one by one."""
     try:
         if card["task"] == PREFERENCE:
             wanted = preferred(root, card)

@@ -29,7 +29,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def check_originals(root: Root, card: Card, partitions: Collection[int]) -> Iterator[str]:
-    """That each image of a set with bounds was made from one that the stage `images` has."""
+    """Checks that each image of a set with bounds was made from an image of the stage `images`."""
     if not has_bounds(card["settings"]):
         return
     try:
@@ -40,5 +40,5 @@ def check_originals(root: Root, card: Card, partitions: Collection[int]) -> Iter
     pictures = [(row["sample"], picture) for rows in indexes for row in rows for picture in row["pictures"]]
     lost = [name for name, picture in pictures if picture["original_sha256"] not in kept]
     if lost:
-        counted = f"{len(lost)} images are made from none of the corpus, the first is that of {lost[0]}"
+        counted = f"{len(lost)} images were not made from an image of the corpus, the first is that of {lost[0]}"
         yield f"set {card['set']}: {counted}; run again"

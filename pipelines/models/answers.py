@@ -35,7 +35,7 @@ def read_list(text: str, name: str) -> list[str] | None:
 
 def probability(top: Iterable[tuple[str, float]], word: str) -> float | None:
     """The probability that the first token is `word`, in any case, with blanks, quotes or marks around it; None if it
-    is no candidate."""
+    is not a candidate."""
     masses = [math.exp(logprob) for token, logprob in top if token.strip(AROUND).casefold() == word]
     return math.fsum(masses) if masses else None
 

@@ -1,4 +1,4 @@
-"""Sends requests to an endpoint: a bounded number at once, with retries, and none once no request would be answered.
+"""Sends requests to an endpoint: a bounded number at once, with retries, until a fault that affects all requests.
 
 A process has one event loop for all of its requests, in a thread of its own. A request that fails is tried again if
 that can help; if it fails for good, only its row is affected. A fault that affects every request (the key, the model,
@@ -140,8 +140,8 @@ class ChatClient:
             await asyncio.sleep(pause)
 
     async def doubt(self) -> None:
-        """If every request failed so far, asks something harmless with the same parameters: if that fails as well, the
-        fault is not in the requests. Raises `Stopped` then."""
+        """If every request failed so far, sends a harmless request with the same parameters. If that fails as well, the
+        fault is not in the requests: raises `Stopped`."""
         if self.succeeded or self.unanswered is None:
             return
         messages, options = self.unanswered
@@ -178,7 +178,7 @@ class ChatClient:
         except openai.APIStatusError as error:
             raise self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
-            raise CallFailed("bad_answer", f"no JSON: {told(error)}") from None
+            raise CallFailed("bad_answer", f"not JSON: {told(error)}") from None
         self.heard = time.monotonic()
         return completion
 
@@ -191,9 +191,9 @@ class ChatClient:
             return self._stop(f"{server.url} does not take the key{f' in {key}' if key else ''}: {message}")
         if status == 404:
             model = self.endpoint.config.model
-            return self._stop(f"{server.url} knows no model {model!r}, or the url is wrong: {message}")
+            return self._stop(f"{server.url} does not know the model {model!r}, or the url is wrong: {message}")
         if status == 429 and error.code == "insufficient_quota":
-            return self._stop(f"nothing is left of the account: {message}")
+            return self._stop(f"the account is used up: {message}")
         if status == 429 or status in (408, 425, 503):
             after = retry_after(error.response.headers)
             if after:
@@ -272,13 +272,13 @@ class ChatClient:
         """Counts a call. Raises `Stopped` if nothing is left of the budget."""
         endpoint, config = self.endpoint, self.endpoint.config
         if endpoint.calls_left is not None and self.calls >= endpoint.calls_left:
-            raise self._stop(f"max_calls = {config.max_calls} are made; run again to go on")
+            raise self._stop(f"max_calls = {config.max_calls} is reached; run again to continue")
         if endpoint.tokens_left is not None and self.tokens >= endpoint.tokens_left:
-            raise self._stop(f"max_tokens = {config.max_tokens} are spent; run again to go on")
+            raise self._stop(f"max_tokens = {config.max_tokens} is reached; run again to continue")
         self.calls += 1
 
     def _stop(self, why: str) -> Stopped:
-        """Notes that no more requests are sent: waiting ones fail at once, those in flight may end."""
+        """Stops all requests: waiting ones fail at once, those in flight may end."""
         self.stopped = self.stopped or Stopped(told(f"{self.endpoint.asked_as}: {why}", 1000))
         while self.waiting:
             _, slot = self.waiting.popleft()
@@ -289,7 +289,7 @@ class ChatClient:
     # Servers that are gone
 
     async def _is_alive(self, server: Server) -> bool:
-        """Whether a server that broke off a request answers at all. If not, it gets no requests until it does.
+        """Checks whether a server that broke off a request still answers. If not, it gets no requests until it does.
 
         If no server has answered for `patience` seconds, or for FIRST seconds at the beginning, the run stops.
         """
@@ -334,7 +334,7 @@ class ChatClient:
 
 
 def count_of(tokens: Any) -> int:
-    """A number of tokens as a server gives it; 0 if it is none."""
+    """A number of tokens as a server gives it; 0 if it is not a number."""
     return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 1 << 40 else 0
 
 
@@ -347,7 +347,7 @@ def first_token(logprobs: Any) -> list[tuple[str, float]]:
         raise CallFailed("bad_answer", "no candidates for the first token")
     for token, logprob in top:
         if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
-            raise CallFailed("bad_answer", told(f"{logprob!r} is no log-probability of a token {token!r}"))
+            raise CallFailed("bad_answer", told(f"{logprob!r} is not a log-probability; the token is {token!r}"))
     return top
 
 

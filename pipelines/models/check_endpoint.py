@@ -43,7 +43,7 @@ def started(endpoint: Endpoint) -> Iterator[Endpoint]:
 
 
 class Use(NamedTuple):
-    """How a stage asks an endpoint."""
+    """The requests that a stage sends to an endpoint."""
 
     stage: str
     parameters: dict[str, Any]

@@ -26,7 +26,7 @@ WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.json", "*.model")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model, and where it is reached. Pickles to workers without the key, which is in their environment."""
+    """A model and its servers. Pickles to workers without the key, which they take from their environment."""
 
     name: str
     config: EndpointConfig
@@ -60,13 +60,13 @@ class Endpoint:
         if name is None:
             return None
         if not os.environ.get(name):
-            raise UserError(f"endpoints.{self.name}.api_key_env: there is no {name} in this environment; export it")
+            raise UserError(f"endpoints.{self.name}.api_key_env: the environment variable {name} is not set; export it")
         remember(os.environ[name])
         return os.environ[name]
 
     @cached_property
     def asked_as(self) -> str:
-        """Its table in the configuration, for messages."""
+        """The name of its table in the configuration, for messages."""
         return f"endpoints.{self.name}"
 
 
@@ -74,7 +74,7 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
     """The endpoint that a field of the configuration, `place`, names. Raises `UserError` if it cannot be used."""
     if name not in config.endpoints:
         known = ", ".join(config.endpoints) or "none yet"
-        raise UserError(f"{place}: there is no table [endpoints.{name}]; there are {known}")
+        raise UserError(f"{place}: unknown endpoint {name!r}; add [endpoints.{name}], or choose from {known}")
     endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
     if not is_local(runner):
         for field in ("command", "max_calls", "max_tokens"):
@@ -105,7 +105,7 @@ def weights_of(model: str) -> str:
     path = Path(model).expanduser()
     files = [path] if path.is_file() else sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})
     if not files:
-        raise UserError(f"{model}: no weights there ({', '.join(WEIGHTS)})")
+        raise UserError(f"{model}: holds no weights ({', '.join(WEIGHTS)})")
     sha256 = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:

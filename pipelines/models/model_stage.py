@@ -128,7 +128,7 @@ class ModelStage(PartitionStage):
     measures: ClassVar[str] = "calls"
 
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
-        """What is made of a unit. Raises `CallFailed` for what an endpoint did not answer."""
+        """The row of a unit, or `Rejected`. Raises `CallFailed` if an endpoint did not answer."""
         raise NotImplementedError
 
     def reread(self, row: Row, before: Before) -> Row | Rejected | None:
@@ -137,7 +137,7 @@ class ModelStage(PartitionStage):
         return None
 
     def stored(self, row: Row) -> Row | Rejected | None:
-        """The row of a unit whose answer is stored, so that an upgrade pays no model twice. None: ask."""
+        """The row of a unit from its stored answer, so that an upgrade pays no model twice; None if there is none."""
         before = row["before"]
         if before is None or not before.same_input:
             return None

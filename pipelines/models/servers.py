@@ -110,7 +110,7 @@ def mark_of(*names: str) -> str:
 
 
 def start(endpoint: Endpoint, command: str, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
-    """Ends what is left of an earlier server, and starts a new one."""
+    """Ends the remains of an earlier server, and starts a new one."""
     end_marked(mark)
     config, port = endpoint.config, free_port()
     command = command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))

@@ -21,7 +21,7 @@ PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def main() -> None:
-    """Ends when the server does. The server's output goes to a log, without the key."""
+    """Runs until the server ends. The server's output goes to a log, without the key."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     instructions = json.loads(sys.stdin.buffer.readline())
     secrets = Secrets([(instructions["secret"] or "").encode().decode("latin-1")])

@@ -1,7 +1,7 @@
 """OCR engines behind one interface: pixels in, lines out. A new engine is a class here and a word in `OcrConfig`.
 
 RapidOCR's models come in its package. EasyOCR's weights are files in a folder of the user. They are checked against the
-MD5 sums that EasyOCR has for them, and loaded as tensors only: EasyOCR would unpickle whatever they hold.
+MD5 sums that EasyOCR has for them, and loaded as tensors only: EasyOCR itself would unpickle them, which can run code.
 """
 
 import io
@@ -101,7 +101,7 @@ def identity(config: OcrConfig) -> dict[str, Any]:
 
 
 def check_engine(config: OcrConfig) -> None:
-    """Raises `UserError` with the field's name if an engine cannot work here. Writes nothing: `prepare_engine` does."""
+    """Raises `UserError` with the field's name if an engine cannot work here. Downloads nothing."""
     if config.engine == "easyocr":
         if find_spec("easyocr") is None:
             raise UserError(f"ocr.engine: {not_installed('easyocr')}")

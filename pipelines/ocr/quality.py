@@ -51,6 +51,6 @@ def verdict(read: Iterable[OcrLine], config: OcrConfig) -> str:
 
 
 def _lone(texts: Sequence[str]) -> int:
-    """How many lines are one letter of a script that no longer line has: a `十` among Latin words is a cross."""
+    """The number of lines of a single letter whose script no longer line has: a `十` among Latin words is a cross."""
     longer = Counter(script for text in texts if letters_in(text) > 1 for script in scripts_of(text))
     return sum(letters_in(text) == 1 and bool(scripts_of(text) - longer.keys()) for text in texts)

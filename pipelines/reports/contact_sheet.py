@@ -1,6 +1,6 @@
 """Samples with thumbnails and OCR boxes: some of each shard set, and some rows that were left out for each reason.
 
-hash(seed, key) alone decides which ones: the same ones are shown for as long as they exist.
+hash(seed, key) decides which samples are shown: the same ones as long as they exist.
 """
 
 import io
@@ -56,7 +56,7 @@ LEFT JOIN ocr o ON o.partition = r.partition AND o.key = r.key
 
 
 def pick_samples(connection: duckdb.DuckDBPyConnection, seed: int, last: str) -> list[Row]:
-    """{set, task, rows, places} of each shard set; before there is a selection, of what stage `last` kept."""
+    """{set, task, rows, places} of each shard set; without a selection, of the rows that the stage `last` kept."""
     first = FIRST.format(detail="NULL", seed=literal(f"{seed}/"), most=max(EXAMPLES, SAMPLES // 2))
     if last != "selection":
         names, placed = "NULL AS set, NULL AS task", f"{last} WHERE reason IS NULL"
@@ -101,7 +101,7 @@ def cards(
 
 
 def _originals(connection: duckdb.DuckDBPyConnection, rows: Iterable[Row]) -> dict[str, Row]:
-    """key -> row of the images of which rows are duplicates, as far as they have an image and are none themselves."""
+    """key -> row of the image that a row duplicates, for rows that have an image and are not duplicates themselves."""
     originals = _shown(connection, "key", {row["of"] for row in rows if row["of"]})
     return {row["key"]: row for row in originals if row["size"] and not row["duplicate"]}
 

@@ -1,4 +1,4 @@
-"""Histograms of what is measured of a corpus's samples, with the selected samples in front."""
+"""Histograms of the measures of a corpus's samples, with the selected samples in front."""
 
 import math
 from collections.abc import Callable

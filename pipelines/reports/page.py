@@ -23,7 +23,7 @@ LINK = re.compile(r"https?://[^\s\"'<>\\^`{|}]{1,2000}", re.IGNORECASE)
 
 
 def is_seen(character: str) -> bool:
-    """Whether a character is shown as it is. The joiners of Persian and of emoji, and wide blanks, are."""
+    """Whether a character is shown as it is, like the joiners of Persian and of emoji, and wide blanks."""
     return character.isprintable() or character in "\n\t\xa0\u3000\u200c\u200d"
 
 

@@ -84,7 +84,8 @@ def asked(
             "pairs": pick(connection, root, commits.get("images", {}), seed),
         }
     all_files = files(root, table)
-    with connect(root, {name: all_files[name] for name in ("calls", "pairs") if name in all_files}) as connection:
+    asked = {name: all_files[name] for name in ("calls", "pairs") if name in all_files}
+    with connect(root, asked, queries=[COST]) as connection:
         return section | {"cost": rows_of(connection, COST)}
 
 

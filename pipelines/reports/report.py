@@ -70,7 +70,7 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "bounds": {card["set"]: bounds_text(card["settings"]) for card in sets} if any(
             has_bounds(card["settings"]) for card in sets) else {},
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
-        "notes": [] if done else ["nothing is made yet: there are no rows"], "teaches": TEACHES,
+        "notes": [] if done else ["nothing is made yet"], "teaches": TEACHES,
         **asked(root, table, commits, done, looked, seed),
         "preferences": preferred(root, table, commits, looked, settled, seed),
         **changed(root, table, ledgers[-1] if ledgers else None),
@@ -95,7 +95,7 @@ def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
 def preferred(
     root: Root, table: Stages, commits: Commits, looked: set[int], settled: set[int], seed: int
 ) -> dict[str, Any] | None:
-    """The content of the section on preferences; None if there are none. `commits` are those of the corpus."""
+    """The content of the section on preferences; None without preferences. `commits`: those of the corpus."""
     stages = [name for name, stage in table.items() if not stage.per_image]
     ours = {stage: by_partition for stage in stages if (by_partition := read_commits(root, stage))}
     if not ours:
@@ -106,7 +106,7 @@ def preferred(
 
 
 def look_at(commits: Commits) -> set[int]:
-    """The partitions that are read: all of them; of a large corpus, some by lot, and one with each reason."""
+    """The partitions to read: all of a small corpus; of a large one some drawn by lot, and one with each reason."""
     rows = commits.get("rows", {})
     lots = sorted(rows, key=lambda partition: hashlib.sha256(str(partition).encode()).digest())
     chosen, left = set(), LOOK_AT

@@ -1,4 +1,4 @@
-"""Where rows and bytes come from: a module for each kind of source, which names its class SOURCE."""
+"""The kinds of sources of rows and bytes, a module each, which names its class SOURCE."""
 
 from collections.abc import Iterable
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Cells of tables: a cell is a text, or there is a reason why it is not; no object is ever printed as text.
+"""Reads cells of tables as texts; a cell that is not a text gives a reason, and no object is printed as text.
 
 Strings are texts, and so are bytes that are UTF-8. Numbers are the texts that JSON writes for them, dates and times are
-written as ISO 8601 has them. Lists, objects and other bytes are no texts.
+written as ISO 8601 has them. Lists, objects and other bytes are not texts.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PRINTED = (int, float, Decimal, date, datetime, time, timedelta)
 
 
 class BadCell(ValueError):
-    """A cell that is not what was asked for: the message says what it is."""
+    """A cell of another kind than needed; the message says which kind."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def plain(value: Any) -> Any:
 
 
 def named(value: Any) -> str:
-    """A text that is equal for equal cells, for the key of a row whose cell is no text."""
+    """A text that is equal for equal cells, for the key of a row whose cell is not text."""
     try:
         return str(text_of(value))
     except BadCell:
@@ -123,7 +123,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What a cell is that is no text."""
+    """Says what a cell is if it is not text."""
     if isinstance(value, Unread):
         return value.why
     kinds = {dict: "an object", list: "a list", tuple: "a list"}

@@ -66,7 +66,7 @@ def _chosen(choices: Choices, cell: Any, answer: Any) -> str | None:
     """
     given = answer if isinstance(answer, int) and not isinstance(answer, bool) else None
     if given is not None and not isinstance(cell, list | tuple):
-        raise BadCell(f"is {answer}, but {choices.column} is no list")
+        raise BadCell(f"is {answer}, but {choices.column} is not a list")
     if given is None and not (isinstance(answer, str | bytes) and isinstance(cell, list | tuple)):
         return text_of(answer)
     texts = [text_of(one) for one in cell]

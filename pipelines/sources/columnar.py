@@ -1,7 +1,7 @@
 """Parquet and Arrow files as records, in batches of bounded size.
 
-Each cell is read by itself: a value that Python cannot hold becomes `Unread`. Rows of a damaged page, and those behind
-it in its row group, become `Lost`; other row groups go on. Text columns are read as dictionaries, so that a text that
+Each cell is read by itself: a value that Python cannot hold becomes `Unread`. Rows from a damaged page on, to the end
+of its row group, become `Lost`; other row groups are read. Text columns are read as dictionaries, so that a text that
 many rows share is in memory once.
 """
 
@@ -114,8 +114,8 @@ def _group(table: pq.ParquetFile, file: str, columns: Sequence[str] | None, grou
 
 
 def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
-    """The batches of a row group. Raises an error of Arrow for damage, of which that of dictionaries is not found by
-    Arrow itself."""
+    """The batches of a row group. Raises an error of Arrow for damage, also for damaged dictionaries, which Arrow
+    itself does not detect."""
     for batch in table.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
         for column in batch.columns:
             if pa.types.is_dictionary(column.type):

@@ -72,9 +72,9 @@ class Conversations(FileSource[ConversationsConfig]):
         return row | {"file": first, "part": 0, "more": more}
 
     def _path_of(self, image: Any, file: str) -> str:
-        """Raises `ValueError` for what is no path, or none in the folder of images."""
+        """Raises `ValueError` for what is not a path in the folder of images."""
         if not isinstance(image, str):
-            raise ValueError(f"image is no path, and no {{mark: path}}: {str(image)[:200]}")
+            raise ValueError(f"image is neither a path nor {{mark: path}}: {str(image)[:200]}")
         try:
             return self.resolve(image, file)
         except ValueError as error:

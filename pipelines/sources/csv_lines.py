@@ -47,7 +47,7 @@ def csv_records(
 
 
 class _Reader:
-    """Reads lines, and gives those back that are no part of a record."""
+    """Reads lines, and gives those back that are not part of a record."""
 
     def __init__(self, raw: BinaryIO, file: str, encoding: str | None, delimiter: str) -> None:
         self.file, self.delimiter = file, delimiter
@@ -97,7 +97,7 @@ class _Reader:
         yield from ((0, lost) for lost in self.lost)
 
     def _problem(self, fields: Sequence[str], width: int) -> str | None:
-        """Why some lines are no record."""
+        """Why some lines are not a record."""
         if len(fields) != width:
             several = f" to the end of line {self.taken[-1][0]}" if len(self.taken) > 1 else ""
             return f"{len(fields)} fields{several}, the first line has {width}"

@@ -139,7 +139,7 @@ def _is_text(cell: Any) -> bool:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """A type, of whose values there is no dictionary."""
+    """The type of a column's values, without a dictionary."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -158,7 +158,7 @@ def images_of(cell: Any) -> list[Held]:
 
 
 def bytes_of(record: Row | Lost, row: Row, limit: int) -> bytes | Exception:
-    """The bytes of a row's image in its record, or what stands in their way."""
+    """The bytes of a row's image in its record, or an error that says why they cannot be read."""
     column, _, nth = row["member"].rpartition("/")
     try:
         if isinstance(record, Lost):

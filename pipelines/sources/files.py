@@ -1,4 +1,4 @@
-"""The files of a source: their names, and how they are found through links.
+"""Finds the files of a source, also through links.
 
 A link is the file or the folder that it leads to. A link to a folder that contains the link itself is not followed. A
 broken link, and what is neither a file nor a folder (a pipe, a device), are listed too, so that they get a reason.
@@ -129,7 +129,7 @@ def _chain(node: Chain | None) -> Iterator[tuple[int, int]]:
 
 
 def info_of(path: str) -> Info:
-    """What is at a local path, as fsspec says it, but of what a link leads to. Raises `FileNotFoundError`."""
+    """fsspec's info on a local path; for a link, on its target. Raises `FileNotFoundError`."""
     before = os.lstat(path)
     link = stat.S_ISLNK(before.st_mode)
     try:

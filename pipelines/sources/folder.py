@@ -1,7 +1,7 @@
 """A folder of images with texts and JSON beside them, or of tables (Parquet, CSV, …) of captions that name images.
 
 Where a folder has both, an image that no table names is a row of its own if it has a text beside it. A file that is
-neither, and stands beside no image, is a row with a reason.
+neither, and belongs to no image, is a row with a reason.
 """
 
 from collections.abc import Iterator
@@ -136,7 +136,7 @@ class Folder(Tables[FolderConfig]):
             yield row
 
     def _beside(self, parts: dict[str, FileStamp], path: str) -> Row:
-        """What stands beside an image says."""
+        """The columns from the files beside an image."""
         text, said = parts.get("txt") or parts.get("caption"), parts.get("json")
         first = text or said
         if first is None:
@@ -154,7 +154,7 @@ class Folder(Tables[FolderConfig]):
         try:
             return read_file(self.fs, f"{self.base}/{path}", path, LONGEST_TEXT)
         except FileNotFoundError:
-            raise Unreadable(f"{path}: is not there; a broken link") from None
+            raise Unreadable(f"{path}: does not exist: a broken link") from None
 
     # Tables
 
@@ -175,11 +175,11 @@ class Folder(Tables[FolderConfig]):
 
 
 def _unread(path: str) -> Row:
-    """Why a file of a folder is no image."""
+    """Why a file of a folder is not read as an image."""
     if suffix(path) in ("txt", "caption", "json"):
-        return {"reason": "no_image", "detail": f"{path} stands beside no image"}
+        return {"reason": "no_image", "detail": f"{path} does not belong to an image"}
     hint = '; kind = "webdataset" reads tars' if suffix(path) == "tar" else ""
-    return {"reason": "not_read", "detail": f"{path} is no image, text or table that is read here{hint}"}
+    return {"reason": "not_read", "detail": f"{path} is not an image, text or table that is read here{hint}"}
 
 
 SOURCE = Folder

@@ -1,4 +1,4 @@
-"""Sorts the files of a folder: images, what stands beside them, tables of captions, and what nobody reads."""
+"""Sorts the files of a folder: images, files beside them, tables of captions, and files that are not read."""
 
 import re
 from collections.abc import Callable, Iterable

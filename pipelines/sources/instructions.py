@@ -32,7 +32,7 @@ class Instructions(Tables[InstructionFilesConfig]):
         return files
 
     def layout(self, file: str) -> Layout | None:
-        """That of a table which holds its images; it must ask something."""
+        """The layout of a table that holds its images; it must ask something."""
         layout = super().layout(file)
         if layout:
             layout = layout._replace(columns={**layout.columns, "answer_column": None, "conversations_column": None})

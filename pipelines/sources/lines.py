@@ -31,7 +31,7 @@ codecs.register_error("shardmill.bad", _stand_in)
 
 
 class Lost(NamedTuple):
-    """In the place of a record that cannot be read."""
+    """Takes the place of a record that cannot be read."""
 
     reason: str
     detail: str
@@ -60,7 +60,7 @@ def check_characters(text: str, file: str, line: int | None, encoding: str | Non
 
 
 def json_records(raw: BinaryIO, file: str, encoding: str | None) -> Iterator[dict[str, Any] | Lost]:
-    """The objects of JSON lines. A line that is no object is kept as it is under `json`."""
+    """The objects of JSON lines. A line that is not an object is kept as it is under `json`."""
     for number, line in enumerate(lines_of(decoded(raw, encoding, "\n")), 1):
         if line is None:
             yield too_long(file, number)
@@ -75,7 +75,7 @@ def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"source.path: {file} is no JSON: {error}") from None
+        raise UserError(f"source.path: {file} is not valid JSON: {error}") from None
 
 
 def with_lost(records: Iterable[dict[str, Any]], file: str, encoding: str | None) -> Iterator[dict[str, Any] | Lost]:

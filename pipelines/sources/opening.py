@@ -1,4 +1,4 @@
-"""Opens the files of a source, whatever their compression; nothing is read before its size is known to be in bounds."""
+"""Opens the files of a source with any compression; checks the size of a file before reading it."""
 
 import gzip
 import io
@@ -32,12 +32,12 @@ def open_file(fs: fsspec.AbstractFileSystem, path: str, name: str, holes: bool =
     """A reader of a file's bytes, decompressed if its first bytes are those of gzip or zstd.
 
     A file that is not compressed can be sought in. `name` is what errors call the file. `holes`: whether a file that is
-    almost only a hole may be opened. Raises `Unreadable`, here or while reading, also for a broken link, for what is no
-    plain file, and for damaged compressed bytes.
+    almost only a hole may be opened. Raises `Unreadable`, here or while reading, also for a broken link, for what is
+    not a regular file, and for damaged compressed bytes.
     """
     raw = open_raw(fs, path, name)
     if not holes and isinstance(fs, LocalFileSystem) and _is_hole(os.fstat(raw.fileno())):
-        raise Unreadable(f"{name}: is almost only a hole of {os.fstat(raw.fileno()).st_size} bytes")
+        raise Unreadable(f"{name}: is almost entirely a hole of {os.fstat(raw.fileno()).st_size} bytes")
     head = raw.read(8)
     raw.seek(0)
     if OTHER_CODECS.match(head):
@@ -57,10 +57,10 @@ def open_raw(fs: fsspec.AbstractFileSystem, path: str, name: str) -> BinaryIO:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe nobody writes to would block otherwise
         except FileNotFoundError:
-            raise Unreadable(f"{name}: is not there" + ("; a broken link" if os.path.islink(path) else "")) from None
+            raise Unreadable(f"{name}: does not exist" + ("; a broken link" if os.path.islink(path) else "")) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise Unreadable(f"{name}: is no plain file")
+            raise Unreadable(f"{name}: is not a regular file")
         return os.fdopen(descriptor, "rb")
     return open_bytes(fs, path) if has_ranges(fs, path) else _copy(fs, path)
 
@@ -79,7 +79,7 @@ class Archives(threading.local):
     archive: Archive | None = None
 
     def open(self, fs: fsspec.AbstractFileSystem, path: str, name: str) -> Archive:
-        """Raises `Unreadable` for a broken link and for what is no plain file."""
+        """Raises `Unreadable` for a broken link and for what is not a regular file."""
         mark = ()
         if isinstance(fs, LocalFileSystem):
             info = info_of(path)
@@ -183,7 +183,7 @@ def read_file(fs: fsspec.AbstractFileSystem, path: str, name: str, limit: int, s
     """All bytes of a file that has at most `limit`. `size`: as a listing says, so that nobody has to be asked for it.
 
     Its size is looked at before anything is read. Raises `TooLarge`, `FileNotFoundError`, and `Unreadable` for what is
-    no plain file.
+    not a regular file.
     """
     if isinstance(fs, LocalFileSystem):
         if not os.path.exists(path):

@@ -1,4 +1,4 @@
-"""What a text and a JSON beside an image say about it, in a folder or a tar."""
+"""Reads the text and the JSON beside an image, in a folder or a tar."""
 
 from typing import Any
 

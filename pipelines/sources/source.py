@@ -59,20 +59,20 @@ class Source(Generic[AnySource]):
         """Raises `UserError` if a file cannot be read as configured."""
 
     def notes(self) -> list[str]:
-        """What the user should know about files that are no rows, a line each."""
+        """What the user should know about files that are not rows, a line each."""
         return []
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
         """The bytes of a row's image.
 
         Raises `TooLarge` before anything is read if there are more than `limit`, `FileNotFoundError`, `Unreadable` for
-        what is no plain file, or `EOFError` when its file is cut.
+what is not a regular file, or `EOFError` when its file is cut.
         """
         raise NotImplementedError
 
     def loads(self, rows: Iterable[Row], limit: int = LARGEST) -> Iterator[tuple[Row, bytes | Exception]]:
-        """The bytes of those of these rows whose file can only be read from its beginning to its end, in its order, or
-        what `load` would raise. Other rows are left to `load`."""
+        """The bytes, or the error of `load`, of rows whose file can only be read from beginning to end. Other rows are
+        left to `load`."""
         return iter(())
 
     @property
@@ -106,7 +106,7 @@ class FileSource(Source[AnyFiles]):
             raise TooLarge(size, limit)
         data = read_range(fs, path, row["file"], start, size)
         if len(data) != size:
-            raise EOFError(f"{row['file']}: {size} bytes wanted, {len(data)} there")
+            raise EOFError(f"{row['file']}: expected {size} bytes, found {len(data)}")
         return data
 
     @cached_property
@@ -230,7 +230,7 @@ class FileSource(Source[AnyFiles]):
 
 
 def object_of(text: str) -> dict[str, Any]:
-    """The JSON object in a text; a text that is no object is kept as it is under `json`."""
+    """The JSON object in a text; a text that is not an object is kept as it is under `json`."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -239,7 +239,7 @@ def object_of(text: str) -> dict[str, Any]:
 
 
 def _is_made_by_tools(path: str) -> bool:
-    """Whether a file is no part of a data set: macOS's copies of attributes (`._a.jpg`), and notes of an export."""
+    """Whether a file is not part of a data set: macOS's copies of attributes (`._a.jpg`), and notes of an export."""
     name = path.rpartition("/")[2]
     return name.startswith("._") or name == ".export.json"
 

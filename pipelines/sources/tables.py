@@ -140,7 +140,7 @@ class Tables(FileSource[AnyFiles]):
         return {}
 
     def layout(self, file: str) -> Layout | None:
-        """What the columns of a table are that holds its images; None for one that names them.
+        """The layout of a table that holds its images; None for a table that names image files.
 
         Raises `UserError`, and `Unreadable`.
         """
@@ -245,8 +245,8 @@ class Tables(FileSource[AnyFiles]):
         return {}
 
     def _read_all(self, file: str) -> int:
-        """The number of records of a table of text, all of which are read once: no other way shows that a worker will
-        not meet what the user has to decide. Raises `UserError`."""
+        """The number of records of a table of text. Reads all of them once, so that no worker can meet a question
+        that the user has to decide. Raises `UserError`."""
         captions = {name: names for name, names in self.usual.items() if name == "text_column"}
         (column,) = self.columns(file, captions) or [None]
         count = 0

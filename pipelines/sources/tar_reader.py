@@ -1,7 +1,7 @@
 """Reads the headers of other people's tars: ustar, GNU, PAX and old V7, one after another, concatenated ones included.
 
-Sizes and offsets are held against the size of the file before anything is read, long names and PAX records have bounds,
-and nothing recurses. Where a header makes no sense, reading stops with `CutTar`; what stands before it is good.
+Sizes and offsets are checked against the size of the file before anything is read, long names and PAX records have
+bounds, and nothing recurses. At a header that is not valid, reading stops with `CutTar`; members before it are good.
 """
 
 import errno
@@ -58,7 +58,7 @@ class Reader:
         return self.file.read(size)
 
     def after_zeros(self, offset: int) -> int:
-        """The first block from an offset on that has a byte which is not zero, or the size of the file."""
+        """The offset of the next block that is not all zeros, or the size of the file."""
         while offset < self.size:
             if self.descriptor is not None:
                 try:  # a hole is not read

@@ -1,4 +1,4 @@
-"""Turns of conversations, and the images that their texts name, in the formats that people have.
+"""Reads turns of conversations, and the images that their texts name, in common formats.
 
 MiniCPM-V: {role, content}, and an image or an object from marks to images. LLaVA and ShareGPT: {from, value}, where
 `<image>` stands for the next image of a list. The Hub: `messages` whose content may be a list of parts, and lists of
@@ -65,7 +65,7 @@ def turns_of(turns: Any) -> list[Turn]:
         except (ValueError, RecursionError):
             turns = None
     if not isinstance(turns, list) or not turns:
-        raise ValueError("conversations is no list of turns")
+        raise ValueError("conversations is not a list of turns")
     return [turn for entry in turns for turn in _turns(entry)]
 
 
@@ -87,7 +87,7 @@ def _turns(entry: Any) -> list[Turn]:
 
 
 def _no_turn(entry: Any) -> ValueError:
-    return ValueError(f"a turn is no {{role, content}}: {str(entry)[:200]}")
+    return ValueError(f"a turn is not {{role, content}}: {str(entry)[:200]}")
 
 
 def content_of(content: Any) -> Any:
@@ -130,7 +130,7 @@ def _images_of(image: Any) -> dict[str, Any]:
     """mark -> image, of one image, a list of at most one, or an object."""
     if isinstance(image, Mapping):
         if wrong := [mark for mark in image if not isinstance(mark, str) or not MARK.fullmatch(mark)]:
-            raise ValueError(f"{wrong[0]!r} is no mark of an image; write <image_00>")
+            raise ValueError(f"{wrong[0]!r} is not a mark of an image; write <image_00>")
         return dict(image)
     if isinstance(image, Sequence) and not isinstance(image, str | bytes):
         return dict(zip([PLACE], image))

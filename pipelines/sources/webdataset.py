@@ -52,7 +52,7 @@ class WebDataset(FileSource[WebDatasetConfig]):
             except _Left as left:
                 row |= left.args[0] | {"detail": f"{file}: {left.args[0]['detail']}"}
             if (stem, frozenset(parts)) in interleaved:
-                row |= {"reason": "interleaved", "detail": f"{stem} stands in two places of {file}"}
+                row |= {"reason": "interleaved", "detail": f"{stem} is in two places of {file}"}
             yield row
         if problem:
             yield {"names": (file, "/"), "file": file, "reason": "cut_tar", "detail": problem}
@@ -106,7 +106,7 @@ def _samples(found: Iterable[Member]) -> Iterator[Sample]:
 
 
 def _interleaved(samples: list[Sample]) -> set[tuple[str, frozenset[str]]]:
-    """The samples that are parts of one: those whose stem also stands elsewhere with none of their suffixes."""
+    """The samples that are only parts: their stem also occurs elsewhere in the tar, with other suffixes."""
     places: dict[str, set[frozenset[str]]] = {}  # of a stem, only where it stands in more than one place
     first: dict[str, frozenset[str]] = {}
     known: dict[frozenset[str], frozenset[str]] = {}
@@ -149,7 +149,7 @@ def _check(member: Member, tar: Reader) -> None:
     if member.kind == "sparse":
         raise _left("sparse", f"the holes of {member.name[:200]} are left out of the tar; pack it without --sparse")
     if member.offset + member.size > tar.size:
-        raise _left("cut_tar", f"{member.size} bytes wanted, {max(0, tar.size - member.offset)} there")
+        raise _left("cut_tar", f"expected {member.size} bytes, found {max(0, tar.size - member.offset)}")
 
 
 def _read(tar: Reader, member: Member | None, targets: dict[str, Member]) -> bytes | None:

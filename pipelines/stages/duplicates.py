@@ -4,7 +4,7 @@ A corpus step over the hashes of all images. A row is a duplicate of a *kept* ro
 first, then all others, both in the order of (partition, key), and each is kept if no kept row is near it. So new rows
 never replace old ones, and a run that was killed half-way comes to the same result. The pictures of conversations are
 compared only with what is excluded: the same picture with different turns teaches something else. With `captions =
-"all"`, rows of one source image stay together: they are no duplicates of each other.
+"all"`, rows of one source image stay together: they are not duplicates of each other.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -62,7 +62,7 @@ class CallFunction(PartitionStage):
 
     def _called(self, function: Callable[[Row], Any], row: dict[str, Any], root: Root) -> Row | Rejected:
         given = {column: row[stage][column] for stage, _, column in (name.partition(".") for name in self.config.reads)}
-        data = _bytes(row["images"], root) if self.config.image else None  # what fails here is no fault of the function
+        data = _bytes(row["images"], root) if self.config.image else None  # a failure here is not the function's
         try:
             if self.config.image:
                 given["image"] = _pixels(data) if data else None
@@ -74,7 +74,7 @@ class CallFunction(PartitionStage):
         """The row that an answer makes. Raises `TypeError` or `ValueError` for one that was not declared."""
         if isinstance(answer, str):
             if answer not in self.config.reasons:
-                raise ValueError(f"returned {answer[:80]!r}, which is none of its reasons")
+                raise ValueError(f"returned {answer[:80]!r}, which is not one of its reasons")
             return Rejected(answer)
         if not isinstance(answer, dict):
             raise TypeError(f"returned {type(answer).__name__}; return a dict, or one of its reasons")
@@ -109,7 +109,7 @@ def _value(column: str, value: Any, kind: str) -> Any:
     if type(value) is not PYTHON[kind]:
         raise TypeError(f"{column} is {type(value).__name__}, not {kind}")
     if kind == "float" and not math.isfinite(value):
-        raise ValueError(f"{column} is {value}; return None where there is no number")
+        raise ValueError(f"{column} is {value}; return None for a missing number")
     if kind == "int" and not -(2**63) <= value < 2**63:
         raise ValueError(f"{column} is {value}, which 64 bits do not hold")
     return unicode(value) if kind == "str" else value

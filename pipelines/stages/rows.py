@@ -259,7 +259,7 @@ def _hashed(source: Source, row: Row) -> Row:
     except TooLarge as error:  # it has no SHA-256 then; the stage `images` decides what is too large
         return {"size": error.size}
     except FileNotFoundError:
-        return {"reason": "no_image", "detail": f"{row['file']} is not there"}
+        return {"reason": "no_image", "detail": f"{row['file']} does not exist"}
     except EOFError as error:
         return {"reason": "cut_tar", "detail": hidden(str(error))}
     except (OSError, ValueError) as error:

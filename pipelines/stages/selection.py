@@ -59,7 +59,7 @@ class Select(CorpusStage):
         return condition_error("sets", error)
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raises `UserError` if a set's condition is no condition on `samples`."""
+        """Raises `UserError` if a set's condition is not valid on `samples`."""
         for name, config in self.sets.items():
             check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
             try:

@@ -1,7 +1,7 @@
-"""What a model's answer says, without what is no part of it: thoughts, marks of its template, chatter, further turns.
+"""What a model's answer says, without what is not part of it: thoughts, marks of its template, chatter, further turns.
 
-One way for captions, responses and claims. What is said is never changed, only cut; an answer that cannot be told from
-its thoughts, or that says the same again and again, has a fault instead.
+One way for captions, responses and claims. What is said is never changed, only cut. An answer that cannot be told from
+its thoughts, or that repeats itself, has a fault instead.
 """
 
 import re
@@ -106,7 +106,7 @@ def without_chatter(text: str) -> str:
 
 
 def loops(text: str) -> bool:
-    """Whether letters, or words at the end of a text, come again and again."""
+    """Whether letters, or words at the end of a text, repeat many times."""
     if LETTERS.search(text):
         return True
     words = text.lower().split()[-20 * PERIOD :]

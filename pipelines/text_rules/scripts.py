@@ -9,7 +9,7 @@ EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "BOPOMOFO", "HANGUL"
 
 @cache
 def script_of(character: str) -> str | None:
-    """A letter's script: the first word of its Unicode name, or EAST_ASIAN; None if the character is no letter."""
+    """A letter's script: the first word of its Unicode name, or EAST_ASIAN; None if the character is not a letter."""
     character = unicodedata.normalize("NFKC", character)[:1]
     if unicodedata.category(character) not in ("Lu", "Ll", "Lt", "Lo"):
         return None

@@ -14,7 +14,7 @@ SECRET = r"((api|auth|access)[-_]?)?(key|token|authorization|password|secret)"  
 
 def _is_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s@]+", text):
-        raise PydanticCustomError("url", "write http://… or https://…, without a name and a password")
+        raise PydanticCustomError("url", "write http://… or https://…, without a user name and password")
     return text.rstrip("/")
 
 
@@ -28,23 +28,23 @@ Parameter = Literal["seed", "temperature", "top_p", "max_tokens", "response_form
 
 
 class EndpointConfig(Table):
-    """An OpenAI-compatible server: one that runs, or a command that starts one."""
+    """An OpenAI-compatible server: a running one, or a command that starts one."""
 
-    model: Place                                        # as the server calls it, or a local checkpoint
-    revision: str | None = None                         # of the model; of a local checkpoint, the hash of its weights
-    url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one, or several that serve the same
-    command: str | None = None                          # with {model} and {port}: is started, waited for and stopped
-    api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None  # the environment variable with the key
-    concurrency: int = Field(default=32, ge=1)          # requests in flight, to each url
+    model: Place                                        # its name on the server, or a local checkpoint
+    revision: str | None = None                         # version of the model; default for a local checkpoint: its hash
+    url: tuple[Annotated[str, AfterValidator(_is_url)], ...] = ()   # one URL, or several servers of the same model
+    command: str | None = None                          # starts a server, with {model} and {port}; the run stops it
+    api_key_env: Annotated[str, AfterValidator(_is_env)] | None = None  # environment variable that holds the key
+    concurrency: int = Field(default=32, ge=1)          # requests at the same time, per url
     timeout: float = Field(default=120, gt=0)           # seconds that one try may take
-    tries: int = Field(default=5, ge=1)                 # of one request
-    patience: float = Field(default=60, gt=0)           # seconds without any server that answers; then the run stops
-    start_seconds: float = Field(default=900, gt=0)     # that a `command` may take until its server answers
-    max_calls: int | None = Field(default=None, ge=1)   # of one run, tries included
-    max_tokens: int | None = Field(default=None, ge=1)  # of one run, prompts and answers
-    extra: dict[str, Any] = {}                          # goes into the body of every request, as it is
-    omit: tuple[Parameter, ...] = ()                    # parameters that the server refuses: they are not sent
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # as the server calls it
+    tries: int = Field(default=5, ge=1)                 # tries per request
+    patience: float = Field(default=60, gt=0)           # seconds without any answer after which a run stops
+    start_seconds: float = Field(default=900, gt=0)     # seconds until the server of a `command` must answer
+    max_calls: int | None = Field(default=None, ge=1)   # maximum number of requests in one run, retries included
+    max_tokens: int | None = Field(default=None, ge=1)  # maximum number of tokens in one run, prompts included
+    extra: dict[str, Any] = {}                          # more fields of every request's body
+    omit: tuple[Parameter, ...] = ()                    # parameters that are not sent, because the server refuses them
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # the server's name for it
 
     @field_validator("url", mode="before")
     @classmethod
@@ -57,9 +57,9 @@ class EndpointConfig(Table):
         try:
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError):
-            raise PydanticCustomError("json", "write what JSON can hold: no dates, no inf, no nan") from None
+            raise PydanticCustomError("json", "write only values of JSON: no dates, inf or nan") from None
         if any(re.fullmatch(SECRET, name, re.I) for name in extra):
-            raise PydanticCustomError("key", "write no key here, but name its environment variable in api_key_env")
+            raise PydanticCustomError("key", "do not write a key here; name its environment variable in api_key_env")
         return extra
 
     @field_validator("command")

@@ -42,7 +42,7 @@ def read_config(path: str | Path) -> Config:
         given = tomllib.loads(path.read_text("utf-8-sig"))
         config = Config.model_validate(given)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `shardmill init {quote(str(path))}` writes one") from None
+        raise UserError(f"{path}: does not exist; `shardmill init {quote(str(path))}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -66,31 +66,31 @@ def place_of(source: str | None) -> str:
 
 
 def _lacks(config: Config) -> str | None:
-    """The first setting that lacks another one which it needs."""
+    """A message about the first setting that needs another one which is missing."""
     if wrong := _ambiguous(config):
         return wrong
     if config.verdicts and not config.responses:
         return "verdicts: needs the table [responses]; add it, or remove [verdicts]"
     only_scenes = all(isinstance(source, ScenesConfig) for source in config.source)
     if config.responses and not config.instructions.questions and only_scenes:
-        return "instructions.questions: missing; a source of scenes has none, and [responses] needs questions"
+        return "instructions.questions: missing; [responses] needs questions, and scenes bring none"
     reading = [name for name, settings in config.sets.items() if settings.task == "ocr" and not config.ocr]
     return f"sets.{reading[0]}: the task 'ocr' needs the table [ocr]; add it" if reading else None
 
 
 def _ambiguous(config: Config) -> str | None:
-    """What is wrong with the names of several sources."""
+    """A message about the first wrong name of a source."""
     names = [source.name for source in config.source]
     for number, name in enumerate(names, 1):
         if name in names[: number - 1]:
             if name is None:
-                return f"source.{number}.name: missing; of several sources only one, the first of old, may have no name"
+                return f"source.{number}.name: missing; only one of several sources, the oldest, may go without a name"
             return f"source.{number}.name: {name!r} is the name of another source; choose another name"
     return None
 
 
 def _beside(here: Path, table: AnyTable) -> AnyTable:
-    """A table, and those inside it, with relative local paths made absolute; URLs stay as they are."""
+    """A table with its relative local paths made absolute, also those of inner tables; URLs do not change."""
     changed = {}
     for name, field in type(table).model_fields.items():
         value, mark = getattr(table, name), _mark_of(field.annotation, field.metadata)

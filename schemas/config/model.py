@@ -26,18 +26,17 @@ StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]+$")]
 
 Gate = Annotated[str, BeforeValidator(lambda given: "true" if given is False else given)]  # false switches it off
 
-# Conditions on a run, in SQL over its figures (see `pipelines.catalog.gates`) and any view, by name: those that hold
-# unless the configuration says otherwise
+# The default conditions on a run, by name: SQL over its figures (see `pipelines.catalog.gates`) and any view
 GATES = {
-    "empty_sets": "empty_sets = 0",                     # a set without samples is not published,
-    "lost_share": "lost_share <= 0.5",                  # nor one that lost over half since its last release
+    "empty_sets": "empty_sets = 0",                     # an empty set is not published,
+    "lost_share": "lost_share <= 0.5",                  # nor a set that lost over half of its samples
 }
 
 
 class BeamConfig(Table):
-    """The default: a process a core of this machine."""
+    """The Beam runner. The default uses one process per core of this machine."""
 
-    runner: str = "FnApiRunner"                         # any of Beam's
+    runner: str = "FnApiRunner"                         # any runner of Beam
     options: list[str] = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
 
 
@@ -54,8 +53,8 @@ class Config(Table):
     claims: ClaimsConfig = ClaimsConfig()
     verdicts: VerdictsConfig | None = None
     pairs: PairsConfig = PairsConfig()
-    root: Location                                      # where all goes: a folder, or s3://…, gs://…
-    source: Annotated[                                  # one, or several as [[source]]
+    root: Location                                      # folder of the corpus, or s3://…, gs://…
+    source: Annotated[                                  # one source, or several as [[source]]
         tuple[Annotated[SourceConfig, Field(discriminator="kind")], ...],
         BeforeValidator(lambda given: [given] if isinstance(given, dict) else given),
     ] = Field(min_length=1)

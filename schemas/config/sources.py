@@ -13,7 +13,7 @@ def _is_encoding(name: str) -> str:
     try:
         "".encode(name)
     except LookupError:
-        raise PydanticCustomError("encoding", "is no encoding; write one that Python knows, as latin-1") from None
+        raise PydanticCustomError("encoding", "unknown encoding; write one of Python's, such as latin-1") from None
     return name
 
 
@@ -31,7 +31,7 @@ class SourceTable(Table):
     """The base of all kinds."""
 
     kind: str
-    name: SourceName | None = None          # of one of several, each in a table [[source]]; part of its rows' keys
+    name: SourceName | None = None          # needed if there are several [[source]]; part of the rows' keys
 
 
 class FilesTable(SourceTable):
@@ -43,40 +43,40 @@ class FilesTable(SourceTable):
 class FolderConfig(FilesTable):
     kind: Literal["folder"] = "folder"
     path: Location                          # folder, file, or glob of caption tables
-    image_column: str | None = None         # of caption tables; found by its usual names if not given
-    text_column: str | None = None          # likewise
-    images: Location | None = None          # folder that paths in tables start from; that of the table if not given
-    text_field: str | None = None           # of the JSON beside an image: its caption; that of the .txt if not given
+    image_column: str | None = None         # of caption tables; default: a column with a usual name
+    text_column: str | None = None          # of caption tables; default: a column with a usual name
+    images: Location | None = None          # folder of the paths in tables; default: that of the table
+    text_field: str | None = None           # field of an image's JSON with the caption; default: the .txt
     captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
     seed: int = 0                           # of captions = "random"
-    encoding: Encoding | None = None        # of CSV, TSV and JSON; UTF-8, or UTF-16 by its mark, if not given
-    delimiter: Delimiter | None = None      # between the columns of CSV; comma, in .tsv a tab, if not given
+    encoding: Encoding | None = None        # of CSV, TSV and JSON; default: UTF-8, or UTF-16 by its mark
+    delimiter: Delimiter | None = None      # between the columns of CSV; default: a comma, in .tsv a tab
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class WebDatasetConfig(FilesTable):
     kind: Literal["webdataset"] = "webdataset"
     path: Location                          # folder, file, or glob of tars
-    text_field: str | None = None           # of a sample's JSON: its caption; that of its .txt if not given
-    encoding: Encoding | None = None        # of the texts; UTF-8, or UTF-16 by its mark, if not given
+    text_field: str | None = None           # field of a sample's JSON with the caption; default: the .txt
+    encoding: Encoding | None = None        # of texts; default: UTF-8, or UTF-16 by its mark
 
 
 class LaionConfig(FilesTable):
     kind: Literal["laion"] = "laion"
     path: Location                          # folder, file, or glob of Parquet
-    url_column: str | None = None           # found by its usual names if not given
-    text_column: str | None = None          # likewise
+    url_column: str | None = None           # default: a column with a usual name
+    text_column: str | None = None          # default: a column with a usual name
     captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
     seed: int = 0                           # of captions = "random"
-    image_column: str | None = None         # names files under `images`: bytes that are here already
-    images: Location | None = None          # folder that those start from; that of the Parquet if not given
+    image_column: str | None = None         # column with paths of images that are already on this machine
+    images: Location | None = None          # folder of these paths; default: that of the Parquet file
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
 
 class ConversationsConfig(FilesTable):
     kind: Literal["conversations"] = "conversations"
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
-    images: Location | None = None          # folder that image paths start from; that of the JSON if not given
+    images: Location | None = None          # folder of the image paths; default: that of the JSON file
     encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
@@ -84,9 +84,9 @@ class ConversationsConfig(FilesTable):
 class InstructionFilesConfig(FilesTable):
     kind: Literal["instructions"] = "instructions"
     path: Location                          # folder, file, or glob of JSON lines or Parquet: an image, a question
-    images: Location | None = None          # folder that image paths start from; that of the files if not given
-    image_column: str | None = None         # found by their usual names if not given
-    question_column: str | None = None      # likewise
+    images: Location | None = None          # folder of the image paths; default: that of the files
+    image_column: str | None = None         # default: a column with a usual name
+    question_column: str | None = None      # default: a column with a usual name
     encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
@@ -94,9 +94,9 @@ class InstructionFilesConfig(FilesTable):
 class HuggingfaceConfig(FilesTable):
     kind: Literal["huggingface"] = "huggingface"
     path: Location                          # folder, file, or glob of Parquet or Arrow files that hold images
-    images: Location | None = None          # folder of images that are named by paths; that of the files if not given
-    image_column: str | None = None         # all are found by their usual names if not given
-    text_column: str | None = None          # captions, or classes
+    images: Location | None = None          # folder of images named by paths; default: that of the files
+    image_column: str | None = None         # default of all columns: a column with a usual name
+    text_column: str | None = None          # column of captions or classes
     captions: Captions | None = None        # which of a list of captions; random: by hash(seed, key)
     seed: int = 0                           # of captions = "random"
     conversations_column: str | None = None
@@ -112,18 +112,18 @@ class ScenesConfig(SourceTable):
     count: int = Field(default=200, ge=1)   # pictures
     seed: int = 0
     side: int = Field(default=224, ge=32, le=4096)  # pixels
-    noise: float = Field(default=0.5, ge=0, le=1)  # share of alt texts that are not simply true
+    noise: float = Field(default=0.5, ge=0, le=1)  # share of noisy alt texts
     planted: float = Field(default=0.08, ge=0, le=1)  # share of pictures that are duplicates or broken
-    questions: int = Field(default=0, ge=0)  # in a conversation about each picture; 0 for no conversations
-    quiz: bool = False                      # whether the questions are those alone that a word or two answer
+    questions: int = Field(default=0, ge=0)  # questions per conversation; 0: rows have no conversation
+    quiz: bool = False                      # asks only questions with answers of one or two words
     fonts: tuple[Location, ...] = ()        # font files beside Pillow's own, for words in other scripts
-    objects: tuple[Objects, Objects] = (1, 4)   # fewest and most in a picture; six with text, nine without
+    objects: tuple[Objects, Objects] = (1, 4)   # least and most in a picture: up to six with text, nine without
     grounds: tuple[GroundColour, ...] = Field(default=get_args(GroundColour), min_length=1)
     printed: float = Field(default=0.6, ge=0, le=1)  # share of pictures with text
-    codes: float = Field(default=1 / 3, ge=0, le=1)  # share of the texts that are letters and digits, not words
-    lines: int = Field(default=1, ge=1, le=2)  # texts in a picture with text; of the second nothing is said
-    print_height: tuple[Print, Print] = (0.12, 0.2)     # least and most of a text's type, as shares of the side
-    letters: bool = False                   # whether `extra` tells where each printed character stands
+    codes: float = Field(default=1 / 3, ge=0, le=1)  # share of the texts that are codes instead of words
+    lines: int = Field(default=1, ge=1, le=2)  # texts in a picture with text; questions are about the first
+    print_height: tuple[Print, Print] = (0.12, 0.2)     # least and largest height of letters, as shares of the side
+    letters: bool = False                   # records in `extra` where each printed character is
     rows_per_partition: Rows = 1000         # about; settled when a file is first seen
 
     @field_validator("objects", "print_height")

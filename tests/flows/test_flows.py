@@ -156,6 +156,7 @@ def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
     assert said.returncode == 1
     assert said.stderr.startswith("shardmill: gate many: kept_share > 0.9 does not hold (rows = 6, kept = 5, ")
     assert said.stderr.count("\n") == 1
+    assert "1 not_an_image" in said.stdout, "the table of stages says why"
     run = server.run_of("gated")
     assert (run["state_type"], run["state_name"]) == ("FAILED", "GateFailed")
     assert run["state"]["message"].startswith("gate many: kept_share > 0.9 does not hold (rows = 6, kept = 5, ")

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from support.paths import PROJECT
 
 from pipelines.build.run import run
+from pipelines.catalog.catalog import build_catalog, refresh_catalog
 from pipelines.engine.manifest import SourceFile
 from pipelines.engine.root import Root
 from pipelines.reports.report import REPORT, write_report
@@ -115,12 +116,13 @@ def kill_group(process: subprocess.Popen) -> None:
 
 
 reports = False  # whether runs in this process write report.html, which takes a third of the time of a small run
+catalogs = False  # whether they write catalog.duckdb, which takes a quarter; queries do not need the file
 
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """The real stages, their work done in a loop instead of by Beam, without fsync; an empty report unless a test asks
-    for it by `reports`."""
+    """The real stages, their work done in a loop instead of by Beam, without fsync; an empty report and no
+    catalog unless a test asks for them by `reports` and `catalogs`."""
 
     def make(workers, work, items, *_):
         for item in items:
@@ -129,10 +131,20 @@ def in_this_process() -> Iterator[None]:
     def report(root: Root) -> None:
         write_report(root) if reports else root.write(REPORT, b"")
 
+    def refresh(root: Root) -> None:
+        if catalogs:
+            refresh_catalog(root)
+
+    def catalog(root: Root) -> None:
+        if catalogs:
+            build_catalog(root)
+
     with (
         patch("pipelines.engine.workers.Workers.make", make),
         patch("pipelines.engine.root.FSYNC", False),
         patch("pipelines.build.run.write_report", report),
+        patch("pipelines.build.run.build_catalog", catalog),
+        patch("pipelines.build.run.refresh_catalog", refresh),
     ):
         yield
 

@@ -217,6 +217,6 @@ def test_without_images_their_names_are_words():
 
 
 def test_an_image_that_is_not_there_is_a_reason():
-    with pytest.raises(SampleRejected, match="unknown_image: <image_02>; there is <image_00>") as rejected:
+    with pytest.raises(SampleRejected, match="unknown_image: <image_02>; the sample has <image_00>") as rejected:
         read_turns(said("<image_00> <image_02>", "No."), {"<image_00>": TALL})
     assert rejected.value.reason in REASONS

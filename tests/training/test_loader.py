@@ -341,7 +341,7 @@ def test_a_tar_that_is_gone_stops_the_run(root, recipe):
 
 def test_a_mixture_without_packs_says_why(tmp_path, recipe):
     root = publish(tmp_path, "train", [("a" * 16 + "-poem", {"txt": b"x"})], each=4)
-    with pytest.raises(UserError, match=r"^train: there is nothing to train on; left out of 1 samples: 1 unknown"):
+    with pytest.raises(UserError, match=r"^train: has nothing to train on; left out of 1 samples: 1 unknown"):
         Mixture([Part(str(root), "train")], recipe)
 
 

@@ -174,9 +174,7 @@ def test_an_instruction_of_no_task_is_refused(name, tmp_path):
 def test_a_set_that_gives_nothing_is_refused_beside_one_that_gives(tokenizer, tmp_path):
     publish(tmp_path, "good", captions(4), 4)
     publish(tmp_path, "bad", [(f"{0:016x}-poem", {"txt": b"x"}), (f"{1:016x}-caption", LONG["caption"])], 4)
-    with pytest.raises(
-        UserError, match=r"^bad: there is nothing .*; left out of 2 samples: 1 too_long, 1 unknown_task; "
-    ):
+    with pytest.raises(UserError, match=r"^bad: has nothing .*; left out of 2 samples: 1 too_long, 1 unknown_task; "):
         Mixture([Part(str(tmp_path), "good"), Part(str(tmp_path), "bad")], SampleEncoder(tokenizer, 4, 512))
 
 
@@ -191,7 +189,7 @@ PAIR = {"question": "Why?", "chosen": "So.", "rejected": "No."}
 ])  # fmt: skip
 def test_why_there_is_no_pair_is_said(pair, reason, tokenizer, tmp_path):
     publish(tmp_path, "pairs", [(f"{0:016x}-pair", {"json": json.dumps({"pair": pair} if pair else {}).encode()})], 4)
-    with pytest.raises(UserError, match=rf"^pairs: there is no pair to train on; left out: {reason}"):
+    with pytest.raises(UserError, match=rf"^pairs: has no pair to train on; left out: {reason}"):
         Pairs([Part(str(tmp_path), "pairs")], SampleEncoder(tokenizer, 4, 128))
 
 

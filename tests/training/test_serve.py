@@ -129,7 +129,7 @@ def test_alone_an_answer_is_the_same_to_the_last_bit_whatever_is_asked_meanwhile
 @pytest.mark.parametrize(
     ("how", "status", "named"),
     [
-        ({"model": "gpt-4"}, 404, "there is tiny"),
+        ({"model": "gpt-4"}, 404, "this server has tiny"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": "word " * 600}]}, 400, "too_long"),
         ({"messages": question(noise(1)), "top_logprobs": 3}, 400, "logprobs"),

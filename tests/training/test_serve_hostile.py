@@ -312,7 +312,7 @@ def test_an_answer_of_the_model_ends_when_nobody_waits(speaker):
         ({"language": {"layers": 1000, "feed_forward": 1 << 20}}, "asks for"),
         ({"language": {"theta": float("nan")}}, "language.theta: nan"),
         ({"language": {"theta": float("inf")}}, "language.theta: is above"),
-        ({"language": {"layers": 1.5}}, "language.layers: 1.5 is no whole number"),
+        ({"language": {"layers": 1.5}}, "language.layers: 1.5 is not a whole number"),
         ({"language": {"layers": "x" * 9999}}, "language.layers: 'xxx"),
         ({"vision": {"side": 14_000}}, "vision.side: 14000 pixels"),
         ({"queries": 1 << 22}, "asks for"),

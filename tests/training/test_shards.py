@@ -176,7 +176,7 @@ def test_an_index_that_was_not_published_is_refused(root):
 
 def test_a_missing_card_says_which_sets_are_there(published, tmp_path):
     release = json.loads((published / "shards/train.json").read_text())["release"]
-    with pytest.raises(FileNotFoundError, match=f"no shard set 'test' is published; there is .*train, train@{release}"):
+    with pytest.raises(FileNotFoundError, match=f"unknown shard set 'test'; published: .*train, train@{release}"):
         Shards(published, "test")
-    with pytest.raises(FileNotFoundError, match="no shard set 'train' is published; there is none"):
+    with pytest.raises(FileNotFoundError, match="unknown shard set 'train'; published: none"):
         Shards(tmp_path / "nowhere", "train")

@@ -252,12 +252,12 @@ def test_what_a_recipe_cannot_have_is_said_before_it_begins(recipe, tmp_path):
     world.ranks = 3
     with pytest.raises(UserError, match=r"stages.stage1.batch: 2 packs a step for 3 processes; give each one at least"):
         train(recipe({"batch": 3}, {"batch": 2}), tmp_path, world)
-    with pytest.raises(UserError, match="side: 60 pixels are no whole patches; choose a multiple of 14"):
+    with pytest.raises(UserError, match="side: 60 pixels are not a whole number of patches; choose a multiple of 14"):
         train(recipe({"side": 60}), tmp_path, World())
 
 
 def test_samples_without_truth_are_named_where_it_is_to_be_learned(recipe, tmp_path):
-    with pytest.raises(UserError, match="-caption: its json has no extra"):
+    with pytest.raises(UserError, match="-caption: its json lacks extra"):
         publish(tmp_path, "captions", captions(4), 4)
         made = recipe({"sets": {"captions": 1.0}, "truth": 1.0})
         data = {"captions": Data(root=str(tmp_path), set="captions")}
@@ -296,7 +296,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
     )):  # fmt: skip
         train(recipe({"steps": 3}), tmp_path, world)
     assert files(tmp_path) == before
-    with pytest.raises(UserError, match=r"stages\.stage0: the \S+.* is not finite at step \d; .* no checkpoint yet"):
+    with pytest.raises(UserError, match=r"stages\.stage0: the \S+.* is not finite at step \d; .* no checkpoint was "):
         train(recipe({"steps": 9, "rate": 1e30}), tmp_path / "new", World())
     assert latest(tmp_path / "new") is None
 

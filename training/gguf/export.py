@@ -41,7 +41,7 @@ def export(
     """Writes the files and returns the card.
 
     `imatrix` is the importance of each column of a weight, see `training.gguf.imatrix`; `calibration` describes it on
-    the card. Raises `UserError` if the folder is no checkpoint, and where `names_in` does.
+    the card. Raises `UserError` if the folder is not a checkpoint, and where `names_in` does.
     """
     from training.gguf.quantise import quantise
 
@@ -52,7 +52,7 @@ def export(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder: {error.strerror}; choose another") from None
+        raise UserError(f"{out}: cannot be created: {error.strerror}; choose another") from None
 
     sees, new = list(vision_tensors(shape)), _beside(mmproj)
     general = {"general.name": checkpoint.resolve().name, "general.type": "mmproj"}
@@ -88,17 +88,17 @@ def export(
 def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
     """The files that an export writes: the language model, and the mmproj.
 
-    Raises `UserError` for an unknown quantisation, and if `out` is no folder or holds another export: llama.cpp is
+    Raises `UserError` for an unknown quantisation, and if `out` is not a folder or holds another export: llama.cpp is
     given one file of each kind.
     """
     from training.gguf.quantise import FTYPES
 
     if quant not in WHOLE and quant not in FTYPES:
-        raise UserError(f"--quant: no {quant!r}; there are {', '.join([*WHOLE, *FTYPES])}")
+        raise UserError(f"--quant: unknown type {quant!r}; choose from {', '.join([*WHOLE, *FTYPES])}")
     if vision not in VISION:
-        raise UserError(f"--mmproj: no {vision!r}; there are {', '.join(VISION)}")
+        raise UserError(f"--mmproj: unknown type {vision!r}; choose from {', '.join(VISION)}")
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is no folder; choose another")
+        raise UserError(f"{out}: is not a folder; choose another")
     names = out / f"model-{quant}.gguf", out / f"mmproj-model-{vision}.gguf"
     if others := sorted({*out.glob("*.gguf")} - {*names}):
         raise UserError(f"{out}: holds {others[0].name} of another export; choose another folder, or remove it")

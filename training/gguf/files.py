@@ -12,5 +12,5 @@ def files(folder: Path) -> tuple[Path, Path]:
     for paths, what in ((language, "a language model"), (mmproj, "an mmproj file")):
         if len(paths) != 1:
             names = ", ".join(path.name for path in paths) or "none"
-            raise UserError(f"{folder}: needs one GGUF file of {what}, there is {names}; see `shardmill export`")
+            raise UserError(f"{folder}: needs one GGUF file of {what}, found {names}; see `shardmill export`")
     return language[0], mmproj[0]

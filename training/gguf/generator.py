@@ -57,7 +57,7 @@ class GgufGenerator:
 
     @property
     def vocabulary(self) -> int:
-        """The tokens that there are."""
+        """The number of tokens of the vocabulary."""
         return len(self.language)
 
     def prompt(self, turns: Sequence[Turn], images: Mapping[str, Image.Image] = {}) -> Parts:

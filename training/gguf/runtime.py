@@ -117,7 +117,7 @@ class LanguageModel:
         Raises `ValueError` if there is no room for them.
         """
         if self.place + len(inputs) > self.room:
-            raise ValueError(f"{self.place + len(inputs)} tokens; there is room for {self.room}")
+            raise ValueError(f"{self.place + len(inputs)} tokens do not fit; the context has {self.room}")
         logits = []
         for start in range(0, len(inputs), self.settings.batch):
             piece = inputs[start : start + self.settings.batch]
@@ -214,7 +214,9 @@ class VisionEncoder:
             with listening() as log:
                 failed = mtmd_cpp.mtmd_tokenize_from_parts(self.context, chunks, pointers, len(parts), True)
             if failed:
-                raise ValueError(f"llama.cpp takes no such image: {'; '.join(log.errors) or f'it returned {failed}'}")
+                raise ValueError(
+                    f"llama.cpp does not accept this image: {'; '.join(log.errors) or f'it returned {failed}'}"
+                )
             yield [_chunk(chunks, number) for number in range(mtmd_cpp.mtmd_input_chunks_size(chunks))]
         finally:
             mtmd_cpp.mtmd_input_chunks_free(chunks)

@@ -33,7 +33,7 @@ def tune(folder: Path, tokens: int = 64, times: int = 3, noise: float = 0.03) ->
     """Yields each step when it is done; the last one's `settings` are the result.
 
     The measured task is one picture of seven views, a question, and an answer of `tokens` tokens. A gain below `noise`
-    does not count. Raises `UserError` if the folder is no export.
+    does not count. Raises `UserError` if the folder is not an export.
     """
 
     def seconds(settings: Settings) -> float:

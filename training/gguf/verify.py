@@ -68,7 +68,7 @@ def verify(
 ) -> dict[str, Any]:
     """All figures, for JSON; they are also written to the export's card, if it is of this checkpoint.
 
-    Raises `UserError` if a folder is no export, no checkpoint or no corpus.
+    Raises `UserError` if a folder is not an export, a checkpoint or a corpus.
     """
     language, mmproj = files(folder)
     kinds = kinds_of(folder)
@@ -92,7 +92,7 @@ def kinds_of(folder: Path) -> tuple[str, str]:
 
 
 def judge(checks: dict[str, dict[str, Any]], bars: Iterable[Bar]) -> list[str]:
-    """Adds to each figure whether its bar holds, and returns those that miss; a missing check misses all its bars."""
+    """Adds to each figure whether its bar holds, and returns the figures that miss; a missing check misses all bars."""
     missed = {check for check, figures in checks.items() if "failed" in figures}
     for bar in bars:
         figures = checks.setdefault(bar.check, {"failed": "not reached"})
@@ -137,7 +137,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _run(command: list[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Runs the checks, by name; if the process ended in one, that one says how."""
+    """Runs the checks; returns their figures by name. If the process ended in a check, that check says how."""
     environment = {**os.environ, **ENVIRONMENT}
     checks, begun = {}, "start"
     with (

@@ -1,4 +1,4 @@
-"""What models are asked, a file each; a configuration may name other files. Their content is part of fingerprints."""
+"""The prompts for models, one file each; a configuration may name other files. Fingerprints include their content."""
 
 import re
 from collections.abc import Collection
@@ -28,11 +28,11 @@ def read_prompt(place: str, file: str | None, name: str, blanks: Collection[str]
         raise UserError(f"{place}: {file} cannot be read: {error}") from None
     for blank in blanks:
         if f"{{{blank}}}" not in text:
-            raise UserError(f"{place}: {file} has no {{{blank}}}; write it where that is to stand")
+            raise UserError(f"{place}: {file} lacks {{{blank}}}; add it")
     return text
 
 
 def filled(prompt: str, **blanks: str) -> str:
-    """A prompt with its blanks filled in; what is filled in may hold braces."""
+    """A prompt with its blanks filled in; the values may hold braces."""
     names = "|".join(blanks)
     return re.sub(rf"\{{({names})\}}", lambda found: blanks[found[1]], prompt)

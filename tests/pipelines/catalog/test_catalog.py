@@ -24,6 +24,8 @@ from pipelines.maintain.verify import verify_root
 from schemas.errors import UserError
 from schemas.views import literal
 
+pytestmark = pytest.mark.usefixtures("catalogs")
+
 TOML = f"""
 root = "corpus"
 [source]
@@ -353,7 +355,7 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
     before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
     said = say("sql", small / "corpus", question)
     assert (said.code, said.out) == (2, "")
-    assert said.err == "shardmill: sql: the catalog can only be read; write one SELECT\n"
+    assert said.err == "shardmill: sql: only a single SELECT is allowed\n"
     assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
 
 
@@ -407,10 +409,7 @@ def test_a_query_writes_nothing_anywhere(where, small, monkeypatch):
 
 def test_copy_is_answered_with_the_flag_that_writes(small):
     said = say("sql", small / "corpus", "copy (select 1) to 'answer.parquet'")
-    assert said.err == (
-        "shardmill: sql: the catalog can only be read; write one SELECT, without copy; "
-        "--output FILE writes the answer to a file\n"
-    )
+    assert said.err == ("shardmill: sql: only a single SELECT is allowed; --output FILE writes the answer to a file\n")
 
 
 @pytest.mark.parametrize("name", ["answer.parquet", "answer.csv", "answer.jsonl"])

@@ -23,6 +23,8 @@ from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Corrupt, Root
 from pipelines.maintain.verify import verify_root
 
+pytestmark = pytest.mark.usefixtures("catalogs")
+
 TOML = f"""
 root = "corpus"
 [source]

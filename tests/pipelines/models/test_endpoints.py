@@ -155,8 +155,8 @@ def test_retry_after_is_honoured(scripted):
     ("plan", "said"),
     [
         ({"keys": ["a"]}, "does not take the key"),
-        ({"models": ["another"]}, "knows no model 'scripted'"),
-        ({"fail": [{"how": "quota"}]}, "nothing is left of the account"),
+        ({"models": ["another"]}, "does not know the model 'scripted'"),
+        ({"fail": [{"how": "quota"}]}, "the account is used up"),
         ({"fail": [{"how": "500"}]}, "32 requests in a row have failed, the last one: http_5xx"),
         ({"fail": [{"how": "400"}]}, "32 requests in a row have failed, the last one: too_long"),
         ({"fail": [{"how": "reset"}]}, "32 requests in a row have failed, the last one: connection"),
@@ -236,14 +236,14 @@ def test_requests_about_one_image_go_to_one_server():
 def test_a_budget_of_calls_is_spent_to_the_last_and_no_further(scripted):
     before = len(scripted.asked())
     found, stopped = ask(client(scripted.url, max_calls=25, concurrency=8), 100)
-    assert "max_calls = 25 are made; run again to go on" in str(stopped)
+    assert "max_calls = 25 is reached; run again to continue" in str(stopped)
     assert reasons(found.values()) == {"answered": 25}, "all that was paid for comes out"
     assert len(scripted.asked()) - before == 25
 
 
 def test_a_budget_of_tokens_ends_with_what_is_in_flight(scripted):
     found, stopped = ask(client(scripted.url, max_tokens=200, concurrency=4), 100)
-    assert "max_tokens = 200 are spent" in str(stopped)
+    assert "max_tokens = 200 is reached" in str(stopped)
     spent = [a.measured["tokens_in"] + a.measured["tokens_out"] for a in found.values()]
     assert 200 <= sum(spent) <= 200 + 4 * max(spent)
 
@@ -345,7 +345,7 @@ def test_a_key_comes_from_the_environment_alone(scripted, monkeypatch):
     assert stopped is None
     assert [asked["key"] for asked in scripted.asked()[-2:]] == ["none", "sesame"]
     monkeypatch.delenv("LABELER_KEY")
-    with pytest.raises(UserError, match="there is no LABELER_KEY in this environment"):
+    with pytest.raises(UserError, match="the environment variable LABELER_KEY is not set"):
         open_endpoint("m", EndpointConfig(model="m", url=scripted.url, api_key_env="LABELER_KEY")).key()
 
 
@@ -388,10 +388,10 @@ def test_images_go_as_they_came():
         ({"model": "m"}, "write either url or command"),
         ({"model": "m", "url": "http://a/v1", "command": "serve {port}"}, "write either url or command"),
         ({"model": "m", "command": "serve"}, "write {port} where the command takes its port"),
-        ({"model": "m", "url": "http://me:word@a/v1"}, "without a name and a password"),
+        ({"model": "m", "url": "http://me:word@a/v1"}, "without a user name and password"),
         ({"model": "m", "url": "http://a/v1", "api_key_env": "sk-12ab"}, "the name of the environment variable"),
-        ({"model": "m", "url": "http://a/v1", "extra.api_key": "sk-12ab"}, "write no key here"),
-        ({"model": "m", "url": "http://a/v1", "extra.Authorization": "sk-12ab"}, "write no key here"),
+        ({"model": "m", "url": "http://a/v1", "extra.api_key": "sk-12ab"}, "do not write a key here"),
+        ({"model": "m", "url": "http://a/v1", "extra.Authorization": "sk-12ab"}, "do not write a key here"),
         ({"model": "m", "url": "http://a/v1", "omit": ["model"]}, "omit"),
         ({"model": "m", "url": "http://a/v1", "max_tokens_name": "limit"}, "max_tokens_name"),
     ],
@@ -420,5 +420,5 @@ def test_what_one_process_does_is_refused_with_workers_elsewhere():
     with pytest.raises(UserError, match=r"endpoints.m.max_calls: "):
         endpoint_of(config(url="http://a/v1", max_calls=1), "captions.endpoint", "m")
     assert endpoint_of(config(url="http://a/v1"), "captions.endpoint", "m").urls == ("http://a/v1",)
-    with pytest.raises(UserError, match=r"captions.endpoint: there is no table \[endpoints.n\]; there are m"):
+    with pytest.raises(UserError, match=r"captions.endpoint: unknown endpoint 'n'; add \[endpoints.n\], or choose "):
         endpoint_of(config(url="http://a/v1"), "captions.endpoint", "n")

@@ -171,4 +171,4 @@ def test_check_endpoint_says_what_a_model_can_do_in_a_few_lines(tmp_path):
     assert "bullets" in text_only
     one = shardmill("check-endpoint", config, "nobody")
     assert (one.returncode, one.stdout) == (2, "")
-    assert "no table [endpoints.nobody]; there are able, text_only" in one.stderr
+    assert "unknown endpoint 'nobody'; add [endpoints.nobody], or choose from able, text_only" in one.stderr

@@ -126,13 +126,13 @@ def test_json_lines_and_entries_without_an_id(here):
 @pytest.mark.parametrize(
     ("conversation", "image", "complaint"),
     [
-        (None, None, "conversations is no list of turns"),
-        ([], None, "conversations is no list of turns"),
-        ([{"role": "user"}], None, "a turn is no {role, content}"),
-        ([{"role": ["user"], "content": "hi"}], None, "a turn is no {role, content}"),
-        ([{"role": "human", "content": "hi"}], None, "a turn is no {role, content}"),
+        (None, None, "conversations is not a list of turns"),
+        ([], None, "conversations is not a list of turns"),
+        ([{"role": "user"}], None, "a turn is not {role, content}"),
+        ([{"role": ["user"], "content": "hi"}], None, "a turn is not {role, content}"),
+        ([{"role": "human", "content": "hi"}], None, "a turn is not {role, content}"),
         ([{"role": "user", "content": "hi"}], None, "no turn of the assistant: nothing to learn"),
-        (turns("hi"), {"first": "0.png"}, "'first' is no mark of an image; write <image_00>"),
+        (turns("hi"), {"first": "0.png"}, "'first' is not a mark of an image; write <image_00>"),
         (turns("<image_02>"), {"<image_00>": "0.png"}, "<image_02> is in the text, but no image has that mark"),
         (turns("<image> <image>"), "0.png", "<image> is in the text more than once"),
         (turns("<image>"), ["0.png", "1.png"], "1 marks of images in the text, 2 images"),
@@ -147,10 +147,10 @@ def test_what_the_format_does_not_allow_is_named(conversation, image, complaint)
 @pytest.mark.parametrize(
     ("image", "complaint"),
     [
-        (5, "image is no path, and no {mark: path}: 5"), ({"<image_00>": 5}, "image is no path"),
+        (5, "image is neither a path nor {mark: path}: 5"), ({"<image_00>": 5}, "image is neither a path"),
         ("/etc/passwd", "image is '/etc/passwd', which is not in the folder "),
         ({"<image_00>": "../0.png"}, "image is '../0.png', which leaves its folder by .."),
-        ([{"url": "x"}], "image is no path"),
+        ([{"url": "x"}], "image is neither a path"),
     ],
 )  # fmt: skip
 def test_an_image_that_is_no_path_in_the_folder_is_a_reason(image, complaint, here):
@@ -304,7 +304,7 @@ def test_llava_and_sharegpt_come_out_as_minicpm_v(here):
         "c": {"images": ["<image_00>", "<image_01>"], "turns": turns("<image_00> or <image_01>?", "The first.")},
     }
     (bad,) = query(root, "select detail from rows where reason is not null").to_pylist()
-    assert bad["detail"].startswith("d: a turn is no {role, content}: {'from': 'function'")
+    assert bad["detail"].startswith("d: a turn is not {role, content}: {'from': 'function'")
 
 
 def test_vqa_is_its_questions_with_the_answers_beside_them(here):
@@ -348,7 +348,7 @@ def test_another_encoding_of_json_is_asked_for(here):
     assert [row["reason"] for row in rows_of("conversations", here / "all.json", **options)] == [None, None]
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "is no JSON"), ('{"id": 1}', "holds no list; write")])
+@pytest.mark.parametrize(("text", "complaint"), [("{", "is not valid JSON"), ('{"id": 1}', "holds no list; write")])
 def test_a_file_that_is_no_list_is_answered_in_one_line(text, complaint, here):
     (here / "all.json").write_text(text)
     said = say("run", here / "my.toml")

@@ -90,8 +90,8 @@ def test_a_broken_link_a_pipe_and_a_device_are_files_that_cannot_be_read(tmp_pat
     (tmp_path / "c.tar").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "d.tar")
     assert names(tmp_path, "tar") == ["a.tar", "b.tar", "c.tar", "d.tar"]
-    for name, said in (("a.tar", "a.tar: .*broken link"), ("c.tar", "c.tar: is no plain file"),
-                       ("d.tar", "d.tar: is no plain file")):  # fmt: skip
+    for name, said in (("a.tar", "a.tar: .*broken link"), ("c.tar", "c.tar: is not a regular file"),
+                       ("d.tar", "d.tar: is not a regular file")):  # fmt: skip
         with pytest.raises(Unreadable, match=said):
             source(tmp_path).open(name)
 
@@ -176,7 +176,7 @@ def test_files_are_looked_at_before_they_are_read(tmp_path):
     with pytest.raises(TooLarge, match="21474836480 bytes"):
         read_file(LOCAL, f"{tmp_path}/hole.jpg", "hole.jpg", 1 << 28)
     for name in ("zero.jpg", "pipe.jpg"):
-        with pytest.raises(Unreadable, match=f"{name}: is no plain file"):
+        with pytest.raises(Unreadable, match=f"{name}: is not a regular file"):
             read_file(LOCAL, f"{tmp_path}/{name}", name, 1 << 28)
     assert read_file(LOCAL, f"{tmp_path}/fits.jpg", "fits.jpg", 5) == b"12345"
     with pytest.raises(TooLarge):
@@ -188,7 +188,7 @@ def test_files_are_looked_at_before_they_are_read(tmp_path):
 def test_a_table_that_is_a_hole_or_expands_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
     with open(tmp_path / "hole.csv", "wb") as file:
         file.truncate(20 << 30)
-    with pytest.raises(Unreadable, match=r"hole.csv: is almost only a hole of 21474836480 bytes"):
+    with pytest.raises(Unreadable, match=r"hole.csv: is almost entirely a hole of 21474836480 bytes"):
         source(tmp_path).open("hole.csv")
     monkeypatch.setattr("pipelines.sources.opening.SMALL", 1 << 20)
     for kind, compress in CODECS.items():

@@ -230,7 +230,7 @@ def test_a_caption_may_be_a_number_or_a_date(pictures):
 def test_image_columns_may_hold_numbers(pictures):
     pq.write_table(pa.table({"image": [0, 1], "text": ["a", "b"]}), pictures / "a.parquet")
     assert facts(rows_of("folder", pictures), "reason", "detail") == [
-        ("no_image", "0 is not there"), ("no_image", "1 is not there"),
+        ("no_image", "0 does not exist"), ("no_image", "1 does not exist"),
     ]  # fmt: skip
 
 

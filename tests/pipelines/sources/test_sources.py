@@ -44,7 +44,7 @@ values = st.recursive(
 @settings(max_examples=200, deadline=None)
 def test_any_object_becomes_strict_json(value):
     def refuse(word: str):
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not valid JSON")
 
     text = json_of(value)
     made = json.loads(text, parse_constant=refuse)

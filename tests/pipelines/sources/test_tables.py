@@ -241,7 +241,7 @@ def test_another_encoding_is_asked_for_and_never_guessed(name, pictures, configu
         (None, "bad_text", f"{name}, line {line}, has 1 characters that are not utf-8"), ("plain", None, None),
     ]  # fmt: skip
     said = say("plan", configure(f'{toml}encoding = "klingon"'))
-    assert said.code == 2 and "source.encoding: is no encoding; write one that Python knows" in said.err
+    assert said.code == 2 and "source.encoding: unknown encoding; write one of Python's" in said.err
 
 
 # Lines

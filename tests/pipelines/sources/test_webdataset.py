@@ -110,7 +110,7 @@ def test_a_tar_of_one_name_takes_as_long_as_it_is(tmp_path):
 def test_interleaved_members_have_a_reason(tmp_path):
     rows = of_tar(tmp_path, ("0.png", PICTURES[0]), ("1.png", PICTURES[1]), ("0.txt", b"zero"), ("1.txt", b"one"))
     assert facts(rows, "text", "reason", "detail") == [
-        (text, "interleaved", f"{stem} stands in two places of 0.tar")
+        (text, "interleaved", f"{stem} is in two places of 0.tar")
         for stem, text in (("0", None), ("1", None), ("0", "zero"), ("1", "one"))
     ]
 

@@ -93,6 +93,6 @@ def _said(root) -> list[tuple]:
 
 def test_one_of_both_is_asked_for(hub, configure):
     for table, fix in (("", "name the policy, or write from_source = true"),
-                       ('endpoint = "m"\nfrom_source = true', "remove one of both")):  # fmt: skip
+                       ('endpoint = "m"\nfrom_source = true', "remove one of the two")):  # fmt: skip
         said = say("plan", configure(f"{SOURCE}[responses]\n{table}\n"))
         assert said.code == 2 and said.err.endswith(f"responses: endpoint and from_source: {fix}\n")

@@ -151,7 +151,7 @@ def test_a_changed_prompt_asks_again_and_a_changed_place_does_not(configured, se
     build(changed)
     assert len(server.asked()) == before + 3
     (tmp_path / "mine.txt").write_text("Write it better.\n")
-    with pytest.raises(UserError, match=r"captions.prompt: .*mine.txt has no \{text\}; write it where"):
+    with pytest.raises(UserError, match=r"captions.prompt: .*mine.txt lacks \{text\}; add it"):
         open_corpus(changed)
 
 

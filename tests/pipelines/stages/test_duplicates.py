@@ -714,15 +714,15 @@ WRONG = {  # what is excluded -> what the one line says
     "*.lst": "{here}/*.lst: no such file or folder",
     "text": "{here}/text: has no images; name lists of hashes by their files",
     "s4://a/b": "s4://a/b: Protocol not known: s4",
-    "text/word.txt": "word.txt: line 2: 'not a hash' is no SHA-256 (64 hex digits) and no perceptual hash (16)",
-    "text/short.txt": "short.txt: line 1: 'abc' is no SHA-256 (64 hex digits)",
+    "text/word.txt": "word.txt: line 2: 'not a hash' is not a SHA-256 (64 hex digits) or perceptual hash (16)",
+    "text/short.txt": "short.txt: line 1: 'abc' is not a SHA-256 (64 hex digits)",
     "text/comments.txt": "comments.txt: has no line with a SHA-256",
-    "text/binary": "binary: is no image, no Parquet and no text",
+    "text/binary": "binary: is not an image, Parquet or text",
     "text/none.parquet": "none.parquet: has neither a column sha256 nor a column phash",
-    "text/short.parquet": "short.parquet: row 2: 'abc' is no SHA-256",
-    "text/numbers.parquet": "numbers.parquet: row 1: '1' is no SHA-256",
-    "text/broken.parquet": "broken.parquet: is no Parquet of hashes: ",
-    "broken": "broken/a.png: is no image that can be decoded (",
+    "text/short.parquet": "short.parquet: row 2: 'abc' is not a SHA-256",
+    "text/numbers.parquet": "numbers.parquet: row 1: '1' is not a SHA-256",
+    "text/broken.parquet": "broken.parquet: is not Parquet with hashes: ",
+    "broken": "broken/a.png: cannot be decoded as an image (",
 }
 
 

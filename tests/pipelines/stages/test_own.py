@@ -142,7 +142,7 @@ def test_changed_reasons_make_its_rows_again(config):
     config.write_text(config.read_text().replace('reasons = ["odd"]', 'reasons = ["uneven"]'))
     build(config)
     assert {row["reason"] for row in samples(root)} == {None, "failed"}
-    detail = "ValueError: returned 'odd', which is none of its reasons"
+    detail = "ValueError: returned 'odd', which is not one of its reasons"
     assert {"detail": detail} in query(root, "SELECT detail FROM even").to_pylist()
     assert verify_root(root).problems == []
 
@@ -220,12 +220,12 @@ def test_two_of_them_read_each_other_in_order(configure, numbers, tmp_path):
             "{'number': 1, 'more': 2}",
             "ValueError: returned the columns ['more', 'number'], which differ in ['more'] from its own",
         ),
-        ("'even'", "ValueError: returned 'even', which is none of its reasons"),
+        ("'even'", "ValueError: returned 'even', which is not one of its reasons"),
         ("3", "TypeError: returned int; return a dict, or one of its reasons"),
         ("{'number': True}", "TypeError: number is bool, not int"),
         ("exit(3)", "SystemExit: 3"),
         ("{'number': 10**20}", "ValueError: number is 100000000000000000000, which 64 bits do not hold"),
-        ("'\\ud800'", "ValueError: returned '\\ud800', which is none of its reasons"),
+        ("'\\ud800'", "ValueError: returned '\\ud800', which is not one of its reasons"),
     ],
 )  # fmt: skip
 def test_an_answer_that_was_not_declared_is_the_failure_of_its_row(configure, numbers, tmp_path, answer, detail):
@@ -310,7 +310,7 @@ def test_its_file_travels_with_it(config, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "answer", "value"),
     [
-        ("float", "float('nan')", "ValueError: value is nan; return None where there is no number"),
+        ("float", "float('nan')", "ValueError: value is nan; return None for a missing number"),
         ("list[float]", "[1.0, None]", "ValueError: value holds None, which a list[float] cannot"),
         ("list[float]", "np.array([0.5, 1.0])", [0.5, 1.0]),
         ("str", "'half \\ud800'", "half \ufffd"),

@@ -318,7 +318,7 @@ def test_a_budget_ends_a_run_and_the_next_goes_on_where_it_ended(configured, ins
         if done.returncode == 0:
             break
         assert done.returncode == 1
-        (stopped,) = re.findall(r"(\w+): max_calls = 35 are made; run again to go on", done.stderr)
+        (stopped,) = re.findall(r"(\w+): max_calls = 35 is reached; run again to continue", done.stderr)
         stops[stopped] += 1
         assert verify_root(Root(str(tmp_path / "corpus"))).garbage == []
     assert data_files(tmp_path / "corpus") == clean

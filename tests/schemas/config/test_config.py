@@ -87,7 +87,7 @@ MISTAKES = {
         "source = ['a', 'b']\nroot = 'corpus'",
         "source.1: write a table, [[source]], not 'a'",
     ),
-    "two sources without names": (several("", ""), "source.2.name: missing; of several sources only one, the first"),
+    "two sources without names": (several("", ""), "source.2.name: missing; only one of several sources"),
     "two sources of one name": (
         several('name = "web"', 'name = "web"'),
         "source.2.name: 'web' is the name of another source; choose another name",
@@ -191,7 +191,7 @@ MISTAKES = {
     "a blank question": (GOOD + '[instructions]\nquestions = ["What?", " "]', "instructions.questions.1: is blank; "),
     "responses to no questions": (
         'root = "corpus"\n[source]\nkind = "scenes"\n[responses]\nendpoint = "a"',
-        "instructions.questions: missing; a source of scenes has none",
+        "instructions.questions: missing; [responses] needs questions",
     ),
     "texts that are not read": (
         GOOD + '[sets.read]\ntask = "ocr"',
@@ -199,11 +199,11 @@ MISTAKES = {
     ),
     "a date for a server": (
         endpoint("extra = {d = 2020-01-01}"),
-        "endpoints.a.extra: write what JSON can hold: no dates",
+        "endpoints.a.extra: write only values of JSON: no dates",
     ),
     "no number for a server": (
         endpoint("extra = {d = {e = [inf]}}"),
-        "endpoints.a.extra: write what JSON can hold: no d",
+        "endpoints.a.extra: write only values of JSON: no d",
     ),
     "a source path with NUL": (
         source("a\\u0000b"),
@@ -272,7 +272,7 @@ def test_a_mistake_is_answered_in_one_line_and_nothing_is_written(mistake, here)
 
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
     said = one_line(say("plan", tmp_path / "my.toml"))
-    assert said == f"{tmp_path}/my.toml: no such file; `shardmill init {tmp_path}/my.toml` writes one"
+    assert said == f"{tmp_path}/my.toml: does not exist; `shardmill init {tmp_path}/my.toml` writes one"
 
 
 def test_a_file_that_is_no_text_and_a_folder_cannot_be_read(tmp_path):
@@ -411,7 +411,8 @@ def test_keys_shows_every_table_and_names_those_there_are():
         assert f"\n{head}" in text
     assert text.startswith('root = "…"')
     assert (
-        "prompt =" in text and "if it asks for no `Question:` and `Answer:`, the whole answer is the caption\n" in text
+        "prompt =" in text
+        and "if it does not ask for `Question:` and `Answer:`, the whole answer is the caption\n" in text
     )
     assert len(re.findall(r"^\[source\]$", say("keys", "source").out, re.M)) == len(SOURCES)
     assert one_line(say("keys", "orc")).startswith("keys: unknown table 'orc'; choose from source, images, fetch, ")
@@ -435,7 +436,7 @@ def test_init_refuses_to_overwrite(tmp_path):
 def test_init_names_the_kinds_there_are_and_the_folder_that_is_not(tmp_path):
     said = one_line(say("init", tmp_path / "my.toml", "--source", "lion"))
     assert said == "--source: unknown source 'lion'; choose from " + KINDS
-    assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: no such folder; make it first"
+    assert one_line(say("init", tmp_path / "a/my.toml")) == f"{tmp_path}/a: does not exist; create this folder first"
     assert tree(tmp_path) == {}
 
 

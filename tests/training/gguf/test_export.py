@@ -216,7 +216,7 @@ def test_what_is_no_checkpoint_is_told_what_one_is(tmp_path, words):
         (tmp_path / "out" / name).write_bytes(b"")
     said = say(*(tmp_path / word if word in ("none", "out") else word for word in words))
     assert said.code == 2 and said.err.count("\n") == 1
-    assert "none: is no checkpoint, it has no shape.json; name a folder that `python -m training.checkpoint" in said.err
+    assert "none: is not a checkpoint, shape.json is missing; name a folder that `python -m training.check" in said.err
 
 
 @pytest.mark.parametrize(
