@@ -29,7 +29,7 @@ pico: setup
 	$(BIN)/python -m training.evaluate demo/pico/checkpoint demo/pico/held-out held_out \
 		| tee demo/pico/checkpoint/evaluation.json
 
-test: setup lint
+test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
@@ -39,8 +39,10 @@ test-slow: setup
 test-gguf: .venv/gguf
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/training/gguf
 
+# Style, and the types of all that is shipped (a minute of CPU).
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright
 
 setup: .venv/dev
 

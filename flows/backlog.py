@@ -25,7 +25,7 @@ def cancel_missed(deployment: UUID, name: str) -> int:
     """
     due = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": datetime.now(UTC)}),
     )
     missed = []
     with suppress(httpx.HTTPError), get_client(sync_client=True) as client:

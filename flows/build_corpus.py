@@ -35,7 +35,7 @@ from schemas.errors import UserError
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(WithoutTraceback())
 
-_maintain = prefect.flow_engine.maintain_concurrency_lease
+_maintain = prefect.flow_engine.maintain_concurrency_lease  # pyright: ignore[reportPrivateImportUsage]  is replaced
 
 
 def maintain_lease(lease: Any, seconds: float, **options: Any) -> Any:
@@ -44,7 +44,7 @@ def maintain_lease(lease: Any, seconds: float, **options: Any) -> Any:
     return _maintain(lease, seconds, suppress_warnings=True)
 
 
-prefect.flow_engine.maintain_concurrency_lease = maintain_lease
+prefect.flow_engine.maintain_concurrency_lease = maintain_lease  # pyright: ignore[reportPrivateImportUsage]
 
 
 def can_pass(task, run, state: State) -> bool:
@@ -98,7 +98,7 @@ def build_corpus(
     try:
         corpus = open_corpus(config, engine)
     except UserError as error:
-        return _failed(error)
+        return _failed(error, str(error))
     try:
         with hiding():
             reports = make_stages(corpus, until, wait, retry or {})
@@ -109,17 +109,17 @@ def build_corpus(
             raise
         publish_accounting(corpus.root, name, expected[1])
         sender.flush()
-        return _failed(error)
+        return _failed(error, expected[1])
     ended = run_line(reports) + (f"; it made up for {missed} missed runs" if missed else "")
     publish_accounting(corpus.root, name, ended)
     sender.flush()
     return Completed(message=ended, data=corpus.root.url)
 
 
-def _failed(error: Exception) -> State:
-    """A state that begins with what a person has to know. Failed gates have a state of their own, for alerts."""
+def _failed(error: Exception, line: str) -> State:
+    """A state that begins with what a person has to know, in a line. Failed gates have a state of their own, for alerts."""
     name = "GateFailed" if isinstance(error, GateFailed) else "Failed"
-    return Failed(name=name, message=line_of(error)[1], data=error)
+    return Failed(name=name, message=line, data=error)
 
 
 def make_stages(corpus: Corpus, until: str | None, wait: float, retry: dict[str, str]) -> list[StageReport]:

@@ -200,8 +200,8 @@ def load_run(
         optimizers[int(number)].state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 
-def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[nn.Parameter, str]:
-    named = [(name, parameter) for name, parameter in model.named_parameters()]
+def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[torch.Tensor, str]:
+    named: list[tuple[str, torch.Tensor]] = [*model.named_parameters()]
     named += [
         (f"{prefix}/{name}", parameter)
         for prefix, module in more.items()

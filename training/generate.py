@@ -8,7 +8,7 @@ answer.text, answer.log_probabilities
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +30,12 @@ class Prompt(NamedTuple):
     views: list[np.ndarray]  # uint8 [height, width, 3] each, in the order of their places
 
 
+AnyPrompt = TypeVar("AnyPrompt")
+
+
 @dataclass(frozen=True)
-class GenerationRequest:
-    prompt: Prompt
+class GenerationRequest(Generic[AnyPrompt]):
+    prompt: AnyPrompt  # of the generator that answers it
     limit: int = 256  # tokens of the answer
     temperature: float = 0.0  # 0 is greedy
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability

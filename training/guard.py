@@ -95,11 +95,16 @@ def _replayed(body: bytes, receive: Any) -> Any:
     return next_message
 
 
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def error(
     status: int, message: str, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error"
 ) -> JSONResponse:
     """An error in the form of OpenAI's API. Half a surrogate pair, which JSON cannot hold, becomes a question mark."""
-    message, param = (text and text.encode("utf-8", "replace").decode() for text in (message, param))
+    message = _whole(message)
+    param = _whole(param) if param else param
     headers = {"connection": "close"} if status in (403, 413, 503) else None  # the rest of its body is not read
     content = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(content, status, headers)

@@ -67,7 +67,8 @@ class VisionLanguageModel(nn.Module):
             SiglipVisionConfig(
                 hidden_size=vision.width, intermediate_size=vision.feed_forward, num_hidden_layers=vision.layers,
                 num_attention_heads=vision.heads, image_size=vision.positions * vision.patch, patch_size=vision.patch,
-                hidden_act="gelu_pytorch_tanh", layer_norm_eps=shape.epsilon, vision_use_head=False,
+                hidden_act="gelu_pytorch_tanh", layer_norm_eps=shape.epsilon,
+                vision_use_head=False,  # pyright: ignore[reportCallIssue]  the model reads it, no configuration declares it
             )
         )  # fmt: skip
         self.resampler = Resampler(shape.queries, language.width, vision.width, shape.epsilon)

@@ -30,9 +30,10 @@ class Resampler(nn.Module):
     def reset(self) -> None:
         nn.init.trunc_normal_(self.query, std=0.02)
         for linear in (self.kv, self.proj, *self.attn.values()):
-            nn.init.trunc_normal_(linear.weight, std=linear.in_features**-0.5)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+            if isinstance(linear, nn.Linear):  # each is
+                nn.init.trunc_normal_(linear.weight, std=linear.in_features**-0.5)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
 
     def forward(self, patches: Tensor, positions: Tensor, present: Tensor | None = None) -> Tensor:
         """`positions` [views, patches, width] are `sine_cosine`s; `present` [views, patches] is false for padding."""

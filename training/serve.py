@@ -215,10 +215,11 @@ def json_vocabulary(tokenizer: Tokenizer) -> dict[int, bytes]:
     import json
 
     read, letters = json.loads(tokenizer.json), _byte_letters()
+    vocabulary: dict[str, int] = read["model"]["vocab"]
     added = {token["id"]: token["content"].encode() for token in read["added_tokens"]}
     spelled = {
         number: b"".join(letters.get(letter, letter.encode()) for letter in spelling)
-        for spelling, number in read["model"]["vocab"].items()
+        for spelling, number in vocabulary.items()
     }
     return spelled | added
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -120,7 +120,7 @@ class Tokenizer:
         """The ids of plain text: nothing is added around it, and no mark is read in it."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, without marks."""
         return self._inner.decode(list(ids), skip_special_tokens=True)
 

@@ -103,7 +103,7 @@ def _walk(top: str, depth: int | None = None) -> Iterator[tuple[str, Info]]:
     """All that is under a local folder, to a depth. Raises `UserError` where links lead to one folder too often."""
     top_stat = os.stat(top)
     start: Chain = (top_stat.st_dev, top_stat.st_ino), None
-    folders = [(top, start, 1)]  # path, chain of the folders above it, depth
+    folders: list[tuple[str, Chain, int]] = [(top, start, 1)]  # path, chain of the folders above it, depth
     listed: dict[tuple[int, int], int] = {}
     while folders:
         folder, above, level = folders.pop()

@@ -186,7 +186,7 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_bool(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)
-    elif isinstance(value, np.int32):
+    elif isinstance(value, np.signedinteger):
         writer.add_int32(key, int(value))
     elif isinstance(value, int):
         writer.add_uint32(key, value)

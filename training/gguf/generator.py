@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from schemas.slices import Plan, Size
 from training.generate import Generated, GenerationRequest, Generator
 from training.gguf.files import files
 from training.gguf.runtime import DEFAULT, ImageChunk, LanguageModel, Part, Settings, Text, VisionEncoder
@@ -81,7 +82,8 @@ class GgufGenerator:
         return Parts(tuple(parts), _key(parts), length)
 
     def picture(self, name: str, image: Image.Image) -> Picture:
-        return Picture(name, None)  # llama.cpp plans it
+        whole = Size(image.width, image.height)
+        return Picture(name, Plan(whole, whole))  # llama.cpp plans it itself
 
     def about(self, image: Image.Image, question: str) -> Parts:
         """The prompt of a question about one image."""

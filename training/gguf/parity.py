@@ -54,7 +54,7 @@ def rounding(model: VisionLanguageModel) -> Iterator[None]:
             looked_up = F.gelu(x.half().float(), approximate="tanh").half().float()
             return torch.where(x >= 10, x, torch.where(x <= -10, 0.0, looked_up))
 
-    perceptrons = [layer.mlp for layer in model.vision.encoder.layers]
+    perceptrons: list[Any] = [layer.mlp for layer in model.vision.encoder.layers]  # typed as tensors or modules
     exact = [perceptron.activation_fn for perceptron in perceptrons]
     see, weight = model.see, model.vision.embeddings.patch_embedding.weight
     whole = weight.data

@@ -146,7 +146,7 @@ def _run(command: list[str], say: Callable[[str], None]) -> dict[str, dict[str, 
             [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         ) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():  # a pipe
             message = json.loads(line)
             if name := message.pop("check", None):
                 checks[name] = message
