@@ -117,7 +117,7 @@ def build_corpus(
 
 
 def _failed(error: Exception, line: str) -> State:
-    """A state that begins with what a person has to know, in a line. Failed gates have a state of their own, for alerts."""
+    """A state that begins with the line to be known. Failed gates have a state of their own, for alerts."""
     name = "GateFailed" if isinstance(error, GateFailed) else "Failed"
     return Failed(name=name, message=line, data=error)
 

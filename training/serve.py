@@ -257,7 +257,7 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.serve", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(prog="python -m training.serve", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", type=Path, help="a folder with model.safetensors, or one with GGUF files")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
