@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pipelines.engine.secrets import told
+from pipelines.models.endpoints import CallFailed
+
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.S)  # with something around it
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
@@ -44,3 +47,21 @@ def likeliest(top: Iterable[tuple[str, float]]) -> str:
     """The first candidates with their probabilities, for a person."""
     first = sorted(top, key=lambda candidate: -candidate[1])[:5]
     return ", ".join(f"{token!r} {math.exp(logprob):.2g}" for token, logprob in first)
+
+
+def count_of(tokens: Any) -> int:
+    """A number of tokens as a server gives it; 0 if it is not a number."""
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 1 << 40 else 0
+
+
+def first_token(logprobs: Any) -> list[tuple[str, float]]:
+    """The candidates of the first token with their log-probabilities. Raises `CallFailed` without valid ones."""
+    if not (logprobs and logprobs.content):
+        raise CallFailed("bad_answer", "no log-probabilities")
+    top = [(candidate.token, candidate.logprob) for candidate in logprobs.content[0].top_logprobs or ()]
+    if not top:
+        raise CallFailed("bad_answer", "no candidates for the first token")
+    for token, logprob in top:
+        if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
+            raise CallFailed("bad_answer", told(f"{logprob!r} is not a log-probability; the token is {token!r}"))
+    return top

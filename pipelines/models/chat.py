@@ -8,7 +8,6 @@ a server that is gone, a spent budget) stops the run instead: `Stopped`.
 import asyncio
 import atexit
 import logging
-import math
 import random
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
+from pipelines.models.answers import count_of, first_token
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from schemas.texts import is_empty
 
@@ -40,6 +40,7 @@ class Server:
     busy: int = 0  # requests in flight
     rests_until: float = 0.0  # monotonic time until which it asked to be left alone
     probe: asyncio.Task | None = None  # whether it answers at all
+    greeting: asyncio.Task | None = None  # whether it answers something harmless
     down: asyncio.Task | None = None  # waits until it answers again
 
     def is_open(self, concurrency: int) -> bool:
@@ -176,22 +177,18 @@ class ChatClient:
         except openai.APIConnectionError as error:
             raise CallFailed("connection", told(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
-            raise self._refused(server, error) from None
+            raise await self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
             raise CallFailed("bad_answer", f"not JSON: {told(error)}") from None
         self.heard = time.monotonic()
         return completion
 
-    def _refused(self, server: Server, error: Any) -> Exception:
+    async def _refused(self, server: Server, error: Any) -> Exception:
         """The exception for a status other than 200: `CallFailed` for this request, or `Stopped` for all requests."""
         status, message = error.status_code, told(error)
         self.heard = time.monotonic()
-        if status in (401, 403):
-            key = self.endpoint.config.api_key_env
-            return self._stop(f"{server.url} does not take the key{f' in {key}' if key else ''}: {message}")
-        if status == 404:
-            model = self.endpoint.config.model
-            return self._stop(f"{server.url} does not know the model {model!r}, or the url is wrong: {message}")
+        if status in (401, 403, 404):
+            return await self._forbidden(server, status, message)
         if status == 429 and error.code == "insufficient_quota":
             return self._stop(f"the account is used up: {message}")
         if status == 429 or status in (408, 425, 503):
@@ -204,6 +201,49 @@ class ChatClient:
             return CallFailed("http_5xx", message)
         long = error.code == "context_length_exceeded" or "context length" in message or "context window" in message
         return CallFailed("too_long" if long else "http_4xx", message)
+
+    async def _forbidden(self, server: Server, status: int, message: str) -> Exception:
+        """The exception for a 401, 403 or 404: if the server answers something harmless, it refuses this request alone,
+        such as one that it flagged. Else it takes the key, or knows the model, for no request."""
+        if server.greeting is None:
+            server.greeting = asyncio.ensure_future(self._greets(server))
+        try:
+            answered = await asyncio.shield(server.greeting)
+        finally:
+            server.greeting = None
+        if answered is None:
+            return CallFailed("http_5xx", f"{message}; whether it answers anything is not known")
+        if answered:
+            return CallFailed("http_4xx", message)
+        if status == 404:
+            return self._stop(
+                f"{server.url} does not know the model {self.endpoint.config.model!r}, or the url is wrong: {message}"
+            )
+        key = self.endpoint.config.api_key_env
+        return self._stop(f"{server.url} does not take the key{f' in {key}' if key else ''}: {message}")
+
+    async def _greets(self, server: Server) -> bool | None:
+        """Whether a server answers a short text; None if that cannot be said now."""
+        import openai
+
+        config, sent = self.endpoint.config, self.endpoint.parameters({"max_tokens": 20, "temperature": 0})
+        body = {
+            "model": config.model,
+            "messages": message("Say hello in one word."),
+            **sent,
+            "extra_body": config.extra,
+        }
+        self._spend()
+        try:
+            async with asyncio.timeout(config.timeout):
+                completion = await server.client.chat.completions.create(**body)
+            return bool(completion.choices)
+        except openai.APIStatusError as error:
+            return None if error.status_code >= 500 or error.status_code in (408, 409, 425, 429) else False
+        except (TimeoutError, openai.APIConnectionError):
+            return None
+        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError):
+            return False
 
     def _answer(self, completion: Any, logprobs: bool, tokens: Counter[str]) -> Answer:
         """The answer in a completion, whose types are not checked yet. Counts its tokens. Raises `CallFailed`."""
@@ -331,24 +371,6 @@ class ChatClient:
             pass
         self.heard = time.monotonic()
         return True
-
-
-def count_of(tokens: Any) -> int:
-    """A number of tokens as a server gives it; 0 if it is not a number."""
-    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 1 << 40 else 0
-
-
-def first_token(logprobs: Any) -> list[tuple[str, float]]:
-    """The candidates of the first token with their log-probabilities. Raises `CallFailed` without valid ones."""
-    if not (logprobs and logprobs.content):
-        raise CallFailed("bad_answer", "no log-probabilities")
-    top = [(candidate.token, candidate.logprob) for candidate in logprobs.content[0].top_logprobs or ()]
-    if not top:
-        raise CallFailed("bad_answer", "no candidates for the first token")
-    for token, logprob in top:
-        if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
-            raise CallFailed("bad_answer", told(f"{logprob!r} is not a log-probability; the token is {token!r}"))
-    return top
 
 
 clients: dict[str, ChatClient] = {}  # identity of an endpoint and its budgets -> the client of this process

@@ -144,6 +144,9 @@ def with_tokens(tokens: Any) -> Callable[[dict], Answer]:
 
 FAILURES: dict[str, Callable[[dict], Answer]] = {
     "400": lambda body: error(400, "this model's maximum context length is 10 tokens"),
+    "401": lambda body: error(401, "not for you"),
+    "403": lambda body: error(403, "Your input was flagged for moderation"),
+    "404": lambda body: error(404, "No endpoints found that support image input"),
     "429": lambda body: error(429, "too many requests"),
     "429-after": lambda body: error(429, "too many requests", **{"Retry-After": "1"}),
     "quota": lambda body: (429, b'{"error": {"message": "no quota", "code": "insufficient_quota"}}', {}),

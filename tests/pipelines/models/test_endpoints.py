@@ -148,6 +148,47 @@ def test_retry_after_is_honoured(scripted):
         assert 1.0 < time.monotonic() - started < 4
 
 
+# What is refused with a status that often means all requests
+
+
+@pytest.mark.parametrize("status", ["401", "403", "404"])
+@pytest.mark.parametrize("match", ["picture 0", "picture 3", "picture 1"])  # the first one, one, and eleven of them
+def test_a_request_that_is_refused_while_others_pass_is_one_row(scripted, status, match):
+    scripted.does(fail=[{"how": status, "match": match}])
+    of = client(scripted.url, concurrency=4)
+    found, stopped = ask(of, 20)
+    refused = {number for number in range(20) if match in f"picture {number}"}
+    assert stopped is None
+    assert {number for number, made in found.items() if isinstance(made, CallFailed)} == refused
+    for number in refused:
+        assert (found[number].reason, found[number].measured["tries"]) == ("http_4xx", 1)
+        assert found[number].detail.startswith(f"Error code: {status} - ")
+    assert of.calls <= 20 + len(refused)  # at most one greeting for each
+    assert len([one for one in scripted.asked()[-of.calls :] if "hello" in one["text"]]) >= 1
+
+
+def test_a_greeting_sends_what_the_server_takes(scripted):
+    scripted.does(fail=[{"how": "403", "match": "picture"}], refuse=["max_tokens", "temperature"])
+    of = client(scripted.url, omit=["temperature"], max_tokens_name="max_completion_tokens")
+    found, stopped = ask(of, 2)
+    assert stopped is None and reasons(found.values()) == {"http_4xx": 2}
+    greeting = next(one for one in reversed(scripted.asked()) if "hello" in one["text"])
+    assert set(greeting["sent"]) == {"max_completion_tokens", "messages", "model"}
+
+
+def test_where_a_greeting_finds_no_answer_now_the_request_is_tried_again(scripted):
+    scripted.does(fail=[{"how": "403", "match": "picture", "times": 1}, {"how": "500", "match": "hello", "times": 1}])
+    found, stopped = ask(client(scripted.url), 1)
+    assert stopped is None and reasons(found.values()) == {"answered": 1}
+    assert found[0].measured["tries"] == 2
+
+
+def test_many_refused_requests_in_a_row_stop_the_run_though_a_greeting_is_answered(scripted):
+    scripted.does(fail=[{"how": "404", "match": "picture"}])
+    _, stopped = ask(client(scripted.url), 100)
+    assert "32 requests in a row have failed" in str(stopped) and "image input" in str(stopped)
+
+
 # What stops a run
 
 

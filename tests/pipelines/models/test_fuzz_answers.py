@@ -117,5 +117,3 @@ def test_any_answer_for_minutes(url, monkeypatch):
     while time.monotonic() - began < 120:
         check(url, 1_000, seed, monkeypatch)
         seed += 1
-
-
