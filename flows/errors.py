@@ -18,11 +18,15 @@ STORES = {
 }  # packages whose errors mean that an object store fails
 
 
+class NoServer(Exception):
+    """Prefect's temporary server did not start, or the named one is gone."""
+
+
 def line_of(error: BaseException) -> tuple[int, str] | None:
     """(exit code, what to say); None for an error that nobody expects, whose traceback is needed."""
     if isinstance(error, UserError):
         return 2, str(error)
-    if isinstance(error, Busy | Corrupt | Damaged | GateFailed | StageFailed):
+    if isinstance(error, Busy | Corrupt | Damaged | GateFailed | NoServer | StageFailed):
         return 1, str(error)
     if line := fault(error):
         return 1, line

@@ -37,6 +37,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
+from flows.alerts import HOURS, Alerts, read_alerts, remove_alerts, save_webhook, set_alerts
 from flows.build_corpus import build_corpus
 from flows.server import check_server
 from flows.texts import label
@@ -59,12 +60,12 @@ class Scheduled:
     pool: str
     tags: tuple[str, ...]
     paused: bool
-    id: str
+    alerts: Alerts | None
 
 
 def schedule(
     config: Path, root: str, cron: str | None, timezone: str | None = None, name: str | None = None,
-    tags: list[str] | None = None, pool: str | None = None,
+    tags: list[str] | None = None, pool: str | None = None, alert: str | None = None, hours: float | None = None,
 ) -> Scheduled:  # fmt: skip
     """Deploys the flow for a configuration to a work pool, which is created if it does not exist.
 
@@ -88,6 +89,10 @@ def schedule(
                 )
         old = next((one for one in mine if one.name == name), mine[0] if mine else None)
         when = _when(old, cron, timezone)
+        before = read_alerts(client, old.name) if old else None
+        if hours and not (alert or before):
+            raise UserError("--within: needs --alert, the URL of the webhook that is called")
+        webhook = save_webhook(name, alert) if alert else before and before.webhook
         pool = pool or (old and old.work_pool_name) or POOL
         with suppress(ObjectAlreadyExists):  # it existed, or a worker creates it now
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
@@ -95,10 +100,13 @@ def schedule(
             build_corpus, name=name, schedules=_schedules(old, when), concurrency_limit=ONE, work_pool_name=pool,
             entrypoint_type=EntrypointType.MODULE_PATH, **_kept(old, path, root, tags),
         ).apply()  # fmt: skip
+        deployment = client.read_deployment_by_name(f"{build_corpus.name}/{name}")
+        if webhook:
+            set_alerts(client, deployment, Alerts(webhook, hours or (before.hours if before else HOURS)))
         for one in mine:
             if one.name != name:
-                client.delete_deployment(one.id)
-        return _scheduled(client.read_deployment_by_name(f"{build_corpus.name}/{name}"))
+                _remove(client, one, keep_webhook=not alert)
+        return _scheduled(client, deployment)
 
 
 def unschedule(config: Path | None, name: str | None) -> list[str]:
@@ -117,14 +125,19 @@ def unschedule(config: Path | None, name: str | None) -> list[str]:
             what = f"no deployment of {config}" if name is None else f"no deployment {build_corpus.name}/{name}"
             raise UserError(f"unschedule: {what}; `shardmill schedules` lists them")
         for one in found:
-            client.delete_deployment(one.id)
+            _remove(client, one)
     return [one.name for one in found]
+
+
+def _remove(client: SyncPrefectClient, deployment: DeploymentResponse, keep_webhook: bool = False) -> None:
+    remove_alerts(client, deployment.name, keep_webhook)
+    client.delete_deployment(deployment.id)
 
 
 def schedules() -> list[tuple[Scheduled, datetime | None, str | None]]:
     """Each deployment, when it runs next, and how its last run ended."""
     with _client("schedules") as client:
-        return [(_scheduled(one), *_runs(client, one)) for one in _deployments(client)]
+        return [(_scheduled(client, one), *_runs(client, one)) for one in _deployments(client)]
 
 
 def _client(command: str) -> Any:
@@ -192,7 +205,7 @@ def _kept(old: DeploymentResponse | None, path: str, root: str, tags: list[str] 
     }
 
 
-def _scheduled(deployment: DeploymentResponse) -> Scheduled:
+def _scheduled(client: SyncPrefectClient, deployment: DeploymentResponse) -> Scheduled:
     ours = next((one for one in deployment.schedules if one.slug in (None, SLUG)), None)
     when = ours.schedule if ours and isinstance(ours.schedule, CronSchedule) else None
     return Scheduled(
@@ -203,7 +216,7 @@ def _scheduled(deployment: DeploymentResponse) -> Scheduled:
         pool=deployment.work_pool_name or "",
         tags=tuple(deployment.tags),
         paused=bool(deployment.paused or (ours and not ours.active)),
-        id=str(deployment.id),
+        alerts=read_alerts(client, deployment.name),
     )
 
 

@@ -6,20 +6,24 @@ ends it before it learns how the run ended.
 
 import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from flows.errors import NoServer
 from pipelines.engine.child import import_path, module_command, piped
 from schemas.errors import UserError
 
@@ -29,16 +33,30 @@ GRACE = 2.0  # seconds
 
 @contextmanager
 def server() -> Iterator[None]:
-    """Provides a server to the flows that run inside. Raises `UserError` if the named one does not answer."""
+    """Provides a server to the flows that run inside.
+
+    Raises `UserError` if the named one does not answer, and `NoServer` if the temporary one does not start.
+    """
     if url := PREFECT_API_URL.value():
         check_server(url)
         yield
     else:
+        reach_without_proxy("127.0.0.1")
         with temporary_settings({PREFECT_API_URL: _start()}):
             yield
 
 
+def reach_without_proxy(host: str) -> None:
+    """Has this process, and those that it starts, ask a host of this machine without the proxy of the environment."""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        for name in ("NO_PROXY", "no_proxy"):
+            hosts = [text for text in os.environ.get(name, "").split(",") if text]
+            if "*" not in hosts and host not in hosts:
+                os.environ[name] = ",".join([*hosts, host])
+
+
 def check_server(url: str) -> None:
+    reach_without_proxy(urlsplit(url).hostname or "")
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise UserError(f"PREFECT_API_URL: no Prefect server answers at {url} ({error}); start it, or unset it")
@@ -49,9 +67,10 @@ def _start() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    home, said = _home(), tempfile.TemporaryFile()
     process = subprocess.Popen(
-        module_command("flows.server", str(port)), stdin=subprocess.PIPE, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": import_path(), "PREFECT_SERVER_UI_ENABLED": "0",
+        module_command("flows.server", str(port)), stdin=subprocess.PIPE, stderr=said, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": import_path(), "PREFECT_SERVER_UI_ENABLED": "0", "PREFECT_HOME": home,
              "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # nobody uses any here
              "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
     )  # fmt: skip
@@ -59,11 +78,26 @@ def _start() -> str:
     url, started = f"http://127.0.0.1:{port}/api", time.monotonic()
     while process.poll() is None and time.monotonic() - started < PATIENCE:
         try:
-            httpx.get(f"{url}/health").raise_for_status()
+            httpx.get(f"{url}/health", trust_env=False).raise_for_status()
             return url
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise RuntimeError("Prefect's temporary server did not start; see its output above")
+    said.seek(0)
+    lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+    why = lines[-1] if lines else f"no answer within {PATIENCE:.0f} s"
+    raise NoServer(f"Prefect's temporary server did not start ({why[:300]}); its database is in PREFECT_HOME, {home}")
+
+
+def _home() -> str:
+    """The folder of the server's database: Prefect's, or a temporary one if that cannot be written."""
+    home = str(PREFECT_HOME.value())
+    with suppress(OSError):
+        os.makedirs(home, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+        return home
+    temporary = tempfile.mkdtemp(prefix="shardmill-prefect-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)  # runs after the server has ended
+    return temporary
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -138,10 +138,13 @@ def _run_flow(
     corpus, config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
 ) -> None:
     """Runs the flow in this process. If a gate does not hold, shows the rows of each stage before the error."""
+    import httpx
+
     from pipelines.catalog.gates import GateFailed
     from pipelines.engine.lock import Busy
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # `main` says what went wrong
+    before = corpus.root.folders("runs")
     try:
         with ExitStack() as opened:
             with console.status("starting Prefect's server"):
@@ -154,6 +157,9 @@ def _run_flow(
             state = build_corpus(config, until, wait, engine, retry, return_state=True)
     except KeyboardInterrupt as stop:
         raise typer.Exit(say(stop, 130, "stopped; what was committed stays; run again to continue")) from None
+    except httpx.HTTPError:
+        _tell_without_server(corpus, before)
+        return
     if state.name == "Skipped":
         raise Busy(state.message)
     try:
@@ -161,6 +167,17 @@ def _run_flow(
     except GateFailed:
         _print_reports(corpus, until)
         raise
+
+
+def _tell_without_server(corpus, before: list[str]) -> None:
+    """Says what became of a run whose Prefect server went away. Raises `NoServer` if the run did not complete."""
+    from flows.errors import NoServer
+    from pipelines.engine.ledger import runs
+
+    last = next((ledger.row() for ledger in reversed(runs(corpus.root)) if ledger.run not in before), None)
+    if last is None or last["status"] != "completed":
+        raise NoServer("Prefect's server is gone; what was committed stays; run again when it answers")
+    tell("Prefect's server is gone and does not know that this run completed")
 
 
 def _print_reports(corpus, until: str | None = None) -> None:

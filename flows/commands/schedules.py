@@ -22,6 +22,13 @@ def schedule(
     pool: Annotated[
         str | None, typer.Option(help="Work pool of the Prefect workers that run it; shardmill if none.")
     ] = None,
+    alert: Annotated[
+        str | None, typer.Option(help="Webhook that is called when a run fails, or none completes in time.")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(help="Hours in which a run has to complete, or there is an alert; 36 if none.", min=0.001),
+    ] = None,
 ) -> None:
     """Have Prefect workers run a configuration on a schedule. What is not given stays as it was set before."""
     from flows.clock_changes import warning
@@ -30,9 +37,11 @@ def schedule(
 
     corpus = open_corpus(config)
     words = None if tags is None else [word.strip() for some in tags for word in some.split(",") if word.strip()]
-    done = deploy(config, corpus.root.url, cron, timezone, name, words, pool)
+    done = deploy(config, corpus.root.url, cron, timezone, name, words, pool, alert, within)
     paused = "; it is paused" if done.paused else ""
     tell(cell(f"deployed build-corpus/{done.name}: {done.cron} {done.timezone}{paused}"))
+    if done.alerts:
+        tell(f"alerts: failed, crashed, gate failed, and no completed run for {done.alerts.hours:g} hours")
     if line := warning(done.cron, done.timezone, datetime.now(UTC)):
         tell(cell(line))
     tell(cell(f"start a worker that runs it: prefect worker start --pool {done.pool}"))
@@ -55,9 +64,20 @@ def schedules() -> None:
     """List all schedules of the Prefect server: what they run, when, and how the last run ended."""
     from flows.schedule import schedules as deployed
 
-    shown = table("name", "when", "time zone", "pool", "tags", "next (UTC)", "last run", "configuration")
+    shown = table("name", "when", "time zone", "pool", "tags", "alerts", "next (UTC)", "last run", "configuration")
     for one, coming, last in deployed():
         when = "paused" if one.paused else f"{coming.astimezone(UTC):%Y-%m-%d %H:%M}" if coming else "-"
-        words = one.name, one.cron, one.timezone, one.pool, ", ".join(one.tags) or "-", when, last or "-", one.config
+        alerts = f"{one.alerts.hours:g} h" if one.alerts else "-"
+        words = (
+            one.name,
+            one.cron,
+            one.timezone,
+            one.pool,
+            ", ".join(one.tags) or "-",
+            alerts,
+            when,
+            last or "-",
+            one.config,
+        )
         shown.add_row(*map(cell, words))
     console.print(shown) if shown.row_count else tell("nothing is scheduled")

@@ -6,7 +6,7 @@ See `pipelines.engine.partition_stage` for when a partition and a row are curren
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,23 +57,23 @@ def make_partition(
     todo = {unit.made_from: unit for unit in reversed(missing)}  # the first of each `made_from`
     making.begin([old.handed_on(unit, stage) for unit in missing if todo[unit.made_from] is unit])
 
-    pack = Payload(root, stage, partition, now) if stage.payload else None
-    rows = []
-    with making.measured_in_the_end():
-        for key, source in incoming.items():
-            if key in units:
-                rows += [_row_of(unit, stage, old, making, pack) for unit in units[key]]
-            else:
-                rows.append(_left_out(key, source, stage, made_with))
-    if not pack:
-        rows.sort(key=lambda row: row["key"])
-    commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
-    commit = replace(commit, answered=stage.answered(upstream))
-    if pack:
-        name, sha256 = pack.put()
-        commit = replace(commit, payload=name, payload_sha256=sha256)
-        point(f"{stage.name}:payload")
-    commit = commit_rows(root, ledger, stage, commit, rows, old.rows, now, made=len(todo), started=started)
+    with Payload(root, stage, partition, now) if stage.payload else nullcontext() as pack:
+        rows = []
+        with making.measured_in_the_end():
+            for key, source in incoming.items():
+                if key in units:
+                    rows += [_row_of(unit, stage, old, making, pack) for unit in units[key]]
+                else:
+                    rows.append(_left_out(key, source, stage, made_with))
+        if not pack:
+            rows.sort(key=lambda row: row["key"])
+        commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
+        commit = replace(commit, answered=stage.answered(upstream))
+        if pack:
+            name, sha256 = pack.put()
+            commit = replace(commit, payload=name, payload_sha256=sha256)
+            point(f"{stage.name}:payload")
+        commit = commit_rows(root, ledger, stage, commit, rows, old.rows, now, made=len(todo), started=started)
     drop_chunks(root, stage, partition)
     return commit
 

@@ -1,10 +1,11 @@
 """Payloads: the tar beside a partition, which holds the bytes of its rows."""
 
 import hashlib
+from contextlib import ExitStack
 
 from pipelines.engine.commit import Commit, Stage
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.root import Root, naming
+from pipelines.engine.root import Root, naming, new_file
 from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
 
@@ -16,8 +17,15 @@ class Payload:
         self.root, self.stage, self.partition = root, stage, partition
         self.before = before.payload if before else None
         self.temporary = root.temporary(stage.name)
-        self.file = open(self.temporary, "xb")
+        self.files = ExitStack()
+        self.file = self.files.enter_context(new_file(self.temporary))
         self.tar = TarWriter(self.file)
+
+    def __enter__(self) -> "Payload":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.files.__exit__(*error)  # the temporary file goes if anything failed
 
     def old_bytes(self, row: Row) -> bytes | None:
         """The bytes of a row that is taken over."""
@@ -35,7 +43,7 @@ class Payload:
         empty = self.tar.size == 0
         with naming(self.temporary):
             sha256 = self.tar.close()
-            self.file.close()
+            self.files.close()
         if empty:
             self.temporary.unlink()
             return None, None

@@ -280,6 +280,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     with open(path, "x+b") as file:
         try:
             yield file
+            file.flush()  # what does not fit shows here, and not when the file is closed
         except BaseException:
             with suppress(OSError):
                 path.unlink()

@@ -84,8 +84,12 @@ class Server:
         }  # fmt: skip
 
     def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
-        answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60).raise_for_status()
-        return answer.json() if answer.content else None
+        for pause in (1, 2, 4, 8, 0):  # its database may be locked
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            if answer.status_code != 503 or not pause:
+                break
+            time.sleep(pause)
+        return answer.raise_for_status().json() if answer.content else None
 
     def run_of(self, name: str) -> dict | None:
         """The first flow run of a configuration, by its name: FOLDER-NAME TIME."""

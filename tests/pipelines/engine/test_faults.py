@@ -107,4 +107,25 @@ def test_a_real_limit_of_the_system_is_one_line(corpus, tmp_path):
     assert "File too large: files may not be so large here" in done.stdout and done.stdout.count("\n") == 1, done
     build(tmp_path / "my.toml")
     assert verify_root(corpus).problems == []
-    assert not [path for path in Path(corpus.url).rglob(".tmp-*") if path.stat().st_size > 3000]
+    assert not [*Path(corpus.url).rglob(".tmp-*")]
+
+
+def test_what_does_not_fit_leaves_nothing_behind(tmp_path):
+    """A file of a full disk fails when it is written, flushed or closed: in each case it is removed."""
+    program = """
+import resource, sys, pathlib
+from pipelines.engine.root import new_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+for size in (5, 11, 100_000):
+    path = pathlib.Path(sys.argv[1]) / str(size)
+    try:
+        with new_file(path) as file:
+            file.write(bytes(size))
+        print(size, "fits")
+    except OSError as error:
+        print(size, error.strerror)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    assert done.stdout == "5 fits\n11 File too large\n100000 File too large\n", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
