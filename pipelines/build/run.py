@@ -282,6 +282,8 @@ def _run_partitions(run: Run, stage: PartitionStage, progress: Progress, again: 
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
     _follow(run, work, items, len(items), progress)
+    if items:
+        stage.finish(corpus.root)
     return len(items)
 
 

@@ -105,6 +105,9 @@ class PartitionStage(Stage):
         """The stage with all that it needs in a run, such as servers. Called once the stages before it are made."""
         return self
 
+    def finish(self, root: Root) -> None:
+        """Removes what `ready` made for the workers. Called when all is made."""
+
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 

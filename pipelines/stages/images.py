@@ -24,6 +24,7 @@ from pipelines.fetching.bodies import Bodies, FetchRequest, FetchResult
 from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
 from pipelines.sources import Sources, open_sources
 from pipelines.sources.files import TooLarge, Unreadable
+from pipelines.stages.moved_images import MOVED, find_moved, read_moved
 from pipelines.stages.takedown_list import read_takedowns
 from schemas.arrow import Row
 from schemas.config.model import Config
@@ -131,6 +132,7 @@ class CopyImages(PartitionStage):
     config: ImagesConfig
     fetch: FetchConfig | None = None
     opt_outs: OptOuts = NOBODY
+    moved: bool = False  # whether rows have other keys now than those under which their URLs were asked
 
     info = STAGE
     version = 4
@@ -153,11 +155,17 @@ class CopyImages(PartitionStage):
         return self.config.recorded() | {"fetch": wishes | {"opt_out": self.opt_outs.digest}}
 
     def ready(self, root: Root, ledger: Ledger) -> Self:
-        """The stage with the partitions of each source."""
-        return replace(self, sources=self.sources.settled(root))
+        """The stage with the partitions of each source, and images whose rows have other keys now."""
+        return replace(self, sources=self.sources.settled(root), moved=find_moved(root))
+
+    def finish(self, root: Root) -> None:
+        root.remove(MOVED)
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         rows, taken = list(rows), read_takedowns(root)
+        if self.moved and rows:
+            moved = read_moved(root, rows[0]["rows"]["partition"])
+            rows = [row | {"before": row["before"] or moved.get(row["rows"]["key"])} for row in rows]
         with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
             bodies = Bodies(file.fileno(), self.config.max_bytes)
             fetched, loaded = dict(self._fetched(rows, bodies)), self._loaded(rows, bodies)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import re
 import time
 import zlib
 from collections import Counter
@@ -77,6 +78,9 @@ def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
         for row in rows:
             if row["text"] and checked and not told and not is_whole(row["text"]):
                 silent.append(f"{path.name}: {row['text']!r}")
+        lines = len([*filter(None, re.split(rb"[\r\n]+", data))]) - 1 if kind in ("csv", "tsv") else 0
+        if lines > len(rows) and not told:  # no line is a part of another
+            silent.append(f"{path.name}: {lines} lines, {len(rows)} rows")
         if data == whole and len(rows) != ROWS:
             silent.append(f"{path.name}: {len(rows)} rows")
         if checked and data and not told and len(rows) < ROWS:
