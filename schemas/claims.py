@@ -39,6 +39,7 @@ class ClaimsConfig(Table):
     """Divides responses into claims."""
 
     endpoint: str | None = None                         # the model that divides responses; default: plain rules
+    questions_endpoint: str | None = None               # the model that makes the questions; default: the same
     facts_prompt: Location | None = None                # files with {question}, {response} and {facts}; the packaged
     questions_prompt: Location | None = None            # ones by default
     temperature: float = Field(default=0.2, ge=0, le=2)

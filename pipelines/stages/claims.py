@@ -1,8 +1,8 @@
 """Divides each response into claims, and makes a yes/no question of each.
 
-A model lists the facts of a response, and then turns them into questions (RLAIF-V, section 3.2): as JSON if its server
-accepts a schema, otherwise as bullets. No list is shortened: a different number of questions than of facts is a reason.
-Without a model, rules divide plain sentences.
+A model lists the facts of a response, and the same or another one turns them into questions (RLAIF-V, section 3.2): as
+JSON if the prompt has {form} and the server accepts a schema, otherwise as bullets. No list is shortened: a different
+number of questions than of facts is a reason. Without a model, rules divide plain sentences.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,18 @@ from pipelines.models.answers import read_list, schema_of
 from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import Answer, CallFailed, endpoint_of, message
 from pipelines.models.model_stage import MessageImages, ModelStage, measured
-from pipelines.models.prompts import filled, read_prompt
+from pipelines.models.prompts import filled, packaged, read_prompt
 from pipelines.text_rules.answer_text import without_marks
 from pipelines.text_rules.divider import VERSION, divide
 from schemas.arrow import Row
 from schemas.claims import RETRYABLE, STAGE, Claim, ClaimsConfig
 from schemas.config.model import Config
+from schemas.errors import UserError
+
+EARLIER = {  # digests of the prompts that version 0.1 came with
+    "facts": {"821a4267a368efb404061b97e8b4e0cc"},
+    "questions": {"0eba4a19a44a0b21f8d454efc244e6c7"},
+}
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,19 @@ class Divide(ModelStage):
     def settings(self) -> dict[str, Any]:
         if not self.endpoints:
             return {"divider": VERSION}
-        (endpoint,) = self.endpoints
-        asked = self.config.recorded(exclude={"endpoint", "facts_prompt", "questions_prompt"})
-        return asked | {"model": endpoint.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
+        first, *second = self.endpoints
+        asked = self.config.recorded(exclude={"endpoint", "questions_endpoint", "facts_prompt", "questions_prompt"})
+        asked |= {"model": first.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
+        return asked | ({"questions_model": second[0].identity()} if second else {})
 
     def named(self, unit: Unit, row: Row) -> Row:
         return {**row, "key": unit.key, "instruction": unit.row["responses"]["instruction"]}
 
     def reread(self, row: Row, before: Before) -> Row | Rejected | None:
-        if not self.endpoints or before.row["raw"] is None or not before.differs_only_in(self):
+        if not self.endpoints or not before.differs_only_in(self, self._earlier_prompts(before)):
             return None
+        if before.row["raw"] is None:
+            return before.fields(self)
         made = read_claims(before.row["raw"], before.row["cut"])
         asked = {claim["claim"]: claim for claim in before.row["claims"]}
         facts = read_list(without_marks(before.row["raw"][0]).text, "facts") or []
@@ -59,11 +68,21 @@ class Divide(ModelStage):
             return before.fields(self)  # its questions are about the facts as they were read then
         return made
 
+    def _earlier_prompts(self, before: Before) -> set[str]:
+        """The prompts that were packaged ones then and are today: what was answered to them is not asked for again."""
+        packaged_now = {"facts": packaged("facts"), "questions": packaged("questions")}
+        return {
+            name
+            for name, prompt in packaged_now.items()
+            if getattr(self, name) == prompt and before.settings.get(name) in EARLIER[name]
+        }
+
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         question, response = row["instructions"]["question"], row["responses"]["text"]
         if not clients:
             return divided(response)
-        (client,), seen, raw = clients.values(), [], []
+        client, *second = (clients[endpoint.name] for endpoint in self.endpoints)
+        seen, raw = [], []
         prompt = filled(self.facts, question=question, response=response, form="{form}")
         answer = await self._list(client, "facts", prompt, seen)
         raw.append(answer.text)
@@ -71,7 +90,7 @@ class Divide(ModelStage):
         while made is None:  # at most once
             facts = read_list(without_marks(answer.text).text, "facts") or []
             prompt = filled(self.questions, facts="\n".join(f"- {fact}" for fact in facts), form="{form}")
-            answer = await self._list(client, "questions", prompt, seen, len(facts))
+            answer = await self._list(second[0] if second else client, "questions", prompt, seen, len(facts))
             raw.append(answer.text)
             made = read_claims(raw, answer.cut)
         if isinstance(made, Rejected):
@@ -83,6 +102,8 @@ class Divide(ModelStage):
         self, client: ChatClient, name: str, prompt: str, seen: list[Row], count: int | None = None
     ) -> Answer:
         """A model's answer to a prompt for a list; what the request used is added to `seen`."""
+        if "{form}" not in prompt:  # it says itself what form the list has
+            return await self._ask(client, name, prompt, seen, count, False)
         async with (
             client.probing if client.takes_schemas is None else nullcontext()
         ):  # the first one finds out, the others wait
@@ -148,7 +169,12 @@ def open_stage(config: Config) -> Divide | None:
     if config.responses is None or config.are_pairs_brought:
         return None
     claims = config.claims
-    endpoints = (endpoint_of(config, "claims.endpoint", claims.endpoint),) if claims.endpoint else ()
+    if claims.questions_endpoint and not claims.endpoint:
+        raise UserError("claims.questions_endpoint: needs claims.endpoint, a model that divides; add it")
+    names = {"claims.endpoint": claims.endpoint, "claims.questions_endpoint": claims.questions_endpoint}
+    if claims.questions_endpoint == claims.endpoint:
+        names.pop("claims.questions_endpoint")
+    endpoints = tuple(endpoint_of(config, place, name) for place, name in names.items() if name)
     facts = read_prompt("claims.facts_prompt", claims.facts_prompt, "facts", ["response"])
     questions = read_prompt("claims.questions_prompt", claims.questions_prompt, "questions", ["facts"])
     return Divide(endpoints, 100 if endpoints else None, config=claims, facts=facts, questions=questions)

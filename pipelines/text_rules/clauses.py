@@ -70,11 +70,11 @@ def is_plural(thing: Words) -> bool:
 
 def head(thing: Words) -> str:
     """The noun of a thing: its last word before anything that only says where or which it is."""
-    end = next((index for index, word in enumerate(thing) if index and _ends_thing(word)), len(thing))
+    end = next((index for index, word in enumerate(thing) if index and ends_thing(word)), len(thing))
     return thing[end - 1]
 
 
-def _ends_thing(word: str) -> bool:
+def ends_thing(word: str) -> bool:
     word = word.lower()
     return word in PREPOSITIONS | RELATIVES | {",", "and", "not"} or word[0] in "\"“'" or is_doing(word)
 
@@ -91,7 +91,7 @@ def begins_thing(words: Words) -> bool:
     word, after = words[0].lower(), words[1].lower() if len(words) > 1 else ","
     if word in DETERMINERS or word.isdigit():
         return after not in PREPOSITIONS | RELATIVES | {",", "and"} or (after == "of" and word in OF)
-    return word in MASSES or (not _ends_thing(word) and word not in FORMS and plural_word(head(words)))
+    return word in MASSES or (not ends_thing(word) and word not in FORMS and plural_word(head(words)))
 
 
 def listed(words: Words) -> list[Words]:
@@ -112,7 +112,7 @@ def listed(words: Words) -> list[Words]:
 
 def joined(words: Words) -> list[Words]:
     """The predicates in "red and on the left", "sitting on a mat and holding a cup"; two colours stay together."""
-    kind = _kind(words)
+    kind = kind_of(words)
     if kind == "thing":
         return listed(words)
     predicates, start = [], 0
@@ -123,7 +123,7 @@ def joined(words: Words) -> list[Words]:
             both_colours = {words[index - 1].lower(), right[0].lower()} <= COLOURS
             quoted = words[index - 1][0] in "\"“'"  # "OPEN" and "CLOSED"
             kinds = (kind,) if kind != "word" or word == "," else (kind, "place", "doing")
-            alike = not quoted and _kind(right) in kinds
+            alike = not quoted and kind_of(right) in kinds
             long = kind == "word" and (len(left) > 3 or {w.lower() for w in left} & PREPOSITIONS)
             if alike and not both_colours and (not long or right[0].endswith("ed")):
                 predicates.append(left)
@@ -131,8 +131,11 @@ def joined(words: Words) -> list[Words]:
     return [*predicates, words[start:]]
 
 
-def _kind(words: Words) -> str:
-    word = words[0].lower() if words else ""
+def kind_of(words: Words) -> str:
+    """Of a predicate: "place", "doing", "thing", "word", such as an adjective, or "none"."""
+    if not words:
+        return "none"
+    word = words[0].lower()
     if word in PREPOSITIONS:
         return "place"
     if is_doing(word):

@@ -3,12 +3,13 @@
 This is for offline use, and for models that write plainly; a language model divides more. A sentence is never dropped:
 it becomes claims, or is listed as an opinion, which claims nothing that could be wrong, or as undivided.
 
-- "A red circle and two blue squares are on the left." is two claims, "The dog is brown and a cat sleeps." too.
+- A claim is a single fact: "A large red circle is on the left." claims that there is a red circle, a large red circle,
+  and a red circle on the left. `pipelines.text_rules.facts` says what stays together.
 - A caption without a verb claims that there is such a thing. Adjectives of taste are left out: "a lovely car" is a car.
 - A sentence about feelings, moods or guesses is an opinion, and so is a question or an address to the reader.
 - "It", "they" and the like are replaced by the one thing that they can mean; if there is not one such thing, the
   sentence is undivided. So is a sentence with "one", "the other", "if" or "or".
-- Claim and question keep tense and negation.
+- Claim and question keep the tense. A claim that denies something keeps it; its question asks for what it denies.
 """
 
 import re
@@ -25,22 +26,23 @@ from pipelines.text_rules.clauses import (
     in_place,
     is_plural,
     joined,
+    kind_of,
     listed,
     lowered,
     things_in,
     verb_at,
 )
+from pipelines.text_rules.denial import DENIAL
 from pipelines.text_rules.english import (
     ALONE,
     AUXILIARIES,
     BE,
-    DEGREES,
+    COLOURS,
     DETERMINERS,
-    FEELINGS,
     FORMS,
     HAVE,
-    JUDGING,
-    MAYBE,
+    MASSES,
+    MODALS,
     OBJECTS,
     PERSONS,
     POSSESSIVES,
@@ -50,34 +52,15 @@ from pipelines.text_rules.english import (
     UNCLEAR,
     WE,
 )
+from pipelines.text_rules.facts import BARE, Facts, facts_of, is_indefinite, relative, with_article
+from pipelines.text_rules.sentences import LEADS, SAID_BEFORE, is_opinion, sentences, words_of
 from schemas.claims import Claim
 
-VERSION = 1  # raised when the same text would give other claims
+VERSION = 2  # raised when the same text would give other claims
 
-PICTURE = r"(?:image|picture|photo|photograph|scene|drawing|illustration|painting|graphic|snapshot|shot|close-up)"
-SHOWS = r"(?:shows|depicts|displays|features|contains|includes|captures|presents|portrays|showcases)"
-LEADS = re.compile(
-    rf"(?:(?:in|on|within) (?:the|this) {PICTURE},? )?(?:"
-    rf"(?:the|this|that) {PICTURE} {SHOWS}(?: that)? |"
-    rf"(?:this|it|that|here) is (?:an?|the) (?:[\w-]+ ){{0,2}}{PICTURE} of |(?:an? (?:[\w-]+ )?)?{PICTURE} of |"
-    r"(?:we|you|i|one) (?:can )?(?:also )?(?:clearly )?see (?:that )?|"
-    r"(?:it (?:appears|seems) that ))?",
-    re.IGNORECASE,
-)
-SAID_BEFORE = re.compile(
-    r"^(?:additionally|also|furthermore|moreover|however|overall|finally|in addition|besides|meanwhile|specifically|"
-    r"notably|lastly|then),? ",
-    re.IGNORECASE,
-)
-TOKEN = re.compile(
-    r"[\"“][^\"”]{1,200}[\"”]|(?<!\w)'[^']{1,200}'(?!\w)|\d+(?:[.,:]\d+)*%?|[^\W_]+(?:[-'’][^\W_]+)*|[,;:()]|\S"
-)
-SENTENCE = re.compile(
-    r"(?:[\"“][^\"”\n]*[\"”]|[^.!?\n\"“]|\.(?=\w)|(?<=\b[A-Z])\.|(?<=\bMr)\.|(?<=\bSt)\.|[\"“])+[.!?]*"
-)
 NEITHER = {"neither", "none"}
+SOMEBODY = {"nobody": "anybody", "nothing": "anything", "nowhere": "anywhere"}
 LONGEST = 120  # words; a longer sentence is undivided
-BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+|\*\*|__|^#+\s+", re.MULTILINE)
 
 
 @dataclass
@@ -106,53 +89,6 @@ def divide(text: str) -> Divided:
                 seen.add(claim["question"])
                 divided.claims.append(claim)
     return divided
-
-
-def sentences(text: str) -> list[str]:
-    stripped = (match[0].strip() for match in SENTENCE.finditer(BULLET.sub("", text)))
-    return [sentence for sentence in stripped if re.search(r"\w", sentence)]
-
-
-def is_opinion(sentence: str) -> bool:
-    """Whether a sentence is about feelings or possibilities, asks a question, or addresses the reader."""
-    if (
-        sentence.endswith("?")
-        or re.match(r"(what an?|how) .*!", sentence, re.I)
-        or re.match(r"(please|note|let|imagine|feel free|i hope|sure|certainly)\b", sentence, re.I)
-    ):
-        return True
-    words = [word.lower() for word in words_of(sentence) if word[0] not in "\"“'"]
-    if {*words} & (FEELINGS | MAYBE):
-        return True
-    verb = next((index for index, word in enumerate(words) if word in BE), None)
-    if verb is None:
-        return False
-    predicate = [word for word in words[verb + 1 :] if word not in DEGREES | {"and", ",", "not", "."}]
-    return bool(predicate) and all(word in JUDGING for word in predicate)
-
-
-def words_of(text: str) -> Words:
-    """The words of a sentence, with short forms written out and without words that only judge."""
-    text = re.sub(r"(?i)\bcan['’]t\b|\bcannot\b", "can not", text)
-    text = re.sub(r"(?i)n['’]t\b", " not", text)
-    text = re.sub(r"(?i)\b(there|it|that|here|he|she|what)['’]s (?=\w)", r"\1 is ", text)
-    text = re.sub(r"(?i)\b(they|there)['’]re\b", r"\1 are", text)
-    text = re.sub(r"(?i)\b(?:appears|seems) to (be|have)\b", lambda m: {"be": "is", "have": "has"}[m[1].lower()], text)
-    text = re.sub(r"(?i)\b(?:appear|seem) to (be|have)\b", lambda m: {"be": "are", "have": "have"}[m[1].lower()], text)
-    words = TOKEN.findall(text.rstrip().rstrip(".!?;:"))
-    return [word for index, word in enumerate(words) if not _is_judging(words, index)]
-
-
-def _is_judging(words: Words, index: int) -> bool:
-    """Whether a word only judges the thing whose name follows it: "a very nice red car"."""
-    end = index
-    while end < len(words) and words[end].lower() in DEGREES:
-        end += 1
-    if end == len(words) or words[end].lower() not in JUDGING:
-        return False
-    before = next((w.lower() for w in reversed(words[:index]) if w.lower() not in JUDGING | DEGREES | {","}), "")
-    after = words[end + 1].lower() if end + 1 < len(words) else ","
-    return before in DETERMINERS and after not in PREPOSITIONS | {",", "and", "but"}
 
 
 # Claims
@@ -192,6 +128,8 @@ class _Speaker:
             yield from self._existence("is", words)
             return
         subject, spoken, rest = words[:verb], words[verb], words[verb + 1 :]
+        if spoken.lower() == "can" and rest[:2] == ["be", "seen"]:
+            spoken, rest = "are" if is_plural(subject) else "is", rest[2 if kind_of(rest[2:]) == "place" else 1 :]
         if (not rest and spoken.lower() in BE.keys() | HAVE) or _is_unclear(subject):
             raise Unclear
         things = listed(subject)
@@ -199,20 +137,58 @@ class _Speaker:
             things = [subject]
         self.things += [thing for thing in things if thing not in self.things]
         for thing in things:
-            for predicate in _predicates(spoken, rest):
-                several = is_plural(thing) or len(listed(thing)) > 1
+            several = is_plural(thing) or len(listed(thing)) > 1
+            predicates = _predicates(spoken, rest)
+            new = is_indefinite(thing) or facts_of(thing).text
+            if new and not _is_denied(rest) and spoken.lower() not in MODALS:
+                yield from self._said_of(lowered(thing), spoken.lower(), several, predicates)
+                continue
+            for predicate in predicates:
                 yield claim(thing, agreed(spoken, several) if len(things) > 1 else spoken, predicate)
 
     def _existence(self, verb: str, words: Words) -> Iterator[Claim]:
         """The claims that there are the things of a list."""
-        things = [words] if words[0].lower() == "not" else listed(words)
+        if words[0].lower() == "not":
+            yield claim(["there"], verb, words)
+            return
+        things = listed(words)
         if any(thing[0].lower() in UNCLEAR and not begins_thing(thing) for thing in things):
             raise Unclear
-        for thing in things:
-            self.things.append([word for word in thing if word.lower() not in ("only", "also", "not")])
-            past = verb in ("was", "were")
-            be = ("were" if past else "are") if is_plural(thing) else ("was" if past else "is")
-            yield claim(["there"], verb if len(things) == 1 and verb != "is" else be, lowered(thing))
+        past = verb in ("was", "were")
+        for thing in map(lowered, things):
+            if thing[0].lower() in ("no", "only"):
+                self.things.append(thing[1:])
+                yield claim(["there"], agreed("was" if past else "is", is_plural(thing)), thing)
+                continue
+            facts = facts_of(thing)
+            self.things.append(facts.base)
+            yield from self._facts(facts, past)
+
+    def _said_of(self, thing: Words, verb: str, several: bool, predicates: list[Words]) -> Iterator[Claim]:
+        """The claims that there is a thing of which these predicates hold."""
+        past = verb in ("was", "were") or (verb in FORMS and FORMS[verb].form == "past")
+        phrases = []
+        for predicate in predicates:
+            if verb in BE and predicate[0].lower() in BARE and kind_of(predicate[1:]) in ("place", "none"):
+                phrases.append(predicate[1:])
+            elif verb in BE and (kind_of(predicate) in ("place", "doing") or _is_done(predicate)):
+                phrases.append(predicate)
+            else:
+                phrases.append([relative(thing), agreed(verb, several), *predicate])
+        yield from self._facts(facts_of(thing, [phrase for phrase in phrases if phrase]), past)
+
+    def _facts(self, facts: Facts, past: bool) -> Iterator[Claim]:
+        """The claims that there is a thing, and is what is said of it."""
+        be = "was" if past else "is"
+        if facts.text:
+            yield claim(["the", "text"], "said" if past else "says", [facts.text])
+            for said in facts.more:
+                yield claim(["the", "text"], be, said)
+        else:
+            for words in [facts.base, *facts.more]:
+                yield claim(["there"], agreed(be, is_plural(facts.base)), words)
+        for said in facts.grounds:
+            yield claim(["the", "background"], be, said)
 
     def _resolved(self, words: Words) -> Words:
         """A clause whose pronouns are replaced by what they mean, unless a thing in the clause itself is meant."""
@@ -284,14 +260,47 @@ def _predicates(verb: str, rest: Words) -> list[Words]:
 
 
 def claim(subject: Words, verb: str, rest: Words) -> Claim:
-    """A sentence, and the question that asks for it: with its helping verb first, or with a form of "do"."""
+    """A sentence, and the question that asks for it: with its helping verb first, or with a form of "do". If the
+    sentence denies something, the question asks for what it denies."""
     sentence = _text([*subject, verb, *rest])
+    subject, rest = _asserted(subject, rest)
     verb, before = verb.lower(), lowered(subject)
     helps = verb in AUXILIARIES - HAVE or (verb in HAVE and rest[:1] in (["been"], ["not"]))
     if not helps:
         form = FORMS[verb]
         verb, before = {"past": "did", "third": "does", "base": "do"}[form.form], [*before, form.base]
     return Claim(claim=f"{sentence}.", question=f"{_text([verb, *before, *rest])}?")
+
+
+def _is_done(predicate: Words) -> bool:
+    """Whether a predicate is one like "parked on the street"."""
+    return len(predicate) > 1 and predicate[0].endswith("ed") and predicate[0].lower() not in COLOURS
+
+
+def _is_denied(rest: Words) -> bool:
+    return [word.lower() for word in rest[:1]] in (["not"], ["no"])
+
+
+def _asserted(subject: Words, rest: Words) -> tuple[Words, Words]:
+    """Subject and predicate without the one word that denies; as they are if there is none, or another one."""
+    places = [n for n, word in enumerate([*subject, *rest]) if DENIAL.search(word.lower()) and word[0] not in "\"“'"]
+    if len(places) != 1 or any(word.lower() in ("and", ",") for word in rest if rest[:1] == ["no"]):
+        return subject, rest
+    words = [subject, rest][places[0] >= len(subject)]
+    at = places[0] - (0 if words is subject else len(subject))
+    word = words[at].lower()
+    if word in SOMEBODY:
+        there = [SOMEBODY[word], *words[at + 1 :]]
+    elif word == "no" and words[at + 1 :]:
+        thing = words[at + 1 :]
+        one = not is_plural(["the", *thing]) and thing[0].lower() not in MASSES
+        there = with_article(["a", *thing]) if one else ["any", *thing]
+    elif word == "not":
+        there = words[at + 1 :]
+    else:
+        return subject, rest
+    words = [*words[:at], *there]
+    return (words, rest) if places[0] < len(subject) else (subject, words)
 
 
 def _definite(thing: Words) -> Words:
