@@ -4,10 +4,17 @@ generator = Generator(*load_model("checkpoint"))
 prompt = generator.prompt([Turn("user", [picture, "Describe the image."])], {"jpg": image})
 (answer,) = generator.answer([GenerationRequest(prompt)])
 answer.text, answer.log_probabilities
+
+`python -m training.generate CHECKPOINT QUESTION --image FILE` prints an answer. With `--best-of N` and `--reference
+CHECKPOINT` it is the best of N by the policy's own reward, see `training.best_of`.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,10 +23,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
+from schemas.errors import UserError
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
-from training.pixels import cut, patches
+from training.pixels import cut, decode, patches
 from training.samples import Slicing
+from training.sampling import choose
 from training.tokenizer import Tokenizer
 
 
@@ -102,71 +111,196 @@ class Generator:
 
     @torch.inference_mode()
     def _together(self, requests: Sequence[GenerationRequest]) -> list[Generated]:
-        model, device, context = self.model, self.model.device, self.model.shape.language.context
-        answers = [Generated() for _ in requests]
+        answers, going = [Generated() for _ in requests], list(range(len(requests)))
         draws = [torch.Generator().manual_seed(request.seed) for request in requests]
-        lengths = torch.tensor([len(request.prompt.ids) for request in requests])
-        longest = int(lengths.max())
-        ids = torch.full((len(requests), longest), self.tokenizer.marks.end)
-        for row, request in enumerate(requests):  # padded in front, so that all answers begin at the same place
-            ids[row, longest - len(request.prompt.ids) :] = torch.from_numpy(request.prompt.ids.astype(np.int64))
-        positions = torch.arange(longest) - (longest - lengths)[:, None]
-        present = (positions >= 0).to(device)
-        own = torch.eye(longest, dtype=torch.bool, device=device)  # padding attends to itself: no row may be empty
-        mask = ((present[:, None] & present[:, :, None]) | own).tril()[:, None]
-        ids, positions = ids.to(device), positions.clamp(min=0).to(device)
-        visual, seen, cache = (ids == self.tokenizer.marks.query) & present, self._see(requests), DynamicCache()
-        going = list(range(len(requests)))
-        while going:
-            hidden = model(ids, seen, visual, mask, positions, cache)[:, -1]
+        read = self._read([request.prompt for request in requests])
+        model, cache, present, positions = self.model, read.cache, read.present, read.positions
+        hidden, nothing = read.hidden, read.hidden.new_empty(0, 1, read.hidden.shape[-1])
+        while True:
             log_probabilities = model.language.lm_head(hidden).float().log_softmax(-1).cpu()
-            chosen = []
-            for row, request in enumerate(requests):
-                if row not in going:
-                    chosen.append(0)  # a place holder: this row is finished
-                    continue
-                chosen.append(token := self._choose(log_probabilities[row], request, draws[row]))
-                answer = answers[row]
-                if request.top:
-                    best = log_probabilities[row].topk(request.top)
-                    answer.top.append(list(zip(best.indices.tolist(), best.values.tolist())))
-                answer.finished = token in self.ends
-                if not answer.finished:
-                    answer.ids.append(token)
-                    answer.log_probabilities.append(float(log_probabilities[row, token]))
-                room = context - int(lengths[row]) - len(answer.ids)
-                if answer.finished or len(answer.ids) >= request.limit or room <= 0:
-                    going.remove(row)
-            going = [row for row in going if not requests[row].cancelled()]
-            ids = torch.tensor(chosen, device=device)[:, None]
-            positions = positions[:, -1:] + 1
-            present = torch.cat([present, present.new_ones(len(requests), 1)], 1)
-            mask, visual, seen = present[:, None, None], torch.zeros_like(ids, dtype=torch.bool), seen[:0]
+            chosen = self._next(log_probabilities, [requests[row] for row in going], [draws[row] for row in going])
+            self._tell(log_probabilities, chosen, requests, answers, going)
+            kept = [place for place, row in enumerate(going) if self._goes_on(requests[row], answers[row])]
+            if not kept:
+                break
+            if len(kept) < len(going):  # finished rows leave the batch
+                going, chosen = [going[place] for place in kept], [chosen[place] for place in kept]
+                rows = torch.tensor(kept, device=model.device)
+                cache.batch_select_indices(rows)
+                present, positions = present[rows], positions[rows]
+            ids, positions = torch.tensor(chosen, device=model.device)[:, None], positions + 1
+            present = torch.cat([present, present.new_ones(len(going), 1)], 1)
+            visual = torch.zeros_like(ids, dtype=torch.bool)
+            hidden = model(ids, nothing, visual, present[:, None, None], positions, cache)[:, -1]
         for answer in answers:
             answer.text = self.tokenizer.decode(answer.ids)
         return answers
 
-    def _see(self, requests: Sequence[GenerationRequest]) -> Tensor:
-        """The embeddings of all views; an image that several prompts share is encoded once."""
+    @staticmethod
+    def _next(
+        log_probabilities: Tensor, requests: Sequence[GenerationRequest], draws: Sequence[torch.Generator]
+    ) -> list[int]:
+        temperatures, top_p = [request.temperature for request in requests], [request.top_p for request in requests]
+        return choose(log_probabilities, temperatures, top_p, draws)
+
+    def _tell(
+        self, log_probabilities: Tensor, chosen: Sequence[int], requests: Sequence[GenerationRequest],
+        answers: Sequence[Generated], going: Sequence[int],
+    ) -> None:  # fmt: skip
+        """Adds the chosen tokens to the answers that they belong to."""
+        most = max(requests[row].top for row in going)
+        best = log_probabilities.topk(most) if most else None
+        likely = log_probabilities.gather(1, torch.tensor(chosen)[:, None])[:, 0].tolist()
+        for place, (row, token) in enumerate(zip(going, chosen)):
+            answer, top = answers[row], requests[row].top
+            if best and top:
+                answer.top.append(list(zip(best.indices[place, :top].tolist(), best.values[place, :top].tolist())))
+            answer.finished = token in self.ends
+            if not answer.finished:
+                answer.ids.append(token)
+                answer.log_probabilities.append(likely[place])
+
+    def _goes_on(self, request: GenerationRequest, answer: Generated) -> bool:
+        room = self.room - len(request.prompt.ids) - len(answer.ids)
+        return not (answer.finished or len(answer.ids) >= request.limit or room <= 0 or request.cancelled())
+
+    def _read(self, prompts: Sequence[Prompt]) -> "Read":
+        """The model behind these prompts. Equal ones are computed once, and so is what prompts about the same pictures
+        begin with: the draws and the questions of an image share its computation."""
+        seen, places = self.see(prompts)
+        names = [(prompt.ids.tobytes(), tuple(of)) for prompt, of in zip(prompts, places)]
+        unique = {name: row for row, name in reversed([*enumerate(names)])}
+        order = {name: number for number, name in enumerate(unique)}
+        once = [(prompts[row], places[row]) for row in unique.values()]
+        begun = [(prompt.ids[: self._begin(prompt)], of) for prompt, of in once]
+        shared = {(ids.tobytes(), tuple(of)): (ids, of) for ids, of in begun}
+        if len(shared) == len(once):  # nothing is shared: in one go
+            read = self._append(None, [(prompt.ids, of) for prompt, of in once], seen)
+        else:
+            number = {name: place for place, name in enumerate(shared)}
+            read = self._append(None, list(shared.values()), seen)
+            read = read.select([number[ids.tobytes(), tuple(of)] for ids, of in begun])
+            rest = [(prompt.ids[len(ids) :], []) for (prompt, _), (ids, _) in zip(once, begun)]
+            read = self._append(read, rest, seen)
+        return read.select([order[name] for name in names])
+
+    def _begin(self, prompt: Prompt) -> int:
+        """How many tokens there are up to the last picture, of which at least one is left for the question."""
+        (places,) = np.nonzero(prompt.ids == self.tokenizer.marks.query)
+        return min(int(places[-1]) + 1, len(prompt.ids) - 1) if len(places) else 0
+
+    def _append(self, read: "Read | None", parts: Sequence[tuple[np.ndarray, list[int]]], seen: Tensor) -> "Read":
+        """The model behind further tokens of each row, with the numbers of their views among those that were seen."""
+        device, rows = self.model.device, len(parts)
+        lengths = torch.tensor([len(ids) for ids, _ in parts])
+        longest = max(1, int(lengths.max()))
+        ids = torch.full((rows, longest), self.tokenizer.marks.end)
+        for row, (own, _) in enumerate(parts):  # padded in front, so that all of them end at the same place
+            ids[row, longest - len(own) :] = torch.from_numpy(own.astype(np.int64))
+        before = torch.zeros(rows, dtype=torch.int64) if read is None else read.positions.cpu()[:, 0] + 1
+        offsets = torch.arange(longest) - (longest - lengths)[:, None]
+        present = (offsets >= 0).to(device)
+        own = torch.eye(longest, dtype=torch.bool, device=device)  # padding attends to itself: no row may be empty
+        mask = ((present[:, None] & present[:, :, None]) | own).tril()
+        cache = DynamicCache() if read is None else read.cache
+        if read is not None:
+            earlier = read.present[:, None].expand(-1, longest, -1) & present[:, :, None]
+            mask, present = torch.cat([earlier, mask], 2), torch.cat([read.present, present], 1)
+        ids, positions = ids.to(device), (before[:, None] + offsets.clamp(min=0)).to(device)
+        visual = (ids == self.tokenizer.marks.query) & present[:, -longest:]
+        order = [number for _, numbers in parts for number in numbers]
+        hidden = self.model(ids, seen[order], visual, mask[:, None], positions, cache)[:, -1]
+        last = (before + lengths - 1).to(device)[:, None]
+        return Read(cache, present, last, hidden)
+
+    def see(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[list[int]]]:
+        """The embeddings of all different views, and for each prompt the numbers of its own."""
         patch, device = self.model.shape.vision.patch, self.model.device
-        views = [view for request in requests for view in request.prompt.views]
         unique: dict[bytes, int] = {}
-        order = [unique.setdefault(view.tobytes() + repr(view.shape).encode(), len(unique)) for view in views]
-        first = [order.index(number) for number in range(len(unique))]
-        grids = [(views[n].shape[0] // patch, views[n].shape[1] // patch) for n in first]
+        views: list[np.ndarray] = []
+        places: list[list[int]] = []
+        for prompt in prompts:
+            numbers = []
+            for view in prompt.views:
+                name = view.tobytes() + repr(view.shape).encode()
+                if name not in unique:
+                    unique[name] = len(views)
+                    views.append(view)
+                numbers.append(unique[name])
+            places.append(numbers)
         width = 3 * patch * patch
-        pixels = np.concatenate([patches(views[n], patch) for n in first] or [np.empty((0, width), np.float32)])
+        pixels = np.concatenate([patches(view, patch) for view in views] or [np.empty((0, width), np.float32)])
+        grids = [(view.shape[0] // patch, view.shape[1] // patch) for view in views]
         grids = torch.tensor(grids, dtype=torch.int64).reshape(-1, 2).to(device)
-        return self.model.see(torch.from_numpy(pixels).to(device), grids)[order]
+        return self.model.see(torch.from_numpy(pixels).to(device), grids), places
 
     @staticmethod
     def _choose(log_probabilities: Tensor, request: GenerationRequest, draws: torch.Generator) -> int:
-        if not request.temperature:
-            return int(log_probabilities.argmax())
-        behind = log_probabilities.double() - log_probabilities.max()  # 0 at the best token, at any temperature
-        probabilities = (behind / request.temperature).softmax(-1)
-        if request.top_p < 1:
-            ordered, places = probabilities.sort(descending=True)
-            kept = ordered.cumsum(0) - ordered < request.top_p
-            probabilities = torch.zeros_like(probabilities).scatter(0, places[kept], ordered[kept])
-        return int(torch.multinomial(probabilities, 1, generator=draws))
+        """The next token of one answer; `log_probabilities` are float [tokens]."""
+        (token,) = Generator._next(log_probabilities[None], [request], [draws])
+        return token
+
+
+@dataclass
+class Read:
+    """What the model has read, a row an answer."""
+
+    cache: DynamicCache
+    present: Tensor  # bool [rows, keys of the cache]: those that are no padding
+    positions: Tensor  # int64 [rows, 1], of the last token
+    hidden: Tensor  # [rows, width], behind the last token
+
+    def select(self, rows: Sequence[int]) -> "Read":
+        """Some rows, any of them as often as it is named."""
+        if [*rows] == [*range(len(self.present))]:
+            return self
+        index = torch.tensor(rows, device=self.present.device)
+        self.cache.batch_select_indices(index)
+        return Read(self.cache, self.present[index], self.positions[index], self.hidden[index])
+
+
+def main() -> None:
+    from training.best_of import best_of
+    from training.checkpoint import load_model
+
+    parser = argparse.ArgumentParser(prog="python -m training.generate", description="Prints a model's answer.")
+    parser.add_argument("checkpoint", help="a folder with model.safetensors")
+    parser.add_argument("question")
+    parser.add_argument("--image", type=Path, help="the picture that is asked about")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy; with --best-of 0.7 if it is 0")
+    parser.add_argument("--limit", type=int, default=256, help="tokens of an answer")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--best-of", type=int, default=0, metavar="N", help="draws of which the best one is printed")
+    parser.add_argument("--reference", help="the checkpoint that the policy was aligned from; needed by --best-of")
+    parser.add_argument("--beta", type=float, default=0.1, help="of the stage that aligned it")
+    parser.add_argument("--json", action="store_true", help="print all answers with their rewards, the best one first")
+    options = parser.parse_args()
+    try:
+        if options.best_of and not options.reference:
+            raise UserError("--best-of: needs --reference, the checkpoint that the policy was aligned from")
+        generator = Generator(*load_model(options.checkpoint))
+        prompt = generator.prompt([Turn("user", [options.question])])
+        if options.image:
+            prompt = generator.about(decode(options.image.read_bytes()), options.question)
+        how = {"limit": options.limit, "seed": options.seed}
+        if options.best_of:
+            how |= {"beta": options.beta, "temperature": options.temperature or 0.7}
+            ranked = best_of(generator, Generator(*load_model(options.reference)), prompt, options.best_of, **how)
+        else:
+            request = GenerationRequest(prompt, temperature=options.temperature, **how)
+            ranked = [(None, answer) for answer in generator.answer([request])]
+    except (UserError, SampleRejected, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if options.json:
+        print(
+            json.dumps(
+                [{"text": answer.text, "reward": value, "finished": answer.finished} for value, answer in ranked]
+            )
+        )
+    else:
+        print(ranked[0][1].text)
+
+
+if __name__ == "__main__":
+    main()

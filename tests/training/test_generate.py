@@ -10,6 +10,7 @@ from support.small_models import tiny
 from training.generate import GenerationRequest, Generator, Prompt
 from training.layout import SampleRejected, Turn
 from training.model import document_mask
+from training.sampling import choose
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def prompts(speaker) -> list[Prompt]:
 def logits(speaker: Generator, prompt: Prompt, answer: list[int]) -> torch.Tensor:
     """Log-probabilities behind a prompt and the beginning of an answer, computed in one go."""
     ids = torch.cat([torch.from_numpy(prompt.ids).long(), torch.tensor(answer, dtype=torch.int64)])[None]
-    seen = speaker._see([GenerationRequest(prompt)])
+    seen, (places,) = speaker.see([prompt])
+    seen = seen[places]
     visual = ids == speaker.tokenizer.marks.query
     positions = torch.arange(ids.shape[1])[None]
     hidden = speaker.model(ids, seen, visual, document_mask(torch.zeros_like(ids)), positions)
@@ -134,6 +136,69 @@ def test_the_context_ends_an_answer(speaker):
     prompt = speaker.prompt([Turn("user", ["a " * 240])])
     (answer,) = speaker.answer([GenerationRequest(prompt, limit=10_000)])
     assert answer.finished or len(prompt.ids) + len(answer.ids) == 512
+
+
+def computed(speaker: Generator, monkeypatch, requests: list[GenerationRequest]) -> list[tuple[int, int]]:
+    """(rows, tokens a row) of each call of the language model for these requests."""
+    sizes, forward = [], speaker.model.forward
+    monkeypatch.setattr(
+        speaker.model, "forward", lambda ids, *more: sizes.append(tuple(ids.shape)) or forward(ids, *more)
+    )
+    speaker.answer(requests)
+    monkeypatch.undo()
+    return sizes
+
+
+def test_the_prompt_of_several_draws_is_computed_once(speaker, prompts, monkeypatch):
+    draws = [GenerationRequest(prompts[0], limit=3, temperature=1.0, seed=seed) for seed in range(10)]
+    first, *steps = computed(speaker, monkeypatch, draws)
+    assert first == (1, len(prompts[0].ids))
+    assert all(rows <= 10 and tokens == 1 for rows, tokens in steps) and len(steps) <= 2
+
+
+def test_what_questions_about_one_image_begin_with_is_computed_once(speaker, monkeypatch):
+    asked = ["Is there a red square?", "A star?", "What is written there?", "A star?"]
+    requests = [GenerationRequest(speaker.about(image(1), question), limit=1, top=3) for question in asked]
+    requests.append(GenerationRequest(speaker.about(image(2), "A star?"), limit=1))
+    lengths = [len(request.prompt.ids) for request in requests]
+    begin, rest = computed(speaker, monkeypatch, requests)
+    assert begin[0] == 2 and rest[0] == 4, "two images, four different prompts"
+    assert begin[1] + rest[1] == max(lengths) and rest[1] < begin[1]
+    together = speaker.answer(requests)
+    for request, one in zip(requests, together):
+        (alone,) = speaker.answer([request])
+        assert one.ids == alone.ids and len(one.top) == bool(request.top)
+        assert one.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
+
+
+def test_answers_that_ended_leave_the_batch(speaker, prompts, monkeypatch):
+    limits = [2, 5, 3, 9]
+    requests = [GenerationRequest(prompt, limit=limit) for prompt, limit in zip(prompts, limits)]
+    ended = [len(answer.ids) + answer.finished for answer in speaker.answer(requests)]
+    steps = [rows for rows, tokens in computed(speaker, monkeypatch, requests) if tokens == 1]
+    assert steps == [sum(end > step for end in ended) for step in range(1, max(ended))]
+
+
+def test_draws_are_those_that_torch_draws_for_each_row_alone():
+    """Bit for bit: what was drawn by a seed before is drawn today."""
+    log_probabilities = torch.randn(5, 64, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    temperatures, top_p = [0.7, 0.0, 1.0, 0.3, 1.0], [1.0, 1.0, 0.6, 0.9, 1.0]
+    for seed in range(50):
+        found = choose(
+            log_probabilities, temperatures, top_p, [torch.Generator().manual_seed(seed + row) for row in range(5)]
+        )
+        for row, token in enumerate(found):
+            if not temperatures[row]:
+                assert token == log_probabilities[row].argmax()
+                continue
+            behind = log_probabilities[row].double() - log_probabilities[row].max()
+            probabilities = (behind / temperatures[row]).softmax(-1)
+            if top_p[row] < 1:
+                ordered, places = probabilities.sort(descending=True)
+                kept = ordered.cumsum(0) - ordered < top_p[row]
+                probabilities = torch.zeros_like(probabilities).scatter(0, places[kept], ordered[kept])
+            draws = torch.Generator().manual_seed(seed + row)
+            assert token == int(torch.multinomial(probabilities, 1, generator=draws))
 
 
 def test_an_image_asked_about_twice_is_looked_at_once(speaker, prompts, monkeypatch):
