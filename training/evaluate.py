@@ -4,19 +4,24 @@ ROOT and SET name published scenes that it was not trained on, made with another
 
     true_claims                 share of the claims in its captions that are true
     false_per_response, _mention    share of captions with a false claim, of false claims among all (arXiv 2405.17220)
-    sampled_per_response, _mention  the same of captions drawn at a temperature
+    false_objects_per_…, false_text_per_…   the same of claims about objects alone, and about text alone
     recall                      share of the objects that a true claim of the caption describes
+    text_recall                 share of the printed texts that the caption says in full: who leaves text out says
+                                less that is false, and loses here
+    words                       of a caption
+    sampled_…                   the same of captions drawn at a temperature
     yes_no                      share of yes/no questions that are answered correctly
     character_errors            edits from the text it reads to the printed text, per printed character
     silent                      share of the pictures without text for which it says that there is none
     seconds                     for one caption, computed alone
+    intervals                   of those that are shares or means over pictures: [low, high], see `training.figures`
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -26,75 +31,90 @@ import torch
 from PIL import Image
 
 from schemas.errors import UserError
-from schemas.scenes.claims import Checked, check, hallucination
+from schemas.scenes.claims import Checked, check
 from schemas.scenes.lessons import DESCRIBE, NOT_WRITTEN, READ
 from schemas.scenes.scene import Scene, questions
 from schemas.shards import Damaged, document_of
 from training.checkpoint import load_model
+from training.figures import caption_ratios, interval, ratio
 from training.generate import GenerationRequest, Generator
 from training.pixels import decode
 from training.samples import images
 from training.shards import Shards
 
-OBJECT = ("shape", "colour", "size")
+AT_ONCE = 64  # answers between two reports of progress
+
+Progress = Callable[[str, int, int], None]  # what is asked, how many answers there are, of how many
+
+
+def quiet(what: str, done: int, of: int) -> None:
+    """Progress that nobody looks at."""
 
 
 def evaluate(
-    generator: Generator, shown: Sequence[tuple[Image.Image, Scene]], temperature: float = 0.7, asked: int = 6
+    generator: Generator,
+    shown: Sequence[tuple[Image.Image, Scene]],
+    temperature: float = 0.7,
+    asked: int = 6,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """The figures above for pictures and their scenes; `asked` is the number of yes/no questions per picture."""
     pictures, scenes = [image for image, _ in shown], [scene for _, scene in shown]
 
-    def say(prompts: Sequence[tuple[Image.Image, str]], **how: Any) -> list[str]:
-        requests = [
-            GenerationRequest(generator.about(image, question), seed=number, **how)
-            for number, (image, question) in enumerate(prompts)
-        ]
-        return [answer.text.strip() for answer in generator.answer(requests)]
+    def say(what: str, prompts: Sequence[tuple[Image.Image, str]], **how: Any) -> list[str]:
+        said: list[str] = []
+        for start in range(0, len(prompts), AT_ONCE):
+            progress(what, start, len(prompts))
+            requests = [
+                GenerationRequest(generator.about(image, question), seed=start + number, **how)
+                for number, (image, question) in enumerate(prompts[start : start + AT_ONCE])
+            ]
+            said += [answer.text.strip() for answer in generator.answer(requests)]
+        progress(what, len(prompts), len(prompts))
+        return said
 
-    captions = say([(image, DESCRIBE[0]) for image in pictures], limit=128)
-    sampled = say([(image, DESCRIBE[0]) for image in pictures], limit=128, temperature=temperature)
+    describe = [(image, DESCRIBE[0]) for image in pictures]
+    captions = say("captions", describe, limit=128)
+    sampled = say("sampled captions", describe, limit=128, temperature=temperature)
     greedy = [check(text, scene) for text, scene in zip(captions, scenes)]
-    described = hallucination(greedy)
-    drawn = hallucination(check(text, scene) for text, scene in zip(sampled, scenes))
+    drawn = [check(text, scene) for text, scene in zip(sampled, scenes)]
+    ratios = caption_ratios(greedy, scenes, captions)
+    ratios |= {f"sampled_{_short(name)}": of for name, of in caption_ratios(drawn, scenes, sampled).items()}
 
-    about = [
-        (image, question)
-        for number, (image, scene) in enumerate(shown)
-        for question in _some([q for q in questions(scene) if q.answer in ("yes", "no")], asked, number)
+    of_picture = [
+        _some([q for q in questions(scene) if q.answer in ("yes", "no")], asked, number)
+        for number, scene in enumerate(scenes)
     ]
-    answers = say([(image, question.question) for image, question in about], limit=4)
-    right = [reply.strip(" .").lower() == question.answer for reply, (_, question) in zip(answers, about)]
+    about = [(image, question) for image, some in zip(pictures, of_picture) for question in some]
+    answers = say("yes/no questions", [(image, question.question) for image, question in about], limit=4)
+    right = iter([reply.strip(" .").lower() == question.answer for reply, (_, question) in zip(answers, about)])
+    counted = [[next(right) for _ in some] for some in of_picture]
+    ratios["yes_no"] = [float(sum(some)) for some in counted], [float(len(some)) for some in counted]
 
-    read = say([(image, READ[0]) for image in pictures], limit=32)
+    read = say("texts", [(image, READ[0]) for image in pictures], limit=32)
     printed = [(scene["printed"]["text"], reply) for scene, reply in zip(scenes, read) if scene["printed"]]
     silent = [reply == NOT_WRITTEN for scene, reply in zip(scenes, read) if not scene["printed"]]
+    figures = {name: ratio(of) for name, of in ratios.items()}
     return {
-        "scenes": len(shown), "claims": described["claims"], "unparsed": described["unparsed"],
-        "true_claims": 1 - described["per_mention"],
-        "false_per_response": described["per_response"], "false_per_mention": described["per_mention"],
-        "sampled_per_response": drawn["per_response"], "sampled_per_mention": drawn["per_mention"],
-        "recall": recall(greedy, scenes),
-        "yes_no": sum(right) / max(1, len(right)), "questions": len(right),
+        "scenes": len(shown), "claims": sum(len(caption.true) + len(caption.false) for caption in greedy),
+        "unparsed": sum(len(caption.unparsed) for caption in greedy),
+        "true_claims": 1 - figures["false_per_mention"], **figures, "questions": len(about),
         "character_errors": character_errors(printed),
         "texts_right": sum(text == reply for text, reply in printed) / max(1, len(printed)),
         "silent": sum(silent) / max(1, len(silent)),
         "seconds": _seconds(generator, pictures[:20]),
+        "intervals": {name: interval(of) for name, of in ratios.items()},
     }  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """The names that sampled figures had from the start: `sampled_per_response`."""
+    return name.removeprefix("false_") if name in ("false_per_response", "false_per_mention") else name
 
 
 def recall(checked: Sequence[Checked], scenes: Sequence[Scene]) -> float:
     """The share of all objects that a true claim mentions: its words include a shape, and all fit the object."""
-    objects = [(caption, thing) for caption, scene in zip(checked, scenes) for thing in scene["objects"]]
-    return sum(_mentioned(caption, thing) for caption, thing in objects) / max(1, len(objects))
-
-
-def _mentioned(caption: Checked, thing: Any) -> bool:
-    return any(
-        not claim.negated and "shape" in (words := claim.of | claim.be)
-        and all(words[key] == thing[key] for key in OBJECT if key in words)
-        for claim in caption.true
-    )  # fmt: skip
+    return ratio(caption_ratios(checked, scenes, [""] * len(checked))["recall"])
 
 
 def character_errors(pairs: Sequence[tuple[str, str]]) -> float:
@@ -137,6 +157,23 @@ def _seconds(generator: Generator, pictures: Sequence[Image.Image]) -> float:
     return median(times) if times else 0.0
 
 
+def tell(what: str, done: int, of: int) -> None:
+    """Shows progress on standard error: a line that changes in a terminal, else a line when something is done."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done} of {of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+    elif done == of:
+        print(f"{what}: {of}", file=sys.stderr, flush=True)
+
+
+def rounded(value: Any) -> Any:
+    """A value with all of its numbers rounded to four places."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
@@ -151,12 +188,11 @@ def main() -> None:
     try:
         generator = Generator(*load_model(options.checkpoint))
         shown = list(scenes_of(Shards(options.root, options.set), options.scenes))
-        figures = evaluate(generator, shown, options.temperature)
+        figures = evaluate(generator, shown, options.temperature, progress=tell)
     except (UserError, FileNotFoundError, Damaged) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    figures = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
-    print(json.dumps({"checkpoint": Path(options.checkpoint).name, **figures}))
+    print(json.dumps({"checkpoint": Path(options.checkpoint).name, **rounded(figures)}))
 
 
 if __name__ == "__main__":

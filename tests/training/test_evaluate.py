@@ -5,6 +5,7 @@ import subprocess
 import sys
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from schemas.scenes.lessons import DESCRIBE, READ, reading
 from schemas.scenes.scene import caption, imagine, questions
 from training.checkpoint import save_model
 from training.evaluate import character_errors, edits, evaluate, recall
+from training.figures import caption_ratios, interval, ratio
 from training.generate import Generated, Prompt
 
 
@@ -61,6 +63,62 @@ def test_who_speaks_of_another_scene_is_found_out(shown):
     figures = evaluate(Witness(shown, honest=False), shown)
     assert figures["true_claims"] < 0.5 and figures["false_per_response"] > 0.8
     assert figures["yes_no"] < 0.9 and figures["character_errors"] > 0.6 and figures["recall"] < 0.3
+
+
+def test_a_policy_that_leaves_text_out_does_not_look_better(shown):
+    """Without its sentence about text a caption says less that is false, and text recall says so."""
+
+    class Silent(Witness):
+        def _said(self, image, question) -> str:
+            scene = self.scene[id(image)]
+            silent = {**scene, "printed": None}
+            if question not in DESCRIBE:
+                return super()._said(image, question)
+            return (
+                caption(silent, Random(str(scene)))
+                .replace("no text", "a shape")
+                .replace("No words are", "One shape is")
+            )
+
+    honest, silent = evaluate(Witness(shown), shown), evaluate(Silent(shown), shown)
+    assert honest["text_recall"] > 0.6 and silent["text_recall"] == 0
+    assert silent["words"] < honest["words"] and silent["false_text_per_response"] == 0
+
+
+def test_false_claims_are_told_apart_by_what_they_are_about():
+    thing = {"shape": "circle", "colour": "red", "size": "large", "place": "left"}
+    scene = {
+        "objects": [thing], "printed": {"text": "NO PARKING", "script": "latin", "colour": "red", "place": "top"},
+        "ground": {"colour": "white", "texture": "plain"},
+    }  # fmt: skip
+    texts = ['A red circle and the words "NO PARKING".', 'A blue circle. The sign says "NO".', 'The sign says "EXIT".',
+             "A red circle on a black background."]  # fmt: skip
+    ratios = caption_ratios([check(text, scene) for text in texts], [scene] * 4, texts)
+    assert ratios["false_per_response"][0] == [0, 1, 1, 1]
+    assert ratios["false_objects_per_response"][0] == [0, 1, 0, 0]
+    assert ratios["false_text_per_response"][0] == [0, 0, 1, 0]
+    assert ratios["text_recall"] == ([1, 0, 0, 0], [1, 1, 1, 1]), "a part of a text is not all of it"
+    assert ratio(ratios["recall"]) == 0.5 and ratio(ratios["words"]) == pytest.approx(26 / 4)
+
+
+def test_an_interval_is_that_of_the_normal_distribution_where_there_are_many_pictures():
+    draws = np.random.default_rng(3)
+    counted = (draws.random(2000) < 0.3).astype(float), np.ones(2000)
+    low, high = interval(counted)
+    share = ratio(counted)
+    half = 1.96 * (share * (1 - share) / 2000) ** 0.5
+    assert (low, high) == (pytest.approx(share - half, abs=0.003), pytest.approx(share + half, abs=0.003))
+    assert interval(counted) == [low, high], "of a fixed seed"
+    assert interval(([], [])) == interval(([0.0], [0.0])) == [0, 0]
+
+
+def test_progress_is_told_to_the_end(shown):
+    told = []
+    evaluate(Witness(shown), shown, progress=lambda *how: told.append(how))
+    assert [how for how in told if how[1] == how[2]] == [
+        ("captions", 60, 60), ("sampled captions", 60, 60), ("yes/no questions", 360, 360), ("texts", 60, 60),
+    ]  # fmt: skip
+    assert ("yes/no questions", 64, 360) in told
 
 
 def test_recall_counts_objects_that_a_true_claim_is_about():
