@@ -18,12 +18,13 @@ class ResponseRow(TypedDict):
     text: str | None        # without thoughts, marks of a template and chatter
     raw: NotRequired[str | None]    # the answer as it came, if that is not `text`
     cut: bool | None        # it ends where the tokens ended, not by itself
-    reason: str | None
+    reason: str | None      # leaves it out of all pairs; `text` stays where there is one
     detail: str | None
     made_from: str
 
 
 REASONS = OF_ENDPOINTS | OF_ANSWERS | {
+    "cut": "it ends where the tokens ended: half an answer says less that could be false; raise responses.max_tokens",
     "not_brought": "the source has no such answer to this instruction, or one without words",
 }
 

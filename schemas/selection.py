@@ -38,8 +38,9 @@ REASONS = {
 class SetConfig(Table):
     """A shard set: which samples it has, and how they are packed."""
 
-    where: str = "true"                                 # SQL over the view `samples`; for pairs, over `preferences`
-    task: Literal["caption", "ocr", "conversation", "preference"] = "caption"
+    where: str = "true"                                 # SQL over the view `samples`; for pairs, over `preferences`;
+                                                        # for best responses, over `best`
+    task: Literal["caption", "ocr", "conversation", "preference", "best"] = "caption"   # best: response to each question
     weight: float = Field(default=1.0, gt=0, le=1)      # share of the samples that is kept, by hash(seed, key)
     seed: int = 0                                       # seed of the draw by weight
     samples_per_shard: int = Field(default=1000, ge=1)
@@ -48,6 +49,8 @@ class SetConfig(Table):
     format: Literal["jpg", "png", "webp"] | None = None  # format of all images; default: each keeps its own
     other_formats: Literal["encode", "leave_out"] = "encode"  # what to do with images in another format
     quality: int = Field(default=90, ge=1, le=100)      # of images that are encoded here as jpg or webp
+    min_score: int = Field(default=0, le=0)             # best responses: minus the number of rejected claims, at least
+    min_judged: int = Field(default=1, ge=1)            # best responses: least number of judged draws
     stable_json: bool = False                           # gives columns of .json one type; what varies becomes JSON text
 
     @property
@@ -59,6 +62,8 @@ class SetConfig(Table):
     def _bound(self) -> Self:
         if not self.bounded and self.quality != type(self).model_fields["quality"].default:
             raise PydanticCustomError("unused", "quality is of images that are encoded here; add max_side or format")
+        if self.task != "best" and (self.min_score, self.min_judged) != (0, 1):
+            raise PydanticCustomError("unused", "min_score and min_judged are of task = \"best\"; remove them")
         if not self.format and self.other_formats != "encode":
             raise PydanticCustomError("unused", "other_formats needs a format; add it")
         return self

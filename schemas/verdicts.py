@@ -1,6 +1,6 @@
 """What a labeler says about a claim, from the probabilities of one token. One row per claim and labeler."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,9 +17,10 @@ class VerdictRow(TypedDict):
     response: str           # its key
     number: int | None      # of the claim in the response, from 0
     labeler: str | None     # name of its endpoint
+    denied: NotRequired[bool | None]    # whether the claim denies what the question asks for: "There is no cup."
     p_yes: float | None     # of all spellings: yes, Yes, YES
     p_no: float | None
-    reason: str | None      # leaves the response unscored
+    reason: str | None      # leaves the response unscored, but for `no_yes_no` where verdicts.min_mass is lower
     detail: str | None
     made_from: str          # of labeler, image and question: equal ones are asked once
 
@@ -35,6 +36,7 @@ def verdict_key(response: str, number: int, labeler: str) -> str:
 
 CANDIDATES = 20  # first tokens whose probabilities are requested: the most that servers return
 MIN_MASS = 0.5  # of yes and no together; with less, a labeler answers something else, and its verdict says nothing
+ACCEPTED = "CASE WHEN denied THEN p_no > p_yes ELSE p_yes > p_no END"  # whether a labeler finds a claim true: no tie
 PARAMETERS = {"max_tokens": 1, "temperature": 0, "seed": 0, "logprobs": True, "top_logprobs": CANDIDATES}
 
 
@@ -43,6 +45,7 @@ class VerdictsConfig(Table):
 
     labelers: tuple[str, ...] = Field(min_length=1)     # endpoints; each judges every claim
     prompt: Location | None = None                      # a file with {question}; the packaged one if not given
+    min_mass: float = Field(default=MIN_MASS, ge=0, le=1)   # P(yes) + P(no) below which a verdict does not count
 
     @field_validator("labelers")
     @classmethod
@@ -55,6 +58,7 @@ class VerdictsConfig(Table):
 STAGE = stage_info(
     "verdicts", VerdictRow, REASONS,
     reads={"claims": ("claims",), "instructions": ("reason",), "images": ("sha256",)},
-    per_image=False, named_by=("response",), names=frozenset({"instruction", "response", "number", "labeler"}),
-    computed={"accepted": ("p_yes > p_no", "BOOLEAN")}, paid=True,
+    per_image=False, named_by=("response",),
+    names=frozenset({"instruction", "response", "number", "labeler", "denied"}),
+    computed={"accepted": (ACCEPTED, "BOOLEAN"), "mass": ("p_yes + p_no", "DOUBLE")}, paid=True,
 )

@@ -54,6 +54,7 @@ def plan(
     from pipelines.build.corpus import open_corpus
     from pipelines.build.estimate import estimate
     from pipelines.build.plan import plan as plan_of
+    from pipelines.stages.pairs import DrawPairs
 
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
@@ -70,6 +71,8 @@ def plan(
     for asks in estimate(corpus, planned.stages):
         calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
         tell(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
+    if isinstance(pairs := corpus.made.get("pairs"), DrawPairs) and pairs.config.per_instruction:
+        tell(f"pairs: at most {pairs.config.per_instruction} of an instruction are drawn; to draw more asks no model")
 
 
 def run(
@@ -217,15 +220,18 @@ def try_stage(
     """Show some captions before and after a model rewrites them. Commits nothing; the next run uses the answers."""
     from pipelines.build.corpus import open_corpus
     from pipelines.build.preview import try_captions
-    from schemas.captions import ACCEPTED
+    from schemas.captions import ACCEPTED, ANSWERS, REASONS
 
     if stage != "captions":
         raise UserError(f"try: unknown stage {stage!r}; choose captions")
     shown = table("key", "why", "before", "after", show_lines=True)
     tried = try_captions(open_corpus(config), rows)
     for row in tried:
-        accepted = row["answer"] == ACCEPTED
-        after = cell(row["text"]) if accepted else f"[dim]stays: {row['answer'] or row['reason']}[/]"
+        why = row["answer"] or row["reason"]
+        after = cell(row["text"])
+        if why != ACCEPTED:
+            said = cell(row["raw"] or row["detail"] or "")
+            after = f"{said}\n" * bool(said) + f"[dim]stays: {why}: {({**REASONS, **ANSWERS}).get(why, '')}[/]"
         shown.add_row(row["key"], row["verdict"], cell(row["original"]), after)
     console.print(shown)
     counts = Counter(row["answer"] or row["reason"] for row in tried)
@@ -237,7 +243,8 @@ def check_endpoint(
     config: Config,
     name: Annotated[str | None, typer.Argument(help="Check only the table [endpoints.NAME].")] = None,
 ) -> None:
-    """Check whether a model answers, reads images and gives log-probabilities, and how fast it is."""
+    """Check whether a model answers, reads images and gives log-probabilities, and how fast it is. Fails if it cannot
+    do what a stage of the configuration needs."""
     from pipelines.models.check_endpoint import check_endpoint as look_at
     from pipelines.models.check_endpoint import uses_of
     from pipelines.models.endpoints import endpoint_of
@@ -246,8 +253,14 @@ def check_endpoint(
     settings = read_config(config)
     if not settings.endpoints:
         raise UserError(f"{config}: endpoints: missing; add a table [endpoints.NAME]")
+    failed: list[str] = []
     for endpoint_name in [name] if name else settings.endpoints:
         endpoint = endpoint_of(settings, "check-endpoint", endpoint_name)
         tell(f"[bold]{endpoint_name}[/]: {cell(endpoint.config.model)} at {', '.join(endpoint.urls) or 'its command'}")
-        for check, passed, finding in look_at(endpoint, uses_of(settings, endpoint_name)):
+        uses = uses_of(settings, endpoint_name)
+        needed = {need for use in uses for need in use.needs}
+        for check, passed, finding in look_at(endpoint, uses):
             tell(f"  {check:<18} {'' if passed else '[bold red]no[/] '}{cell(finding)}")
+            failed += [f"{endpoint_name}: {check}"] if not passed and check in needed else []
+    if failed:
+        raise typer.Exit(say(None, 1, f"stages of {config} need what does not work: {', '.join(failed)}"))

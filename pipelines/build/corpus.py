@@ -25,7 +25,7 @@ from schemas.own_stages import OwnStageConfig, own_info
 from schemas.rows import STAGE as ROWS
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
-from schemas.views import PREFERENCE, views
+from schemas.views import OF_VIEWS, views
 
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
@@ -190,11 +190,11 @@ def _check_conditions(config: Config, infos: Sequence[StageInfo], stages: list, 
 def _check(config: Config, infos: Sequence[StageInfo], stages: list) -> None:
     """Raises `UserError` for a condition that is not valid."""
     conditions = [*config.gates.values(), config.instructions.where, *(set.where for set in config.sets.values())]
-    needed = ["candidates", *("preferences" for set in config.sets.values() if set.task == PREFERENCE)]
+    needed = ["candidates", *(OF_VIEWS[set.task] for set in config.sets.values() if set.task in OF_VIEWS)]
     try:
         _check_conditions(config, infos, stages, [*conditions, *needed])
     except UserError:
         _check_conditions(config, infos, stages, [])  # with all views, so that DuckDB can suggest names
-    pairs = [name for name, settings in config.sets.items() if settings.task == PREFERENCE]
+    pairs = [name for name, settings in config.sets.items() if settings.task in OF_VIEWS]
     if pairs and "pairs" not in [info.name for info in infos]:
         raise UserError(f"sets.{pairs[0]}: pairs need the table [responses]; add it")

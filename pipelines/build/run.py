@@ -37,6 +37,7 @@ from schemas.arrow import Row
 from schemas.errors import UserError
 from schemas.stages import with_own
 from schemas.takedown import REASON
+from schemas.verdicts import MIN_MASS
 
 Progress = Callable[[int, int], None]  # partitions done, of how many
 
@@ -243,15 +244,16 @@ def _run_rows(run: Run, name: str, progress: Progress) -> int:
     settlement = settle(corpus.rows.values(), settled, read_commits(root, name))
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
+    min_mass = corpus.config.verdicts.min_mass if corpus.config.verdicts else MIN_MASS
     known, waiting = {file.name: file for file in settled}, {*settlement.new, *settlement.changed}
     files = [replace(file, split=SPLITTING) if file in waiting else known[file.name] for file in settlement.files]
-    write_manifest(root, files, infos, sets)
+    write_manifest(root, files, infos, sets, min_mass)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     _follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
     gone = {*settlement.vanished}
     files = [replace(file, split=None) if file in gone else file for file in settlement.files]
-    write_manifest(root, files, infos, sets)
+    write_manifest(root, files, infos, sets, min_mass)
     return of
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines.catalog.read_only import checked, close_off
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
-from pipelines.engine.manifest import SourceRange, sources_of, stages_of
+from pipelines.engine.manifest import SourceRange, min_mass_of, sources_of, stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
@@ -27,6 +27,7 @@ from schemas.selection import has_bounds
 from schemas.shards import Card, SampleRow
 from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
+from schemas.verdicts import MIN_MASS
 from schemas.views import LEDGER, Files, literal, quoted, views
 
 CATALOG = "catalog.duckdb"
@@ -114,7 +115,7 @@ def connect(
     connection = duckdb.connect(config={**config})
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    create(connection, files, stages, sources_of(root), queries)
+    create(connection, files, stages, sources_of(root), queries, min_mass_of(root))
     return connection
 
 
@@ -126,13 +127,13 @@ def open_catalog(root: Root) -> duckdb.DuckDBPyConnection:
 
 def create(
     connection: duckdb.DuckDBPyConnection, files: Mapping[str, Files | None], stages: Iterable[StageInfo] = (),
-    sources: Sequence[SourceRange] = (), queries: Sequence[str] = (),
+    sources: Sequence[SourceRange] = (), queries: Sequence[str] = (), min_mass: float = MIN_MASS,
 ) -> None:  # fmt: skip
     """Makes all the views, or only those that `queries` name. `sources`: those that have partitions, if any has a name.
 
     Raises `Corrupt` for a file that DuckDB cannot read.
     """
-    for name, sql in _named(views(files, with_own(stages), sources), queries).items():
+    for name, sql in _named(views(files, with_own(stages), sources, min_mass), queries).items():
         try:
             connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {sql}")
         except duckdb.Error as error:
@@ -161,7 +162,7 @@ def build_catalog(root: Root) -> None:
             connection.execute(f"ATTACH {literal(str(temporary))} AS catalog (STORAGE_VERSION {literal(STORAGE)})")
             connection.execute("USE catalog")
             stages = stages_of(root)
-            create(connection, files(root, stages), stages.values(), sources_of(root))
+            create(connection, files(root, stages), stages.values(), sources_of(root), min_mass=min_mass_of(root))
     except Corrupt:
         temporary.unlink()
         raise

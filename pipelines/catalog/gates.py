@@ -22,9 +22,11 @@ FACTS = {
     "changed": 0,
     "changed_share": 0.0,  # changed and removed, of samples_before; 0 if nothing was published before
     "added_share": 0.0,  # added, of samples_before; 0 if nothing was published before
+    "chosen_shorter_share": 0.0,  # of the kept pairs: those whose chosen text has fewer words
     "empty_sets": 0,  # sets without samples, but for those that are published so already
     "lost_share": 0.0,  # the largest share of its samples that a set lost since its last release of the same settings
 }
+SHORTER = "SELECT coalesce(avg((chosen_words < rejected_words)::DOUBLE), 0) FROM preferences"
 ALLOWED = {"empty_sets": "a set may be empty", "lost_share": "the loss is meant"}  # when a default gate is switched off
 
 
@@ -128,6 +130,8 @@ def hold_gates(gates: Mapping[str, str], root: Root, rows: int, kept: int, sets:
     run = facts(rows, kept, sets, losses)
     own = gates.keys() - {name for name, condition in GATES.items() if gates.get(name) == condition}
     with open_catalog(root) if own else connect(root, {}, queries=["runs"]) as connection:  # defaults need no view
+        if any("chosen_shorter_share" in gates[name] for name in own):
+            ((run["chosen_shorter_share"],),) = connection.sql(SHORTER).fetchall()
         failed = check_gates(gates, connection, run)
     if failed:
         conditions = "; ".join(f"{name}: {gates[name]}" for name in failed)

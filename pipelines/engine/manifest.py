@@ -12,6 +12,7 @@ from schemas.errors import UserError
 from schemas.own_stages import FAILED, kinds_of, own_info
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, with_own
+from schemas.verdicts import MIN_MASS
 
 MANIFEST = "root.json"
 BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb"}  # what a run leaves that is killed before it writes root.json
@@ -98,11 +99,15 @@ def _check(files: list[SourceFile]) -> None:
         raise ValueError("more partitions than a corpus can have")
 
 
-def write_manifest(root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str]) -> None:
+def write_manifest(
+    root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str], min_mass: float = MIN_MASS
+) -> None:  # fmt: skip
     """Writes root.json, after which the workers' notes are no longer needed. `stages`: those of the corpus, in
-    order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have."""
+    order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have.
+    `min_mass`: of verdicts, for the view `scores`."""
     own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
     named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
+    named |= {"min_mass": min_mass} if min_mass != MIN_MASS else {}
     data = json.dumps(named | {"sets": sets, "files": [file.recorded() for file in files]}, indent=1).encode()
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
@@ -158,6 +163,16 @@ def stages_of(root: Root) -> Stages:
         raise UserError(f"{root.url}/{MANIFEST}: names a stage that no folder can have")
     names = {"selection", *(info.name for info in infos)}
     return {name: info for name, info in with_own(infos).items() if name in names}
+
+
+def min_mass_of(root: Root) -> float:
+    """The least P(yes) + P(no) of a verdict that counts in this corpus."""
+    try:
+        return float(root.read_json(MANIFEST).get("min_mass", MIN_MASS))
+    except FileNotFoundError:
+        return MIN_MASS
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
 
 
 def sets_of(root: Root) -> list[str] | None:

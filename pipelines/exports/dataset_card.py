@@ -18,7 +18,7 @@ from pipelines.exports.forms import FORMS
 from pipelines.exports.licences import hub_licence
 from schemas.arrow import Row
 from schemas.shards import Card
-from schemas.views import PREFERENCE
+from schemas.views import OF_VIEWS, PREFERENCE
 
 SHOWN = 20  # source files and licences that are named
 CATEGORIES = {
@@ -151,8 +151,9 @@ def _counts(card: Card, question: str | None, tally: Tally) -> Iterator[str]:
 
 def _filters(root: Root, card: Card) -> Iterator[str]:
     """The settings of the set, in SQL over Shardmill's views."""
-    settings = card["settings"] if card["task"] == PREFERENCE else _selected_by(root, card)
-    rows = [(name, f"`{settings[name]}`") for name in ("where", "weight", "seed") if name in settings]
+    settings = card["settings"] if card["settings"].get("task") in OF_VIEWS else _selected_by(root, card)
+    told = ("where", "weight", "seed", "min_score", "min_judged")
+    rows = [(name, f"`{settings[name]}`") for name in told if name in settings]
     if settings and not rows:
         rows = [("where", "`true`: all samples that no stage left out")]
     yield from _table("Filters", ("setting", "value"), rows)

@@ -29,7 +29,7 @@ from schemas.selection import SetConfig
 from schemas.shards import Card, ShardEntry
 from schemas.stage import StageInfo
 from schemas.stages import Stages, of_corpus
-from schemas.views import PREFERENCE
+from schemas.views import OF_VIEWS
 
 CHUNK = 1 << 20  # bytes
 
@@ -299,7 +299,7 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
 def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
     """Compares the samples of a published set with the selection, one by one."""
     try:
-        if card["task"] == PREFERENCE:
+        if card["settings"].get("task") in OF_VIEWS:
             wanted = preferred(root, card)
         else:
             wanted = {
@@ -322,15 +322,15 @@ def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iter
 
 
 def preferred(root: Root, card: Card) -> set[str]:
-    """The pairs that should be in a set. Raises `Corrupt`."""
+    """The pairs or best responses that should be in a set. Raises `Corrupt`."""
     settings = card["settings"]
     config = SetConfig.model_validate({name: settings[name] for name in settings if name in SetConfig.model_fields})
     try:
         with open_catalog(root) as connection:
-            keys = connection.sql(f"SELECT key FROM preferences WHERE {chosen(config)}").fetchall()
+            keys = connection.sql(f"SELECT key FROM {OF_VIEWS[config.task]} WHERE {chosen(config)}").fetchall()
     except duckdb.Error as error:
         raise Corrupt(f"set {card['set']}: {one_line(error)}") from None
-    return {f"{key}-{PREFERENCE}" for (key,) in keys}
+    return {f"{key}-{card['task']}" for (key,) in keys}
 
 
 def sha256_of(root: Root, name: str) -> str | None:

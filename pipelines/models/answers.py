@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.models.endpoints import CallFailed
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.S)  # with something around it
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
-AROUND = " \t\n▁ĠĊ*_\"'“”‘’`.,!()[]"  # what tokenizers put in front of a word, and marks around it
+AROUND = " \t\r\n▁ĠĊ*_#\"'“”‘’«»`.,:;!?-–—()[]{}<>"  # what tokenizers put in front of a word, and marks around it
 
 
 def schema_of(name: str, count: int | None = None) -> dict[str, Any]:
@@ -37,9 +38,10 @@ def read_list(text: str, name: str) -> list[str] | None:
 
 
 def probability(top: Iterable[tuple[str, float]], word: str) -> float | None:
-    """The probability that the first token is `word`, in any case, with blanks, quotes or marks around it; None if it
-    is not a candidate."""
-    masses = [math.exp(logprob) for token, logprob in top if token.strip(AROUND).casefold() == word]
+    """The probability that the first token is `word`, in any case and width, with blanks, quotes or marks around it;
+    None if it is not a candidate."""
+    spelled = ((unicodedata.normalize("NFKC", token).strip(AROUND).casefold(), logprob) for token, logprob in top)
+    masses = [math.exp(logprob) for token, logprob in spelled if token == word]
     return math.fsum(masses) if masses else None
 
 

@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipelines.models.answers import likeliest, probability, read_list, schema_o
 from pipelines.models.chat import ChatClient, client_of, loop
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from pipelines.models.model_stage import each
+from pipelines.models.prompts import filled, packaged, read_prompt
 from pipelines.models.servers import mark_of, start, wait_for
 from schemas.config.model import Config
 from schemas.verdicts import MIN_MASS, PARAMETERS
@@ -48,6 +49,13 @@ class Use(NamedTuple):
     stage: str
     parameters: dict[str, Any]
     image: bool  # whether it is shown one
+    prompt: str | None = None  # of a labeler, with {question}
+    min_mass: float = MIN_MASS  # of a labeler
+
+    @property
+    def needs(self) -> list[str]:
+        """The checks that must not fail."""
+        return ["answers", "log-probabilities" if self.prompt else self.stage, *(["images"] if self.image else [])]
 
 
 def uses_of(config: Config, name: str) -> list[Use]:
@@ -58,12 +66,15 @@ def uses_of(config: Config, name: str) -> list[Use]:
         uses.append(Use("captions", captions.parameters(), captions.image))
     if responses and responses.endpoint == name:
         uses.append(Use("responses", responses.parameters(), True))
-    if responses and claims.endpoint == name:
+    if responses and name in (claims.endpoint, claims.questions_endpoint):
         uses.append(Use("claims", claims.parameters(), False))
+    if (verdicts := config.verdicts) and name in verdicts.labelers:
+        prompt = read_prompt("verdicts.prompt", verdicts.prompt, "verdict", ["question"])
+        uses.append(Use("verdicts", PARAMETERS, True, prompt, verdicts.min_mass))
     return uses
 
 
-def check_endpoint(endpoint: Endpoint, uses: Iterable[Use] = ()) -> Iterator[tuple[str, bool, str]]:
+def check_endpoint(endpoint: Endpoint, uses: Sequence[Use] = ()) -> Iterator[tuple[str, bool, str]]:
     """Yields (what was checked, whether it works, the result), check after check; each of `uses` with the parameters
     of its stage.
 
@@ -77,10 +88,13 @@ def check_endpoint(endpoint: Endpoint, uses: Iterable[Use] = ()) -> Iterator[tup
         circle = image_part(picture(), "JPEG")
         yield _line("answers", client, message("Say hello in one word."), max_tokens=20)
         yield _line("images", client, message("What colour is the circle? Answer in one word.", circle), max_tokens=20)
+        labeler = next((use for use in uses if use.prompt), Use("verdicts", PARAMETERS, True, packaged("verdict")))
         for use in uses:
+            if use.prompt:
+                continue
             asked = message("Say hello in one word.", circle if use.image else None)
             yield _line(use.stage, client, asked, **use.parameters)
-        yield _logprobs(client, circle)
+        yield _logprobs(client, circle, labeler)
         yield _schema(client)
         yield _speed(client)
 
@@ -104,13 +118,13 @@ def _line(check: str, client: ChatClient, messages: list, **options) -> tuple[st
     return check, True, f"{' '.join(answer.text.split())[:60]!r} in {answer.measured['milliseconds']:,} ms"
 
 
-def _logprobs(client: ChatClient, circle: dict) -> tuple[str, bool, str]:
-    check, question = "log-probabilities", message("Is there a circle? Please answer yes or no.", circle)
-    answer = _ask(client, question, **PARAMETERS)
+def _logprobs(client: ChatClient, circle: dict, labeler: Use) -> tuple[str, bool, str]:
+    check, asked = "log-probabilities", message(filled(labeler.prompt, question="Is there a circle?"), circle)
+    answer = _ask(client, asked, **labeler.parameters)
     if isinstance(answer, CallFailed):
         return check, False, f"{answer.reason}: {answer.detail}; it cannot be a labeler"
     yes, no = (probability(answer.top, word) or 0.0 for word in ("yes", "no"))
-    if yes + no < MIN_MASS:
+    if not yes + no or yes + no < labeler.min_mass:
         said = f"P(yes) {yes:.3f}, P(no) {no:.3f}: it answers something else; the likeliest are {likeliest(answer.top)}"
         return check, False, f"{said}; it cannot be a labeler with this prompt"
     mass = math.fsum(math.exp(logprob) for _, logprob in answer.top)

@@ -20,7 +20,7 @@ SHOWN = 12  # pairs
 # One row per response, and one per pair that was drawn; all queries below read these tables.
 RESPONSES = r"""
 CREATE TEMP TABLE answers AS
-SELECT partition, key, instruction, score, why_not, regexp_replace(text, '^\s+|\s+$', '', 'g') AS said,
+SELECT partition, key, instruction, score, claims, why_not, regexp_replace(text, '^\s+|\s+$', '', 'g') AS said,
        CASE WHEN said = '' THEN 0 ELSE len(string_split_regex(said, '\s+')) END AS words
 FROM scores WHERE why_not IS NULL OR why_not NOT LIKE 'responses: %'"""
 MEASURED = """
@@ -36,11 +36,22 @@ SELECT partition, key, score, -score AS wrong,
             THEN 'in no pair' END AS reason
 FROM answers WHERE score IS NOT NULL"""
 POSSIBLE = """
-SELECT count(*), count(*) FILTER (abs(a.score - b.score) < $margin),
-       count(*) FILTER (abs(a.score - b.score) >= $margin AND a.said = b.said)
-FROM answers a
-JOIN answers b ON b.partition = a.partition AND b.instruction = a.instruction AND b.key > a.key
-WHERE a.score IS NOT NULL AND b.score IS NOT NULL"""
+SELECT count(*), count(*) FILTER (NOT far), count(*) FILTER (far AND said = other),
+       count(DISTINCT [instruction, better, worse]) FILTER (far AND said != other)
+FROM (SELECT a.instruction, a.said, b.said AS other, {score} AS apart,
+             abs(apart) >= $least - 1e-9 AND apart != 0 AS far,
+             CASE WHEN apart > 0 THEN a.said ELSE b.said END AS better,
+             CASE WHEN apart > 0 THEN b.said ELSE a.said END AS worse
+      FROM answers a
+      JOIN answers b ON b.partition = a.partition AND b.instruction = a.instruction AND b.key > a.key
+      WHERE a.score IS NOT NULL AND b.score IS NOT NULL)"""
+APART = {"count": "a.score - b.score", "share": "a.score / a.claims - b.score / b.claims"}
+LENGTHS = """
+SELECT count(*) AS pairs, count(*) FILTER (longer > 1) AS shorter, count(*) FILTER (longer < 1) AS longer
+FROM compared WHERE reason IS NULL"""
+ASKED = """
+SELECT count(*) AS claims, count(DISTINCT made_from) AS questions
+FROM verdicts WHERE number IS NOT NULL"""
 PAIRS = f"""
 SELECT partition, key, image, left(question, {TEXT}) AS question, length(question) AS question_characters,
        left(chosen, {TEXT}) AS chosen, length(chosen) AS chosen_characters,
@@ -52,7 +63,7 @@ FROM preferences WHERE key IN ({{keys}}) ORDER BY md5({{seed}} || key)"""
 CLAIMS = f"""
 SELECT response, left(claim.claim, {TEXT}) AS claim, length(claim.claim) AS characters, accepted, agree, labelers
 FROM (SELECT v.response, v.number, any_value(c.claims[v.number + 1]) AS claim, count(*) AS labelers,
-             count(*) FILTER (v.p_yes > v.p_no) AS agree, 2 * agree > labelers AS accepted
+             count(*) FILTER (v.accepted) AS agree, 2 * agree > labelers AS accepted
       FROM verdicts v JOIN claims c ON c.partition = v.partition AND c.key = v.response
       WHERE v.number IS NOT NULL AND v.response IN ({{keys}}) GROUP BY v.response, v.number)
 ORDER BY response, number"""
@@ -79,9 +90,11 @@ def asked(
         ]
         settings = next((commit.settings for commit in commits.get("pairs", {}).values()), {})
         section = {
-            "steps": [] if settings.get("from_source") else steps(connection, settings.get("min_margin", 1)),
+            "steps": [] if settings.get("from_source") else steps(connection, settings),
             "charts": [chart for chart in charts if chart["bars"]],
             "pairs": pick(connection, root, commits.get("images", {}), seed),
+            "lengths": rows_of(connection, LENGTHS)[0],
+            "asked": rows_of(connection, ASKED)[0],
         }
     all_files = files(root, table)
     asked = {name: all_files[name] for name in ("calls", "pairs") if name in all_files}
@@ -89,11 +102,14 @@ def asked(
         return section | {"cost": rows_of(connection, COST)}
 
 
-def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
-    """From responses to pairs, in the form of `pipelines.reports.report.funnel`."""
+def steps(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> list[Row]:
+    """From responses to pairs, in the form of `pipelines.reports.report.funnel`. `settings`: those of the pairs."""
     outcomes = connection.sql("SELECT why_not, count(*) FROM answers GROUP BY why_not ORDER BY 2 DESC, 1").fetchall()
     scored = sum(count for reason, count in outcomes if reason is None)
-    ((possible, equal, same),) = connection.execute(POSSIBLE, {"margin": margin}).fetchall()
+    score = settings.get("score", "count")
+    least = settings.get("min_margin", 1) if score == "count" else settings.get("min_share", 0.1)
+    possible = connection.execute(POSSIBLE.format(score=APART[score]), {"least": least})
+    ((possible, equal, same, distinct),) = possible.fetchall()
     pairs = dict(connection.sql("SELECT reason, count(*) FROM compared GROUP BY reason").fetchall())
     candidates, drawn = possible - equal - same, sum(pairs.values())
     lost = [(reason, pairs[reason], OF_PAIRS[reason]) for reason in OF_PAIRS if reason in pairs]
@@ -101,10 +117,11 @@ def steps(connection: duckdb.DuckDBPyConnection, margin: int) -> list[Row]:
         _step("scored", "responses", sum(count for _, count in outcomes), scored,
               [(reason, count, "") for reason, count in outcomes if reason]),
         _step("candidates", "possible pairs", possible, candidates,
-              [("equal_scores", equal, f"their scores differ by less than {margin}"),
+              [("equal_scores", equal, f"their scores differ by less than {least:g}"),
                ("equal_texts", same, "both say the same")]),
         _step("drawn", "candidates", candidates, drawn,
-              [("not_drawn", candidates - drawn, "other pairs of the instruction were drawn")]),
+              [("not_drawn", distinct - drawn, "other pairs of the instruction were drawn"),
+               ("equal_pair", candidates - distinct, "another pair of the instruction has the same texts")]),
         _step("kept pairs", "drawn", drawn, pairs.get(None, 0), lost),
     ]  # fmt: skip
 
@@ -174,7 +191,17 @@ SECTION = """\
 <p class="note">nothing is scored yet</p>
 {% endif %}
 
+{% if preferences.lengths.pairs %}
+<p>The chosen text is shorter in {{ share(preferences.lengths.shorter, preferences.lengths.pairs) }} of the kept pairs,
+and longer in {{ share(preferences.lengths.longer, preferences.lengths.pairs) }}.</p>
+{% endif %}
+
 <h3>What they cost</h3>
+{% if preferences.asked.questions %}
+<p>{{ preferences.asked.claims|n }} verdicts come from {{ preferences.asked.questions|n }} questions to labelers: asking
+equal questions about one image once saved
+{{ share(preferences.asked.claims - preferences.asked.questions, preferences.asked.claims) }} of the calls.</p>
+{% endif %}
 {% if preferences.cost %}
 <div class="wide"><table><tr><th>stage</th><th>endpoint</th><th class="r">calls</th><th class="r">failed</th>
 <th class="r">tokens</th><th class="r">seconds</th><th class="r">calls a kept pair</th>

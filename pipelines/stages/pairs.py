@@ -1,9 +1,9 @@
 """Pairs of a better and a worse response to one instruction.
 
 A corpus step over the scores of all responses from the view `scores`: minus the number of claims that the labelers
-reject. Of the pairs of an instruction whose scores differ, a few are drawn. From those, pairs are dropped whose
-rejected text is so much longer that length alone could tell (RLAIF-V, arXiv 2405.17220; rule and grid are from its
-scripts).
+reject, or minus their share. Of the pairs of an instruction whose scores differ, a few are drawn, no two with equal
+texts. From those, pairs are dropped in which one text is so much longer that length alone could tell (RLAIF-V, arXiv
+2405.17220; rule and grid are from its scripts, which look at rejected texts that are longer only).
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.pairs import STAGE, PairsConfig, pair_key
 from schemas.stages import STAGES
+from schemas.verdicts import MIN_MASS
 
 SCORED = [STAGES[name] for name in ("responses", "claims", "verdicts")]
 AT_ONCE = 16  # partitions that are read in one question, which sorts their texts
@@ -37,7 +38,8 @@ class ScoredResponses(NamedTuple):
 
     partition: np.ndarray  # int32 [n]
     instruction: np.ndarray  # int64 [n], numbered in that order
-    score: np.ndarray  # int64 [n]
+    score: np.ndarray  # int64 [n]: minus the rejected claims
+    claims: np.ndarray  # int64 [n], at least 1
     failed: np.ndarray  # bool [n]: there is no score
     words: np.ndarray  # int64 [n], of the text
     text: np.ndarray  # uint64 [n], a hash of the text without white space around it
@@ -57,29 +59,34 @@ class PairIndices(NamedTuple):
 @dataclass(frozen=True)
 class DrawPairs(CorpusStage):
     config: PairsConfig
+    min_mass: float = MIN_MASS  # of verdicts
 
     info = STAGE
 
     def settings(self) -> dict[str, Any]:
-        return self.config.recorded()
+        return self.config.recorded() | ({"min_mass": self.min_mass} if self.min_mass != MIN_MASS else {})
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         if not any(commit.rows for commit in upstream["responses"].values()):
             return
         responses = read_scores(root, list(upstream["responses"]))
-        every = candidates(responses, self.config.min_margin)
-        drawn = draw(responses, every, self.config.per_instruction, self.config.seed)
+        config, shares = self.config, self.config.score == "share"
+        every = candidates(responses, config.min_share if shares else config.min_margin, shares)
+        unequal = distinct(responses, every, config.seed)
+        drawn = draw(responses, unequal, config.per_instruction, config.seed)
         lengths, kept = [responses.words[side] for side in drawn], np.ones(len(drawn.chosen), bool)
-        if self.config.length_balance:
-            _, kept = length_balance(*lengths)
-        agreement = agreements(responses, drawn)
-        comparable, paired = (np.zeros(len(responses.keys), bool) for _ in range(2))
+        if config.length_balance:
+            kept = balanced(*lengths)
+        agreement = agreements(responses, drawn, shares)
+        comparable, differing, paired = (np.zeros(len(responses.keys), bool) for _ in range(3))
         comparable[np.concatenate(every)] = True
+        differing[np.concatenate(unequal)] = True
         paired[np.concatenate(drawn)] = True
         cuts = np.flatnonzero(np.diff(responses.partition, prepend=-1, append=-1)).tolist()
         pair_cuts = np.searchsorted(drawn.chosen, cuts).tolist()
         for (start, end), (first, last) in zip(pairwise(cuts), pairwise(pair_cuts)):
-            rows = [self._alone(responses, n, bool(comparable[n])) for n in range(start, end) if not paired[n]]
+            alone = [n for n in range(start, end) if not paired[n]]
+            rows = [self._alone(responses, n, bool(comparable[n]), bool(differing[n])) for n in alone]
             for n in range(first, last):
                 rows.append(self._pair(responses, int(drawn.chosen[n]), int(drawn.rejected[n]), float(agreement[n])))
                 if not kept[n]:
@@ -87,9 +94,11 @@ class DrawPairs(CorpusStage):
                     rows[-1] |= {"reason": "unbalanced", "detail": words}
             yield int(responses.partition[start]), [_finished(self, row) for row in rows]
 
-    def _alone(self, responses: ScoredResponses, number: int, comparable: bool) -> Row:
-        """The row of a response that is in no pair."""
-        why, reason = responses.why_not[number], "not_drawn" if comparable else "no_candidate"
+    def _alone(self, responses: ScoredResponses, number: int, comparable: bool, differing: bool) -> Row:
+        """The row of a response that is in no pair: `comparable` if it could be in one, `differing` if in one whose
+        texts no other pair stands for."""
+        why = responses.why_not[number]
+        reason = "not_drawn" if differing else "equal_pair" if comparable else "no_candidate"
         if why:
             reason = UPSTREAM if why.startswith("responses: ") else "unscored"
         return {
@@ -116,7 +125,7 @@ def _finished(step: DrawPairs, row: Row) -> Row:
 # Reading
 
 SCORES = """
-SELECT partition, key, instruction, score, why_not, text, [entry.score FOR entry IN by_labeler] AS by_labeler
+SELECT partition, key, instruction, score, claims, why_not, text, [entry.score FOR entry IN by_labeler] AS by_labeler
 FROM scores ORDER BY partition, key"""
 
 
@@ -126,7 +135,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
     Raises `Corrupt` for a file that DuckDB cannot read, or verdicts by different labelers.
     """
     columns: dict[str, list] = {
-        name: [] for name in ("partition", "key", "instruction", "score", "why_not", "by_labeler")
+        name: [] for name in ("partition", "key", "instruction", "score", "claims", "why_not", "by_labeler")
     }
     words, hashes = [], []
     for start in range(0, len(partitions), AT_ONCE):
@@ -150,6 +159,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
         partition=np.array(columns["partition"], np.int32),
         instruction=np.cumsum([0, *(a != b for a, b in pairwise(keys))])[: len(keys)],
         score=np.array([score or 0 for score in columns["score"]], np.int64),
+        claims=np.array([max(1, claims or 0) for claims in columns["claims"]], np.int64),
         failed=np.array([score is None for score in columns["score"]], bool),
         words=np.array(words, np.int64),
         text=np.array(hashes, np.uint64),
@@ -168,21 +178,36 @@ def text_hash(text: str) -> int:
 # Choosing
 
 
-def candidates(responses: ScoredResponses, min_margin: int = 1) -> PairIndices:
-    """All pairs of scored responses to one instruction whose scores differ by `min_margin`, and whose texts differ."""
+def candidates(responses: ScoredResponses, least: float = 1, shares: bool = False) -> PairIndices:
+    """All pairs of scored responses to one instruction whose texts differ, and whose scores differ by at least `least`:
+    numbers of rejected claims, or with `shares` their shares of all claims."""
     chosen, rejected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     scored = np.flatnonzero(~responses.failed)
     instruction, score, text = (column[scored] for column in (responses.instruction, responses.score, responses.text))
+    of = responses.claims[scored] if shares else np.ones(len(scored), np.int64)  # scores are numbers of this many
     for apart in range(1, len(scored)):
         same = instruction[apart:] == instruction[:-apart]
         if not same.any():  # no instruction has more responses
             break
-        margin = score[:-apart] - score[apart:]
-        first = np.flatnonzero(same & (abs(margin) >= min_margin) & (text[:-apart] != text[apart:]))
+        margin = score[:-apart] * of[apart:] - score[apart:] * of[:-apart]  # in whole numbers: of both, multiplied
+        far = (abs(margin) >= least * of[:-apart] * of[apart:] - 1e-9) & (margin != 0)
+        first = np.flatnonzero(same & far & (text[:-apart] != text[apart:]))
         better = margin[first] > 0
         chosen.append(scored[np.where(better, first, first + apart)])
         rejected.append(scored[np.where(better, first + apart, first)])
     return _in_order(np.concatenate(chosen), np.concatenate(rejected))
+
+
+def distinct(responses: ScoredResponses, pairs: PairIndices, seed: int) -> PairIndices:
+    """Of the pairs of an instruction with equal texts the one with the smallest hash(seed, pair): the surer a policy
+    is, the more often its draws say the same, and the same pair would be trained that often."""
+    instruction, better, worse = responses.instruction, *(responses.text[side] for side in pairs)
+    instruction = instruction[pairs.chosen]
+    order = np.lexsort((_lots(responses, pairs, seed), worse, better, instruction))
+    columns = [column[order] for column in (instruction, better, worse)]
+    new = np.any([np.diff(column, prepend=column[:1]) != 0 for column in columns], axis=0)
+    new[:1] = True
+    return _in_order(pairs.chosen[order[new]], pairs.rejected[order[new]])
 
 
 def draw(responses: ScoredResponses, pairs: PairIndices, per_instruction: int, seed: int) -> PairIndices:
@@ -192,20 +217,31 @@ def draw(responses: ScoredResponses, pairs: PairIndices, per_instruction: int, s
     """
     if not per_instruction:
         return pairs
-    keys = responses.keys
-    lots = np.array(
-        [lot(seed, pair_key(keys[c], keys[r])) for c, r in zip(pairs.chosen.tolist(), pairs.rejected.tolist())],
-        np.uint64,
-    )
     instruction = responses.instruction[pairs.chosen]
-    order = np.lexsort((lots, instruction))
+    order = np.lexsort((_lots(responses, pairs, seed), instruction))
     nth = np.arange(len(order)) - np.searchsorted(instruction[order], instruction[order])
     drawn = order[nth < per_instruction]
     return _in_order(pairs.chosen[drawn], pairs.rejected[drawn])
 
 
+def _lots(responses: ScoredResponses, pairs: PairIndices, seed: int) -> np.ndarray:
+    """uint64 [pairs]"""
+    keys, sides = responses.keys, zip(pairs.chosen.tolist(), pairs.rejected.tolist())
+    return np.array([lot(seed, pair_key(keys[chosen], keys[rejected])) for chosen, rejected in sides], np.uint64)
+
+
 def lot(seed: int, pair: str) -> int:
     return int.from_bytes(sha256(f"{seed}/{pair}".encode()).digest()[:8])
+
+
+def balanced(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    """Which pairs stay, by their lengths in words: bool [pairs].
+
+    If the rejected texts are longer on the whole, it is `length_balance` as published; else the same with both sides
+    exchanged, which drops pairs whose chosen text is much longer.
+    """
+    longer_chosen = chosen.sum() > rejected.sum()
+    return length_balance(rejected, chosen)[1] if longer_chosen else length_balance(chosen, rejected)[1]
 
 
 def length_balance(chosen: np.ndarray, rejected: np.ndarray) -> tuple[float, np.ndarray]:
@@ -224,9 +260,12 @@ def length_balance(chosen: np.ndarray, rejected: np.ndarray) -> tuple[float, np.
     return best / GRID, first <= best
 
 
-def agreements(responses: ScoredResponses, pairs: PairIndices) -> np.ndarray:
+def agreements(responses: ScoredResponses, pairs: PairIndices, shares: bool = False) -> np.ndarray:
     """float64 [pairs]: the share of labelers by whose verdicts alone the chosen response has the higher score."""
     chosen, rejected = (responses.by_labeler[side] for side in pairs)
+    if shares:
+        of_chosen, of_rejected = (responses.claims[side][:, None] for side in pairs)
+        chosen, rejected = chosen * of_rejected, rejected * of_chosen
     return (chosen > rejected).mean(axis=1) if len(chosen) else np.empty(0)
 
 
@@ -238,4 +277,5 @@ def _in_order(chosen: np.ndarray, rejected: np.ndarray) -> PairIndices:
 def open_stage(config: Config) -> DrawPairs | BringPairs | None:
     if config.are_pairs_brought:
         return BringPairs()
-    return DrawPairs(config.pairs) if config.responses else None
+    min_mass = config.verdicts.min_mass if config.verdicts else MIN_MASS
+    return DrawPairs(config.pairs, min_mass=min_mass) if config.responses else None

@@ -70,11 +70,12 @@ class Respond(ModelStage):
 
 
 def read_response(raw: str, cut: bool | None) -> Row | Rejected:
-    """The row of an answer as it came."""
+    """The row of an answer as it came. Nothing is asked about one that was cut off, but its text is kept."""
     said = cleaned(raw)
     if said.fault or not said.text:
         return Rejected(said.fault or "empty_answer", raw[-200:], kept={"raw": raw, "cut": cut})
-    return {"text": said.text, "raw": None if raw.strip() == said.text else raw, "cut": cut}
+    row = {"text": said.text, "raw": None if raw.strip() == said.text else raw, "cut": cut}
+    return Rejected("cut", f"… {said.text[-100:]}", kept=row) if cut else row
 
 
 def open_stage(config: Config) -> Respond | BringResponses | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from schemas.selection import FORMATS, SetConfig
 from schemas.stage import StageInfo
-from schemas.views import PREFERENCE, TARGETS, drawn, literal, quoted
+from schemas.views import BEST, PREFERENCE, TARGETS, drawn, literal, preferences_for, quoted
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 PICTURE = (
@@ -16,6 +16,8 @@ PICTURE = (
 )
 # A sample of a source with a name says which. Where no source has a name, documents are as before.
 SOURCE = "[:-2] || coalesce(',\"source\":' || to_json(src.source)::VARCHAR, '') || '}'"
+OF_INSTRUCTIONS = ("rows", "images", "instructions", "responses")  # stages
+OF_SCORES = ("claims", "verdicts")
 SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
 
 
@@ -25,17 +27,30 @@ def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), onl
     The condition must be deep inside the query: DuckDB does not move a condition past unnest, and would write the
     documents of the whole group for each of its shards.
     """
+    if config.task == BEST:
+        return _best(config, only)
     return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, own, only)
 
 
+def reads_of(config: SetConfig) -> tuple[str, ...]:
+    """The stages that the samples of a set are made from; the last one decides what goes into the set."""
+    if config.task == BEST:
+        return *OF_INSTRUCTIONS, *OF_SCORES
+    if config.task == PREFERENCE:
+        return *OF_INSTRUCTIONS, *(OF_SCORES if preferences_for(config.where) == "preferences" else ()), "pairs"
+    return "rows", "images", "ocr", "captions", "selection"
+
+
 def chosen(config: SetConfig) -> str:
-    """The condition on `preferences` for a pair to be in a set: its own, the draw by hash(seed, key) < weight, and the
-    format of its image.
+    """The condition on `preferences` or `best` for a pair or a response to be in a set: its own, the draw by
+    hash(seed, key) < weight, and the format of its image.
 
     The hash differs from the one by which pairs were drawn, since drawn pairs all have a small one.
     """
     format = f"image IN (SELECT key FROM images WHERE {has_format(config)})" if config.other_formats != "encode" else ""
-    conditions = [f"coalesce(({config.where}\n), false)", drawn(f"{PREFERENCE}/{config.seed}", config.weight), format]
+    conditions = [f"coalesce(({config.where}\n), false)", drawn(f"{config.task}/{config.seed}", config.weight), format]
+    if config.task == BEST:
+        conditions.append(f"score >= {config.min_score} AND judged >= {config.min_judged}")
     return " AND ".join(filter(None, conditions))
 
 
@@ -88,6 +103,24 @@ SELECT p.key, '{PREFERENCE}' AS task, p.partition, NULL::VARCHAR AS target, p.pl
                 'sha256': p.sha256, 'phash': p.phash}})::VARCHAR){SOURCE} AS document,
        [{PICTURE}] AS pictures, i.sha256 || lower(i.format) AS bytes,
        sha256(concat_ws(chr(31), p.key, bytes, document)) AS made_from
-FROM (SELECT *, {PLACE} AS place FROM preferences WHERE {only} AND {chosen(config)}) AS p
+FROM (SELECT *, {PLACE} AS place FROM {preferences_for(config.where)} AS preferences
+      WHERE {only} AND {chosen(config)}) AS p
+JOIN images i ON i.partition = p.partition AND i.key = p.image
+LEFT JOIN sources src ON src.partition = p.partition"""
+
+
+def _best(config: SetConfig, only: str) -> str:
+    """The samples of a set of best responses: conversations of one question and its answer about one image."""
+    return f"""
+SELECT p.key, 'conversation' AS task, p.partition, NULL::VARCHAR AS target, p.place,
+       (to_json({{'key': p.key, 'task': 'conversation', 'url': p.url,
+                'conversation': {{'turns': [{{'role': 'user', 'content': '<image>' || p.question}},
+                                          {{'role': 'assistant', 'content': p.text}}], 'images': ['<image>']}},
+                'best': {{'score': p.score, 'claims': p.claims, 'draw': p.draw, 'judged': p.judged}},
+                'image': p.image, 'instruction': p.name, 'extra': p.extra, 'width': p.width, 'height': p.height,
+                'sha256': p.sha256, 'phash': p.phash}})::VARCHAR){SOURCE} AS document,
+       [{PICTURE}] AS pictures, i.sha256 || lower(i.format) AS bytes,
+       sha256(concat_ws(chr(31), p.key, bytes, document)) AS made_from
+FROM (SELECT *, {PLACE} AS place FROM best WHERE {only} AND {chosen(config)}) AS p
 JOIN images i ON i.partition = p.partition AND i.key = p.image
 LEFT JOIN sources src ON src.partition = p.partition"""

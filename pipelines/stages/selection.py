@@ -21,7 +21,7 @@ from schemas.config.model import Config
 from schemas.errors import UserError
 from schemas.selection import BOUNDS, STAGE, SetConfig
 from schemas.texts import not_empty_sql
-from schemas.views import PREFERENCE, TARGETS, drawn
+from schemas.views import OF_VIEWS, TARGETS, drawn
 
 
 @dataclass(frozen=True)
@@ -137,4 +137,4 @@ def _place(
 
 
 def open_stage(config: Config) -> Select:
-    return Select({name: settings for name, settings in config.sets.items() if settings.task != PREFERENCE})
+    return Select({name: settings for name, settings in config.sets.items() if settings.task not in OF_VIEWS})

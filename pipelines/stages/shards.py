@@ -34,24 +34,24 @@ from pipelines.engine.commit import (
     read_commit,
 )
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.manifest import min_mass_of
 from pipelines.engine.parquet import parquet_bytes, read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import forget_put_back, read_card, read_cards, release_of
 from pipelines.engine.root import Root, naming, new_file, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages, settings_of
-from pipelines.stages.sample_sql import PLACE, members
+from pipelines.stages.sample_sql import PLACE, members, reads_of
 from pipelines.stages.samples import SampleImage, add_sample
 from schemas.arrow import Row
 from schemas.selection import SetConfig
 from schemas.shards import Card, Group, SampleRow, ShardEntry
 from schemas.stage import StageInfo, stage_info
-from schemas.views import PREFERENCE
+from schemas.verdicts import MIN_MASS
+from schemas.views import BEST, OF_VIEWS
 
 GROUP = 64  # partitions
 AT_ONCE = 8  # shards of one group that a worker packs while its partitions are open
-READS = ("rows", "images", "ocr", "captions", "selection")
-READS_OF_PAIRS = ("rows", "images", "instructions", "responses", "pairs")
 SHARDS = stage_info("shards", SampleRow, {})
 
 
@@ -67,7 +67,8 @@ class ShardSet(Stage):
 
     def settings(self) -> dict[str, Any]:
         """What a shard's bytes depend on; `samples_per_shard` only decides the number of shards."""
-        choice = self.config.recorded(include=("where", "weight", "seed", "other_formats")) if self.prefers else {}
+        choosing = ("where", "weight", "seed", "other_formats", "min_score", "min_judged")
+        choice = self.config.recorded(include=choosing) if self.asks else {}
         choice |= settings_of(self.config) | self.config.recorded(include=("stable_json",))
         return {"set": self.set, "task": self.config.task} | choice
 
@@ -82,20 +83,20 @@ class ShardSet(Stage):
         return tuple(stage for stage in self.stages if stage.own)
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raises `UserError` if the condition of a set of pairs is not a condition on `preferences`."""
-        if self.prefers:
-            check_condition(connection, f"sets.{self.set}.where", self.config.where, "preferences")
+        """Raises `UserError` if the condition of a set of pairs or best responses is none on their view."""
+        if self.asks:
+            check_condition(connection, f"sets.{self.set}.where", self.config.where, OF_VIEWS[self.config.task])
 
     @property
-    def prefers(self) -> bool:
-        """Whether its samples are pairs."""
-        return self.config.task == PREFERENCE
+    def asks(self) -> bool:
+        """Whether its samples are pairs or best responses."""
+        return self.config.task in OF_VIEWS
 
     @property
     def stages(self) -> tuple[StageInfo, ...]:
         """The stages that its samples are made from; the last one decides what goes into the set."""
-        names = READS_OF_PAIRS if self.prefers else READS
-        return tuple(stage for stage in self.earlier if stage.name in names or (stage.own and not self.prefers))
+        names = reads_of(self.config)
+        return tuple(stage for stage in self.earlier if stage.name in names or (stage.own and not self.asks))
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,12 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
     now = stage.settings(), stage.config.samples_per_shard
     kept = _groups_of(card) if card and (card["settings"], card["samples_per_shard"]) == now else {}
     stages = [info.name for info in stage.stages]
-    numbers = sorted(commits[stages[-1]])
+    numbers, min_mass = sorted(commits[stages[-1]]), min_mass_of(root)
+    scored_by = [min_mass] if "verdicts" in stages and min_mass != MIN_MASS else []
     groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
         partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
-        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions)])
+        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions), *scored_by])
         before, start, shards = kept.get(first, (None, 0, ()))
         n = before["shards"] if before and before["settled"] else None
         if before and before["inputs"] == inputs and start == number:
@@ -341,10 +343,16 @@ def card_of(stage: ShardSet, layout: SetLayout, present: Mapping[str, ShardEntry
     """The card of a set whose shards are all present."""
     entries = [present[shard.fingerprint] for shards in layout.shards for shard in shards]
     return Card(
-        set=stage.set, release=release_of(entries), task=stage.config.task, samples=sum(e["samples"] for e in entries),
-        bytes=sum(e["bytes"] for e in entries), samples_per_shard=stage.config.samples_per_shard,
+        set=stage.set, release=release_of(entries), task=task_of(stage.config),
+        samples=sum(e["samples"] for e in entries), bytes=sum(e["bytes"] for e in entries),
+        samples_per_shard=stage.config.samples_per_shard,
         settings=stage.settings(), groups=list(layout.groups), shards=entries,
     )  # fmt: skip
+
+
+def task_of(config: SetConfig) -> str:
+    """The task on a set's card, which its readers know: best responses are conversations."""
+    return "conversation" if config.task == BEST else config.task
 
 
 def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:

@@ -2,7 +2,8 @@
 
 A labeler sees the image and one question, and answers with one token. P(yes) is the sum over all spellings of yes, and
 P(no) likewise; both are kept as they are. (RLAIF-V, section 3.2) Where they are improbable together, there is no
-verdict. Equal questions about one image are asked once, and count for each claim.
+verdict: the view `scores` decides it. Equal questions about one image are asked once, and count for each claim. The
+question of a claim that denies something asks for what it denies.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
 from pipelines.models.prompts import filled, read_prompt
+from pipelines.text_rules.denial import denies
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
@@ -41,13 +43,14 @@ class Judge(ModelStage):
             for endpoint in self.endpoints:
                 name, question = verdict_key(key, number, endpoint.name), claim["question"]
                 asked_row = {**row, "unit": name, "number": number, "labeler": endpoint.name, "question": question}
+                asked_row["denied"] = denies(claim) or None
                 units.append(Unit(name, asked_row, digest([*asked, question, labelers[endpoint.name]])))
         return units
 
     def named(self, unit: Unit, row: Row) -> Row:
         response = unit.row["claims"]
         names = {"instruction": response["instruction"], "response": response["key"]}
-        of = {name: unit.row.get(name) for name in ("number", "labeler")}
+        of = {name: unit.row.get(name) for name in ("number", "labeler", "denied")}
         return {**row, **names, **of, "key": unit.key}
 
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
@@ -55,7 +58,8 @@ class Judge(ModelStage):
         answer = await clients[row["labeler"]].ask(asked, row["images"]["sha256"], **PARAMETERS)
         p_yes, p_no = (probability(answer.top, word) or 0.0 for word in ("yes", "no"))
         if p_yes + p_no < MIN_MASS:
-            return Rejected("no_yes_no", likeliest(answer.top), measured(answer))
+            kept = {"p_yes": p_yes, "p_no": p_no} if p_yes + p_no else None
+            return Rejected("no_yes_no", likeliest(answer.top), measured(answer), kept)
         return {"p_yes": p_yes, "p_no": p_no, "measured": measured(answer)}
 
 

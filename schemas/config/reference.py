@@ -35,7 +35,7 @@ def reference(table: str | None = None) -> str:
 
 ABOUT_GATES = (
     "SQL conditions on a run: rows, kept, kept_share, samples, samples_before, added, removed, changed, "
-    "changed_share, added_share, empty_sets, lost_share, or any view"
+    "changed_share, added_share, chosen_shorter_share, empty_sets, lost_share, or any view"
 )
 
 

@@ -39,6 +39,8 @@ class Response:
 
     text: str | None  # None: the policy failed
     claims: list[dict[str, Verdict] | None] = field(default_factory=list)  # None: a sentence that was not divided
+    cut: bool = False
+    denied: tuple[int, ...] = ()  # claims that deny what their question asks for
 
 
 def yes_or_no(*accepted: bool | None) -> list[dict[str, Verdict]]:
@@ -99,7 +101,7 @@ def rows_of(instructions: Mapping[str, Sequence[Response]]) -> dict[str, list[Ro
                 add("responses", key, **of, draw=draw, reason="timeout", detail="after 3 tries")
                 left_out(key, instruction, "responses: timeout", "claims", "verdicts")
                 continue
-            add("responses", key, **of, draw=draw, text=response.text, cut=False)
+            add("responses", key, **of, draw=draw, text=response.text, cut=response.cut)
             if not response.claims or None in response.claims:
                 reason = "not_divided" if response.claims else "no_claims"
                 add("claims", key, **of, claims=[], reason=reason)
@@ -110,6 +112,7 @@ def rows_of(instructions: Mapping[str, Sequence[Response]]) -> dict[str, list[Ro
             for number, by_labeler in enumerate(response.claims):
                 for labeler, verdict in by_labeler.items():
                     of_claim = of | {"response": key, "number": number, "labeler": labeler}
+                    of_claim["denied"] = number in response.denied or None
                     judged = {"reason": "no_yes_no", "detail": "Maybe"}
                     if verdict:
                         judged = dict(zip(("p_yes", "p_no"), verdict))

@@ -161,10 +161,12 @@ FAILURES: dict[str, Callable[[dict], Answer]] = {
     "null-text": tampered(lambda choice: choice["message"].update(content=None)),
     "empty": tampered(lambda choice: choice["message"].update(content=" \n")),
     "filtered": tampered(lambda choice: choice.update(finish_reason="content_filter")),
+    "cut": tampered(lambda choice: choice.update(finish_reason="length")),
     "no-logprobs": tampered(lambda choice: choice.update(logprobs=None)),
     "nan": with_tokens([{"token": "Yes", "logprob": float("nan")}]),
     "above-one": with_tokens([{"token": "Yes", "logprob": 3.0}]),
     "no-tokens": with_tokens(None),
+    "tail": with_tokens([{"token": t, "logprob": p} for t, p in (("The", -0.02), ("No", -7.6), ("Yes", -7.9))]),
     "neither": with_tokens([{"token": "The", "logprob": -0.1}, {"token": "I", "logprob": -2.5}]),
 }  # fmt: skip
 

@@ -13,10 +13,11 @@ from support.preferences import Response, commits_of, write_answers, yes_or_no
 
 from pipelines.catalog.catalog import connect, stage_files
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.manifest import write_manifest
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
-from pipelines.stages.pairs import DrawPairs, candidates, length_balance, read_scores
-from schemas.pairs import REASONS, PairsConfig
+from pipelines.stages.pairs import DrawPairs, balanced, candidates, length_balance, lot, read_scores
+from schemas.pairs import REASONS, PairsConfig, pair_key
 from schemas.stages import STAGES
 
 DRAWN = PairsConfig()
@@ -226,6 +227,90 @@ def test_no_responses_are_no_pairs(root):
     assert sorted(name for name in root.files("pairs") if name[0].isdigit()) == ["00000.parquet", "00001.parquet"]
 
 
+# Equal pairs, cut responses, improbable verdicts, denials
+
+
+def test_of_pairs_with_equal_texts_one_is_drawn_and_the_draw_goes_on_to_others(root):
+    sure = [scored(0, "a red car"), scored(-1, "a green dog")] * 5
+    write_answers(root, {0: {
+        "a" * 16: sure,
+        "b" * 16: [*sure, scored(-2, "a blue cat, and a cow")],
+        "c" * 16: [scored(0, "x"), scored(0, " x\n"), scored(-1, "y"), scored(-1, "z")],
+    }})  # fmt: skip
+    for per_instruction in (2, 0):
+        rows = pairs_of(root, PairsConfig(per_instruction=per_instruction, length_balance=False))
+        drawn = Counter(chosen[:1] for chosen, _ in kept(rows))
+        assert drawn == {"a": 1, "b": per_instruction or 3, "c": 2}
+        alone = [row["reason"] for row in rows if row["key"].startswith("a" * 16) and not row["chosen"]]
+        assert alone == ["equal_pair"] * 8
+
+
+def test_which_of_equal_pairs_is_drawn_is_the_one_that_was_drawn_first_before(root):
+    """Corpora of before keep the pairs that are no repetition."""
+    write_answers(root, {0: {"a" * 16: [scored(0, "one"), scored(0, "one"), scored(-1, "two"), scored(-2, "three")]}})
+    rows = pairs_of(root, PairsConfig(per_instruction=1, length_balance=False))
+    found = read_scores(root, [0])
+    every = [(found.keys[chosen], found.keys[rejected]) for chosen, rejected in zip(*candidates(found))]
+    assert kept(rows) == {min(every, key=lambda pair: lot(0, pair_key(*pair)))}
+
+
+def test_a_response_that_was_cut_off_is_in_no_pair(root):
+    """Also one of a version that did not say so itself."""
+    write_answers(root, {0: {"a" * 16: [
+        Response("a car and behind the", yes_or_no(True), cut=True), scored(-1, "a car. a dog."), scored(-2, "a cow."),
+    ]}})  # fmt: skip
+    rows = pairs_of(root, NO_BALANCE)
+    assert kept(rows) == {("a" * 16 + "_01", "a" * 16 + "_02")}
+    (alone,) = [row for row in rows if not row["chosen"]]
+    assert (alone["reason"], alone["detail"]) == ("upstream", "responses: cut")
+    assert ask(root, "SELECT cut, score FROM scores ORDER BY key")[0] == {"cut": True, "score": None}
+
+
+@pytest.mark.parametrize(("min_mass", "scores"), [(0.5, [0, None, None]), (0.1, [0, -1, None]), (0.0, [0, -1, -1])])
+def test_whether_an_improbable_yes_or_no_counts_is_decided_by_the_view(root, min_mass, scores):
+    write_answers(root, {0: {"a" * 16: [
+        Response("sure", [{"labeler": (0.3, 0.2)}]), Response("begins a sentence", [{"labeler": (0.1, 0.2)}]),
+        Response("the tail", [{"labeler": (4e-4, 5e-4)}]),
+    ]}})  # fmt: skip
+    if min_mass != 0.5:
+        write_manifest(root, [], [], [], min_mass)
+    why = ["verdicts: no_yes_no" if score is None else None for score in scores]
+    found = ask(root, "SELECT score, why_not FROM scores ORDER BY key")
+    assert found == [{"score": score, "why_not": reason} for score, reason in zip(scores, why)]
+    identity = DrawPairs(DRAWN, min_mass=min_mass).identity()
+    assert (identity == DrawPairs(DRAWN).identity()) == (min_mass == 0.5)
+
+
+def test_yes_to_what_a_claim_denies_rejects_the_claim(root):
+    verdicts = [{"labeler": (0.9, 0.1)}, {"labeler": (0.1, 0.9)}, {"labeler": (0.4, 0.4)}]
+    write_answers(root, {0: {"a" * 16: [Response("one", verdicts, denied=(0, 1, 2)), Response("two", verdicts)]}})
+    assert [row["score"] for row in ask(root, "SELECT score FROM scores ORDER BY key")] == [-2, -2]
+    accepted = ask(root, "SELECT accepted FROM verdicts ORDER BY key")
+    assert [row["accepted"] for row in accepted] == [False, True, False, True, False, False]
+
+
+# The share of rejected claims
+
+
+def test_a_share_of_rejected_claims_does_not_prefer_who_says_less(root):
+    long = Response("three sentences, two of them true", yes_or_no(True, True, True, False))
+    short = Response("one claim, and it is false", yes_or_no(False))
+    little = Response("little, and true", yes_or_no(True))
+    write_answers(root, {0: {"a" * 16: [long, short], "b" * 16: [long, little]}})
+    by_count = kept(pairs_of(root, NO_BALANCE))
+    by_share = kept(pairs_of(root, PairsConfig(per_instruction=0, length_balance=False, score="share")))
+    assert by_count == {("b" * 16 + "_01", "b" * 16 + "_00")}, "one false claim each"
+    assert by_share == {("a" * 16 + "_00", "a" * 16 + "_01"), ("b" * 16 + "_01", "b" * 16 + "_00")}
+    far = PairsConfig(per_instruction=0, length_balance=False, score="share", min_share=0.5)
+    assert kept(pairs_of(root, far)) == {("a" * 16 + "_00", "a" * 16 + "_01")}
+
+
+@pytest.mark.parametrize("unused", [{"min_share": 0.2}, {"score": "share", "min_margin": 2}])
+def test_a_margin_of_the_other_score_is_refused(unused):
+    with pytest.raises(ValueError, match="is not used with score"):
+        PairsConfig(**unused)
+
+
 # Properties
 
 
@@ -243,7 +328,13 @@ def test_candidates_are_all_pairs_of_an_instruction_that_differ_in_score_and_tex
                 better, worse = (i, j) if score > score2 else (j, i)
                 expected.add((f"{key}_{better:02d}", f"{key}_{worse:02d}"))
     rows = pairs_of(root, NO_BALANCE)
-    assert kept(rows) == expected
+
+    def said(pair: tuple[str, str]) -> tuple[str, ...]:
+        key = pair[0][:16]
+        return key, *(made[key][int(side[-2:])].text.strip() for side in pair)
+
+    assert kept(rows) <= expected
+    assert sorted(map(said, kept(rows))) == sorted({*map(said, expected)}), "one for each two texts"
     assert {row["reason"] for row in rows} <= {None, "upstream", *REASONS}
 
 
@@ -270,3 +361,18 @@ def test_the_length_ratio_is_the_first_best_of_the_grid(lengths):
 def test_a_pair_whose_chosen_text_is_empty_never_stays_and_one_whose_rejected_is_empty_does():
     _, stays = length_balance(np.array([0, 5, 4]), np.array([5, 0, 4]))
     assert stays.tolist() == [False, True, True]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
+def test_lengths_are_balanced_on_the_side_that_is_longer(lengths):
+    chosen, rejected = (np.array([pair[side] for pair in lengths], np.int64) for side in (0, 1))
+    if chosen.sum() <= rejected.sum():
+        assert balanced(chosen, rejected).tolist() == length_balance(chosen, rejected)[1].tolist()
+    else:
+        assert balanced(chosen, rejected).tolist() == balanced(rejected, chosen).tolist()
+
+
+def test_a_chosen_text_that_is_much_longer_does_not_stay():
+    chosen, rejected = np.array([40, 12, 11, 9]), np.array([10, 12, 10, 10])
+    assert length_balance(chosen, rejected)[1].all(), "the published rule looks at longer rejected texts alone"
+    assert balanced(chosen, rejected).tolist() == [False, True, True, True]

@@ -20,10 +20,11 @@ from pipelines.build.corpus import open_corpus
 from pipelines.build.estimate import estimate
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
-from pipelines.engine.commit import file_of
+from pipelines.engine.commit import digest, file_of
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
+from schemas.errors import UserError
 from schemas.views import STAGES
 
 QUESTIONS = ("Describe the picture.", "What is on the left?")
@@ -299,6 +300,91 @@ def test_rules_divide_plain_sentences_without_a_model(configured, instructions, 
         assert len(row["claims"]) >= text.count(".")
 
 
+def test_a_response_that_was_cut_off_is_kept_and_nothing_is_asked_about_it(configured, instructions, server):
+    server.does(fail=[{"how": "cut", "share": 0.3}])
+    root = build(configured(claims=""))
+    responses = {row["key"]: row for row in rows(root, "responses")}
+    cut = {key for key, row in responses.items() if row["cut"]}
+    assert 0 < len(cut) < len(responses)
+    assert {key for key, row in responses.items() if row["reason"]} == cut
+    assert all(responses[key]["reason"] == "cut" and responses[key]["text"] for key in cut)
+    assert not any(row["claims"] for row in rows(root, "claims") if row["key"] in cut)
+    paired = {row[side] for row in rows(root, "pairs") for side in ("chosen", "rejected") if row["chosen"]}
+    assert paired and not paired & cut
+    assert not query(root, "select 1 from preferences where cut").num_rows
+    assert verify_root(root).problems == []
+
+
+def test_a_labeler_that_begins_a_sentence_gives_no_verdict_until_its_floor_is_lowered(configured, instructions, server):
+    server.does(fail=[{"how": "tail"}])
+    config = Path(configured())
+    build(config, "pairs")
+    verdicts = rows(root := Root(str(config.parent / "corpus")), "verdicts")
+    assert {row["reason"] for row in verdicts} == {"no_yes_no"}
+    assert all(0 < row["p_yes"] < row["p_no"] < 0.001 and "'The' 0.98" in row["detail"] for row in verdicts)
+    assert {row["reason"] for row in rows(root, "pairs")} == {"unscored"}
+    asked = server.count()
+    config.write_text(config.read_text().replace("[verdicts]", "[verdicts]\nmin_mass = 0"))
+    build(config, "pairs")
+    assert server.count() == asked, "the view decides from what is stored"
+    assert not {row["reason"] for row in rows(root, "pairs")} & {"unscored"}
+    assert {row["why_not"] for row in query(root, "select why_not from scores").to_pylist()} == {None}
+
+
+def test_sets_of_pairs_are_chosen_by_what_the_verdicts_say(configured, instructions, server):
+    config = Path(configured())
+    build(config, "pairs")
+    where = "chosen_claims > 2 and rejected_false >= 1 and mass > 0.9 and chosen_words < rejected_words and not cut"
+    config.write_text(config.read_text().replace("[sets.dpo]", f'[sets.dpo]\nwhere = "{where}"'))
+    root = build(config)
+    wanted = query(root, f"select key, chosen_false, chosen_score from preferences where {where}").to_pylist()
+    packed = {row["sample"] for row in query(root, "select sample from shards").to_pylist()}
+    assert packed == {f"{row['key']}-preference" for row in wanted} and packed
+    assert all(row["chosen_false"] == -row["chosen_score"] for row in wanted)
+    assert verify_root(root).problems == []
+
+
+def test_facts_and_questions_may_have_a_model_each(configured, instructions, server):
+    config = Path(configured(("labeler",), claims='endpoint = "divider"\nquestions_endpoint = "policy"'))
+    root = build(config)
+    check_accounting(root)
+    calls = query(root, "select endpoint, count(*) as n from calls where stage = 'claims' group by all").to_pylist()
+    assert {row["endpoint"]: row["n"] for row in calls} == {"divider": 20, "policy": 20}
+    config.write_text(config.read_text().replace('endpoint = "divider"\n', "", 1))
+    with pytest.raises(UserError, match="questions_endpoint: needs claims"):
+        build(config)
+
+
+def test_a_prompt_that_says_its_own_form_is_answered_in_it(configured, instructions, server, tmp_path):
+    """A server that takes JSON schemas is sent none: it would answer in JSON all the same."""
+    (tmp_path / "facts.txt").write_text("List the facts as bullets.\n\nQuestion: {question}\nAnswer: {response}\n")
+    (tmp_path / "questions.txt").write_text("Ask for each, as bullets.\n\nSentences:\n{facts}\n")
+    prompts = 'facts_prompt = "facts.txt"\nquestions_prompt = "questions.txt"'
+    root = build(configured(claims=f'endpoint = "divider"\n{prompts}'))
+    check_accounting(root)
+    listing = [one for one in server.asked() if "as bullets" in one["text"]]
+    assert len(listing) == 40 and not any("response_format" in one["sent"] for one in listing)
+    assert all(raw.startswith("- ") for row in rows(root, "claims") for raw in row["raw"])
+
+
+def test_what_the_packaged_prompts_of_before_were_answered_is_not_paid_again(
+    configured, instructions, server, monkeypatch
+):
+    from pipelines.stages import claims as stage
+
+    config, now = configured(draws=2), stage.read_prompt
+    before = {"facts": "List the facts. {form}\nAnswer: {response}", "questions": "Ask. {form}\nSentences:\n{facts}"}
+    monkeypatch.setattr(stage, "read_prompt", lambda place, file, name, blanks: before[name])
+    root = build(config)
+    old, asked = rows(root, "claims"), server.count()
+    monkeypatch.setattr(stage, "read_prompt", now)
+    monkeypatch.setattr(stage, "EARLIER", {name: {digest(prompt)} for name, prompt in before.items()})
+    build(config)
+    assert server.count() == asked
+    assert [{**row, "made_from": ""} for row in rows(root, "claims")] == [{**row, "made_from": ""} for row in old]
+    assert verify_root(root).problems == []
+
+
 # What stops a run, and how it goes on
 
 
@@ -450,3 +536,39 @@ def test_stored_answers_are_read_anew_by_a_new_version_and_none_is_paid_again(
     assert [row["raw"] for row in after] == [row["text"] if "<" in row["text"] else None for row in before]
     build(config)
     assert verify_root(root).problems == []
+
+
+def test_the_best_response_to_an_instruction_is_a_conversation(configured, instructions, server):
+    config = Path(configured())
+    best = '[sets.best]\ntask = "best"\nmin_score = -1\nmin_judged = 3\nwhere = "words > 5"\n'
+    config.write_text(config.read_text().replace("[sets.dpo]", f"{best}[sets.dpo]"))
+    root = build(config)
+    responses = {row["key"]: row for row in query(root, "select * from scores where score is not null").to_pylist()}
+    highest = {}
+    for row in responses.values():
+        highest[row["instruction"]] = max(highest.get(row["instruction"], -99), row["score"])
+    samples = {}
+    for tar in sorted((Path(root.url) / "shards").glob("best-*.tar")):
+        with tarfile.open(tar) as members:
+            for name in members.getnames():
+                if name.endswith(".json"):
+                    samples[name.split("-")[0]] = json.load(members.extractfile(name))
+    assert samples.keys() == {key for key, score in highest.items() if score >= -1}
+    for key, document in samples.items():
+        told = document["best"]
+        row = responses[f"{key}_{told['draw']:02d}"]
+        assert (told["score"], told["claims"], told["judged"]) == (highest[key], row["claims"], 4)
+        question, answer = document["conversation"]["turns"]
+        assert question["content"].startswith("<image>") and question["content"][7:] in QUESTIONS
+        assert answer == {"role": "assistant", "content": row["text"]}
+    assert verify_root(root).problems == []
+    (card,) = [json.loads((Path(root.url) / "shards/best.json").read_text())]
+    assert card["task"] == "conversation" and card["settings"]["min_judged"] == 3
+
+
+@pytest.mark.parametrize("unused", ["min_score = -1", "min_judged = 2"])
+def test_settings_of_best_responses_are_of_no_other_set(configured, instructions, unused):
+    config = Path(configured())
+    config.write_text(config.read_text().replace("[sets.dpo]", f"[sets.dpo]\n{unused}"))
+    with pytest.raises(UserError, match="min_score and min_judged are of task"):
+        build(config)
