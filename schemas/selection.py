@@ -40,7 +40,7 @@ class SetConfig(Table):
 
     where: str = "true"                                 # SQL over the view `samples`; for pairs, over `preferences`;
                                                         # for best responses, over `best`
-    task: Literal["caption", "ocr", "conversation", "preference", "best"] = "caption"   # best: response to each question
+    task: Literal["caption", "ocr", "conversation", "preference", "best"] = "caption"   # best: best response
     weight: float = Field(default=1.0, gt=0, le=1)      # share of the samples that is kept, by hash(seed, key)
     seed: int = 0                                       # seed of the draw by weight
     samples_per_shard: int = Field(default=1000, ge=1)

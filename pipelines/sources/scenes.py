@@ -25,6 +25,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.engine.commit import canonical, digest
+from pipelines.sources.scene_claims import claim_questions
 from pipelines.sources.source import LARGEST, FileStamp, Source
 from schemas.arrow import Row
 from schemas.config.sources import ScenesConfig
@@ -53,7 +54,7 @@ class Scenes(Source[ScenesConfig]):
     def files(self) -> list[FileStamp]:
         config = self.config
         options = (config.noise, config.questions)
-        options += tuple(name for name in ("letters", "quiz") if getattr(config, name))
+        options += tuple(name for name in ("letters", "quiz", "claims") if getattr(config, name))
         made_of = digest([VERSION, config.seed, config.side, *options, config.planted, self.fonts, *self._kinds])
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
@@ -80,7 +81,9 @@ class Scenes(Source[ScenesConfig]):
     def _conversation(self, scene: Scene, number: int) -> str | None:
         if not self.config.questions:
             return None
-        turns = conversation(scene, self._draws(number, "questions"), self.config.questions, self.config.quiz)
+        questions, draws = self.config.questions, self._draws(number, "questions")
+        claims = claim_questions(scene, draws, questions * 3 // 4) if self.config.claims else []
+        turns = conversation(scene, draws, questions, self.config.quiz, claims)
         return canonical({"turns": turns, "images": [IMAGE]}).decode()
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:

@@ -1,8 +1,8 @@
 """The table [source], or several [[source]]: a class for each kind."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
@@ -116,6 +116,7 @@ class ScenesConfig(SourceTable):
     planted: float = Field(default=0.08, ge=0, le=1)  # share of pictures that are duplicates or broken
     questions: int = Field(default=0, ge=0)  # questions per conversation; 0: rows have no conversation
     quiz: bool = False                      # asks only questions with answers of one or two words
+    claims: bool = False                    # asks most questions of a quiz as labelers are asked: for single facts
     fonts: tuple[Location, ...] = ()        # font files beside Pillow's own, for words in other scripts
     objects: tuple[Objects, Objects] = (1, 4)   # least and most in a picture: up to six with text, nine without
     grounds: tuple[GroundColour, ...] = Field(default=get_args(GroundColour), min_length=1)
@@ -132,6 +133,12 @@ class ScenesConfig(SourceTable):
         if ends[0] > ends[1]:
             raise PydanticCustomError("order", "write the smaller number first")
         return ends
+
+    @model_validator(mode="after")
+    def _claims_of_a_quiz(self) -> Self:
+        if self.claims and not (self.quiz and self.questions):
+            raise PydanticCustomError("unused", "claims are questions of a quiz; add quiz = true and questions")
+        return self
 
     def kinds(self) -> Kinds:
         return Kinds(self.objects, self.grounds, self.printed, self.codes, self.lines)

@@ -24,16 +24,20 @@ YES_OR_NO = " Please answer yes or no."
 IMAGE = "<image>"
 
 
-def conversation(scene: Scene, draws: Random, turns: int, quiz: bool = False) -> list[Lesson]:
+def conversation(
+    scene: Scene, draws: Random, turns: int, quiz: bool = False, claims: Sequence[tuple[str, str]] = ()
+) -> list[Lesson]:
     """A conversation of `turns` questions with their answers; the image stands in front of the first question.
 
-    A quiz has only questions with short answers.
+    A quiz has only questions with short answers; `claims`, further such questions with their answers, are all in it.
     """
     asked = [(draws.choice(DESCRIBE), caption(scene, draws)), (draws.choice(READ), reading(scene))]
     asked.append((draws.choice(REWRITE).format(alt_text(scene, draws, 0.8)[0]), caption(scene, draws)))
     draws.shuffle(asked)
     asked = asked[: 0 if quiz else max(1, turns // 3)]
-    short = [(question.question, question.answer) for question in questions(scene)]
+    asked += claims
+    known = {question for question, _ in claims}
+    short = [(each.question, each.answer) for each in questions(scene) if each.question not in known]
     asked += draws.sample(short, min(turns - len(asked), len(short)))
     draws.shuffle(asked)
     return spoken([(_at_times_told_how(question, answer, draws), answer) for question, answer in asked])

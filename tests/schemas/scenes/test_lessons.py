@@ -1,16 +1,19 @@
 """Lessons: whatever a scene's conversation answers is true of it, and of all that is asked there is enough."""
 
 import json
+import re
 from collections import Counter
 from random import Random
 
 import pytest
 
+from pipelines.sources.scene_claims import altered
 from pipelines.sources.scenes import Scenes
+from pipelines.text_rules.divider import divide
 from schemas.config.sources import ScenesConfig
 from schemas.scenes.claims import answer, check
 from schemas.scenes.lessons import DESCRIBE, IMAGE, NOT_WRITTEN, READ, REWRITE, YES_OR_NO, conversation
-from schemas.scenes.scene import Scene, imagine, questions
+from schemas.scenes.scene import COLOURS, SHAPES, Kinds, Scene, caption, imagine, questions
 
 
 def turns(scene: Scene, seed: int, count: int = 9, quiz: bool = False) -> list[tuple[str, str]]:
@@ -79,3 +82,62 @@ def test_rows_of_scenes_have_conversations_if_questions_are_asked_for():
         assert row["conversation"] != before["conversation"]
         assert {**row, "conversation": before["conversation"]} == before
     assert len({str(one.files()) for one in (quiet, asked, quiz)}) == 3
+
+
+def test_a_quiz_of_claims_has_every_form_that_the_divider_asks_and_true_answers():
+    quiz = Scenes(ScenesConfig(count=150, seed=3, planted=0, questions=16, quiz=True, claims=True))
+    forms = {
+        "existence": "Is there an? [a-z]+ [a-z]+\\?", "with a size": "Is there a (large|big|small|little|tiny) ",
+        "with a place": "Is there an? [a-z]+ [a-z]+ (in|at|on) the ",
+        "counting": "Are there (two|three|2|3) [a-z]+ [a-z]+s\\?",
+        "all shapes": "Are there (two|three|four) shapes\\?", "text": 'Does the (text|sign) say "',
+        "a sign": "Is there a sign that says ",
+        "text colour": f"Is the text ({'|'.join(COLOURS)})\\?", "text place": "Is the text at the |written at the ",
+        "relation": "Is the .* (above|below|to the left of|to the right of) the ", "background": "Is the background ",
+        "property": f"Is the [a-z]+ ({'|'.join(COLOURS)})\\?", "denial": "Is there an? [a-z]+\\?",
+    }  # fmt: skip
+    seen = {form: set() for form in forms}
+    for row in quiz.rows("000000000"):
+        said = json.loads(row["conversation"])["turns"]
+        asked = [turn["content"].removeprefix("<image>").removesuffix(YES_OR_NO) for turn in said[::2]]
+        assert len(set(asked)) == len(asked) == 16
+        for question, reply in zip(asked, (turn["content"] for turn in said[1::2])):
+            if reply not in ("yes", "no"):
+                continue
+            assert answer(question, row["extra"]["scene"]) in (None, reply == "yes"), question
+            for form, pattern in forms.items():
+                if re.match(pattern, question):
+                    seen[form].add(reply)
+    assert [form for form, replies in seen.items() if replies != {"yes", "no"}] == []
+
+
+def test_what_the_divider_makes_of_a_caption_has_been_asked_in_a_quiz():
+    """Without colours, places and words: the forms alone."""
+
+    def form(question: str) -> str:
+        words = re.sub('"[^"]*"', "TEXT", question.lower().replace(" an ", " a "))
+        sizes, numbers = ["large", "big", "small", "little", "tiny"], ["two", "three", "four", "2", "3", "4"]
+        kinds = {"COLOUR": COLOURS, "SHAPE": [*SHAPES, "disc", "shape"], "SIZE": sizes, "N": numbers}
+        for name, known in kinds.items():
+            words = re.sub(rf"\b({'|'.join(known)})(es|s)?\b", name, words)
+        return re.sub(r"(in|at|on) the [a-z ]+", "PLACE", words)
+
+    quiz = Scenes(ScenesConfig(count=300, seed=1, planted=0, questions=16, quiz=True, claims=True))
+    rows = [json.loads(row["conversation"])["turns"] for row in quiz.rows("000000000")]
+    known = {form(t["content"].removeprefix("<image>").removesuffix(YES_OR_NO)) for turns in rows for t in turns[::2]}
+    draws = Random(77)
+    asked = [claim["question"] for _ in range(200) for claim in divide(caption(imagine(draws), draws)).claims]
+    unknown = [question for question in asked if form(question) not in known]
+    assert len(unknown) < 0.01 * len(asked), unknown[:5]
+
+
+def test_claims_are_questions_of_a_quiz():
+    with pytest.raises(ValueError, match="add quiz = true"):
+        ScenesConfig(claims=True, questions=3)
+
+
+def test_a_scene_that_is_full_can_be_altered():
+    draws = Random(0)
+    full = imagine(draws, kinds=Kinds(objects=(9, 9), printed=0))
+    for _ in range(200):
+        assert altered(full, draws)["objects"]
