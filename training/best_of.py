@@ -5,13 +5,25 @@ likelier. Without the length, short answers win.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from training.generate import Generated, GenerationRequest, Generator, Prompt
-from training.model import document_mask
+from training.model import VisionLanguageModel, document_mask
+from training.requests import Generated, GenerationRequest, Prompt
+from training.tokenizer import Tokenizer
+
+
+class Speaker(Protocol):
+    """What is needed of a `training.generate.Generator`."""
+
+    model: VisionLanguageModel
+    tokenizer: Tokenizer
+
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Generated]: ...
+    def see(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[list[int]]]: ...
 
 
 class Ranked(NamedTuple):
@@ -20,7 +32,7 @@ class Ranked(NamedTuple):
 
 
 def best_of(
-    policy: Generator, reference: Generator, prompt: Prompt, draws: int, beta: float = 0.1, temperature: float = 0.7,
+    policy: Speaker, reference: Speaker, prompt: Prompt, draws: int, beta: float = 0.1, temperature: float = 0.7,
     limit: int = 256, seed: int = 0,
 ) -> list[Ranked]:  # fmt: skip
     """`draws` answers of the policy, the best one first; those that were cut off at `limit` come last.
@@ -35,7 +47,7 @@ def best_of(
     return sorted(ranked, key=lambda one: (not one.answer.finished, -one.reward))
 
 
-def reward(policy: Generator, reference: Generator, prompt: Prompt, answer: Generated, beta: float = 0.1) -> float:
+def reward(policy: Speaker, reference: Speaker, prompt: Prompt, answer: Generated, beta: float = 0.1) -> float:
     """(beta / T) log(policy / reference) of an answer of T tokens, its end mark included."""
     ids = [*answer.ids, *[policy.tokenizer.marks.turn[1]] * answer.finished]
     if not ids:
@@ -45,7 +57,7 @@ def reward(policy: Generator, reference: Generator, prompt: Prompt, answer: Gene
 
 
 @torch.inference_mode()
-def log_probability(generator: Generator, prompt: Prompt, ids: Sequence[int]) -> float:
+def log_probability(generator: Speaker, prompt: Prompt, ids: Sequence[int]) -> float:
     """The summed log-probability of an answer's tokens behind a prompt."""
     model = generator.model
     whole = torch.from_numpy(np.concatenate([prompt.ids, ids]).astype(np.int64))[None].to(model.device)

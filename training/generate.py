@@ -12,10 +12,9 @@ CHECKPOINT` it is the best of N by the policy's own reward, see `training.best_o
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,42 +23,14 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from schemas.errors import UserError
+from training.best_of import best_of
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
 from training.pixels import cut, decode, patches
+from training.requests import Generated, GenerationRequest, Prompt
 from training.samples import Slicing
 from training.sampling import choose
 from training.tokenizer import Tokenizer
-
-
-class Prompt(NamedTuple):
-    """The input of the model before an answer."""
-
-    ids: np.ndarray  # int32 [tokens]
-    views: list[np.ndarray]  # uint8 [height, width, 3] each, in the order of their places
-
-
-AnyPrompt = TypeVar("AnyPrompt")
-
-
-@dataclass(frozen=True)
-class GenerationRequest(Generic[AnyPrompt]):
-    prompt: AnyPrompt  # of the generator that answers it
-    limit: int = 256  # tokens of the answer
-    temperature: float = 0.0  # 0 is greedy
-    top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
-    seed: int = 0  # the same request with the same seed draws the same answer
-    top: int = 0  # how many of the likeliest tokens to report at each step
-    cancelled: Callable[[], bool] = lambda: False  # asked at each token: whether nobody waits for the answer any more
-
-
-@dataclass
-class Generated:
-    ids: list[int] = field(default_factory=list)  # without the end mark
-    log_probabilities: list[float] = field(default_factory=list)  # of each id, at temperature 1
-    top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest ids at each step, the end included
-    finished: bool = False  # whether it ended with an end mark, not at the limit
-    text: str = ""
 
 
 class Generator:
@@ -260,7 +231,6 @@ class Read:
 
 
 def main() -> None:
-    from training.best_of import best_of
     from training.checkpoint import load_model
 
     parser = argparse.ArgumentParser(prog="python -m training.generate", description="Prints a model's answer.")
