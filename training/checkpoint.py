@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from schemas.errors import UserError
-from training.curve import CURVE, LOG
+from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
+from training.run_log import LINES, LOG
 from training.shapes import SHAPE, Shape, read_checkpoint_shape
 from training.tokenizer import Tokenizer
 
@@ -220,8 +221,9 @@ def main() -> None:
             raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
         model, tokenizer = load_model(folder)
         save_model(options.out, model, tokenizer, torch.float16)
-        for name in (LOG, CURVE):
-            shutil.copyfile(options.run / name, options.out / name)
+        for name in (LOG, LINES, CHART, BEFORE):
+            if (options.run / name).exists():
+                shutil.copyfile(options.run / name, options.out / name)
         shutil.copyfile(folder / STATE, options.out / STATE)  # which releases it was trained on
     except UserError as error:
         print(error, file=sys.stderr)

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from schemas.errors import UserError
 from schemas.shards import Damaged
+from schemas.training import Counted
 from training.layout import IGNORED, Picture, SampleRejected, Tokens, Turn, read_turns
 from training.loader import Batch, Lost, Part
 from training.packs import PADDING
@@ -32,13 +33,19 @@ from training.shuffle import Cut, Order
 NOTHING = Tokens(np.empty(0, np.int32), np.empty(0, np.int32), ())
 
 
-def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(beta * margin) of each pair: float32 [pairs].
+def margins_of(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """By how much each pair prefers its chosen answer, compared with the reference, times beta: float32 [pairs].
 
     Both arguments are [2, pairs]: the log-probabilities of chosen and of rejected answers, summed over their tokens.
+    A pair is won if its margin is above 0.
     """
     chosen, rejected = policy - reference
-    return -F.logsigmoid(beta * (chosen - rejected))
+    return beta * (chosen - rejected)
+
+
+def loss_of(margins: Tensor) -> Tensor:
+    """-log sigmoid of each pair's margin: float32 [pairs]."""
+    return -F.logsigmoid(margins)
 
 
 class Pairs(Dataset):
@@ -55,7 +62,7 @@ class Pairs(Dataset):
     def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
         self.encoder, self.lost_pairs = encoder, []
         self.shards = [Shards(part.root, part.set) for part in parts]
-        self.usable = [self._measure(shards) for shards in self.shards]
+        self.usable, self.lengths = zip(*(self._measure(shards) for shards in self.shards))
         counts = [len(usable) for usable in self.usable]
         for part, shards, count in zip(parts, self.shards, counts):
             if not count:
@@ -75,6 +82,16 @@ class Pairs(Dataset):
         cards = [[shard.entry["sha256"] for shard in shards.shards] for shards in self.shards]
         return sha256(repr([self.order, cards, self.encoder.settings()]).encode()).hexdigest()
 
+    def counted(self, part: int, packs: int) -> Counted:
+        """How much there is of a set; all of it is counted, however few `packs` are asked for."""
+        lengths = self.lengths[part]
+        tars = {shard.entry["tar"] for shard in self.shards[part].shards}
+        reasons = Counter(lost.reason for lost in self.lost_pairs if lost.tar in tars)
+        return Counted(
+            samples=len(self.shards[part]), left_out=dict(sorted(reasons.items())), packs=len(lengths),
+            tokens=int(lengths[:, 2].sum()), learned=int(lengths[:, :2].sum()), about=False,
+        )  # fmt: skip
+
     def lost(self) -> list[Lost]:
         """The samples that hold no pair, or are too long for a pack."""
         return self.lost_pairs
@@ -84,9 +101,12 @@ class Pairs(Dataset):
         pairs = [(place.set, place.pack) for place in places]
         return self.batch(pairs, cut.step, cut.last, tuple(place.epoch for place in places))
 
-    def all(self, at_once: int, turn: tuple[int, int] = (0, 1)) -> Iterable[Batch]:
-        """Every pair once, in order; with `turn` = (rank, ranks), this rank's share of them."""
-        numbers = [(part, number) for part, usable in enumerate(self.usable) for number in range(len(usable))]
+    def all(self, at_once: int, turn: tuple[int, int] = (0, 1), most: int | None = None) -> Iterable[Batch]:
+        """Every pair once, in order, or the first `most` that are trained; with `turn` = (rank, ranks), this rank's."""
+        if most is None:
+            numbers = [(part, number) for part, usable in enumerate(self.usable) for number in range(len(usable))]
+        else:
+            numbers = [(place.set, place.pack) for place in map(self.order.__getitem__, range(most))]
         numbers = numbers[turn[0] :: turn[1]]
         for start in range(0, len(numbers), at_once):
             yield self.batch(numbers[start : start + at_once])
@@ -101,7 +121,7 @@ class Pairs(Dataset):
             shards, (place, name, tar) = self.shards[part], self.usable[part][number]
             try:
                 sample = shards[place]
-                tokens = self._tokens(sample)
+                tokens = pair_tokens(encoder, sample)
                 views += encoder.views(sample, tokens[0])
             except (Damaged, SampleRejected) as error:
                 lost.append(Lost.of(name, tar, error))
@@ -128,9 +148,10 @@ class Pairs(Dataset):
             torch.from_numpy(patches), grids.reshape(-1, 2), tuple(names), tuple(lost),
         )  # fmt: skip
 
-    def _measure(self, shards: Shards) -> list[tuple[int, str, str]]:
-        """The number, name and tar of each sample that holds a pair whose two answers both fit into a pack."""
-        usable = []
+    def _measure(self, shards: Shards) -> tuple[list[tuple[int, str, str]], np.ndarray]:
+        """The number, name and tar of each sample that holds a pair whose two answers both fit into a pack; and their
+        lengths: int64 [pairs, 3], tokens that are learned of chosen and of rejected, and all of both."""
+        usable, lengths = [], []
         tars = [shard.entry["tar"] for shard in shards.shards for _ in range(len(shard))]
         names = (name for shard in shards.shards for name in shard.index[0].to_pylist())
         samples = (sample for shard in shards.shards for sample in shard.each())
@@ -138,23 +159,26 @@ class Pairs(Dataset):
             try:
                 if isinstance(sample, Damaged):
                     raise sample
-                self._tokens(sample)
+                both = pair_tokens(self.encoder, sample)
             except (Damaged, SampleRejected) as error:
                 self.lost_pairs.append(Lost.of(name, tar, error))
             else:
                 usable.append((number, name, tar))
-        return usable
+                lengths.append([*(int((one.labels != IGNORED).sum()) for one in both), sum(len(o.ids) for o in both)])
+        return usable, np.array(lengths, np.int64).reshape(-1, 3)
 
-    def _tokens(self, sample: Sample) -> tuple[Tokens, Tokens]:
-        question, *answers = pair_of(sample)
-        try:
-            pictures = [Picture(name, self.encoder.slicing.of(*size_of(sample[name]))) for name in images(sample)]
-        except Exception as error:  # decoders raise whatever they like
-            raise SampleRejected("unreadable_image", str(error)) from error
-        marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
-        prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
-        chosen, rejected = (self.encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
-        return chosen, rejected
+
+def pair_tokens(encoder: SampleEncoder, sample: Sample) -> tuple[Tokens, Tokens]:
+    """The chosen and the rejected answer of a pair, laid out. Raises `SampleRejected`."""
+    question, *answers = pair_of(sample)
+    try:
+        pictures = [Picture(name, encoder.slicing.of(*size_of(sample[name]))) for name in images(sample)]
+    except Exception as error:  # decoders raise whatever they like
+        raise SampleRejected("unreadable_image", str(error)) from error
+    marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
+    prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
+    chosen, rejected = (encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
+    return chosen, rejected
 
 
 def log_probabilities(losses: Tensor) -> Tensor:
@@ -169,12 +193,13 @@ def references(
     at_once: int,
     turn: tuple[int, int] = (0, 1),
     begins: bool = True,
+    most: int | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Each pair's name -> the log-probabilities of chosen and rejected, under the model that the stage starts from.
 
     They are computed and written to the file when the stage `begins`. Later the model has changed, so they are read
     from the file; raises `UserError` if it is gone. `losses_of` returns the losses of a batch's tokens. With `turn` =
-    (rank, ranks) each rank computes a share.
+    (rank, ranks) each rank computes a share; with `most`, only the first pairs that are trained are computed.
     """
     if not begins:
         try:
@@ -184,7 +209,7 @@ def references(
                             f"begin another run from a checkpoint before this stage") from None  # fmt: skip
     by_name: dict[str, tuple[float, float]] = {}
     with torch.no_grad():
-        for batch in pairs.all(at_once, turn):
+        for batch in pairs.all(at_once, turn, most):
             columns = log_probabilities(losses_of(batch)).tolist()
             by_name |= {name: values for names, values in zip(batch.samples, zip(*columns)) for name in names}
     if turn[1] > 1:

@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from schemas.errors import UserError
 from schemas.shards import Damaged
+from schemas.training import Counted
 from training.layout import IGNORED, SampleRejected, Tokens
 from training.pack_files import Counts, PlannedSample
 from training.pack_plan import PlannedSet, plan_set
 from training.packs import places
 from training.pixels import raw_patches
 from training.samples import SampleEncoder
-from training.shards import Shards
+from training.shards import Sample, Shards
 from training.shuffle import Cut, Cuts, Order
 
 
@@ -146,6 +147,26 @@ class Mixture(Dataset):
         """The numbers of planned and of left-out samples of each part."""
         return [planned.counts for planned in self.planned]
 
+    def counted(self, part: int, packs: int) -> Counted:
+        """How much there is of a set; tokens that are learned are counted in at most so many packs, spread over it."""
+        planned, counts = self.planned[part], self.counts[part]
+        numbers = sorted({number * len(planned) // packs for number in range(packs)})
+        read = [row for number in numbers for row in planned[number]]
+        learned = sum(self._learned(part, row) for row in read)
+        if about := len(numbers) < len(planned):
+            learned = round(learned * counts["tokens"] / sum(row["tokens"] for row in read))
+        return Counted(
+            samples=counts["samples"], left_out=counts["reasons"], packs=len(planned), tokens=counts["tokens"],
+            learned=learned, about=about,
+        )  # fmt: skip
+
+    def _learned(self, part: int, row: PlannedSample) -> int:
+        """The tokens of a sample that are learned; none if it cannot be read any more."""
+        try:
+            return int((self._tokens(part, row)[0].labels != IGNORED).sum())
+        except (Damaged, SampleRejected):
+            return 0
+
     def lost(self) -> Iterator[Lost]:
         """The samples that are in no pack."""
         for planned in self.planned:
@@ -198,11 +219,15 @@ class Mixture(Dataset):
         return Pack(ids, labels, documents, positions, views, tuple(samples), lost)
 
     def _read(self, part: int, row: PlannedSample) -> tuple[Tokens, list[np.ndarray]]:
+        tokens, sample = self._tokens(part, row)
+        return tokens, self.encoder.views(sample, tokens)
+
+    def _tokens(self, part: int, row: PlannedSample) -> tuple[Tokens, Sample]:
         sample = self.shards[part].read(row["tar"], row["sample"], row["byte_offset"], row["size"], row["members"])
         tokens = self.encoder.tokens(sample)
         if len(tokens.ids) != row["tokens"]:
             raise SampleRejected("not_as_planned", f"{row['tokens']} tokens were planned, it has {len(tokens.ids)}")
-        return tokens, self.encoder.views(sample, tokens)
+        return tokens, sample
 
 
 def load(

@@ -20,9 +20,10 @@ rate = 1e-3
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
 from schemas.errors import UserError
@@ -50,12 +51,22 @@ class Start(Table):
     whole: Location | None = None  # MiniCPM-Llama3-V 2.5's
 
 
+class HeldOut(Table):
+    """A set whose loss is measured as a stage goes on; nothing is learned from it."""
+
+    set: str  # name in [data]
+    every: int = Field(default=100, gt=0)  # steps; it is also measured before the first and after the last
+    packs: int = Field(default=32, gt=0)  # of the set, at most, drawn by the seed; pairs in a stage with beta
+
+
 class TrainingStage(Table):
-    """What is learned from what, how fast, and how long."""
+    """What is learned from what, how fast, and how long: for a number of steps, or of epochs."""
 
     name: Name
     sets: dict[str, Weight] = Field(min_length=1)  # name in [data] -> passes through it per epoch
-    steps: int = Field(gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    epochs: Weight | None = None  # passes through all its sets, by their weights
+    held_out: HeldOut | None = None
     trains: tuple[Part, ...] = Field(default=("vision", "resampler", "language"), min_length=1)
     answers: float = Field(default=1.0, ge=0)  # weight of the loss of answers; at 0 the language model is not run
     truth: float = Field(default=0.0, ge=0)  # weight of the probe's loss, see `training.probe`
@@ -77,14 +88,26 @@ class TrainingStage(Table):
     clip: float = Field(default=1.0, gt=0)  # norm of the gradient
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0. (Cosine to 0; or MiniCPM's, arXiv 2404.06395, linear to 0)"""
-        warm_up = round(self.warm_up * self.steps)
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            both = "has both steps and epochs; give one of them"
+            neither = "has no length; give steps or epochs"
+            raise PydanticCustomError("length", neither if self.steps is None else both)
+        return self
+
+    def rate_at(self, step: float, steps: int | None = None) -> float:
+        """The learning rate of a step, counted from 0, of `steps` in all: the stage's own, unless it counts epochs.
+
+        Cosine to 0; or MiniCPM's (arXiv 2404.06395), linear to 0.
+        """
+        steps = steps or self.steps or 1
+        warm_up = round(self.warm_up * steps)
         if step < warm_up:
             return self.rate * (step + 1) / (warm_up + 1)
         if self.schedule == "cosine":
-            return self.rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up))) / 2
-        return self.rate * min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+            return self.rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
+        return self.rate * min(1.0, (steps - step) / max(1.0, self.decay * steps))
 
 
 class Recipe(Table):
@@ -123,6 +146,9 @@ def read_recipe(path: str | Path) -> Recipe:
     for stage in recipe.stages:
         if unknown := sorted(stage.sets.keys() - recipe.data):
             raise UserError(f"{path}: stages.{stage.name}.sets: no data {unknown[0]}; add [data.{unknown[0]}]")
+        if stage.held_out and stage.held_out.set not in recipe.data:
+            missing = stage.held_out.set
+            raise UserError(f"{path}: stages.{stage.name}.held_out.set: no data {missing}; add [data.{missing}]")
         if not (stage.answers or stage.truth):
             raise UserError(f"{path}: stages.{stage.name}: learns nothing; give answers or truth a weight above 0")
         if stage.beta and (stage.truth or not stage.answers):

@@ -2,13 +2,14 @@
 
 What decided the run so far must not change: each key of a stage that has begun, the tokenizer, the shape, the seed, the
 instructions, and the weights that it started from. Only `batch`, `micro` and the number of processes may change, since
-the run continues after the last pack that it has trained; and, in the middle of a stage, `steps`, if the rates of the
-steps that are done stay the same.
+the run continues after the last pack that it has trained; `held_out`, from which nothing is learned; and, in the middle
+of a stage, `steps`, if the rates of the steps that are done stay the same.
 
     {"stage", "step", "total", "mixture", "releases",       where it is
      "packs": packs that the stage has trained,
      "seed", "instructions", "tokenizer": digest, "start": {what: digest of its weights},
-     "stages": [{"name", every key of the stage, "data": {name: its set}, "releases": [...]}, of all that have begun]}
+     "stages": [{"name", every key of the stage, "data": {name: its set}, "releases": [...],
+                 "ends": its last step, if it counts epochs}, of all that have begun]}
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +22,7 @@ from training.recipe import Recipe, TrainingStage
 from training.shapes import SHAPE, Shape, read_shape
 from training.tokenizer import Tokenizer
 
-FREE = ("batch", "micro")  # what may change at any time
+FREE = ("batch", "micro", "held_out")  # what may change at any time
 
 BEGUN = ("seed", "instructions", "tokenizer", "start", "stages")  # what `begun` gives
 
@@ -38,9 +39,16 @@ def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
     return {"seed": recipe.seed, "instructions": recipe.instructions, "tokenizer": tokenizer.identity}
 
 
-def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str]) -> State:
-    """The part of a run's state about a stage that has begun."""
-    return _settings(recipe, stage) | {"releases": releases}
+def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str], ends: int) -> State:
+    """The part of a run's state about a stage that has begun, and that ends with step `ends`."""
+    return _settings(recipe, stage) | {"releases": releases} | ({"ends": ends} if stage.epochs else {})
+
+
+def has_ended(stage: TrainingStage, state: Mapping[str, Any]) -> bool:
+    """Whether a run's current stage has no step left."""
+    if stage.steps:
+        return state["step"] >= stage.steps
+    return any(entry["name"] == stage.name and state["step"] >= entry["ends"] for entry in state.get("stages", []))
 
 
 def _settings(recipe: Recipe, stage: TrainingStage) -> State:
@@ -74,17 +82,19 @@ def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Rec
 
 
 def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[str, Any], recipe: Recipe) -> None:
-    step = state["step"] if stage.name == state["stage"] else entry["steps"]
-    where = "has ended" if step >= entry["steps"] else f"is at step {step}"
+    ends = entry.get("ends") or entry["steps"]
+    step = state["step"] if stage.name == state["stage"] else ends
+    where = "has ended" if step >= ends else f"is at step {step}"
     was = TrainingStage.model_validate({key: entry[key] for key in TrainingStage.model_fields if key in entry})
     then = was.model_dump(mode="json") | {"data": entry["data"]}
     for key, now in _settings(recipe, stage).items():
         if key in FREE or then[key] == now or (key == "data" and _same_sets(then[key], now, entry["releases"])):
             continue
-        if key == "steps" and step < entry["steps"] and _same_rates(was, stage, step):
+        if key == "steps" and step < ends and _same_rates(was, stage, step):
             continue
+        before, after = ("nothing" if value is None else value for value in (then[key], now))
         raise UserError(
-            f"{run}: stages.{stage.name}.{key}: was {then[key]}, the recipe says {now}, and the stage {where}; "
+            f"{run}: stages.{stage.name}.{key}: was {before}, the recipe says {after}, and the stage {where}; "
             f"put it back, or begin another run"
         )
 
@@ -100,6 +110,8 @@ def _same_sets(was: Mapping[str, str], now: Mapping[str, str], releases: Collect
 
 def _same_rates(was: TrainingStage, now: TrainingStage, step: int) -> bool:
     """Whether the steps that are done would have had the same learning rates."""
+    if not was.steps or not now.steps:
+        return False
     return now.steps > step and all(was.rate_at(done) == now.rate_at(done) for done in range(step))
 
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.releases import captions, publish, small_tokenizer
 
-from training.curve import read_log
 from training.recipe import read_recipe
+from training.run_log import read_log
 from training.train import World, train
 
 RECIPE = """

@@ -58,7 +58,7 @@ def test_it_is_small_and_of_the_projects_shape():
 
 def test_its_log_has_every_stage_of_its_recipe_to_the_end():
     log = pq.read_table(PICO / "log.parquet")
-    assert log.schema.equals(TRAINING)
+    assert all(TRAINING.field(field.name) == field for field in log.schema)
     last = {row["stage"]: row["step"] for row in log.to_pylist()}
     stages = {stage.name: stage.steps for stage in read_recipe(RECIPES / "pico.toml").stages}
     assert list(last) == list(stages) and last == stages

@@ -29,8 +29,16 @@ OTHER = {
     "name": "other", "sets": {"captions": 0.5}, "steps": 6, "trains": ["language"], "answers": 0.5, "truth": 0.5,
     "beta": 0.1, "plan": "openbmb", "side": 28, "length": 120, "batch": 2, "micro": 2, "optimizer": "muon",
     "rate": 2e-3, "schedule": "warmup_stable_decay", "warm_up": 0.5, "decay": 0.5, "weight_decay": 0.1,
-    "betas": [0.8, 0.9], "clip": 0.5, "precision": "bfloat16",
+    "betas": [0.8, 0.9], "clip": 0.5, "precision": "bfloat16", "epochs": 1.5,
+    "held_out": {"set": "captions", "every": 1},
 }  # fmt: skip
+FREE = ("batch", "micro", "held_out")
+
+
+def changed(key: str, before: dict = BEFORE) -> dict:
+    """A stage with another value of a key."""
+    other = {**before, key: OTHER[key]}
+    return {k: v for k, v in other.items() if k != {"epochs": "steps", "steps": "epochs"}.get(key)}
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +87,12 @@ def test_there_is_another_value_for_every_key():
     assert OTHER.keys() == TrainingStage.model_fields.keys()
 
 
-@pytest.mark.parametrize("key", [key for key in OTHER if key not in ("batch", "micro")])
+@pytest.mark.parametrize("key", [key for key in OTHER if key not in FREE])
 def test_a_stage_goes_on_with_no_other_value_in_its_middle_or_after_it(key, folder, run):
-    other = recipe(folder, {**BEFORE, key: OTHER[key]})
+    other = recipe(folder, changed(key))
     before = checkpoint(run)
-    named = (
-        "is in stage sft, which the recipe lacks" if key == "name" else rf"stages\.sft\.{key}: was .*, the recipe says"
-    )
+    named = rf"stages\.sft\.{'steps' if key == 'epochs' else key}: was .*, the recipe says"
+    named = "is in stage sft, which the recipe lacks" if key == "name" else named
     with pytest.raises(UserError, match=named) as error:
         train(other, run, World())
     assert "\n" not in str(error.value) and checkpoint(run) == before
@@ -96,7 +103,7 @@ def test_a_stage_goes_on_with_no_other_value_in_its_middle_or_after_it(key, fold
     last = {**BEFORE, "name": "last"}
     with pytest.raises(UserError, match="has trained sft, in this order" if key == "name" else named):
         train(
-            recipe(folder, {**BEFORE, key: OTHER[key]}, {**last, "name": "sft"} if key == "name" else last),
+            recipe(folder, changed(key), {**last, "name": "sft"} if key == "name" else last),
             run,
             World(),
         )
@@ -118,6 +125,67 @@ def test_a_run_goes_on_behind_the_last_pack_with_another_batch(key, batches, fol
         assert (
             json.loads((latest(run.with_name(f"{key}-{batch}")) / "state.json").read_text())["packs"] == 2 + 2 * batch
         )
+
+
+@pytest.mark.parametrize("held_out", [{"set": "captions", "every": 1}, {"set": "captions", "packs": 1}, None])
+def test_a_run_goes_on_to_the_same_bytes_with_other_held_out_samples(held_out, folder, run):
+    """Nothing is learned from them. `state.json` says what the recipe says."""
+    train(recipe(folder), run.with_name("whole"), World())
+    train(recipe(folder, {**BEFORE, "held_out": held_out}), run, World())
+    after, whole = checkpoint(run), checkpoint(run.with_name("whole"))
+    assert (
+        json.loads(after.pop("state.json"))["stages"][0]["held_out"]
+        == recipe(folder, {**BEFORE, "held_out": held_out}).stages[0].model_dump()["held_out"]
+    )
+    assert after == {name: data for name, data in whole.items() if name != "state.json"}
+
+
+EPOCHS = {key: value for key, value in BEFORE.items() if key != "steps"} | {"epochs": 1.5}
+
+
+def test_a_stage_of_epochs_trains_their_packs_to_the_byte(folder, tmp_path, monkeypatch):
+    """As a stage of so many steps does, also if it is stopped."""
+    packs = trained(monkeypatch)
+    train(recipe(folder, EPOCHS), tmp_path / "epochs", World())
+    read, ends = packs.copy(), len(packs)
+    steps = {key: value for key, value in EPOCHS.items() if key != "epochs"} | {"steps": ends}
+    train(recipe(folder, steps), tmp_path / "steps", World())
+    assert packs == read * 2
+    for _ in range(2):
+        train(recipe(folder, EPOCHS), tmp_path / "stopped", World(), stop=3)
+    train(recipe(folder, EPOCHS), tmp_path / "stopped", World())
+    whole = checkpoint(tmp_path / "epochs")
+    assert checkpoint(tmp_path / "stopped") == whole
+    assert checkpoint(tmp_path / "steps")["model.safetensors"] == whole["model.safetensors"]
+    every = set(read)
+    assert ends == -(-3 * len(every) // 2) and json.loads(whole["state.json"])["stages"][0]["ends"] == ends
+    packs.clear()
+    train(recipe(folder, EPOCHS), tmp_path / "epochs", World())
+    assert not packs  # it has ended
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5])
+def test_a_stage_of_epochs_ends_behind_their_last_pack_with_another_batch(batch, folder, tmp_path, monkeypatch):
+    packs = trained(monkeypatch)
+    train(recipe(folder, EPOCHS), tmp_path / "whole", World())
+    order = packs.copy()
+    packs.clear()
+    train(recipe(folder, EPOCHS), tmp_path / "run", World(), stop=2)
+    other = recipe(folder, {**EPOCHS, "batch": batch})
+    for _ in range(2):
+        train(other, tmp_path / "run", World())
+    assert packs[: len(order)] == order and len(order) <= len(packs) < len(order) + batch
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(("other", "key"), [({"epochs": 2}, "epochs"), ({"epochs": None, "steps": 4}, "steps")])
+def test_a_stage_of_epochs_goes_on_with_no_other_length(other, key, ended, folder, tmp_path):
+    train(recipe(folder, EPOCHS), tmp_path / "run", World(), stop=None if ended else 2)
+    before = checkpoint(tmp_path / "run")
+    where = "has ended" if ended else "is at step 2"
+    with pytest.raises(UserError, match=rf"stages\.sft\.{key}: was .*, the recipe says .*, and the stage {where}"):
+        train(recipe(folder, {**EPOCHS, **other}), tmp_path / "run", World())
+    assert checkpoint(tmp_path / "run") == before
 
 
 def test_an_epoch_trains_every_pack_once_whatever_its_batches_were(folder, tmp_path, monkeypatch):

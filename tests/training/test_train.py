@@ -25,7 +25,7 @@ from schemas.scenes.lessons import conversation
 from schemas.scenes.scene import imagine
 from schemas.training import TRAINING
 from training.checkpoint import latest, save_run
-from training.dpo import dpo_loss
+from training.dpo import loss_of, margins_of, pair_tokens
 from training.layout import IGNORED
 from training.probe import QUERIES
 from training.recipe import Data, Recipe, read_recipe
@@ -359,7 +359,7 @@ def test_it_learns(recipe, tmp_path):
     first, last = pq.read_table(tmp_path / "short/log.parquet").to_pylist()[0], log.to_pylist()[-1]
     assert last["loss"] < 0.75 * first["loss"] and last["truth_loss"] < 0.8 * first["truth_loss"]
     assert 0 < last["fill"] <= 1 and last["total"] == 25 and last["tokens"] > 0
-    assert (tmp_path / "loss.svg").read_text().count("<polyline") == 2
+    assert (tmp_path / "chart.svg").read_text().count("<polyline") == 4  # two losses, rate and norm
 
 
 @pytest.mark.slow
@@ -438,7 +438,12 @@ rate = 1e-3
     "before, after, said",
     [
         ("steps = 10", "steps = 0", "stages.0.steps: input should be greater than 0"),
-        ("steps = 10", "", "stages.0.steps: field required"),
+        ("steps = 10", "", "stages.0: has no length; give steps or epochs"),
+        ("steps = 10", "steps = 10\nepochs = 1", "stages.0: has both steps and epochs; give one of them"),
+        ("steps = 10", "epochs = 0", "stages.0.epochs: input should be greater than 0"),
+        ("steps = 10", "epochs = inf", "stages.0.epochs: input should be a finite number"),
+        ("rate = 1e-3", "rate = 1e-3\nheld_out = { set = \"other\" }", "stages.sft.held_out.set: no data other; add"),
+        ("rate = 1e-3", "rate = 1e-3\nheld_out = { sets = \"lessons\" }", "stages.0.held_out.set: field required"),
         ("rate = 1e-3", "rate = 1e-3\npatience = 3", "stages.0.patience: extra inputs"),
         ("{ lessons = 1.0 }", "{ captions = 1.0 }", "stages.sft.sets: no data captions; add [data.captions]"),
         ("rate = 1e-3", "rate = 1e-3\nanswers = 0", "stages.sft: learns nothing"),
@@ -547,12 +552,13 @@ def test_the_loss_of_pairs_is_that_of_the_paper():
     """Direct preference optimisation, equation 7, written out with probabilities instead of logarithms."""
     torch.manual_seed(0)
     policy, reference = (-20 * torch.rand(2, 7, dtype=torch.float64) for _ in range(2))
-    found = dpo_loss(policy, reference, beta=0.1)
+    found = loss_of(margins_of(policy, reference, beta=0.1))
     for n in range(7):
         chosen, rejected = policy[:, n].exp() / reference[:, n].exp()
         ratio = (chosen / rejected) ** 0.1
         torch.testing.assert_close(found[n], -torch.log(ratio / (1 + ratio)))
-    torch.testing.assert_close(dpo_loss(reference, reference, 0.1), torch.full((7,), 2.0).double().log())
+    even = loss_of(margins_of(reference, reference, 0.1))
+    torch.testing.assert_close(even, torch.full((7,), 2.0).double().log())
 
 
 PREFERENCE = {"name": "dpo", "sets": {"pairs": 1.0}, "beta": 0.1, "steps": 4, "batch": 3, "micro": 3}
@@ -684,7 +690,7 @@ def test_references_are_what_the_model_says_of_each_answer_alone(recipe, tmp_pat
         batch = pairs.batch([(0, number)])
         seen = model.see(levels(batch.patches), batch.grids)
         for which, expected in enumerate(found[batch.samples[0][0]]):
-            tokens = pairs._tokens(sample)[which]
+            tokens = pair_tokens(pairs.encoder, sample)[which]
             ids, labels = (torch.from_numpy(one).long()[None] for one in (tokens.ids, tokens.labels))
             with torch.no_grad():
                 out = model.language(inputs_embeds=model.embed(ids, seen, ids == tokenizer.marks.query), labels=labels)

@@ -1,0 +1,40 @@
+"""The processes of a training run, and what they do together."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class World:
+    """The device of this process, and the operations that all ranks do together."""
+
+    def __init__(self) -> None:
+        self.rank, self.ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)  # where NCCL and pinned memory look
+        if self.ranks > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        if self.ranks > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Sums gradients over ranks in one message, since a small model has a hundred small ones.
+
+        A rank whose batch had no image has no gradients for encoder and resampler. A gradient that no rank has stays
+        None, as in a single process: the optimizer then skips the weight, with its momentum and decay.
+        """
+        if self.ranks == 1:
+            return
+        has_gradient = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.device)
+        parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
+        summed = self.sum(torch.cat([*(parameter.flatten() for parameter in parts), has_gradient]))
+        *gradients, has_gradient = summed.split([*(parameter.numel() for parameter in parameters), len(parameters)])
+        for parameter, gradient, any_gradient in zip(parameters, gradients, has_gradient.tolist()):
+            parameter.grad = gradient.view_as(parameter) if any_gradient else None
