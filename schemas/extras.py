@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 EXTRAS = {
     "easyocr": "easyocr", "gcsfs": "gs", "gguf": "gguf", "llama_cpp": "gguf", "s3fs": "s3", "safetensors": "train",
-    "tokenizers": "train", "torch": "train", "transformers": "train",
+    "tensorboard": "tensorboard", "tokenizers": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
 
 

@@ -56,17 +56,17 @@ figcaption { margin-top: 0.35rem; max-width: 44rem; }
 .text span, .legend i { font-style: normal; }
 .plain { color: var(--soft); }
 .learned { background: var(--learned); border-bottom: 2px solid var(--learnedline); padding: 1px 0; color: var(--ink); }
-.rejected .learned, .learned.no { background: var(--rejected); border-bottom-color: var(--rejectedline); }
 .mark, .seen { font: 0.8em ui-monospace, Menlo, Consolas, monospace; border-radius: 4px; padding: 1px 4px;
   white-space: nowrap; background: var(--mark); color: var(--markink); }
 .seen { background: var(--view); color: var(--viewink); }
 .mark.learned { background: var(--learned); border-radius: 4px 4px 0 0; }
+.rejected .learned, .learned.no { background: var(--rejected); border-bottom-color: var(--rejectedline); }
 .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 0 1.6rem; }
 .lost { margin-top: 0.6rem; } code { font: 0.87em ui-monospace, Menlo, Consolas, monospace; }
 </style></head><body><main>
 <h1>{{ title }}</h1>
 <p class="soft" style="margin: 0">{{ about }}</p>
-<p class="legend"><span><i class="learned">learned</i></span>
+<p class="legend"><span><i class="learned">{{ "made more likely" if pairs else "learned" }}</i></span>
 {% if pairs %}<span><i class="learned no">made less likely</i></span>{% endif %}
 <span><i class="plain">read, not learned</i></span> <span><i class="mark">mark</i></span>
 <span><i class="seen">view 1 · {{ queries }}</i> embeddings of a picture</span></p>
@@ -119,8 +119,8 @@ def summary(sample: Shown) -> str:
     images = f", {len(sample.images)} images in {views} views" if sample.images else ""
     images = images.replace(" 1 images", " 1 image").replace(" 1 views", " 1 view")
     return (
-        f"{sample.task} of {sample.set}: {sample.tokens():,} tokens, {sample.tokens(learned=True):,} of them learned, "
-        f"{sample.tokens('view'):,} of views{images}"
+        f"task {sample.task}, set {sample.set}: {sample.tokens():,} tokens, {sample.tokens(learned=True):,} of them "
+        f"learned, {sample.tokens('view'):,} of views{images}"
     )
 
 

@@ -26,18 +26,30 @@ def export(
     ] = None,
     samples: Annotated[int, typer.Option(help="Number of these samples.")] = 128,
 ) -> None:
-    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone."""
+    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone, and check what takes seconds.
+
+    Exit code 1 if a check is missed: `verify-gguf` has more of them.
+    """
     with _extra("gguf"):
         from training.gguf.export import export as write
         from training.gguf.export import names_in
         from training.gguf.imatrix import calibrate as look
+        from training.gguf.verify import verify_short
 
-    names_in(out, quant, mmproj)  # fails at once if it cannot be written
+        names_in(out, quant, mmproj)  # fails at once if it cannot be written
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
         tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
-    tell(f"verify it: {join(['shardmill', 'verify-gguf', str(out), '--checkpoint', str(checkpoint)])}")
+    verify = join(["shardmill", "verify-gguf", str(out), "--checkpoint", str(checkpoint)])
+    if (result := verify_short(out, checkpoint)) is None:
+        tell(f"not checked in llama.cpp: {not_installed('llama_cpp')}; then run: {verify}")
+    elif result["passed"]:
+        checked = ", ".join(name.replace("_", " ") for name in result["checks"])
+        tell(f"llama.cpp agrees on {checked}; compare its answers too: {verify}")
+    else:
+        missed = ", ".join(result["missed"])
+        raise typer.Exit(say(None, 1, f"{out}: llama.cpp does not read it as it was trained: {missed}; see: {verify}"))
 
 
 def verify_gguf(

@@ -29,6 +29,7 @@ from training.gguf.names import Keys, Tensor, language_keys, language_tensors, v
 from training.gguf.parity import Figures, against_f16, greedy, image_and_text_logits, image_embeddings, text_logits
 from training.gguf.probes import drawn, sizes, texts
 from training.gguf.runtime import EXACT, LanguageModel, VisionEncoder
+from training.gguf.verify import SHORT
 from training.layout import Turn
 from training.pixels import raw_patches
 
@@ -153,9 +154,13 @@ CHECKS = (
 
 
 def run(pair: Pair) -> Iterator[Figures]:
-    """Yields each check's name, then its figures; a quantised language model is also compared with f16."""
+    """Yields each check's name, then its figures; a quantised language model is also compared with f16.
+
+    Without weights, only the checks of `training.gguf.verify.SHORT`.
+    """
     quantised = not any(pair.language_file.stem.endswith(f"-{kind}") for kind in WHOLE)
-    for check in (*CHECKS, *([against_f16] if quantised else [])):
+    every = (*CHECKS, *([against_f16] if quantised else []))
+    for check in every if pair.weights else [check for check in every if check.__name__ in SHORT]:
         yield {"begun": check.__name__}
         begun = time.perf_counter()
         with torch.inference_mode():
@@ -176,9 +181,10 @@ def main() -> None:
     parser.add_argument("--root", help="folder or URL of a corpus")
     parser.add_argument("--set", help="a published shard set, not trained on")
     parser.add_argument("--samples", type=int, default=50)
+    parser.add_argument("--short", action="store_true", help="only checks that need no answer of the model")
     options = parser.parse_args()
     try:
-        pair = Pair(options.folder, options.checkpoint, options.root, options.set, options.samples)
+        pair = Pair(options.folder, options.checkpoint, options.root, options.set, options.samples, not options.short)
         for line in run(pair):
             print(json.dumps(line), flush=True)
     except (UserError, FileNotFoundError, Damaged) as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from training.checkpoint import load_model
@@ -14,18 +15,31 @@ from training.gguf.imatrix import hidden, spread_samples
 from training.gguf.probes import QUESTIONS, drawn
 from training.gguf.runtime import EXACT
 from training.layout import IGNORED, Tokens
+from training.model import VisionLanguageModel
+from training.shapes import read_checkpoint_shape
 from training.shards import Shards
+from training.tokenizer import Tokenizer
 
 Sample = tuple[Tokens, list[Image.Image]]
 
 
 class Pair:
-    """The same model twice: in torch, and as the files of an export."""
+    """The same model twice: in torch, and as the files of an export.
 
-    def __init__(self, folder: Path, checkpoint: Path, root: str | None, name: str | None, count: int):
-        self.folder, self.checkpoint, self.count = folder, checkpoint, count
+    Without `weights`, torch's has none: it can lay out samples, and compute nothing.
+    """
+
+    def __init__(
+        self, folder: Path, checkpoint: Path, root: str | None, name: str | None, count: int, weights: bool = True
+    ):
+        self.folder, self.checkpoint, self.count, self.weights = folder, checkpoint, count, weights
         self.language_file, self.mmproj = files(folder)
-        self.model, self.tokenizer = load_model(checkpoint)
+        if weights:
+            self.model, self.tokenizer = load_model(checkpoint)
+        else:
+            with torch.device("meta"):
+                self.model = VisionLanguageModel(read_checkpoint_shape(checkpoint))
+            self.tokenizer = Tokenizer(checkpoint)
         self.generator = Generator(self.model, self.tokenizer)
         self.query = self.tokenizer.marks.query
         self.shards = Shards(root, name) if root and name else None

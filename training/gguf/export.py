@@ -43,8 +43,6 @@ def export(
     `imatrix` is the importance of each column of a weight, see `training.gguf.imatrix`; `calibration` describes it on
     the card. Raises `UserError` if the folder is not a checkpoint, and where `names_in` does.
     """
-    from training.gguf.quantise import quantise
-
     checkpoint, begun = Path(checkpoint), time.perf_counter()
     language, mmproj = names_in(out, quant, vision)
     shape, tokenizer = read_checkpoint_shape(checkpoint), Tokenizer(checkpoint)
@@ -65,6 +63,8 @@ def export(
     write(whole, "llama", language_keys(shape, tokenizer), speaks, weights, WHOLE.get(quant, Type.F16), general)
     size = whole.stat().st_size
     if quant not in WHOLE:
+        from training.gguf.quantise import quantise
+
         try:
             quantise(whole, new, quant, imatrix)
         finally:
@@ -91,10 +91,11 @@ def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
     Raises `UserError` for an unknown quantisation, and if `out` is not a folder or holds another export: llama.cpp is
     given one file of each kind.
     """
-    from training.gguf.quantise import FTYPES
+    if quant not in WHOLE:
+        from training.gguf.quantise import FTYPES
 
-    if quant not in WHOLE and quant not in FTYPES:
-        raise UserError(f"--quant: unknown type {quant!r}; choose from {', '.join([*WHOLE, *FTYPES])}")
+        if quant not in FTYPES:
+            raise UserError(f"--quant: unknown type {quant!r}; choose from {', '.join([*WHOLE, *FTYPES])}")
     if vision not in VISION:
         raise UserError(f"--mmproj: unknown type {vision!r}; choose from {', '.join(VISION)}")
     if out.exists() and not out.is_dir():

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from schemas.errors import UserError
 from training.gguf.export import MODEL_CARD, WEIGHTS, WHOLE, sha256, write_model_card
 from training.gguf.files import files
 
+SHORT = ("keys_and_shapes", "loads", "tokenizer", "layout")  # checks that need no answer of the model
 ENVIRONMENT = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # the second: threads that wait let others work
 
 
@@ -83,6 +85,20 @@ def verify(
     }  # fmt: skip
     _note(folder, report)
     return report
+
+
+def verify_short(folder: Path, checkpoint: Path) -> dict[str, Any] | None:
+    """The checks that need no answer of the model: keys and shapes, loading, tokens of texts and of conversations.
+
+    They read no weights into torch, so they take seconds for a model of any size. None if llama.cpp is not installed;
+    the card is left as it is.
+    """
+    if find_spec("llama_cpp") is None:
+        return None
+    checks = _run(["training.gguf.checks", str(folder), str(checkpoint), "--short"], lambda line: None)
+    wanted = [bar for bar in bars(*kinds_of(folder), 0, 0) if bar.check in SHORT]
+    missed = judge(checks, wanted)
+    return {"passed": not missed, "missed": missed, "checks": checks}
 
 
 def kinds_of(folder: Path) -> tuple[str, str]:

@@ -169,6 +169,39 @@ def test_a_folder_without_files_is_named(checkpoint, tmp_path):
     assert said.code == 2 and said.err.startswith(f"shardmill: {tmp_path}") and said.err.count("\n") == 1
 
 
+# What `export` itself checks
+
+
+def test_an_export_ends_with_the_checks_that_take_seconds(checkpoint, tmp_path):
+    said = say("export", checkpoint, tmp_path, "--quant", "F16")
+    assert said.code == 0 and not said.err
+    agrees = "llama.cpp agrees on keys and shapes, loads, tokenizer, layout; compare its answers too: shardmill verify-"
+    assert agrees in said.out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("name", "value", "missed"), [
+    ("pre_tokenizer", lambda tokenizer: "llama-bpe", "tokenizer.unequal"),
+    ("CHAT_TEMPLATE", "{{ messages }}", "keys_and_shapes.wrong"),
+    ("VERSION", 2, "layout.unequal"),
+])  # fmt: skip
+def test_an_export_that_llama_cpp_reads_otherwise_ends_with_1(checkpoint, tmp_path, monkeypatch, name, value, missed):
+    monkeypatch.setattr(gguf_names, name, value)
+    said = say("export", checkpoint, tmp_path, "--quant", "F32")
+    assert said.code == 1 and missed in said.err and said.err.count("\n") == 1
+
+
+def test_an_export_says_where_llama_cpp_is_missing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.gguf.verify.find_spec", lambda name: None)
+    said = say("export", checkpoint, tmp_path, "--quant", "F16")
+    assert said.code == 0 and "not checked in llama.cpp: llama_cpp is not installed; run: " in said.out
+
+
+def test_short_checks_read_no_weights(checkpoint, exact, monkeypatch):
+    monkeypatch.setattr("training.gguf.comparison.load_model", None)
+    told = run(Pair(exact, checkpoint, None, None, 1, weights=False))
+    assert [one["check"] for one in told if "check" in one] == ["keys_and_shapes", "loads", "tokenizer", "layout"]
+
+
 def test_speed_is_measured_with_both_loaded_and_one_after_the_other(exact):
     found = [speed(exact, apart, tokens=8, times=1) for apart in (False, True)]
     for one in found:
