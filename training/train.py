@@ -226,15 +226,17 @@ def main() -> None:
         recipe = read_recipe(options.recipe)
         train(recipe, options.run, World(), options.workers, options.every, options.stop, options.tensorboard)
     except (UserError, Damaged) as error:
-        print(printable_line(error), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder that is gone
-        if error.errno is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        line = f"{where}{error.strerror}; mend it and run again: training goes on from the last checkpoint"
-        print(printable_line(line), file=sys.stderr)
-        sys.exit(2)
+        line = str(error)
+    except OSError as error:
+        if error.errno is None:  # a shard set that is not published
+            line = str(error)
+        else:  # a full disk, a folder that is gone
+            where = f"{error.filename}: " if error.filename else ""
+            line = f"{where}{error.strerror}; mend it and run again: training goes on from the last checkpoint"
+    else:
+        return
+    print(printable_line(line), file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
