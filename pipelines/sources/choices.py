@@ -6,6 +6,8 @@ ScienceQA and AI2D.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -23,10 +25,12 @@ class Choices(NamedTuple):
 
     column: str
     configured: bool  # whether the configuration says that answers name them
+    letters: tuple[str, ...] = ()  # columns of one choice each, as MMBench has them, in the place of one of lists
 
     def reader(self, record: Row) -> Callable[[Any], str | None]:
         """How the answer of a record is read."""
-        return partial(_chosen, self, record.get(self.column))
+        cell = [record.get(letter) for letter in self.letters] if self.letters else record.get(self.column)
+        return partial(_chosen, self, cell)
 
 
 def choices_of(
@@ -46,6 +50,9 @@ def choices_of(
     lists = [name for name in lists if name not in (answer, *others)]
     if usual := next((name for name in CHOICES if name in lists), None):
         return Choices(usual, False)
+    letters = tuple(takewhile(schema.names.__contains__, ascii_uppercase))
+    if len(letters) > 1:
+        return Choices("columns A to " + letters[-1], False, letters)
     if not lists or not pa.types.is_integer(schema.field(answer).type):
         return None
     number = first(answer)

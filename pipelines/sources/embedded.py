@@ -5,15 +5,17 @@ table is one partition, and is read once, in its order. What a row says comes fr
 usual names: a pair, a conversation, a question with its answer, a question, or a caption.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines.sources.cells import BadCell, Unread, plain, text_of
+from pipelines.engine.commit import key_of
+from pipelines.sources.cells import BadCell, Unread, choose, plain, text_of, texts_of
 from pipelines.sources.choices import Choices, choices_of
-from pipelines.sources.columnar import is_list
+from pipelines.sources.columnar import is_list, is_text
 from pipelines.sources.features import class_names, classes_of, features_of, is_class
 from pipelines.sources.files import TooLarge
 from pipelines.sources.lines import Lost
@@ -35,6 +37,7 @@ COLUMNS = {
     "chosen_column": ("chosen",),
     "rejected_column": ("rejected",),
 }
+CLASSES = ("label", "labels", "class", "class_label", "category")  # of classes that are captions beside other texts
 NAMES = ("ds_question_id", "question_id", "id", "idx")  # columns that name a question
 
 
@@ -46,6 +49,7 @@ class Layout(NamedTuple):
     columns: Mapping[str, str | None]  # field of the configuration -> column
     classes: Mapping[str, Any]  # column -> its feature, if it holds classes
     choices: Choices | None = None  # that answers may name
+    take: Callable[[Sequence[str]], str | None] | None = None  # of several answers one
 
     def column(self, field: str) -> str:
         """The column of a field; one that the table has, as its task needs it."""
@@ -107,14 +111,37 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
     layout = Layout(configured or (usual or held)[0], frozenset(held), columns, classes_of(schema))
     if layout.task() == "answer":
         others = [column for column in columns.values() if column] + held
-        given = getattr(config, "choices_column", None)
-        return layout._replace(choices=choices_of(schema, file, columns["answer_column"], given, others, first))
+        given, answer = getattr(config, "choices_column", None), columns["answer_column"]
+        choices = choices_of(schema, file, answer, given, others, first)
+        return layout._replace(choices=choices, take=_taker(schema.field(answer).type, config, file, answer))
     if layout.task() == "caption" and columns["text_column"] is None:
-        classes = [name for name, feature in features.items() if is_class(feature)]
-        if len(classes) > 1:
-            raise UserError(f"source.text_column: {file} has classes in {', '.join(classes)}; write which one")
-        columns["text_column"] = next(iter(classes), None)
+        columns["text_column"] = _class_column(schema, file, held)
     return layout
+
+
+def _taker(kind: pa.DataType, config: Any, file: str, column: str) -> Callable[[Sequence[str]], str | None] | None:
+    """How one of several answers is taken; None for a column of single ones. Raises `UserError` if nothing says so."""
+    how = getattr(config, "captions", None)
+    if not (is_list(kind) and is_text(kind.value_type)):
+        return None
+    if how in (None, "all"):
+        raise UserError(
+            f"source.captions: {file} has lists in the column {column!r}; "
+            'write captions = "first", "longest" or "random", which takes one of several answers, too'
+        )
+    return lambda texts: choose(texts, how, config.seed, key_of(*texts))
+
+
+def _class_column(schema: pa.Schema, file: str, held: Sequence[str]) -> str | None:
+    """The column of classes that are the captions of a table without any. Raises `UserError` if it is not clear which
+    column says what the images show."""
+    classes = [name for name, feature in features_of(schema).items() if is_class(feature)]
+    texts = [field.name for field in schema if field.name not in held and (
+        is_text(field.type) or (is_list(field.type) and is_text(field.type.value_type)))]  # fmt: skip
+    if len(classes) > 1 or (classes and texts and classes[0] not in CLASSES):
+        others = f", and texts in {', '.join(texts)}" if texts else ""
+        raise UserError(f"source.text_column: {file} has classes in {', '.join(classes)}{others}; write which one")
+    return next(iter(classes), None)
 
 
 def _holds_images(field: pa.Field, feature: Any, first: Callable[[str], Any]) -> bool:
@@ -249,12 +276,18 @@ def _conversation(record: Row, places: list[Row], layout: Layout) -> Row:
 
 def _answer(record: Row, places: list[Row], layout: Layout) -> Row:
     question = _text(record, layout.column("question_column"), text_of)
-    read = layout.choices.reader(record) if layout.choices else text_of
-    answer = _text(record, layout.column("answer_column"), read)
+    answer = _text(record, layout.column("answer_column"), partial(_answer_of, record, layout))
     if is_empty(question):
         raise ValueError(f"{layout.column('question_column')} is empty")
     said = [("user", question), ("assistant", answer)]
     return _talk([{"role": role, "content": text or ""} for role, text in said], places, record.get("system"))
+
+
+def _answer_of(record: Row, layout: Layout, cell: Any) -> str | None:
+    """The text of an answer: of several, the one that is asked for. Raises `BadCell`."""
+    if isinstance(cell, list) and layout.take:
+        return layout.take(texts_of(cell))
+    return layout.choices.reader(record)(cell) if layout.choices else text_of(cell)
 
 
 def _talk(turns: Any, places: list[Row], system: Any) -> Row:

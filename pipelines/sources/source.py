@@ -66,7 +66,7 @@ class Source(Generic[AnySource]):
         """The bytes of a row's image.
 
         Raises `TooLarge` before anything is read if there are more than `limit`, `FileNotFoundError`, `Unreadable` for
-what is not a regular file, or `EOFError` when its file is cut.
+        what is not a regular file, or `EOFError` when its file is cut.
         """
         raise NotImplementedError
 

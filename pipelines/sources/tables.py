@@ -113,7 +113,7 @@ class Tables(FileSource[AnyFiles]):
         return [*super().notes(), *self.column_notes()]
 
     def column_notes(self) -> Iterator[str]:
-        """Which of several columns with usual names is read, for the first table."""
+        """Which of several columns with usual names is read of the first table, and what it says nothing of."""
         tables = [file.path for file in self.files() if suffix(file.path) in (*TABLES, "arrow", "json")][:1]
         with suppress(Unreadable, UserError):  # a run says what is wrong
             for file in tables:
@@ -125,6 +125,10 @@ class Tables(FileSource[AnyFiles]):
                     others = [name for name in usual[field] if name in names and name != column]
                     if column and others and not getattr(self.config, field, None):
                         yield f"{field} is {column!r} in {file}, before {', '.join(map(repr, others))}"
+                if layout and layout.task() == "question" and self.config.kind == "huggingface":
+                    yield f"{file} asks questions without answers; answer_column or text_column names what is meant"
+                if layout and layout.task() == "caption" and not layout.columns["text_column"]:
+                    yield f"{file} has no column of captions with a usual name; text_column names it"
 
     def schema(self, file: str) -> pa.Schema | None:
         """The schema of a Parquet or Arrow file; None for tables of text. Raises `Unreadable`."""

@@ -174,6 +174,15 @@ def test_of_several_classes_the_user_names_one(hub, configure):
     said = say("plan", configure(TOML))
     assert said.err == "shardmill: source.text_column: a.parquet has classes in fine, coarse; write which one\n"
     assert facts(rows_of("huggingface", hub, text_column="coarse"), "text") == [("a pet",)]
+    by_person = {"image": IMAGE, "query": TEXT, "label": datasets.List(TEXT), "by": CLASS}  # as ChartQA has it
+    dataset(by_person, image=held(0), query=["Q?"], label=[["3"]], by=[1]).to_parquet(hub / "a.parquet")
+    said = say("plan", configure(TOML))
+    assert said.err == (
+        "shardmill: source.text_column: a.parquet has classes in by, and texts in query, label; write which one\n"
+    )
+    named = {"image": IMAGE, "id": TEXT, "label": CLASS}
+    dataset(named, image=held(0), id=["7"], label=[1]).to_parquet(hub / "a.parquet")
+    assert facts(rows_of("huggingface", hub), "text") == [("a dog",)]
     features |= {"question": TEXT, "answer": TEXT}
     dataset(features, image=held(0), fine=[1], coarse=[0], question=["Q?"], answer=["A."]).to_parquet(hub / "a.parquet")
     assert facts(rows_of("huggingface", hub), "reason", "extra") == [
@@ -213,6 +222,28 @@ def test_an_answer_that_is_a_number_is_the_text_of_its_choice(name, hub):
     assert answers(hub, answer=[0, 1], **{name: [["2", "7"], None]}) == [("2", None), (None, "bad_text")]
     (row, _) = rows_of("huggingface", hub)
     assert json.loads(row["extra"])[name] == ["2", "7"], "the choices stay at hand"
+
+
+def test_a_letter_is_the_text_of_its_column(hub):
+    """As MMBench has it."""
+    letters = {"A": ["Maine"] * 5, "B": ["Ohio"] * 5, "C": ["Iowa", None, None, None, None]}
+    assert answers(hub, answer=["B", "A", "C", "Ohio", "none"], **letters) == [
+        ("Ohio", None), ("Maine", None), (None, "bad_conversation"), ("Ohio", None), ("none", None),
+    ]  # fmt: skip
+    assert answers(hub, answer=["B"], A=["one column"]) == [("B", None)]
+
+
+def test_one_of_several_answers_is_asked_for(hub):
+    """As DocVQA and ChartQA have them."""
+    columns = {"answers": [["0.28", "0,28 percent"], ["yes"], []], "question": ["Q?"] * 3, "image": held(0, 1, 2)}
+    pq.write_table(pa.table(columns), hub / "a.parquet")
+    for how in (None, "all"):
+        with pytest.raises(UserError, match=r"source.captions: a.parquet has lists in the column 'answers'"):
+            rows_of("huggingface", hub, answer_column="answers", captions=how)
+    for how, said in (("first", "0.28"), ("longest", "0,28 percent")):
+        rows = rows_of("huggingface", hub, answer_column="answers", captions=how)
+        assert json.loads(rows[0]["conversation"])["turns"][1]["content"] == said
+        assert [row["reason"] for row in rows] == [None, None, "bad_conversation"]
 
 
 def test_a_text_that_may_be_the_number_of_a_choice_is_asked_about(hub):

@@ -542,6 +542,10 @@ def test_two_columns_of_one_name_are_asked_for(tmp_path, configure):
     ("laion", {"URL": "u", "url": "v", "caption": "b"}, "url_column is 'url' in {}, before 'URL'"),
     ("huggingface", {"image": [{"bytes": b"\xff", "path": None}], "messages": "[]", "conversations": "[]"},
      "conversations_column is 'conversations' in {}, before 'messages'"),
+    ("huggingface", {"image": {"bytes": b"\xff", "path": None}, "question": "Q?", "answers": ["a", "b"]},
+     "{} asks questions without answers; answer_column or text_column names what is meant"),
+    ("huggingface", {"image": {"bytes": b"\xff", "path": None}, "reference": "a"},
+     "{} has no column of captions with a usual name; text_column names it"),
     ("folder", {"image": "0.png", "text": "a"}, None),
 ])  # fmt: skip
 def test_which_of_several_columns_is_read_is_told(kind, columns, note, tmp_path, configure):
