@@ -73,6 +73,8 @@ class Conversations(FileSource[ConversationsConfig]):
 
     def _path_of(self, image: Any, file: str) -> str:
         """Raises `ValueError` for what is not a path in the folder of images."""
+        if isinstance(image, dict) and image.keys() <= {"path", "bytes"} and not image.get("bytes"):
+            image = image.get("path")  # as `datasets` writes a list of images into JSON
         if not isinstance(image, str):
             raise ValueError(f"image is neither a path nor {{mark: path}}: {str(image)[:200]}")
         try:

@@ -59,7 +59,8 @@ class WebDataset(FileSource[WebDatasetConfig]):
 
     def _row(self, stem: str, parts: dict[str, Member], targets: dict[str, Member], tar: Reader) -> Row:
         """What a sample says. Raises `_Left` if one of its members cannot be read."""
-        text, said = (_read(tar, parts.get(ext), targets) for ext in ("txt", "json"))
+        texts = parts.get("txt") or parts.get("caption")
+        text, said = (_read(tar, member, targets) for member in (texts, parts.get("json")))
         row = described(text, said, self.config, stem)
         if len(several := [ext for ext in parts if IMAGE.fullmatch(ext)]) > 1:
             row["member"] = parts[several[0]].name

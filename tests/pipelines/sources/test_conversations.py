@@ -189,12 +189,15 @@ def test_images_beside_images_are_read_or_a_reason(here):
         {"id": 3, "image": "0.png", "video": "a.mp4", "conversations": turns("<image>\nWhat?")},
         {"id": 4, "image": "0.png", "conversations": turns("<image>\nWhat is in the\n<video>")},
         {"id": 5, "images": [], "conversations": turns("Two and two?")},
+        {"id": 6, "images": [{"path": "1.png", "bytes": None}], "messages": turns("<image>\nWhat?")},
+        {"id": 7, "images": [{"path": "1.png", "bytes": "x"}], "messages": turns("<image>\nWhat?")},
     ]
     (here / "all.json").write_text(json.dumps(entries))
     rows = rows_of("conversations", here / "all.json", images=str(here / "pictures"))
     assert facts(rows, "file", "reason", "part") == [
         ("0.png", None, 0), ("0.png", None, 0), ("1.png", None, 1), (None, "bad_conversation", None),
-        (None, "bad_conversation", None), (None, "bad_conversation", None), (None, None, 0),
+        (None, "bad_conversation", None), (None, "bad_conversation", None), (None, None, 0), ("1.png", None, 0),
+        (None, "bad_conversation", None),
     ]  # fmt: skip
     assert json.loads(rows[1]["conversation"]) == {
         "turns": turns("<image_00><image_01>\nCompare."), "images": ["<image_00>", "<image_01>"],

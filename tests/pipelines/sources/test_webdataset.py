@@ -74,6 +74,12 @@ def test_a_second_image_of_a_sample_is_never_lost_in_silence(suffixes, told, tmp
     assert other["reason"] is None
 
 
+def test_a_caption_may_have_the_suffix_that_folders_have(tmp_path):
+    rows = of_tar(tmp_path, ("a.png", PICTURES[0]), ("a.caption", b"zero"), ("b.png", PICTURES[1]), ("b.caption", b"1"),
+                  ("b.txt", b"one"), ("c.png", PICTURES[2]), ("c.CAPTION", "\u00e4".encode("utf-16")))  # fmt: skip
+    assert facts(rows, "text", "reason") == [("zero", None), ("one", None), ("\u00e4", None)]
+
+
 def test_masks_and_the_like_beside_an_image_are_not_read(tmp_path):
     (row,) = of_tar(tmp_path, ("a.mask.png", PICTURES[1]), ("a.png", PICTURES[0]), ("a.txt", b"zero"))
     assert (row["member"], row["text"], row["reason"]) == ("a.png", "zero", None)
