@@ -89,7 +89,7 @@ def own_info(
     configuration could not have.
     """
     wrong = [word for word in (name, *columns, *reasons) if not re.fullmatch(WORD, word)]
-    if wrong := wrong + [*RESERVED & {*columns}]:
+    if wrong := [*wrong, *(RESERVED & {*columns})]:
         raise ValueError(f"{wrong[0]!r} is not a name for a stage, a column or a reason")
     own = {column: TYPES[kind] | None for column, kind in sorted(columns.items())}
     return StageInfo(

@@ -63,8 +63,9 @@ def plan_llama_cpp(width: int, height: int, side: int = 448, patch: int = 14) ->
     if max(image) <= side:
         return Plan(image, Size(side, side))
     plan = _slice(image, side, patch, LLAMA_CPP_CELLS, np.float32, _half_up)
-    scale = min(np.float32(a) / np.float32(b) for a, b in zip(plan.refined, image))
-    picture = Size(*(min(math.ceil(np.float32(length) * scale), most) for length, most in zip(image, plan.refined)))
+    scale = min(np.float32(a) / np.float32(b) for a, b in zip(plan.refined, image, strict=True))
+    sides = zip(image, plan.refined, strict=True)
+    picture = Size(*(min(math.ceil(np.float32(length) * scale), most) for length, most in sides))
     if max(plan.overview + picture) > LLAMA_CPP_SIDE:
         raise ValueError(f"llama.cpp does not accept {width} x {height}: its views are over {LLAMA_CPP_SIDE} long")
     return Plan(image, plan.overview, plan.columns, plan.rows, plan.cell, picture)

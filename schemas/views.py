@@ -44,7 +44,8 @@ def candidates_sql(stages: Stages) -> str:
     selected = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
     reasons = [f"{quoted(name)}.reason" for name in joined]
     first = ", ".join(reasons[:1] + [f"nullif({reason}, 'upstream')" for reason in reasons[1:]])
-    stage = " ".join(f"WHEN {reason} IS NOT NULL THEN {literal(name)}" for name, reason in zip(joined, reasons))
+    named = zip(joined, reasons, strict=True)
+    stage = " ".join(f"WHEN {reason} IS NOT NULL THEN {literal(name)}" for name, reason in named)
     joins = "\n".join(
         f"LEFT JOIN {quoted(name)} ON {quoted(name)}.partition = rows.partition AND {quoted(name)}.key = rows.key"
         for name in joined[1:]
@@ -300,7 +301,7 @@ def table_sql(
     columns = [nulls[name] if name in files.lacking else quoted(name) for name in schema.names]
     if cast:  # files of before may have the columns of users' stages with other types
         columns = [f"TRY_CAST({sql} AS {types[name]}) AS {quoted(name)}" if name in cast and name not in files.lacking
-                   else sql for name, sql in zip(schema.names, columns)]  # fmt: skip
+                   else sql for name, sql in zip(schema.names, columns, strict=True)]  # fmt: skip
     columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in computed.items()]
     first = ["parse_filename(filename, true)::INTEGER AS partition"] if partition else []
     return f"SELECT {', '.join([*first, *columns])} FROM {source}"

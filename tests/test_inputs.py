@@ -54,7 +54,7 @@ class Line(NamedTuple):
 def sections() -> dict[str, str]:
     """The text of each input by its heading."""
     parts = re.split(r"^### (.+)$", PAGE, flags=re.M)[1:]
-    return {heading: text.partition("\n## ")[0] for heading, text in zip(parts[::2], parts[1::2])}
+    return {heading: text.partition("\n## ")[0] for heading, text in zip(parts[::2], parts[1::2], strict=False)}
 
 
 def table() -> dict[str, Line]:
@@ -172,7 +172,7 @@ def coco(here: Path) -> list[Sample]:
     (here / "coco/annotations").mkdir()
     shutil.copy(TESTS / "data/coco_captions.json", here / "coco/annotations/captions_val2017.json")
     said = ["A square, number 0.", "A square, number 1.", "Another caption.", "One more.", "And a third one."]
-    return [(text, [PICTURES[number]]) for text, number in zip(said, (0, 1, 0, 1, 1))]
+    return [(text, [PICTURES[number]]) for text, number in zip(said, (0, 1, 0, 1, 1), strict=False)]
 
 
 # img2dataset
@@ -276,7 +276,7 @@ def laion(here: Path) -> list[Sample]:
 
 @makes("CC3M and CC12M: TSV of URLs")
 def cc3m(here: Path) -> list[Sample]:
-    lines = [f"{caption}\t{url}\n" for caption, url in zip(CAPTIONS, urls(3))]
+    lines = [f"{caption}\t{url}\n" for caption, url in zip(CAPTIONS, urls(3), strict=False)]
     (here / "Train_GCC-training.tsv").write_text("".join(lines))
     return captioned(0, 1, 2)
 

@@ -136,7 +136,7 @@ class Mixture(Dataset):
         for shards in self.shards:  # planning checks digests in any case
             shards.check = check
         packs, weights = [len(planned) for planned in self.planned], [Fraction(str(part.weight)) for part in self.parts]
-        for part, planned in zip(self.parts, self.planned):
+        for part, planned in zip(self.parts, self.planned, strict=True):
             if not planned:
                 raise UserError(f"{part.set}: has nothing to train on; {left_out(planned.counts)}; "
                                 f"take the set out of the stage, or mend it")  # fmt: skip
@@ -189,7 +189,7 @@ class Mixture(Dataset):
         patch = self.encoder.slicing.patch
         grids = [(view.shape[0] // patch, view.shape[1] // patch) for view in views]
         patches = _empty(sum(rows * columns for rows, columns in grids), 3 * patch * patch)
-        for view, rows_of_view in zip(views, patches.split([rows * columns for rows, columns in grids])):
+        for view, rows_of_view in zip(views, patches.split([rows * columns for rows, columns in grids]), strict=True):
             raw_patches(view, patch, out=rows_of_view.numpy())
         return Batch(
             cut.step, cut.last, tuple(place.epoch for place in chosen), ids, labels, documents, positions,

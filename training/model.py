@@ -196,7 +196,7 @@ def per_document(losses: Tensor, documents: Tensor) -> list[Tensor]:
     """The summed losses of each document: one float32 [documents] for each pack."""
     return [
         torch.zeros(int(of.max()) + 1, device=loss.device).index_add(0, of[of != PADDING], loss[of != PADDING])
-        for loss, of in zip(losses, documents)
+        for loss, of in zip(losses, documents, strict=True)
     ]
 
 

@@ -211,7 +211,7 @@ def measure(shard: Shard, encoder: SampleEncoder) -> pa.Table:
             measured.append((0, rejected.reason, rejected.detail))
         except Damaged as damaged:
             measured.append((0, "damaged", str(damaged).rpartition("/")[2]))  # without the folder
-    tokens, reasons, details = zip(*measured) if measured else ((), (), ())
+    tokens, reasons, details = zip(*measured, strict=True) if measured else ((), (), ())
     names, starts, sizes, members = shard.index
     columns = {
         "pack": [NO_PACK] * len(measured), "tokens": tokens, "sample": names,

@@ -56,7 +56,9 @@ def plan_packs(lengths: Sequence[int] | np.ndarray, length: int) -> Packs:
         kinds = min(kinds, list(_kinds(counts[::-1], length)), key=_packs)
 
     numbers = np.argsort(lengths, kind="stable")
-    ends = dict(zip((size for size, _ in counts), accumulate(count for _, count in counts)))  # in `numbers`, by size
+    ends = dict(
+        zip((size for size, _ in counts), accumulate(count for _, count in counts), strict=True)
+    )  # in `numbers`, by size
     samples, packed = [], []
     for kind, times in kinds:
         taken = []
@@ -81,7 +83,7 @@ def _kinds(counts: Sequence[tuple[int, int]], length: int) -> Iterator[Kind]:
     A kind is repeated as often as there are samples for it, so the work grows with the number of different lengths, and
     hardly with the number of samples.
     """
-    sizes, left = (list(column) for column in zip(*counts))
+    sizes, left = (list(column) for column in zip(*counts, strict=True))
     sums = _sums(sizes, left, length)
     for first in reversed(range(len(sizes))):
         while left[first]:
@@ -102,7 +104,7 @@ def _kinds(counts: Sequence[tuple[int, int]], length: int) -> Iterator[Kind]:
 def _sums(sizes: Sequence[int], left: Sequence[int], length: int) -> list[int]:
     """Bit s of number i is set if some samples of the first i sizes add up to s."""
     sums = [1]
-    for size, count in zip(sizes, left):
+    for size, count in zip(sizes, left, strict=True):
         reached, step, count = sums[-1], 1, min(count, length // size)
         while count:
             step = min(step, count)

@@ -41,7 +41,7 @@ def of_minicpm_v(name: str, weight: Tensor) -> Renamed:
     elif part == "vpm":
         yield f"vision.{rest}", weight
     elif rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
-        for letter, piece in zip("qkv", weight.chunk(3)):
+        for letter, piece in zip("qkv", weight.chunk(3), strict=True):
             yield f"resampler.attn.{letter}.{rest.rpartition('_')[2]}", piece
     elif rest == "proj":  # they multiply with it from the right
         yield "resampler.proj.weight", weight.T

@@ -64,9 +64,9 @@ def truth_of(scenes: Sequence[Scene], letters: Sequence[Letters | None] = ()) ->
         ground[n, 2] = 0
         if printed := scene["printed"]:
             texts = [printed, *scene.get("also", ())]
-            for written, ends in zip(texts, letters[n] or () if letters else ()):
+            for written, ends in zip(texts, letters[n] or () if letters else (), strict=False):
                 row = across[n, ROWS.index(written["place"])].fill_(0)
-                for char, (left, right) in zip(written["text"], ends):
+                for char, (left, right) in zip(written["text"], ends, strict=False):
                     if char != " ":
                         row[round(left * ACROSS) : round(right * ACROSS)] = 1 + CHARACTERS.index(char)
             if len(texts) > 1:  # it is undefined which of them to predict

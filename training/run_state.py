@@ -77,7 +77,7 @@ def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Rec
     before = [entry["name"] for entry in entries]
     if before != names[: len(before)]:
         raise UserError(f"{run}: has trained {', '.join(before)}, in this order; the recipe has {', '.join(names)}")
-    for entry, stage in zip(entries, recipe.stages):
+    for entry, stage in zip(entries, recipe.stages, strict=False):
         _check_stage(run, entry, stage, state, recipe)
 
 

@@ -145,7 +145,7 @@ def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], in
     marks = messages["images"]
     if len(marks) != len(pictures):
         raise SampleRejected("unknown_image", f"{len(marks)} images are named, the sample has {len(pictures)}")
-    turns = read_turns(messages["turns"], dict(zip(marks, pictures)))
+    turns = read_turns(messages["turns"], dict(zip(marks, pictures, strict=True)))
     check_answers(turns)
     return layout.conversation(turns)
 

@@ -74,7 +74,9 @@ class Worker:
                 continue
             self.batches = [*self.batches[-999:], len(batch)]
             try:
-                for (_, future), answer in zip(batch, self.generator.answer([request for request, _ in batch])):
+                for (_, future), answer in zip(
+                    batch, self.generator.answer([request for request, _ in batch]), strict=True
+                ):
                     future.set_result(answer)
             except Exception as error:  # the server stays up, and the callers get the error
                 for _, future in batch:
@@ -196,7 +198,7 @@ def choice(number: int, answer: Generated, piece: Callable[[int], bytes], asked:
     content = [
         told(token, probability)
         | {"top_logprobs": [told(*likely) for likely in (answer.top[place] if asked.top_logprobs else [])]}
-        for place, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities))
+        for place, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities, strict=True))
     ]
     return {
         "index": number, "finish_reason": "stop" if answer.finished else "length",

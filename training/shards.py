@@ -114,7 +114,7 @@ class Shard:
     def each(self) -> Iterator[Sample | Damaged]:
         """All samples in order, read in large pieces; for a damaged one, the `Damaged` instead."""
         with self.of.fs.open(self.tar, "rb", block_size=PIECE) as file:
-            for name, start, size, members in zip(*(column.to_pylist() for column in self.index)):
+            for name, start, size, members in zip(*(column.to_pylist() for column in self.index), strict=True):
                 file.seek(start)
                 data = cast(bytes, file.read(size))
                 try:

@@ -58,11 +58,11 @@ class Order:
     @property
     def total(self) -> Fraction:
         """Packs per epoch, on average."""
-        return sum((weight * packs for packs, weight in zip(self.packs, self.weights)), Fraction(0))
+        return sum((weight * packs for packs, weight in zip(self.packs, self.weights, strict=True)), Fraction(0))
 
     def before(self, epoch: int) -> list[int]:
         """How many packs of each set come before an epoch."""
-        return [floor(epoch * weight * packs) for packs, weight in zip(self.packs, self.weights)]
+        return [floor(epoch * weight * packs) for packs, weight in zip(self.packs, self.weights, strict=True)]
 
     def epoch_of(self, number: int) -> int:
         epoch = floor(number / self.total)  # or the next few, since each set's share is rounded down
@@ -75,7 +75,7 @@ class Order:
         epoch = self.epoch_of(number)
         before, after = self.before(epoch), self.before(epoch + 1)
         place = shuffled(number - sum(before), sum(after) - sum(before), self.seed, "epoch", epoch)
-        for set_number, (start, end) in enumerate(zip(before, after)):
+        for set_number, (start, end) in enumerate(zip(before, after, strict=True)):
             if place < end - start:
                 turn, place = divmod(start + place, self.packs[set_number])
                 return Place(

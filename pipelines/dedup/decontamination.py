@@ -75,7 +75,7 @@ class Excluded:
     @cached_property
     def hashes(self) -> Hashes:
         entries = [(n, *entry) for n, file in enumerate(self.files) for entry in _entries(file)]
-        names, sha256s, phashes = zip(*entries) if entries else ((), (), ())
+        names, sha256s, phashes = zip(*entries, strict=True) if entries else ((), (), ())
         high, low = (
             np.array([int((sha256 or "0" * 64)[part], 16) for sha256 in sha256s], np.uint64)
             for part in (slice(16), slice(16, 32))
@@ -161,8 +161,8 @@ def _table(file: Listed) -> Iterator[Entry]:
     if not columns:
         raise file.error("has neither a column sha256 nor a column phash")
     nothing = [None] * rows.num_rows
-    for number, entry in enumerate(zip(columns.get("sha256", nothing), columns.get("phash", nothing)), 1):
-        for digits, value in zip((64, 16), entry):
+    for number, entry in enumerate(zip(columns.get("sha256", nothing), columns.get("phash", nothing), strict=True), 1):
+        for digits, value in zip((64, 16), entry, strict=True):
             if value is not None and (len(value) != digits or not HASH.fullmatch(value)):
                 raise file.error(f"row {number}: {value[:70]!r} is not a {KINDS_OF_HASH}")
         if entry != (None, None):

@@ -49,7 +49,7 @@ def _pairs(hashes: np.ndarray, bits: int, distance: int) -> Pairs:
 
 def _in_blocks(hashes: np.ndarray, widths: Sequence[int], distance: int) -> Pairs:
     """Pairs of hashes that are cut into blocks of these widths in bits, from the lowest bit on."""
-    blocks = [range(end - width, end) for end, width in zip(accumulate(widths), widths)]
+    blocks = [range(end - width, end) for end, width in zip(accumulate(widths), widths, strict=True)]
     for equal in combinations(range(len(blocks)), len(blocks) - distance):
         free = [n for n in range(len(blocks)) if n not in equal]
         order = [bit for n in (*free, *equal) for bit in blocks[n]]
@@ -71,7 +71,7 @@ def _in_runs(hashes: np.ndarray, free: int, distance: int) -> Pairs:
     lengths = np.diff(ends, prepend=0)
     many = lengths > MANY
     yield from _compared(hashes, np.flatnonzero(np.repeat(~many, lengths)), np.repeat(ends, lengths), distance)
-    for end, length in zip(ends[many], lengths[many]):
+    for end, length in zip(ends[many], lengths[many], strict=True):
         run, low = hashes[end - length : end], _mask(0, free)
         for one, other in _pairs(run & low, free, distance):
             yield one | run[0] & ~low, other | run[0] & ~low

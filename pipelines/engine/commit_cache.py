@@ -62,7 +62,7 @@ def _read_as_json(root: Root, stage: str, names: list[str]) -> dict[str, str]:
     """file -> its commit as JSON, from the footers of those files that can be read."""
     with ThreadPoolExecutor(16) as pool:
         commits = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), names)
-        return {name: commit_json(commit) for name, commit in zip(names, commits) if commit}
+        return {name: commit_json(commit) for name, commit in zip(names, commits, strict=True) if commit}
 
 
 def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit]) -> None:
@@ -78,7 +78,11 @@ def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[f
             columns = _columns_in(file)
     except (FileNotFoundError, Corrupt, ValueError):
         return None
-    return columns if dict(zip(names, stamps)) == {name: entry.stamp for name, entry in files.items()} else None
+    return (
+        columns
+        if dict(zip(names, stamps, strict=True)) == {name: entry.stamp for name, entry in files.items()}
+        else None
+    )
 
 
 def _columns_in(file: pq.ParquetFile) -> list[frozenset[str]] | None:
@@ -107,4 +111,4 @@ def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[fr
             columns = _columns_in(file)
     except (FileNotFoundError, Corrupt, ValueError):
         return {}, None
-    return dict(zip(names, zip(stamps, texts))), columns
+    return dict(zip(names, zip(stamps, texts, strict=True), strict=True)), columns

@@ -268,10 +268,8 @@ class Root:
     def remove_folder(self, folder: str) -> None:
         """Removes an empty local folder; object stores have none."""
         if self.is_local:
-            try:
+            with suppress(OSError):
                 os.rmdir(self.path(folder))
-            except OSError:
-                pass
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def _noted(root: Root) -> dict[str, Row]:
             "SELECT \"set\" || '@' || release, published, added, removed, changed FROM releases "
             "WHERE release IS NOT NULL ORDER BY run"
         ).fetchall()
-    return {name: dict(zip(("published", *KINDS), facts)) for name, *facts in rows}
+    return {name: dict(zip(("published", *KINDS), facts, strict=True)) for name, *facts in rows}
 
 
 def _written(root: Root, name: str) -> str:

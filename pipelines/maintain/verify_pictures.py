@@ -17,7 +17,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
     digests = {member["ext"]: member["sha256"] for member in sample["members"]}
     if [(row["member"], row["sha256"]) for row in told] != [(p["ext"], digests[p["ext"]]) for p in sample["pictures"]]:
         yield f"the .json of {sample['sample']} names other images than it has"
-    for picture, row in zip(sample["pictures"], told):
+    for picture, row in zip(sample["pictures"], told, strict=False):
         name = f"{sample['sample']}.{picture['ext']}"
         if row["original"]["sha256"] != picture["original_sha256"]:
             yield f"the .json of {name} names another original than the index"

@@ -181,7 +181,9 @@ class ModelStage(PartitionStage):
             endpoint.key()
             calls, tokens = ledger.spent(endpoint.name)
             most = endpoint.config.max_calls, endpoint.config.max_tokens
-            calls_left, tokens_left = (limit and max(0, limit - spent) for limit, spent in zip(most, (calls, tokens)))
+            calls_left, tokens_left = (
+                limit and max(0, limit - spent) for limit, spent in zip(most, (calls, tokens), strict=True)
+            )
             endpoint = replace(endpoint, calls_left=calls_left, tokens_left=tokens_left)
             endpoints.append(serve(endpoint, root, ledger.run))
         return replace(self, endpoints=tuple(endpoints))

@@ -46,7 +46,7 @@ class RapidOcr:
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
         output = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
-        return [] if output.boxes is None else _lines(zip(output.boxes, output.txts, output.scores))
+        return [] if output.boxes is None else _lines(zip(output.boxes, output.txts, output.scores, strict=True))
 
 
 class EasyOcr:

@@ -117,7 +117,7 @@ def _is_running(column: Sequence[Box], along: Axis, down: Axis) -> bool:
     height = median(_length(down(box)) for box in column)
     widths = [max(along(box)[1] for box in row) - min(along(box)[0] for box in row) for row in rows]
     ends, starts = ([edge(down(box)[n] for box in row) for row in rows] for n, edge in ((1, max), (0, min)))
-    gaps = [start - end for end, start in zip(ends, starts[1:])]
+    gaps = [start - end for end, start in zip(ends, starts[1:], strict=False)]
     return median(widths) >= RUNNING * height and median(gaps) < height
 
 
@@ -197,7 +197,7 @@ def _slant(lines: Sequence[OcrLine]) -> float:
 def _upright(line: OcrLine, slant: float, rim: float) -> Box:
     """The box of a line once the page is turned back by its slant."""
     cos, sin = math.cos(slant), math.sin(slant)
-    corners = list(zip(line["box"][::2], line["box"][1::2]))
+    corners = list(zip(line["box"][::2], line["box"][1::2], strict=True))
     xs, ys = [x * cos + y * sin for x, y in corners], [y * cos - x * sin for x, y in corners]
     rim = min(rim, (max(xs) - min(xs)) / 4, (max(ys) - min(ys)) / 4)
     return Box(min(xs), min(ys), max(xs), max(ys), rim, line)

@@ -204,7 +204,7 @@ def records(batch: pa.RecordBatch) -> Iterator[Record]:
     """The records of a batch. Cells that have no value in Python are `Unread`."""
     names = distinct(batch.schema.names)
     for cells in zip(*map(_cells, batch.columns), strict=True) if names else ():
-        yield dict(zip(names, cells))
+        yield dict(zip(names, cells, strict=True))
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -119,7 +119,7 @@ class Tables(FileSource[AnyFiles]):
             for file in tables:
                 layout = self.layout(file)
                 usual = COLUMNS if layout else self.usual
-                used = layout.columns if layout else dict(zip(usual, self.columns(file, usual)))
+                used = layout.columns if layout else dict(zip(usual, self.columns(file, usual), strict=True))
                 names = [name for name in self._names(file) if not (layout and name in layout.others)]
                 for field, column in used.items():
                     others = [name for name in usual[field] if name in names and name != column]

@@ -123,7 +123,7 @@ def _placed(turns: list[Turn], images: list[Any]) -> tuple[list[Turn], dict[str,
     following = iter(marks)
     if places == len(images):
         turns = [turn | {"content": re.sub(PLACE, lambda _: next(following), turn["content"])} for turn in turns]
-    return turns, dict(zip(marks, images))
+    return turns, dict(zip(marks, images, strict=True))
 
 
 def _images_of(image: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _images_of(image: Any) -> dict[str, Any]:
             raise ValueError(f"{wrong[0]!r} is not a mark of an image; write <image_00>")
         return dict(image)
     if isinstance(image, Sequence) and not isinstance(image, str | bytes):
-        return dict(zip([PLACE], image))
+        return dict(zip([PLACE], image, strict=False))
     return {PLACE: image} if image is not None and image != "" else {}
 
 

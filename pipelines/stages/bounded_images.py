@@ -72,7 +72,7 @@ class BoundedImages:
     def packed(self, members: Sequence[Row], pictures: Sequence[Picture], tar: str | None = None) -> None:
         """Remembers the images of a sample that were encoded: of one that was written into this shard, or into an
         earlier one, whose tar is named."""
-        for member, picture in zip(members, pictures):
+        for member, picture in zip(members, pictures, strict=False):
             if member["sha256"] != picture["original_sha256"]:
                 place = (member["byte_offset"], member["size"], member["sha256"], *(picture[name] for name in MEASURED))
                 self.places[picture["original_sha256"]] = Place(tar, *place)

@@ -93,7 +93,9 @@ class MarkDuplicates(CorpusStage):
         self, images: ImageHashes, verdicts: DuplicateMarks, rows: slice, reasons: Sequence[str | None]
     ) -> Iterator[Row]:
         columns = (images.key, images.sha256[:, 0], images.phash, images.why, *verdicts)
-        for key, sha256, phash, why, reason, of, distance, by in zip(*(column[rows].tolist() for column in columns)):
+        for key, sha256, phash, why, reason, of, distance, by in zip(
+            *(column[rows].tolist() for column in columns), strict=True
+        ):
             word, detail = (UPSTREAM, reasons[why]) if why else (WORDS[reason], None)
             if not why and by >= 0:
                 detail = f"{self.excluded.files[by].name}, distance {distance}"
@@ -162,7 +164,7 @@ def read_images(
                 read += [_images(rows, reasons) for rows in connection.sql(facts).to_arrow_reader(100_000)]
             except duckdb.Error as error:
                 raise Corrupt(f"duplicates: {one_line(error)}") from None
-    return ImageHashes(*map(np.concatenate, zip(*read))), list(reasons)
+    return ImageHashes(*map(np.concatenate, zip(*read, strict=True))), list(reasons)
 
 
 def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashes:
@@ -256,7 +258,7 @@ def kept_first(count: int, earlier: np.ndarray, later: np.ndarray) -> np.ndarray
     order, kept = np.argsort(earlier, kind="stable"), bytearray(b"\1") * count
     for start in range(0, len(order), 1_000_000):
         pairs = order[start : start + 1_000_000]
-        for one, other in zip(earlier[pairs].tolist(), later[pairs].tolist()):
+        for one, other in zip(earlier[pairs].tolist(), later[pairs].tolist(), strict=True):
             if kept[one]:  # final: every pair that could drop it came before
                 kept[other] = 0
     return np.frombuffer(kept, bool)

@@ -29,14 +29,16 @@ def add_sample(tar: TarWriter, sample: Row, images: Sequence[SampleImage], confi
     start, name, several = tar.size, f"{sample['key']}-{sample['task']}", sample["task"] == "conversation"
     exts = [image.ext.replace("jpeg", "jpg") for image in images]
     exts = [f"{number}.{ext}" for number, ext in enumerate(exts)] if several else exts
-    pictures: list[Picture] = [{**image.picture, "ext": ext} for image, ext in zip(images, exts) if image.picture]
+    pictures: list[Picture] = [
+        {**image.picture, "ext": ext} for image, ext in zip(images, exts, strict=True) if image.picture
+    ]
     document = sample["document"]
     if config.bounded or config.stable_json:
         told = json.loads(document)
         told = with_pictures(told, images, pictures) if config.bounded else told
         document = as_json(stable(told) if config.stable_json else told)
     texts = {"json": document} | ({} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]})
-    files = [(ext, image.data, image.sha256) for ext, image in zip(exts, images)]
+    files = [(ext, image.data, image.sha256) for ext, image in zip(exts, images, strict=True)]
     files += [(ext, text.encode(), sha256(text.encode()).hexdigest()) for ext, text in texts.items()]
     members = [
         {"ext": ext, "byte_offset": tar.add(f"{name}.{ext}", data), "size": len(data), "sha256": digest}

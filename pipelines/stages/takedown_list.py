@@ -32,7 +32,7 @@ class TakedownList(NamedTuple):
     release: frozenset[str] = frozenset()
 
     def __or__(self, other: "TakedownList") -> "TakedownList":
-        return TakedownList(*(ours | theirs for ours, theirs in zip(self, other)))
+        return TakedownList(*(ours | theirs for ours, theirs in zip(self, other, strict=True)))
 
     def covers(self, row: Row) -> bool:
         """Whether the list names a row of a source: by its key, URL or host, or by its bytes if they are known."""

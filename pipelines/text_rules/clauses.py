@@ -1,6 +1,7 @@
 """Takes a sentence, as a list of words, apart: clauses, their verbs, lists of things and lists of predicates."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pipelines.text_rules.english import (
     AUXILIARIES,
@@ -172,7 +173,7 @@ def clauses(words: Words) -> Iterator[Words]:
 def things_in(words: Words) -> list[Words]:
     """The things that the words name, each from its determiner on."""
     starts = [n for n, word in enumerate(words) if word.lower() in DETERMINERS or (not n and plural_word(word))]
-    return [words[start:end] for start, end in zip(starts, [*starts[1:], len(words)]) if end > start + (start > 0)]
+    return [words[start:end] for start, end in pairwise([*starts, len(words)]) if end > start + (start > 0)]
 
 
 def in_place(words: Words) -> Words:

@@ -108,7 +108,7 @@ def _is(thing: Pattern, pattern: Pattern) -> bool:
     for key, wanted in pattern.items():
         value = thing.get(key)
         if key == "place":
-            if value is None or any(want not in (None, have) for want, have in zip(wanted, value)):
+            if value is None or any(want not in (None, have) for want, have in zip(wanted, value, strict=False)):
                 return False
         elif key == "words":
             if value is None or f" {_plain(wanted)} " not in f" {value} ":

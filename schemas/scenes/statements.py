@@ -133,12 +133,12 @@ def _patterns(noun: str, attributes: list[Attribute]) -> list[Pattern]:
             continue
         values = options.setdefault(key, [])
         if key == "place" and values and _are_complementary(values[-1], value):
-            value = tuple(a or b for a, b in zip(values.pop(), value))
+            value = tuple(a or b for a, b in zip(values.pop(), value, strict=True))
         if value not in values:
             values.append(value)
     if prod(map(len, options.values())) > MOST_PATTERNS:
         raise Unreadable
-    return [dict(zip(options, values)) for values in product(*options.values())]
+    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
 
 
 def _are_complementary(one: tuple, other: tuple) -> bool:

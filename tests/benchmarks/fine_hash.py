@@ -51,7 +51,7 @@ def form(draws: random.Random) -> Image.Image:
     image = Image.new("RGB", (700, 900), "white")
     pen = ImageDraw.Draw(image)
     pen.text((350, 60), "APPLICATION FORM", "black", font(40), anchor="mm")
-    for top, label in zip(range(150, 900, 110), ("Name", "Street", "Town", "Born", "Phone", "Remarks")):
+    for top, label in zip(range(150, 900, 110), ("Name", "Street", "Town", "Born", "Phone", "Remarks"), strict=False):
         pen.text((40, top), label, "black", font(26))
         pen.rectangle((220, top - 10, 660, top + 50), outline="black", width=3)
         pen.text((235, top), f"{draws.choice(WORDS)} {draws.randrange(10**4)}", "blue", font(26))
@@ -145,7 +145,7 @@ def main() -> None:
         others |= {"least": apart[0], "median": statistics.median(apart)} if apart else {}
         copies = {}
         for name, copied in COPIES.items():
-            pairs = [(a, hashes(copied(image))) for a, image in zip(own, images)]
+            pairs = [(a, hashes(copied(image))) for a, image in zip(own, images, strict=False)]
             bits = sorted(bits_apart(a[1], b[1]) for a, b in pairs if bits_apart(a[0], b[0]) <= FIRST)
             both = sum(one <= NEAR for one in bits)
             copies[name] = {"first": len(bits), "both": both, "95 %": bits[int(0.95 * len(bits))] if bits else None}

@@ -50,7 +50,7 @@ def main() -> None:
 def claims(speaker, shown) -> dict[str, float]:
     asks = [GenerationRequest(speaker.about(image, DESCRIBE[0]), limit=128) for image, _ in shown]
     answers = speaker.answer(asks)
-    found = hallucination(check(answer.text.strip(), scene) for answer, (_, scene) in zip(answers, shown))
+    found = hallucination(check(answer.text.strip(), scene) for answer, (_, scene) in zip(answers, shown, strict=True))
     return {"true_claims": round(1 - found["per_mention"], 4), "claims": found["claims"]}
 
 

@@ -133,7 +133,9 @@ def compare(folder: Path, recipe: SampleEncoder, sizes: list[tuple[int, int]], r
             assert (ours(mixture) if name == "ours" else webdataset(tars, recipe, together)) == count
             times[name].append((time.perf_counter() - started[0], processor_seconds() - started[1]))
     ratio, cpu_ratio = (
-        statistics.median(theirs[clock] / mine[clock] for mine, theirs in zip(times["ours"], times["webdataset"]))
+        statistics.median(
+            theirs[clock] / mine[clock] for mine, theirs in zip(times["ours"], times["webdataset"], strict=True)
+        )
         for clock in (0, 1)
     )
     return {
@@ -158,7 +160,9 @@ def fills(recipe: SampleEncoder, count: int, data: Path) -> dict:
     found = {}
     for name, some in texts.items():
         images = [small if name == "scenes" else large[n % len(large)] for n in range(count)]
-        lengths = np.array([size + len(recipe.tokenizer.encode(text)) + 1 for size, text in zip(images, some)])
+        lengths = np.array(
+            [size + len(recipe.tokenizer.encode(text)) + 1 for size, text in zip(images, some, strict=True)]
+        )
         lengths = lengths[lengths <= LENGTH]
         units = {str(shards): shards * SHARD for shards in (1, 4, 8, 10)}
         found[name] = {

@@ -31,6 +31,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import contextlib
+
 from memory import descendants
 
 from pipelines.build.corpus import open_corpus
@@ -99,10 +101,8 @@ def take_turns(sides: list[multiprocessing.Process]) -> list[list[tuple[float, f
 
 def send(side: multiprocessing.Process, what: int) -> None:
     for pid in descendants(side.pid) if side.is_alive() else ():
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, what)
-        except ProcessLookupError:
-            pass
 
 
 def measured(folder: Path, turns: list[tuple[float, float]]) -> dict[str, float]:

@@ -43,7 +43,9 @@ def padded(lengths: np.ndarray, batch: int) -> Passes:
 def packed(lengths: np.ndarray, length: int, at_once: int) -> Passes:
     packs = [places(lengths[pack], length) for pack in plan_packs(lengths, length)]
     for start in range(0, len(packs), at_once):
-        documents, positions = (torch.from_numpy(np.stack(one)).long() for one in zip(*packs[start : start + at_once]))
+        documents, positions = (
+            torch.from_numpy(np.stack(one)).long() for one in zip(*packs[start : start + at_once], strict=True)
+        )
         yield documents, positions
 
 

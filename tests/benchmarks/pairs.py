@@ -47,7 +47,7 @@ def write_answers(root: Root, partitions: int) -> None:
         response = np.repeat(keys, many)
         number = np.concatenate([np.arange(count) for count in many])
         p_yes = np.where(draws.random(len(number)) < 0.7, 0.9, 0.1)
-        write(root, "verdicts", partition, key=[f"{key}_{n:03d}_a" for key, n in zip(response, number)],
+        write(root, "verdicts", partition, key=[f"{key}_{n:03d}_a" for key, n in zip(response, number, strict=True)],
               instruction=np.repeat(of, many), response=response, number=number, labeler=["a"] * len(number),
               p_yes=p_yes, p_no=1 - p_yes)  # fmt: skip
 

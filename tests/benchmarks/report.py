@@ -80,7 +80,7 @@ def write_changes(root: Path) -> None:
         every = keys["key"].to_pylist()
         rows = [(key, "added", None, None) for key in every]
         rows += [(key, "changed", '{"text": "was"}', '{"text": "is"}') for key in every[::10]]
-        columns = dict(zip(("key", "change", "before", "after"), zip(*rows)))
+        columns = dict(zip(("key", "change", "before", "after"), zip(*rows, strict=True), strict=True))
         columns |= {"run": [ledger.run] * len(rows), "stage": [stage] * len(rows), "partition": [0] * len(rows)}
         table = pa.table([pa.array(columns[field.name], field.type) for field in CHANGES], schema=CHANGES)
         pq.write_table(table, root / "runs" / ledger.run / f"changes-{stage}.parquet")

@@ -176,9 +176,9 @@ def test_views_are_whole_patches_and_the_picture_keeps_inside_its_grid(plan_of):
         assert len(plan.views) == 1 + plan.columns * plan.rows <= 10
         if plan.rows:
             assert plan.refined == (plan.columns * plan.cell.width, plan.rows * plan.cell.height)
-            touches = [a == b for a, b in zip(plan.picture, plan.refined)]
+            touches = [a == b for a, b in zip(plan.picture, plan.refined, strict=True)]
             assert all(touches) if plan_of is plan_openbmb else any(touches)
-            assert all(0 < a <= b for a, b in zip(plan.picture, plan.refined))
+            assert all(0 < a <= b for a, b in zip(plan.picture, plan.refined, strict=True))
         else:
             assert plan.refined == plan.picture == (0, 0)
 

@@ -167,7 +167,9 @@ def _laion(samples: tuple[Sample, ...]) -> bytes:
         "n": [one.picture for one in samples],
     }
     kinds = (pa.string(), pa.string(), pa.string(), pa.int64())
-    pq.write_table(pa.table({name: pa.array(columns[name], kind) for name, kind in zip(columns, kinds)}), buffer)
+    pq.write_table(
+        pa.table({name: pa.array(columns[name], kind) for name, kind in zip(columns, kinds, strict=False)}), buffer
+    )
     return buffer.getvalue()
 
 

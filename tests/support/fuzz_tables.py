@@ -42,12 +42,14 @@ def table(kind: str, number: int) -> bytes:
         how = {"use_dictionary": False, "compression": "none"} if kind.startswith("plain") else {"compression": "zstd"}
         pq.write_table(pa.table(columns), buffer, row_group_size=10, write_page_checksum=True, **how)
         return buffer.getvalue()
-    records = [dict(zip(columns, row)) for row in zip(*columns.values())]
+    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if kind.startswith("jsonl"):
         data = "".join(json.dumps(record) + "\n" for record in records).encode()
         return gzip.compress(data, mtime=0) if kind.endswith("gz") else data
     lines = io.StringIO(newline="")
-    csv.writer(lines, delimiter="\t" if kind == "tsv" else ",").writerows([[*columns], *zip(*columns.values())])
+    csv.writer(lines, delimiter="\t" if kind == "tsv" else ",").writerows(
+        [[*columns], *zip(*columns.values(), strict=True)]
+    )
     return lines.getvalue().encode()
 
 

@@ -68,7 +68,7 @@ def mutated(data: bytes, draws: random.Random) -> tuple[bytes, int]:
             new[one : one + length] = bytes([draws.choice((0, 255))]) * len(new[one : one + length])
         else:
             new[one : one + length] = draws.randbytes(len(new[one : one + length]))
-    first = next((n for n, (a, b) in enumerate(zip(data, new)) if a != b), min(len(data), len(new)))
+    first = next((n for n, (a, b) in enumerate(zip(data, new, strict=False)) if a != b), min(len(data), len(new)))
     return bytes(new), first
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,10 +63,8 @@ def started(
         yield process, mark
     finally:
         for left in (process.pid, *processes(mark)):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         process.communicate()
         until(lambda: not processes(mark), 30, "the end of all processes")
 

@@ -115,7 +115,7 @@ def rows_of(instructions: Mapping[str, Sequence[Response]]) -> dict[str, list[Ro
                     of_claim["denied"] = number in response.denied or None
                     judged = {"reason": "no_yes_no", "detail": "Maybe"}
                     if verdict:
-                        judged = dict(zip(("p_yes", "p_no"), verdict))
+                        judged = dict(zip(("p_yes", "p_no"), verdict, strict=True))
                     add("verdicts", verdict_key(key, number, labeler), **of_claim, **judged)
     return rows
 

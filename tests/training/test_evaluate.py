@@ -27,7 +27,8 @@ class Witness:
     def __init__(self, shown, honest: bool = True):
         scenes = [scene for _, scene in shown]
         self.scene = {
-            id(image): scene for (image, _), scene in zip(shown, scenes if honest else scenes[1:] + scenes[:1])
+            id(image): scene
+            for (image, _), scene in zip(shown, scenes if honest else scenes[1:] + scenes[:1], strict=False)
         }
 
     def about(self, image, question) -> Prompt:

@@ -52,7 +52,7 @@ def test_a_greedy_answer_is_the_likeliest_token_time_after_time(speaker, prompts
     for prompt in prompts:
         (answer,) = speaker.answer([GenerationRequest(prompt, limit=12)])
         assert len(answer.ids) == 12 or answer.finished
-        for number, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities)):
+        for number, (token, probability) in enumerate(zip(answer.ids, answer.log_probabilities, strict=True)):
             expected = logits(speaker, prompt, answer.ids[:number])
             assert token == expected.argmax()
             assert probability == pytest.approx(float(expected[token]), abs=1e-4)
@@ -64,7 +64,7 @@ def test_an_answer_is_the_same_among_others(speaker, prompts):
         for number, prompt in enumerate(prompts)
     ]
     together = speaker.answer(asks)
-    for ask, one in zip(asks, together):
+    for ask, one in zip(asks, together, strict=False):
         (alone,) = speaker.answer([ask])
         assert alone.ids == one.ids and alone.text == one.text
         assert one.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)

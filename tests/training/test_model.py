@@ -70,7 +70,7 @@ def test_a_sample_in_a_pack_has_the_loss_that_it_has_alone(model, attention, blo
     model.attend_by(attention)
     found = packed(model, SAMPLES, 160, blocks)
     model.attend_by("sdpa")
-    for one, sample in zip(found, SAMPLES):
+    for one, sample in zip(found, SAMPLES, strict=False):
         count = int((sample.labels != IGNORED).sum())
         assert abs(one - alone(model, sample)) / count < 1e-5
 
@@ -111,14 +111,16 @@ def test_the_mask_of_a_batch_is_that_of_its_packs():
     documents = [places(one, 16)[0] for one in lengths]
     mask = document_mask(torch.stack([torch.from_numpy(one) for one in documents]))
     assert mask.shape == (3, 1, 16, 16)
-    for one, of in zip(mask[:, 0], documents):
+    for one, of in zip(mask[:, 0], documents, strict=False):
         assert (one.numpy() == attends(of)).all()
         assert one.any(1).all()
 
 
 def test_blocks_reach_back_as_far_as_any_row_looks():
     lengths = [[5, 3, 20], [9, 19]]
-    documents, positions = (torch.from_numpy(np.stack(one)) for one in zip(*(places(one, 30) for one in lengths)))
+    documents, positions = (
+        torch.from_numpy(np.stack(one)) for one in zip(*(places(one, 30) for one in lengths), strict=True)
+    )
     mask = document_mask(documents)[:, 0]
     for start, stop, first in blocks_of(positions, 8):
         looked = (mask & (documents != PADDING)[:, :, None])[:, start:stop].any(1).any(0).nonzero()[:, 0]
@@ -130,7 +132,7 @@ def test_views_of_different_sizes_are_seen_as_each_is_alone(model):
     grids = [(4, 4), (1, 9), (6, 2), (4, 4)]
     flat, sizes = views(*grids)
     together = model.see(flat, sizes)
-    for one, view, size in zip(together, torch.split(flat, sizes.prod(1).tolist()), sizes):
+    for one, view, size in zip(together, torch.split(flat, sizes.prod(1).tolist()), sizes, strict=False):
         torch.testing.assert_close(one, model.see(view, size[None])[0], rtol=1e-4, atol=1e-5)
 
 

@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
     """35 samples, 4 of them not to be packed, in 4 shards."""
     long, *some = captions(35)
     bad = {"png": b"no image"}, {"txt": b" "}, {"txt": b"\xff"}
-    some[10:13] = [(name, members | wrong) for (name, members), wrong in zip(some[10:13], bad)]
+    some[10:13] = [(name, members | wrong) for (name, members), wrong in zip(some[10:13], bad, strict=False)]
     samples = [(long[0], long[1] | {"txt": b"long " * 256}), *some]
     return publish(tmp_path / "corpus", "train", samples, each=10)
 
@@ -121,7 +121,7 @@ def test_other_shards_or_other_settings_have_other_side_files(root, recipe):
     second = files_of(root, recipe)
     publish(root, "train", captions(35), each=10)
     third = files_of(root, recipe)
-    assert [a == b for a, b in zip(second, third)] == [True, False]
+    assert [a == b for a, b in zip(second, third, strict=False)] == [True, False]
     count = len(side_files(root))
     for other in (
         SampleEncoder(recipe.tokenizer, 4, 300, SIDE),

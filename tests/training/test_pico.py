@@ -80,7 +80,7 @@ def test_it_sees_what_is_there(speaker, held_out, measured):
 def test_it_looks_at_the_picture_and_not_at_the_question_alone(speaker, held_out, measured):
     """Shown another picture than it is asked about, it says what is not there."""
     others = [image for image, _ in held_out[1:] + held_out[:1]]
-    found = evaluate(speaker, [(image, scene) for image, (_, scene) in zip(others, held_out)], asked=4)
+    found = evaluate(speaker, [(image, scene) for image, (_, scene) in zip(others, held_out, strict=False)], asked=4)
     assert found["true_claims"] < measured["true_claims"] - 0.2
     assert found["yes_no"] < measured["yes_no"] - 0.1 and found["recall"] < measured["recall"] - 0.2
 

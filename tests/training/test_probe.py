@@ -38,9 +38,9 @@ def test_the_labels_are_the_scene():
             if not printed or printed["place"] != place:
                 assert (shown == IGNORED).all()
                 continue
-            runs = [int(code) for code, before in zip(shown, [-1, *shown.tolist()]) if code != before]
+            runs = [int(code) for code, before in zip(shown, [-1, *shown.tolist()], strict=False) if code != before]
             said = [1 + CHARACTERS.index(c) if c != " " else 0 for c in printed["text"]]
-            assert runs == [code for code, before in zip(said, [-1, *said]) if code != before]
+            assert runs == [code for code, before in zip(said, [-1, *said], strict=False) if code != before]
 
 
 def test_of_two_texts_the_patches_tell_both_and_the_embeddings_neither():

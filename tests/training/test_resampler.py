@@ -48,11 +48,11 @@ def test_views_of_different_sizes_are_resampled_as_each_is_alone(resampler):
     views = [torch.randn(rows * columns, 48).double() for rows, columns in grids]
     padded, positions = torch.full((3, 16, 48), 7.0).double(), torch.full((3, 16, 256), 7.0).double()
     there = torch.zeros(3, 16, dtype=torch.bool)
-    for number, (view, grid) in enumerate(zip(views, grids)):
+    for number, (view, grid) in enumerate(zip(views, grids, strict=False)):
         padded[number, : len(view)], positions[number, : len(view)] = view, sine_cosine(256, *grid).double()
         there[number, : len(view)] = True
     found = resampler(padded, positions, there)
-    for one, view, grid in zip(found, views, grids):
+    for one, view, grid in zip(found, views, grids, strict=False):
         torch.testing.assert_close(one, plainly(resampler, view, sine_cosine(256, *grid).double()))
 
 

@@ -102,7 +102,7 @@ def test_views_are_those_of_the_plan_in_the_order_of_their_places(recipe):
     views = recipe.views(one, tokens)
     expected = cut(decode(WIDE), Slicing().of(900, 300)) + cut(decode(SMALL), Slicing().of(60, 40))
     assert len(views) == (tokens.ids == recipe.tokenizer.marks.query).sum() / QUERIES == len(expected)
-    assert all(np.array_equal(a, b) for a, b in zip(views, expected))
+    assert all(np.array_equal(a, b) for a, b in zip(views, expected, strict=False))
 
 
 @pytest.mark.parametrize("slicing", [Slicing(), Slicing("openbmb"), Slicing("openbmb", cells=4), Slicing(side=224)])

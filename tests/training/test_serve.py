@@ -86,7 +86,7 @@ def test_log_probabilities_are_the_models(client, speaker):
     told = said.logprobs.content
     assert [one.logprob for one in told] == pytest.approx(expected.log_probabilities, abs=1e-4)
     assert bytes(byte for one in told for byte in one.bytes).decode("utf-8", "replace") == said.message.content
-    for one, top in zip(told, expected.top):
+    for one, top in zip(told, expected.top, strict=False):
         assert [other.logprob for other in one.top_logprobs] == pytest.approx([value for _, value in top], abs=1e-4)
         assert one.top_logprobs[0].token == one.token  # greedy
         assert sum(math.exp(other.logprob) for other in one.top_logprobs) <= 1.0001

@@ -92,7 +92,7 @@ def body(draws: random.Random) -> bytes:
 async def sent(app, data: bytes, draws: random.Random) -> tuple[int, dict]:
     """The status and the answer of a request whose body comes in several parts."""
     cuts = sorted(draws.randrange(len(data) + 1) for _ in range(draws.choice((0, 0, 3))))
-    parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)])]
+    parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages[-1]["more_body"] = False
     told: list[dict] = []

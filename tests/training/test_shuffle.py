@@ -17,7 +17,7 @@ ORDERS = st.lists(st.tuples(st.integers(0, 90), WEIGHTS), min_size=1, max_size=4
 
 
 def order_of(sets: list[tuple[int, Fraction]], seed: int = 0) -> Order:
-    packs, weights = zip(*sets)
+    packs, weights = zip(*sets, strict=True)
     return Order(packs, weights, seed)
 
 
@@ -74,7 +74,7 @@ def test_an_epoch_is_shuffled_as_a_whole_and_each_differently():
     order = order_of([(1000, Fraction(1)), (1000, Fraction(1))])
     first, second = ([order[number] for number in range(start, start + 2000)] for start in (0, 2000))
     assert abs(sum(place.set for place in first[:1000]) - 500) < 80
-    assert sum(a[1:] == b[1:] for a, b in zip(first, second)) < 10
+    assert sum(a[1:] == b[1:] for a, b in zip(first, second, strict=False)) < 10
     assert first != [order_of([(1000, Fraction(1)), (1000, Fraction(1))], seed=1)[n] for n in range(2000)]
 
 

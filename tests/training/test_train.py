@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "shape.json").write_text(json.dumps(SHAPE.as_dict()))
 
     def lessons():
-        for number, (scene, picture, said) in enumerate(zip(scenes, pictures, turns)):
+        for number, (scene, picture, said) in enumerate(zip(scenes, pictures, turns, strict=False)):
             document = {"conversation": {"turns": said, "images": ["<image>"]}, "extra": {"scene": scene}}
             yield f"{number:016x}-conversation", {"png": picture, "json": json.dumps(document).encode()}
 

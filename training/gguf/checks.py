@@ -104,7 +104,7 @@ def preprocessing(pair: Pair) -> Figures:
             if [patches.shape[:2] for patches in watched] != grids:
                 wrong.append(size)
                 continue
-            for ours, theirs in zip(expected, watched):
+            for ours, theirs in zip(expected, watched, strict=True):
                 levels = np.rint((theirs.reshape(ours.shape) / 2 + 0.5) * 255).astype(np.uint8)
                 unequal, pixels = unequal + int((levels != ours).sum()), pixels + ours.size
     return {"sizes": number + 1, "other_views": len(wrong), "unequal": unequal, "values": pixels, "detail": wrong[:5]}

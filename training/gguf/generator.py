@@ -102,7 +102,7 @@ class GgufGenerator:
             token = Generator._choose(log_probabilities, request, draws)
             if request.top:
                 best = log_probabilities.topk(request.top)
-                answer.top.append(list(zip(best.indices.tolist(), best.values.tolist())))
+                answer.top.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
             answer.finished = language.ends(token)
             if answer.finished:
                 break

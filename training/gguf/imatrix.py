@@ -72,7 +72,7 @@ def spread_samples(
 def hidden(model: VisionLanguageModel, laid: Tokens, pictures: Sequence[Image.Image], query: int) -> Tensor:
     """The language model's last states for one sample: [tokens, width]."""
     ids = torch.from_numpy(laid.ids.astype(np.int64))[None]
-    views = [view for image, picture in zip(pictures, laid.pictures) for view in cut(image, picture.plan)]
+    views = [view for image, picture in zip(pictures, laid.pictures, strict=False) for view in cut(image, picture.plan)]
     return model(ids, seen(model, views), ids == query, None, torch.arange(ids.shape[1])[None])[0]
 
 

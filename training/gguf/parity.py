@@ -67,7 +67,7 @@ def rounding(model: VisionLanguageModel) -> Iterator[None]:
     finally:
         del model.see
         weight.data = whole
-        for perceptron, activation in zip(perceptrons, exact):
+        for perceptron, activation in zip(perceptrons, exact, strict=True):
             perceptron.activation_fn = activation
 
 
@@ -102,11 +102,11 @@ def greedy(pair: Pair, at_once: int = 10) -> Figures:
             shown = pictures[start : start + at_once]
             prompts = [pair.generator.about(image, QUESTIONS[0]) for image in shown]
             requests = [GenerationRequest(prompt, limit=96, top=2) for prompt in prompts]
-            for image, ours in zip(shown, pair.generator.answer(requests)):
+            for image, ours in zip(shown, pair.generator.answer(requests), strict=True):
                 (theirs,) = phone.answer([GenerationRequest(phone.about(image, QUESTIONS[0]), limit=96)])
                 if ours.ids == theirs.ids:
                     continue
-                first = next((n for n, (a, b) in enumerate(zip(ours.ids, theirs.ids)) if a != b), None)
+                first = next((n for n, (a, b) in enumerate(zip(ours.ids, theirs.ids, strict=False)) if a != b), None)
                 first = min(len(ours.ids), len(theirs.ids)) if first is None else first
                 (_, best), (_, second) = ours.top[first]
                 if best - second < NEAR:
@@ -145,7 +145,7 @@ def read(language: LanguageModel, vision: VisionEncoder, query: int, sample: Sam
     seen = iter([view for image in images for view in vision.views(image, language.width)])
     language.rewind()
     for visual, run in groupby(enumerate(laid.ids.tolist()), key=lambda pair: pair[1] == query):
-        places, ids = zip(*run)
+        places, ids = zip(*run, strict=True)
         if not visual:
             logits.append(language.decode(np.array(ids, np.int32), every=True))
             text_places += places

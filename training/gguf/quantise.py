@@ -31,7 +31,7 @@ def quantise(source: Path, out: Path, quant: str, imatrix: Mapping[str, np.ndarr
     if imatrix:
         held = {name.encode(): np.ascontiguousarray(values, np.float32) for name, values in imatrix.items()}
         rows = (llama_cpp.llama_model_imatrix_data * (len(held) + 1))()  # the last one stays empty, as an end mark
-        for row, (name, values) in zip(rows, held.items()):
+        for row, (name, values) in zip(rows, held.items(), strict=False):
             row.name, row.size = name, values.size
             row.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         params.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))

@@ -78,7 +78,7 @@ def verify(
     checks = _run(["training.gguf.checks", str(folder), str(checkpoint), "--samples", str(samples), *more], say)
     missed = judge(checks, bars(*kinds, kl, same_top))
     report = {
-        "passed": not missed, "missed": missed, "quantisation": dict(zip(("language", "vision"), kinds)),
+        "passed": not missed, "missed": missed, "quantisation": dict(zip(("language", "vision"), kinds, strict=True)),
         "checkpoint": sha256(checkpoint / WEIGHTS), "llama_cpp_python": version("llama-cpp-python"),
         "bytes": {path.name: path.stat().st_size for path in (language, mmproj)}, "checks": checks,
         "speed": None if missed else {how: speed(folder, how == "apart", say) for how in ("together", "apart")},

@@ -45,7 +45,9 @@ def test_bytes_are_those_of_tarfile(members):
     data, offsets, digest = written(members)
     assert data == by_tarfile(members)
     assert digest == sha256(data).hexdigest()
-    assert [data[at : at + len(payload)] for at, (_, payload) in zip(offsets, members)] == [d for _, d in members]
+    assert [data[at : at + len(payload)] for at, (_, payload) in zip(offsets, members, strict=True)] == [
+        d for _, d in members
+    ]
 
 
 @given(members)

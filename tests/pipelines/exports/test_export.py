@@ -187,7 +187,8 @@ def test_trl_s_dpo_trainer_takes_steps_on_them(corpus, tmp_path, monkeypatch):
     batch = trainer.data_collator([loaded[0], loaded[1]])
     assert batch["pixel_values"].shape == (4, 3, 28, 28)
     words = [
-        processor.tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["completion_mask"])
+        processor.tokenizer.decode(ids[mask.bool()])
+        for ids, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True)
     ]
     answers = [loaded[n][name][0]["content"] for name in ("chosen", "rejected") for n in (0, 1)]
     assert all(said.startswith(wanted) for said, wanted in zip(words, answers, strict=True))

@@ -57,7 +57,9 @@ REFUSED = ("blocked_address", "bad_url", "dns")  # a client may not even take it
 def test_no_way_to_write_an_address_leads_to_this_machine(server):
     urls = [f"http://{host}:{server.port}/good/direct{n}" for n, host in enumerate(WRITTEN)]
     answers = fetch(urls, allow_hosts=(), tries=1)
-    assert {host: answer.reason in REFUSED for host, answer in zip(WRITTEN, answers)} == dict.fromkeys(WRITTEN, True)
+    assert {host: answer.reason in REFUSED for host, answer in zip(WRITTEN, answers, strict=True)} == dict.fromkeys(
+        WRITTEN, True
+    )
     assert [answer.reason for answer in answers].count("blocked_address") >= 20
     assert not [path for path in server.asked() if "direct" in path]
 
@@ -65,7 +67,9 @@ def test_no_way_to_write_an_address_leads_to_this_machine(server):
 def test_no_redirect_leads_there_either(server):
     to = [f"/to/http:||{host}:{server.port}|good|sent{n}" for n, host in enumerate(WRITTEN)]
     answers = fetch([server.url(path, "kind") for path in to], allow_hosts=("kind.localhost",), tries=1)
-    assert {host: answer.reason in REFUSED for host, answer in zip(WRITTEN, answers)} == dict.fromkeys(WRITTEN, True)
+    assert {host: answer.reason in REFUSED for host, answer in zip(WRITTEN, answers, strict=True)} == dict.fromkeys(
+        WRITTEN, True
+    )
     assert [answer.reason for answer in answers].count("blocked_address") >= 20
     assert {answer.status for answer in answers} == {307}
     assert not [path for path in server.asked() if "/good/sent" in path]
@@ -76,7 +80,7 @@ def test_hosts_are_allowed_by_name_with_all_below_them_and_nothing_else(server):
     hosts = {"inner.localhost": None, "a.inner.localhost": None, "INNER.localhost": None, "127.0.0.1": None}
     hosts |= dict.fromkeys(("localhost", "other.localhost", "notinner.localhost", "127.0.0.2"), "blocked_address")
     answers = fetch([f"http://{host}:{server.port}/good/1" for host in hosts], allow_hosts=allowed, tries=1)
-    assert {host: answer.reason for host, answer in zip(hosts, answers)} == hosts
+    assert {host: answer.reason for host, answer in zip(hosts, answers, strict=True)} == hosts
 
 
 def answers_of(monkeypatch, *answers: list[str]) -> list[str]:

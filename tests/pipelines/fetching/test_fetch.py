@@ -89,9 +89,9 @@ OUTCOMES = {
 def test_every_url_ends_with_its_bytes_or_a_reason_whatever_its_server_does(server):
     started = time.monotonic()
     answers = fetch([server.url(path, f"outcome{n}") for n, path in enumerate(OUTCOMES)])
-    assert {p: (a.reason, a.status, a.tries) for p, a in zip(OUTCOMES, answers)} == OUTCOMES
+    assert {p: (a.reason, a.status, a.tries) for p, a in zip(OUTCOMES, answers, strict=True)} == OUTCOMES
     assert time.monotonic() - started < 2 * 2.0 + 1.25 + 5  # two tries, the pause between them, a busy machine
-    for path, answer in zip(OUTCOMES, answers):
+    for path, answer in zip(OUTCOMES, answers, strict=True):
         assert answer.reason in {None, *REASONS} and bool(answer.detail) == bool(answer.reason)
         last = path.replace("/hops/3", "/hops/0").replace("/hops/5", "/hops/0")
         assert answer.data == (b"" if answer.reason else image(last)), path
@@ -110,7 +110,7 @@ def test_what_no_server_answers_has_a_reason_too(server):
         "file:///etc/passwd": "bad_url",
     }  # fmt: skip
     answers = fetch([url.format(server.port) for url in urls], tries=1)
-    assert {url: answer.reason for url, answer in zip(urls, answers)} == urls
+    assert {url: answer.reason for url, answer in zip(urls, answers, strict=True)} == urls
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_trusted(tmp_path):
@@ -157,7 +157,7 @@ def test_who_is_always_busy_is_asked_less_and_less_and_then_no_more(server):
     assert {answer.reason for answer in answers} == {"http_429"}
     assert time.monotonic() - started < 10
     times = sorted(at for path, all in server.asked().items() if path.startswith("busy.localhost") for at in all)
-    bursts = [at for at, before in zip(times, [0.0, *times]) if at - before > 0.5]
+    bursts = [at for at, before in zip(times, [0.0, *times], strict=False) if at - before > 0.5]
     assert len(times) <= 4 * len(bursts) and [round(b - a) for a, b in itertools.pairwise(bursts)] == [1, 2]
     assert "not asked, after this: status 429" in {answer.detail for answer in answers}
 
@@ -294,7 +294,7 @@ def test_every_row_is_accounted_for_and_what_was_measured_stands_in_the_ledger(s
     urls = [server.url(path, f"c{n}") for n, path in enumerate(IN_A_CORPUS)]
     root = build(configure(tmp_path, urls, "[images]\nmax_bytes = 1000000"), "images")
     rows = query(root, "select i.*, url, host from images i join rows using (partition, key)").to_pylist()
-    assert {row["url"]: row["reason"] for row in rows} == dict(zip(urls, IN_A_CORPUS.values()))
+    assert {row["url"]: row["reason"] for row in rows} == dict(zip(urls, IN_A_CORPUS.values(), strict=True))
     payloads = {name[:5]: name for name in root.files("images") if name.endswith(".tar")}
     for row in rows:
         if row["reason"] is None:

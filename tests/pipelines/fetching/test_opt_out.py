@@ -44,7 +44,7 @@ def test_tags_are_honoured_unless_the_configuration_says_otherwise(server):
     }
     urls = [server.url(f"/tag/{tag}", "tagged") for tag in tags]
     answers = fetch(urls)
-    assert {tag: answer.reason for tag, answer in zip(tags, answers)} == tags
+    assert {tag: answer.reason for tag, answer in zip(tags, answers, strict=True)} == tags
     assert [answer.detail for answer in answers] == [
         "X-Robots-Tag: noai", "X-Robots-Tag: noimageindex", "X-Robots-Tag: noai", None
     ]  # fmt: skip

@@ -268,6 +268,6 @@ def test_other_hosts_notice_nothing(name, monkeypatch):
         answers = fetch(urls, robots_txt=True, deadline=30.0, read_seconds=10.0)
     assert {a.reason for n, a in enumerate(answers) if n % 4} == {None}
     assert {a.reason for a in answers} <= {None, "opt_out"}
-    busy, waited = map(max, zip(*stalls))
+    busy, waited = map(max, zip(*stalls, strict=True))
     assert busy < 0.2 and waited < 2, (busy, waited)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # kilobytes

@@ -137,7 +137,7 @@ def told_anywhere(root: Path, *texts: str, data: bytes = b"") -> list[str]:
         raw = path.read_bytes()
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            every = list(cells(table.to_pylist())) + [str(table.schema.metadata)]
+            every = [*list(cells(table.to_pylist())), str(table.schema.metadata)]
         else:
             every = [raw.decode("latin-1")]
         if any(text in cell for text in texts for cell in every) or (data and data in raw):

@@ -70,7 +70,7 @@ def test_easyocr_reads_each_line_where_it_stands(models):
     engine = open_engine(engine_of(models))
     lines = sorted(engine.read(np.asarray(bars("IIiI", "iIIIIi", side=192))), key=lambda line: line["box"][1])
     assert [line["text"] for line in lines] == ["IIiI", "iIIIIi"]
-    for line, (top, width) in zip(lines, ((40, 49), (100, 77))):
+    for line, (top, width) in zip(lines, ((40, 49), (100, 77)), strict=False):
         assert 0.9 < line["confidence"] <= 1 and len(line["box"]) == 8
         assert all(type(value) is float for value in (line["confidence"], *line["box"]))
         assert np.allclose(line["box"], [40, top, 40 + width, top, 40 + width, top + 32, 40, top + 32], atol=14)
@@ -206,7 +206,7 @@ def test_weights_at_a_url_are_refused(pictures, configure):
 
 def test_without_the_package_its_extra_is_named(pictures, configure, monkeypatch):
     monkeypatch.setattr("pipelines.ocr.engines.find_spec", lambda name: None)
-    mistaken("", 'ocr.engine: easyocr is not installed; run: ', configure)
+    mistaken("", "ocr.engine: easyocr is not installed; run: ", configure)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -18,10 +18,10 @@ def line(text: str, x: float, y: float, width: float, height: float = 20) -> dic
 def turned(lines: list[dict], degrees: float) -> list[dict]:
     """Lines on a page that is turned clockwise."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    corners = [list(zip(one["box"][::2], one["box"][1::2])) for one in lines]
+    corners = [list(zip(one["box"][::2], one["box"][1::2], strict=True)) for one in lines]
     boxes = [[c for x, y in four for c in (round(x * cos - y * sin, 1), round(x * sin + y * cos, 1))]
              for four in corners]  # fmt: skip
-    return [{**one, "box": box} for one, box in zip(lines, boxes)]
+    return [{**one, "box": box} for one, box in zip(lines, boxes, strict=True)]
 
 
 def read(lines: list[dict]) -> str:

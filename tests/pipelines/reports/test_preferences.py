@@ -94,7 +94,7 @@ def test_distributions_count_each_response_and_each_pair_once(root):
                              where chosen is not null group by 1""").to_pylist()  # fmt: skip
     assert bars("margin of a pair, claims") == {str(row["n"]): (row["m"], row["k"]) for row in margins}
     ratios = bars("rejected to chosen text, words").values()
-    assert [sum(column) for column in zip(*ratios)] == [sum(row["m"] for row in margins), said["kept"]]
+    assert [sum(column) for column in zip(*ratios, strict=True)] == [sum(row["m"] for row in margins), said["kept"]]
 
 
 def test_what_they_cost_is_what_the_view_says(root, page):

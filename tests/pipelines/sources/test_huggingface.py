@@ -207,7 +207,7 @@ def answers(hub: Path, fields: dict | None = None, **columns: list) -> list[tupl
     pq.write_table(table if isinstance(table, pa.Table) else pa.table(table), hub / "a.parquet")
     rows = rows_of("huggingface", hub, **(fields or {}))
     said = [json.loads(row["conversation"])["turns"][1]["content"] if row["conversation"] else None for row in rows]
-    return [(text, row["reason"]) for text, row in zip(said, rows)]
+    return [(text, row["reason"]) for text, row in zip(said, rows, strict=False)]
 
 
 STATES = ["Maine", "Ohio", "Iowa"]

@@ -40,7 +40,7 @@ def test_texts_urls_and_licences_are_kept(kind, output, made):
     assert facts(rows, "text", "url", "host", "reason") == [
         (f"a picture of rectangles, number {n}", f"http://127.0.0.1:8765/{n}.jpg", "127.0.0.1", None) for n in NUMBERS
     ]
-    for row, n in zip(rows, NUMBERS):
+    for row, n in zip(rows, NUMBERS, strict=False):
         extra = json.loads(row["extra"])
         assert (extra["NSFW"], extra["LICENSE"], extra["similarity"]) == ("UNLIKELY", "CC-BY 4.0", 0.3 + n / 100)
         assert row["sha256"] == extra["sha256"], "the bytes are those that img2dataset downloaded"

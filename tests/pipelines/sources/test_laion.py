@@ -35,7 +35,7 @@ def test_every_row_is_there_with_all_that_it_says(tmp_path):
         ("http://a.example/0.jpg", "a red square", "equal_keys"),
     ]  # fmt: skip
     assert rows[0]["key"] == key_of("http://a.example/0.jpg", "a red square")
-    assert json.loads(rows[0]["extra"]) == dict(zip(NAMES[2:], ROWS[0][2:]))
+    assert json.loads(rows[0]["extra"]) == dict(zip(NAMES[2:], ROWS[0][2:], strict=False))
     assert json.loads(rows[2]["extra"])["similarity"] is None
 
 

@@ -36,7 +36,7 @@ def write(path: Path, **options) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.table(columns), path, **options)
     else:
-        rows = [dict(zip(columns, row)) for row in zip(*columns.values())]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -112,7 +112,7 @@ def test_any_column_of_parquet_is_read_and_stops_nothing(column):
     table = open_parquet(io.BytesIO(buffer.getvalue()), "a.parquet")
     read = list(parquet_records(table, "a.parquet"))
     assert [record["text"] for record in read] == ["plain"] * len(column)
-    for record, cell in zip(read, column):
+    for record, cell in zip(read, column, strict=False):
         assert (record["odd"] is None) == (not cell.is_valid)
         json_of(plain(record["odd"]))
 

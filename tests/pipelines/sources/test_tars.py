@@ -133,12 +133,12 @@ def test_members_with_holes_have_a_reason_and_those_after_them_are_whole(how, ho
 @pytest.mark.parametrize("format", ["v7", "ustar", "gnu", "oldgnu", "pax"])
 def test_every_format_of_gnu_tar_is_read(format, tmp_path):
     names = ["a.png", "d/e/b.png"] + (["x" * 200 + "/" + "y" * 120 + ".png"] if format not in ("v7", "ustar") else [])
-    for name, data in zip(names, PICTURES):
+    for name, data in zip(names, PICTURES, strict=False):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     tar(tmp_path, f"--format={format}", "-cf", "0.tar", *names)
     assert facts(rows_of("webdataset", tmp_path / "0.tar"), "member", "sha256") == [
-        (name, sha256(data).hexdigest()) for name, data in zip(names, PICTURES)
+        (name, sha256(data).hexdigest()) for name, data in zip(names, PICTURES, strict=False)
     ]
 
 

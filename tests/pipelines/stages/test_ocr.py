@@ -27,7 +27,7 @@ def picture(*lines: str, star: bool = False) -> Image.Image:
         pen.text((20, 20 + 60 * n), line, "black", font)
     if star:
         corners = [(96 + r * np.sin(turn), 96 - r * np.cos(turn)) for turn, r in
-                   zip(np.arange(10) * np.pi / 5, [70, 30] * 5)]  # fmt: skip
+                   zip(np.arange(10) * np.pi / 5, [70, 30] * 5, strict=True)]  # fmt: skip
         pen.polygon(corners, "black")
     return image
 
@@ -60,7 +60,7 @@ def test_each_image_has_its_lines_and_a_verdict(pictures, configure: Callable[..
     assert {row["reason"] for row in rows.values()} == {None}
     assert rows["sign"]["text"] == "FIRE EXIT\nkeep it shut" and rows["sign"]["verdict"] == "good"
     assert rows["sign"]["confidence"] > 0.9
-    for line, top in zip(rows["sign"]["lines"], (20, 80)):
+    for line, top in zip(rows["sign"]["lines"], (20, 80), strict=True):
         assert abs(min(line["box"][1::2]) - top) < 12 and abs(min(line["box"][::2]) - 20) < 12
     assert (rows["nothing"]["lines"], rows["nothing"]["verdict"]) == ([], "no_text")
     assert rows["star"]["verdict"] != "good" and rows["initial"]["verdict"] != "good"

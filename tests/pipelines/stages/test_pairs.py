@@ -97,7 +97,7 @@ def test_the_length_ratio_and_the_kept_pairs_are_those_of_the_public_scripts(pub
     every = candidates(found)
     ratio, _ = length_balance(found.words[every.chosen], found.words[every.rejected])
     assert ratio == expected["length_ratio"]
-    words = dict(zip(found.keys, found.words.tolist()))
+    words = dict(zip(found.keys, found.words.tolist(), strict=True))
     left = [row for row in rows if row["reason"] == "unbalanced"]
     assert {row["detail"] for row in left} == {
         f"{words[row['chosen']]} words chosen, {words[row['rejected']]} rejected" for row in left
@@ -157,13 +157,16 @@ def test_what_is_missing_leaves_a_response_unscored(root, stage):
 
 def test_of_several_labelers_most_decide_and_a_pair_says_how_many_agree(root):
     yes, no = (0.9, 0.1), (0.1, 0.9)
-    by = [dict(zip("ABC", said)) for said in ((yes, yes, no), (yes, no, no), (yes, yes, yes))]
+    by = [dict(zip("ABC", said, strict=True)) for said in ((yes, yes, no), (yes, no, no), (yes, yes, yes))]
     write_answers(root, {0: {"a" * 16: [
         Response("split", [by[0], by[1]]),
         Response("sure", [by[2], by[2]]),
     ]}})  # fmt: skip
     assert ask(root, "SELECT score, by_labeler FROM scores ORDER BY key") == [
-        {"score": -1, "by_labeler": [{"labeler": name, "score": score} for name, score in zip("ABC", (0, -1, -2))]},
+        {
+            "score": -1,
+            "by_labeler": [{"labeler": name, "score": score} for name, score in zip("ABC", (0, -1, -2), strict=True)],
+        },
         {"score": 0, "by_labeler": [{"labeler": name, "score": 0} for name in "ABC"]},
     ]
     (row,) = pairs_of(root)
@@ -322,7 +325,7 @@ def test_candidates_are_all_pairs_of_an_instruction_that_differ_in_score_and_tex
     made = {f"{n:016x}": [scored(*one) for one in some] for n, some in enumerate(instructions)}
     write_answers(root, {0: made})
     expected = set()
-    for key, some in zip(made, instructions):
+    for key, some in zip(made, instructions, strict=False):
         for (i, (score, text)), (j, (score2, text2)) in combinations(enumerate(some), 2):
             if score != score2 and text.strip() != text2.strip():
                 better, worse = (i, j) if score > score2 else (j, i)
@@ -347,7 +350,7 @@ def test_the_length_ratio_is_the_first_best_of_the_grid(lengths):
         return [not (rejected and Fraction(rejected - chosen, rejected) > r) for chosen, rejected in lengths]
 
     def apart(r: Fraction) -> Fraction | None:
-        some = [pair for pair, there in zip(lengths, staying(r)) if there]
+        some = [pair for pair, there in zip(lengths, staying(r), strict=False) if there]
         chosen, rejected = (sum(pair[side] for pair in some) for side in (0, 1))
         return Fraction(abs(chosen - rejected), rejected) if rejected else None
 

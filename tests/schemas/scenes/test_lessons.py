@@ -22,7 +22,7 @@ def turns(scene: Scene, seed: int, count: int = 9, quiz: bool = False) -> list[t
     assert [turn["role"] for turn in said] == ["user", "assistant"] * (len(said) // 2)
     asked = [turn["content"] for turn in said]
     assert asked[0].startswith(IMAGE) and not any(IMAGE in one for one in asked[1:])
-    return list(zip([asked[0].removeprefix(IMAGE), *asked[2::2]], asked[1::2]))
+    return list(zip([asked[0].removeprefix(IMAGE), *asked[2::2]], asked[1::2], strict=False))
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -166,7 +166,7 @@ def opened(data: bytes) -> Image.Image:
 
 def nearest(pixel: tuple[int, ...], names: tuple[str, ...]) -> str:
     """The colour that a pixel is closest to."""
-    return min(names, key=lambda name: sum((a - b) ** 2 for a, b in zip(pixel, RGB[name])))
+    return min(names, key=lambda name: sum((a - b) ** 2 for a, b in zip(pixel, RGB[name], strict=True)))
 
 
 def test_each_place_has_the_colour_of_the_thing_that_stands_there_or_of_the_ground():
@@ -348,14 +348,14 @@ def test_characters_stand_where_their_truth_says():
             continue
         image, letters = paint(scene, scenes._draws(int(row["member"]), "look"), side, (), (0.12, 0.2))
         assert [len(ends) for ends in row["extra"]["letters"]] == [len(ends) for ends in letters]
-        for one, ends in zip([scene["printed"], *scene["also"]], letters):
+        for one, ends in zip([scene["printed"], *scene["also"]], letters, strict=False):
             top = side * cell(one["place"])[0] // 3
             strip = image.crop((0, top, side, top + side // 3))
             ground = Image.new("RGB", strip.size, strip.getpixel((0, 0)))
             ink = ImageChops.difference(strip, ground).convert("L").resize((side, 1), Image.Resampling.BOX)
             columns = [n / side for n, value in enumerate(ink.tobytes()) if value]
             assert ends[0][0] - 0.02 < columns[0] and columns[-1] < ends[-1][1] + 0.02
-            for char, (left, right) in zip(one["text"], ends):
+            for char, (left, right) in zip(one["text"], ends, strict=False):
                 assert any(left <= at <= right for at in columns) or char == " "
 
 

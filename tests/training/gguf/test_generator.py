@@ -47,7 +47,7 @@ def test_answers_are_the_checkpoints_draws_included(ours, theirs, how):
         )
         assert one.ids == other.ids and one.text == other.text and one.finished == other.finished
         assert other.log_probabilities == pytest.approx(one.log_probabilities, abs=0.01)
-        for step, its in zip(one.top, other.top):
+        for step, its in zip(one.top, other.top, strict=False):
             assert [token for token, _ in step] == [token for token, _ in its]
         said.add(one.text)
     assert len(said) > 1
