@@ -1,6 +1,7 @@
-"""The wheel: all four packages, whole, and importable where only their dependencies are."""
+"""The wheel: all four packages, whole, and at work where only it and its dependencies are installed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.corpora import ONE_PROCESS
 from support.paths import PROJECT
+from support.prefect_server import serving, started, until
 
+UV = Path(sys.executable).with_name("uv")
+OFFLINE = re.compile(r"Failed to fetch|dns error|error sending request|network", re.I)
 PACKAGES = ("flows", "pipelines", "schemas", "training")
 
 pytestmark = pytest.mark.slow
@@ -77,3 +82,58 @@ print(len({names!r}))
     done(python, "-I", "-c", command, "init", "my.toml", "--source", "scenes", cwd=tmp_path)
     assert "4 new file" in done(python, "-I", "-c", command, "plan", "my.toml", cwd=tmp_path)
     assert "shardmill = flows.cli:main" in next(site.glob("shardmill-*.dist-info/entry_points.txt")).read_text()
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The programs of an environment with nothing but the pinned packages and the wheel, which fits them."""
+    if not UV.exists():
+        pytest.skip("uv is not installed in this environment")
+    folder = tmp_path_factory.mktemp("installed")
+    done(UV, "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
+    install = [UV, "pip", "install", "--quiet", "--python", folder / "venv/bin/python"]
+    packages = subprocess.run(
+        [*map(str, install), "--require-hashes", "-r", str(PROJECT / "requirements.txt")],
+        cwd=folder, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    if packages.returncode != 0 and OFFLINE.search(packages.stderr):
+        pytest.skip(f"the packages cannot be fetched here: {packages.stderr.strip().splitlines()[0]}")
+    assert packages.returncode == 0, packages.stderr
+    done(*install, "--no-deps", wheel, cwd=folder)
+    done(UV, "pip", "check", "--python", folder / "venv/bin/python", cwd=folder)
+    return folder / "venv/bin"
+
+
+def test_it_works_beside_folders_of_the_same_names(installed, tmp_path):
+    """In a folder with packages of the user's that are called as ours are: a run, a plan, verify, and a schedule whose
+    worker is started there too."""
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('a package of the user')")
+    config = tmp_path / "my.toml"
+    config.write_text(
+        f'root = "corpus"\n[source]\nkind = "scenes"\ncount = 30\nplanted = 0.0\n[sets.train]\n{ONE_PROCESS}'
+    )
+    env = {
+        "PATH": f"{installed}:/usr/bin:/bin", "PYTHONPATH": "", "HOME": str(tmp_path), "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }  # fmt: skip
+    program = installed / "shardmill"
+    assert "1 new file" in done(program, "plan", "my.toml", cwd=tmp_path, **env)
+    done(program, "run", "my.toml", cwd=tmp_path, **env)
+    assert "everything is current" in done(program, "plan", "my.toml", cwd=tmp_path, **env)
+    assert "all is well" in done(program, "verify", "corpus", cwd=tmp_path, **env)
+    with serving(tmp_path / "server") as server:
+        env |= server.env
+        assert "deployed build-corpus/" in done(
+            program, "schedule", "my.toml", "--cron", "0 0 1 1 *", cwd=tmp_path, **env
+        )
+        config.write_text(config.read_text().replace("count = 30", "count = 40"))
+        run = server.trigger(f"{tmp_path.name}-my")
+        command = [str(installed / "prefect"), "worker", "start", "--pool", "shardmill", "--type", "process"]
+        with started(command, tmp_path, tmp_path / "worker.log", **env):
+            ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+            state = until(lambda: (now := server.run(run["id"]))["state_type"] in ended and now, 300)
+        assert state["state_type"] == "COMPLETED", server.logs_of(state)
+    assert "40" in done(program, "stats", "corpus", cwd=tmp_path, **env)
+    assert "all is well" in done(program, "verify", "corpus", cwd=tmp_path, **env)

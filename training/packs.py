@@ -104,7 +104,7 @@ def _kinds(counts: Sequence[tuple[int, int]], length: int) -> Iterator[Kind]:
 def _sums(sizes: Sequence[int], left: Sequence[int], length: int) -> list[int]:
     """Bit s of number i is set if some samples of the first i sizes add up to s."""
     sums = [1]
-    for size, count in zip(sizes, left, strict=True):
+    for size, count in zip(sizes, left, strict=False):
         reached, step, count = sums[-1], 1, min(count, length // size)
         while count:
             step = min(step, count)

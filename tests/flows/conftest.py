@@ -1,30 +1,15 @@
 """One Prefect server and one worker for all tests of flows."""
 
-import socket
 from collections.abc import Iterator
 
-import httpx
 import pytest
-from support.prefect_server import PREFECT, Server, started, until
+from support.prefect_server import PREFECT, Server, serving, started
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
     """A Prefect server on this machine, with a database of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}/api", tmp_path_factory.mktemp("prefect"))
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{server.url}/health").is_success
-        except httpx.HTTPError:
-            return False
-
-    with started(command, server.home, server.home / "log", **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
-        until(answers, what="the server's start")
+    with serving(tmp_path_factory.mktemp("prefect")) as server:
         yield server
 
 

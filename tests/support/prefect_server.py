@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,3 +124,23 @@ class Server:
         found = self.ask(f"deployments/name/build-corpus/{deployment}", method="GET")
         body = {"parameters": {**found["parameters"], **parameters}}
         return self.ask(f"deployments/{found['id']}/create_flow_run", body)
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Server]:
+    """A Prefect server on this machine, with a database of its own in a folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(f"http://127.0.0.1:{port}/api", home)
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{server.url}/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    with started(command, home, home / "log", **server.env, PREFECT_LOGGING_LEVEL="CRITICAL"):
+        until(answers, what="the server's start")
+        yield server
