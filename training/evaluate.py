@@ -76,8 +76,8 @@ def evaluate(
     describe = [(image, DESCRIBE[0]) for image in pictures]
     captions = say("captions", describe, limit=128)
     sampled = say("sampled captions", describe, limit=128, temperature=temperature)
-    greedy = [check(text, scene) for text, scene in zip(captions, scenes)]
-    drawn = [check(text, scene) for text, scene in zip(sampled, scenes)]
+    greedy = [check(text, scene) for text, scene in zip(captions, scenes, strict=True)]
+    drawn = [check(text, scene) for text, scene in zip(sampled, scenes, strict=True)]
     ratios = caption_ratios(greedy, scenes, captions)
     ratios |= {f"sampled_{_short(name)}": of for name, of in caption_ratios(drawn, scenes, sampled).items()}
 
@@ -85,15 +85,17 @@ def evaluate(
         _some([q for q in questions(scene) if q.answer in ("yes", "no")], asked, number)
         for number, scene in enumerate(scenes)
     ]
-    about = [(image, question) for image, some in zip(pictures, of_picture) for question in some]
+    about = [(image, question) for image, some in zip(pictures, of_picture, strict=True) for question in some]
     answers = say("yes/no questions", [(image, question.question) for image, question in about], limit=4)
-    right = iter([reply.strip(" .").lower() == question.answer for reply, (_, question) in zip(answers, about)])
+    right = iter(
+        [reply.strip(" .").lower() == question.answer for reply, (_, question) in zip(answers, about, strict=True)]
+    )
     counted = [[next(right) for _ in some] for some in of_picture]
     ratios["yes_no"] = [float(sum(some)) for some in counted], [float(len(some)) for some in counted]
 
     read = say("texts", [(image, READ[0]) for image in pictures], limit=32)
-    printed = [(scene["printed"]["text"], reply) for scene, reply in zip(scenes, read) if scene["printed"]]
-    silent = [reply == NOT_WRITTEN for scene, reply in zip(scenes, read) if not scene["printed"]]
+    printed = [(scene["printed"]["text"], reply) for scene, reply in zip(scenes, read, strict=True) if scene["printed"]]
+    silent = [reply == NOT_WRITTEN for scene, reply in zip(scenes, read, strict=True) if not scene["printed"]]
     figures = {name: ratio(of) for name, of in ratios.items()}
     return {
         "scenes": len(shown), "claims": sum(len(caption.true) + len(caption.false) for caption in greedy),

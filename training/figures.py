@@ -36,11 +36,14 @@ def caption_ratios(checked: Sequence[Checked], scenes: Sequence[Scene], texts: S
         kind = f"false_{name}_" if name else "false_"
         ratios[f"{kind}per_response"] = [float(bool(claims)) for claims in false], ones
         wrong = [float(len(claims)) for claims in false]
-        ratios[f"{kind}per_mention"] = wrong, [count + len(claims) for count, claims in zip(wrong, true)]
-    found = [sum(mentioned(caption, thing) for thing in scene["objects"]) for caption, scene in zip(checked, scenes)]
+        ratios[f"{kind}per_mention"] = wrong, [count + len(claims) for count, claims in zip(wrong, true, strict=True)]
+    found = [
+        sum(mentioned(caption, thing) for thing in scene["objects"])
+        for caption, scene in zip(checked, scenes, strict=True)
+    ]
     ratios["recall"] = found, [len(scene["objects"]) for scene in scenes]
     printed = [scene["printed"] is not None for scene in scenes]
-    read = [is_read(caption, scene) for caption, scene in zip(checked, scenes)]
+    read = [is_read(caption, scene) for caption, scene in zip(checked, scenes, strict=True)]
     ratios["text_recall"] = [float(yes) for yes in read], [float(yes) for yes in printed]
     ratios["words"] = [float(len(text.split())) for text in texts], ones
     return ratios

@@ -122,10 +122,12 @@ class Generator:
         most = max(requests[row].top for row in going)
         best = log_probabilities.topk(most) if most else None
         likely = log_probabilities.gather(1, torch.tensor(chosen)[:, None])[:, 0].tolist()
-        for place, (row, token) in enumerate(zip(going, chosen)):
+        for place, (row, token) in enumerate(zip(going, chosen, strict=True)):
             answer, top = answers[row], requests[row].top
             if best and top:
-                answer.top.append(list(zip(best.indices[place, :top].tolist(), best.values[place, :top].tolist())))
+                answer.top.append(
+                    list(zip(best.indices[place, :top].tolist(), best.values[place, :top].tolist(), strict=True))
+                )
             answer.finished = token in self.ends
             if not answer.finished:
                 answer.ids.append(token)
@@ -139,7 +141,7 @@ class Generator:
         """The model behind these prompts. Equal ones are computed once, and so is what prompts about the same pictures
         begin with: the draws and the questions of an image share its computation."""
         seen, places = self.see(prompts)
-        names = [(prompt.ids.tobytes(), tuple(of)) for prompt, of in zip(prompts, places)]
+        names = [(prompt.ids.tobytes(), tuple(of)) for prompt, of in zip(prompts, places, strict=True)]
         unique = {name: row for row, name in reversed([*enumerate(names)])}
         order = {name: number for number, name in enumerate(unique)}
         once = [(prompts[row], places[row]) for row in unique.values()]
@@ -151,7 +153,7 @@ class Generator:
             number = {name: place for place, name in enumerate(shared)}
             read = self._append(None, list(shared.values()), seen)
             read = read.select([number[ids.tobytes(), tuple(of)] for ids, of in begun])
-            rest = [(prompt.ids[len(ids) :], []) for (prompt, _), (ids, _) in zip(once, begun)]
+            rest = [(prompt.ids[len(ids) :], []) for (prompt, _), (ids, _) in zip(once, begun, strict=True)]
             read = self._append(read, rest, seen)
         return read.select([order[name] for name in names])
 

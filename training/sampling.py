@@ -29,7 +29,7 @@ def choose(
         kept = (ordered.cumsum(-1) - ordered < bounds) | (bounds >= 1)
         probabilities = torch.zeros_like(probabilities).scatter(-1, places, ordered * kept)
     numbers = torch.stack(
-        [torch.empty_like(p).exponential_(1, generator=draws[row]) for p, row in zip(probabilities, drawn)]
+        [torch.empty_like(p).exponential_(1, generator=draws[row]) for p, row in zip(probabilities, drawn, strict=True)]
     )
     tokens[drawn] = (probabilities / numbers).argmax(-1)
     return tokens.tolist()

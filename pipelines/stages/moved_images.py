@@ -55,7 +55,8 @@ def find_moved(root: Root) -> bool:
     try:
         with connect(root, files | {"changes": ledger_files(root)["changes"]}, [ROWS, STAGE], [FOUND]) as connection:
             connection.register(
-                "commits", pa.Table.from_pylist([dict(zip(COMMITS.names, row)) for row in commits], COMMITS)
+                "commits",
+                pa.Table.from_pylist([dict(zip(COMMITS.names, row, strict=True)) for row in commits], COMMITS),
             )
             connection.register("present", pa.table({"name": pa.array([*root.files(STAGE.name)], pa.string())}))
             options = "FORMAT parquet, ROW_GROUP_SIZE 2048"

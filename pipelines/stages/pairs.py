@@ -84,7 +84,7 @@ class DrawPairs(CorpusStage):
         paired[np.concatenate(drawn)] = True
         cuts = np.flatnonzero(np.diff(responses.partition, prepend=-1, append=-1)).tolist()
         pair_cuts = np.searchsorted(drawn.chosen, cuts).tolist()
-        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(pair_cuts)):
+        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(pair_cuts), strict=True):
             alone = [n for n in range(start, end) if not paired[n]]
             rows = [self._alone(responses, n, bool(comparable[n]), bool(differing[n])) for n in alone]
             for n in range(first, last):
@@ -226,7 +226,7 @@ def draw(responses: ScoredResponses, pairs: PairIndices, per_instruction: int, s
 
 def _lots(responses: ScoredResponses, pairs: PairIndices, seed: int) -> np.ndarray:
     """uint64 [pairs]"""
-    keys, sides = responses.keys, zip(pairs.chosen.tolist(), pairs.rejected.tolist())
+    keys, sides = responses.keys, zip(pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True)
     return np.array([lot(seed, pair_key(keys[chosen], keys[rejected])) for chosen, rejected in sides], np.uint64)
 
 
@@ -254,7 +254,7 @@ def length_balance(chosen: np.ndarray, rejected: np.ndarray) -> tuple[float, np.
     first = -(-excess * GRID // np.maximum(rejected, 1))  # position on the grid from which on a pair stays
     sums = (np.cumsum(np.bincount(first, side, GRID + 1)[:GRID].astype(np.int64)) for side in (chosen, rejected))
     best, least = GRID - 1, None
-    for position, (better, worse) in enumerate(zip(*(side.tolist() for side in sums))):
+    for position, (better, worse) in enumerate(zip(*(side.tolist() for side in sums), strict=True)):
         if worse and (least is None or abs(better - worse) * least[1] < least[0] * worse):
             best, least = position, (abs(better - worse), worse)
     return best / GRID, first <= best

@@ -165,7 +165,7 @@ def test_what_questions_about_one_image_begin_with_is_computed_once(speaker, mon
     assert begin[0] == 2 and rest[0] == 4, "two images, four different prompts"
     assert begin[1] + rest[1] == max(lengths) and rest[1] < begin[1]
     together = speaker.answer(requests)
-    for request, one in zip(requests, together):
+    for request, one in zip(requests, together, strict=True):
         (alone,) = speaker.answer([request])
         assert one.ids == alone.ids and len(one.top) == bool(request.top)
         assert one.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
@@ -173,7 +173,7 @@ def test_what_questions_about_one_image_begin_with_is_computed_once(speaker, mon
 
 def test_answers_that_ended_leave_the_batch(speaker, prompts, monkeypatch):
     limits = [2, 5, 3, 9]
-    requests = [GenerationRequest(prompt, limit=limit) for prompt, limit in zip(prompts, limits)]
+    requests = [GenerationRequest(prompt, limit=limit) for prompt, limit in zip(prompts, limits, strict=False)]
     ended = [len(answer.ids) + answer.finished for answer in speaker.answer(requests)]
     steps = [rows for rows, tokens in computed(speaker, monkeypatch, requests) if tokens == 1]
     assert steps == [sum(end > step for end in ended) for step in range(1, max(ended))]

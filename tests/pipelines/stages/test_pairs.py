@@ -253,7 +253,7 @@ def test_which_of_equal_pairs_is_drawn_is_the_one_that_was_drawn_first_before(ro
     write_answers(root, {0: {"a" * 16: [scored(0, "one"), scored(0, "one"), scored(-1, "two"), scored(-2, "three")]}})
     rows = pairs_of(root, PairsConfig(per_instruction=1, length_balance=False))
     found = read_scores(root, [0])
-    every = [(found.keys[chosen], found.keys[rejected]) for chosen, rejected in zip(*candidates(found))]
+    every = [(found.keys[chosen], found.keys[rejected]) for chosen, rejected in zip(*candidates(found), strict=True)]
     assert kept(rows) == {min(every, key=lambda pair: lot(0, pair_key(*pair)))}
 
 
@@ -279,7 +279,7 @@ def test_whether_an_improbable_yes_or_no_counts_is_decided_by_the_view(root, min
         write_manifest(root, [], [], [], min_mass)
     why = ["verdicts: no_yes_no" if score is None else None for score in scores]
     found = ask(root, "SELECT score, why_not FROM scores ORDER BY key")
-    assert found == [{"score": score, "why_not": reason} for score, reason in zip(scores, why)]
+    assert found == [{"score": score, "why_not": reason} for score, reason in zip(scores, why, strict=True)]
     identity = DrawPairs(DRAWN, min_mass=min_mass).identity()
     assert (identity == DrawPairs(DRAWN).identity()) == (min_mass == 0.5)
 

@@ -265,7 +265,7 @@ def test_every_caption_of_a_scene_is_divided_to_the_end(captions):
 
 def test_each_part_of_a_true_caption_is_true_and_a_false_one_has_a_false_part(captions):
     false = 0
-    for (scene, text), (other, _) in zip(captions, captions[1:] + captions[:1]):
+    for (scene, text), (other, _) in zip(captions, captions[1:] + captions[:1], strict=True):
         parts = [claim["claim"] for claim in divide(text).claims]
         for part in parts:
             checked = check(part, scene)

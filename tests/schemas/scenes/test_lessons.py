@@ -101,7 +101,7 @@ def test_a_quiz_of_claims_has_every_form_that_the_divider_asks_and_true_answers(
         said = json.loads(row["conversation"])["turns"]
         asked = [turn["content"].removeprefix("<image>").removesuffix(YES_OR_NO) for turn in said[::2]]
         assert len(set(asked)) == len(asked) == 16
-        for question, reply in zip(asked, (turn["content"] for turn in said[1::2])):
+        for question, reply in zip(asked, (turn["content"] for turn in said[1::2]), strict=False):
             if reply not in ("yes", "no"):
                 continue
             assert answer(question, row["extra"]["scene"]) in (None, reply == "yes"), question
