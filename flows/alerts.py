@@ -6,6 +6,7 @@ A run that fails without a word, such as one whose machine went down, is told by
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.blocks.webhook import Webhook
@@ -13,6 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
+from pydantic import SecretStr
 
 from schemas.errors import UserError
 
@@ -41,8 +43,9 @@ def read_alerts(client: SyncPrefectClient, name: str) -> Alerts | None:
     hooks = [action.block_document_id for one in found for action in one.actions if isinstance(action, CallWebhook)]
     if not hooks:
         return None
-    late = [one.trigger.within.total_seconds() / 3600 for one in found if one.name == _title(name, LATE)]
-    return Alerts(hooks[0], late[0] if late else HOURS)
+    late = [one.trigger for one in found if one.name == _title(name, LATE)]
+    hours = [trigger.within.total_seconds() / 3600 for trigger in late if isinstance(trigger, EventTrigger)]
+    return Alerts(hooks[0], hours[0] if hours else HOURS)
 
 
 def set_alerts(client: SyncPrefectClient, deployment: DeploymentResponse, alerts: Alerts) -> None:
@@ -50,7 +53,7 @@ def set_alerts(client: SyncPrefectClient, deployment: DeploymentResponse, alerts
     for one in _automations(client, deployment.name):
         client.delete_automation(one.id)
     related = {"prefect.resource.id": f"prefect.deployment.{deployment.id}", "prefect.resource.role": "deployment"}
-    runs = {"match": {"prefect.resource.id": "prefect.flow-run.*"}, "match_related": related}
+    runs: dict[str, Any] = {"match": {"prefect.resource.id": "prefect.flow-run.*"}, "match_related": related}
     triggers = {
         kind: (EventTrigger(expect={event}, posture=Posture.Reactive, **runs), ENDED.replace("KIND", kind))
         for kind, event in EVENTS.items()
@@ -79,7 +82,9 @@ def save_webhook(name: str, url: str) -> UUID:
     """Keeps a URL on the server, as a secret. Raises `UserError` if it is no URL."""
     if not re.fullmatch(r"https?://[^\s/]+\S*", url):
         raise UserError("--alert: write the URL of a webhook, http://… or https://…")
-    return Webhook(url=url).save("shardmill-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), overwrite=True)
+    block = "shardmill-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    saved = Webhook(url=SecretStr(url)).save(block, overwrite=True)
+    return saved  # pyright: ignore[reportReturnType]  a coroutine in async code only
 
 
 def _title(name: str, kind: str) -> str:

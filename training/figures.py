@@ -24,7 +24,7 @@ Ratio = tuple[Sequence[float], Sequence[float]]  # what is counted and of how ma
 def about(claim: SceneClaim) -> str:
     """What a claim is about: "objects", "text" or "ground"."""
     shape = (claim.of | claim.be).get("shape")
-    return {"text": "text", "ground": "ground"}.get(shape, "objects")
+    return {"text": "text", "ground": "ground"}.get(shape or "", "objects")
 
 
 def caption_ratios(checked: Sequence[Checked], scenes: Sequence[Scene], texts: Sequence[str]) -> dict[str, Ratio]:

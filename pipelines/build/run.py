@@ -329,7 +329,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         card = card_of(stage, layout, shards_there(root, stage, before))
         sets.append(NewRelease(before, card, card_changes(root, before, card), corpus.settings_of(stage)))
         made += of
-    asks_only = "instructions" in corpus.made and all(stage.prefers for stage in corpus.shards)
+    asks_only = "instructions" in corpus.made and all(stage.asks for stage in corpus.shards)
     chosen = "instructions" if asks_only else "selection"
     rows, kept = (sum(getattr(c, count) for c in commits[chosen].values()) for count in ("rows", "kept"))
     hold_gates(corpus.config.gates, root, rows, kept, sets)

@@ -49,7 +49,7 @@ class Use(NamedTuple):
     stage: str
     parameters: dict[str, Any]
     image: bool  # whether it is shown one
-    prompt: str | None = None  # of a labeler, with {question}
+    prompt: str = ""  # of a labeler, with {question}
     min_mass: float = MIN_MASS  # of a labeler
 
     @property

@@ -4,6 +4,7 @@ asked, with answers that are true.
 """
 
 from random import Random
+from typing import Any
 
 from pipelines.text_rules.divider import divide
 from schemas.scenes.claims import answer
@@ -32,8 +33,9 @@ def claim_questions(scene: Scene, draws: Random, count: int) -> list[tuple[str, 
 def altered(scene: Scene, draws: Random) -> Scene:
     """A scene that differs in one thing: an object's shape, colour, size or place, a further or a missing object, the
     text, its colour or its row, or the background."""
-    objects, printed = [dict(thing) for thing in scene["objects"]], scene["printed"]
-    ground = dict(scene["ground"])
+    objects: list[Any] = [dict(thing) for thing in scene["objects"]]
+    printed: Any = scene["printed"]
+    ground: Any = dict(scene["ground"])
     thing = draws.choice(objects)
     free = [place for place in PLACES if place not in [other["place"] for other in objects]]
     kind = draws.choice(("shape", "colour", "size", "place" if free else "size", "more", "text", "text", "ground"))

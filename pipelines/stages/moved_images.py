@@ -60,9 +60,9 @@ def find_moved(root: Root) -> bool:
             )
             connection.register("present", pa.table({"name": pa.array([*root.files(STAGE.name)], pa.string())}))
             options = "FORMAT parquet, ROW_GROUP_SIZE 2048"
-            (count,) = connection.execute(
+            [(count,)] = connection.execute(
                 f"COPY ({FIRST.format(found)}) TO {literal(str(temporary))} ({options})"
-            ).fetchone()
+            ).fetchall()
     except (duckdb.Error, Corrupt):  # a damaged ledger: they are asked again
         temporary.unlink(missing_ok=True)
         return False

@@ -122,7 +122,7 @@ def _without_grounds(tail: Words) -> tuple[Words, list[Words]]:
         end = next((n for n in range(start + 1, len(tail)) if tail[n].lower() in GROUND), None)
         adjectives = tail[start + 2 : end] if end else []
         article = tail[start + 1].lower() if end else ""
-        if adjectives and article in ("a", "an", "the") and not {*map(str.lower, adjectives)} & PREPOSITIONS:
+        if end and adjectives and article in ("a", "an", "the") and not {*map(str.lower, adjectives)} & PREPOSITIONS:
             said = [[word] for word in adjectives if word.lower() not in (",", "and")]
             return [*tail[:start], *tail[end + 1 :]], said
     return tail, []
