@@ -62,9 +62,9 @@ class Pairs(Dataset):
     def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
         self.encoder, self.lost_pairs = encoder, []
         self.shards = [Shards(part.root, part.set) for part in parts]
-        self.usable, self.lengths = zip(*(self._measure(shards) for shards in self.shards))
+        self.usable, self.lengths = zip(*(self._measure(shards) for shards in self.shards), strict=False)
         counts = [len(usable) for usable in self.usable]
-        for part, shards, count in zip(parts, self.shards, counts):
+        for part, shards, count in zip(parts, self.shards, counts, strict=True):
             if not count:
                 raise UserError(f"{part.set}: has no pair to train on; {self._why(shards)}")
         self.order = Order(counts, [Fraction(str(part.weight)) for part in parts], seed)
@@ -155,7 +155,7 @@ class Pairs(Dataset):
         tars = [shard.entry["tar"] for shard in shards.shards for _ in range(len(shard))]
         names = (name for shard in shards.shards for name in shard.index[0].to_pylist())
         samples = (sample for shard in shards.shards for sample in shard.each())
-        for number, (name, tar, sample) in enumerate(zip(names, tars, samples)):
+        for number, (name, tar, sample) in enumerate(zip(names, tars, samples, strict=False)):
             try:
                 if isinstance(sample, Damaged):
                     raise sample
@@ -176,7 +176,7 @@ def pair_tokens(encoder: SampleEncoder, sample: Sample) -> tuple[Tokens, Tokens]
     except Exception as error:  # decoders raise whatever they like
         raise SampleRejected("unreadable_image", str(error)) from error
     marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
-    prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures)))
+    prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures, strict=True)))
     chosen, rejected = (encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
     return chosen, rejected
 
@@ -211,7 +211,11 @@ def references(
     with torch.no_grad():
         for batch in pairs.all(at_once, turn, most):
             columns = log_probabilities(losses_of(batch)).tolist()
-            by_name |= {name: values for names, values in zip(batch.samples, zip(*columns)) for name in names}
+            by_name |= {
+                name: values
+                for names, values in zip(batch.samples, zip(*columns, strict=False), strict=False)
+                for name in names
+            }
     if turn[1] > 1:
         shares: list[dict] = [{}] * turn[1]
         torch.distributed.all_gather_object(shares, by_name)

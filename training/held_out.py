@@ -65,7 +65,7 @@ class HeldOut:
         )  # fmt: skip
         of_packs = torch.zeros(self.packs, len(Meter(self.stage, world.device).sums), dtype=torch.float64)
         of_packs = of_packs.to(world.device)
-        for cut, batch in zip(cuts, batches):
+        for cut, batch in zip(cuts, batches, strict=False):
             if not any(batch.samples):
                 continue
             meter, counts = Meter(self.stage, world.device), self.learner.counts(batch)

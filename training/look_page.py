@@ -147,7 +147,7 @@ def _sample(sample: Shown) -> dict:
         wide = GRID / max(plan.columns * plan.cell.width, plan.rows * plan.cell.height, 1)
         images.append({
             "overview": first, "columns": plan.columns, "caption": printable(caption(image)),
-            "cells": [_view(cell, place, wide) for place, cell in zip(numbers[1:], cells)],
+            "cells": [_view(cell, place, wide) for place, cell in zip(numbers[1:], cells, strict=False)],
         })  # fmt: skip
         number += len(image.views)
     seen = 0

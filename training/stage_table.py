@@ -26,7 +26,7 @@ def table_of(
     counted = [samples.counted(number, COUNTED) for number in range(len(stage.sets))]
     sets = [
         SetTable(set=name, release=release, weight=weight, **counts)
-        for (name, weight), release, counts in zip(stage.sets.items(), releases, counted)
+        for (name, weight), release, counts in zip(stage.sets.items(), releases, counted, strict=False)
     ]
     passes = [progress.epochs * row["weight"] for row in sets]
     for row in sets:
@@ -35,8 +35,8 @@ def table_of(
         stage=stage.name, unit="pairs" if stage.beta else "packs", steps=progress.ends, batch=stage.batch,
         length=samples.encoder.limit, packs=progress.trained + (progress.ends - progress.step) * stage.batch,
         epochs=round(progress.epochs, 6),
-        tokens=round(sum(row["tokens"] * times for row, times in zip(sets, passes))),
-        learned=round(sum(row["learned"] * times for row, times in zip(sets, passes))), sets=sets,
+        tokens=round(sum(row["tokens"] * times for row, times in zip(sets, passes, strict=False))),
+        learned=round(sum(row["learned"] * times for row, times in zip(sets, passes, strict=False))), sets=sets,
         held_out=stage.held_out.set if stage.held_out else None, held_out_trained=held_out_trained,
         lengths=lengths_of(np.concatenate(samples.lengths)) if isinstance(samples, Pairs) else None,
     )  # fmt: skip
@@ -61,9 +61,9 @@ def lines_of(table: StageTable) -> Iterator[str]:
             f"{row['packs']:,}", f"{row['tokens']:,}", f"{'~' * row['about']}{row['learned']:,}",
             f"{table['epochs'] * row['weight']:.2f}",
         ))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
     for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
         yield f"{stage}  {'  '.join(cells)}"
     about = "~" * any(row["about"] for row in table["sets"])
     yield (

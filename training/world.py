@@ -36,5 +36,5 @@ class World:
         parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
         summed = self.sum(torch.cat([*(parameter.flatten() for parameter in parts), has_gradient]))
         *gradients, has_gradient = summed.split([*(parameter.numel() for parameter in parameters), len(parameters)])
-        for parameter, gradient, any_gradient in zip(parameters, gradients, has_gradient.tolist()):
+        for parameter, gradient, any_gradient in zip(parameters, gradients, has_gradient.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if any_gradient else None

@@ -61,7 +61,7 @@ def test_the_loss_is_that_of_transformers_over_all_its_tokens(folder, tmp_path):
             ids, labels = (torch.from_numpy(values).long()[None] for values in (tokens.ids, tokens.labels))
             grids = [torch.tensor([[view.shape[0] // 14, view.shape[1] // 14]]) for view in views]
             patches = [levels(torch.from_numpy(raw_patches(view))) for view in views]
-            seen = torch.cat([model.see(*view) for view in zip(patches, grids)])
+            seen = torch.cat([model.see(*view) for view in zip(patches, grids, strict=False)])
             learned = int((labels != IGNORED).sum())
             with torch.no_grad():
                 embedded = model.embed(ids, seen, ids == tokenizer.marks.query)

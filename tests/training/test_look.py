@@ -112,7 +112,7 @@ def test_the_page_shows_what_is_learned_and_every_view(task, folder, tmp_path):
     (sample,) = found
     views = [view for image in sample.images for view in image.views]
     assert len(read.pictures) == len(views) > (2 if task == "conversation" else 0)
-    for picture, view in zip(read.pictures, views):
+    for picture, view in zip(read.pictures, views, strict=False):
         data = b64decode(picture["src"].removeprefix("data:image/webp;base64,"))
         assert Image.open(BytesIO(data)).size == view.size
 

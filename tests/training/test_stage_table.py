@@ -34,7 +34,7 @@ def table(made, number=0, both=0):
 def test_a_table_counts_what_the_packs_hold(folder):
     samples, found = table(recipe(folder, {**SFT, "sets": {"captions": 1.0, "others": 0.5}}))
     packs = [[samples.pack(part, number) for number in range(len(samples.planned[part]))] for part in (0, 1)]
-    for row, of_set, weight, samples_in in zip(found["sets"], packs, (1.0, 0.5), (16, 9)):
+    for row, of_set, weight, samples_in in zip(found["sets"], packs, (1.0, 0.5), (16, 9), strict=False):
         assert row["packs"] == len(of_set) and row["weight"] == weight and row["samples"] == samples_in
         assert row["tokens"] == sum(int((pack.documents >= 0).sum()) for pack in of_set)
         assert row["learned"] == sum(int((pack.labels != IGNORED).sum()) for pack in of_set) > 0
