@@ -135,7 +135,10 @@ def mark_names(tokenizer: Tokenizer) -> dict[int, str]:
     """The names of marks by id; that of the place of an embedding is not among them."""
     marks, names = tokenizer.marks, tokenizer.names
     pairs: Sequence[tuple[int | None, str | None]] = [
-        *zip(marks.image, names.image, strict=False), *zip(marks.slice, names.slice, strict=False), *zip(marks.turn, names.turn, strict=False),
-        (marks.end, names.end), (marks.begin, names.begin),
-    ]  # fmt: skip
+        *zip(marks.image, names.image, strict=False),
+        *zip(marks.slice, names.slice, strict=False),
+        *zip(marks.turn, names.turn, strict=False),
+        (marks.end, names.end),
+        (marks.begin, names.begin),
+    ]
     return {id: name for id, name in pairs if id is not None and name is not None}

@@ -321,12 +321,8 @@ def shards_there(root: Root, stage: ShardSet, card: Card | None) -> dict[str, Sh
     files = root.files("shards")
     entries = [entry for entry in (card["shards"] if card else ()) if {entry["tar"], entry["index"]} <= files.keys()]
     with ThreadPoolExecutor(16) as pool:
-        commits = pool.map(lambda entry: read_commit(root, f"shards/{entry['index']}"), entries)
-        present = {
-            e["fingerprint"]: e
-            for e, c in zip(entries, commits, strict=True)
-            if c and c.fingerprint == e["fingerprint"]
-        }
+        read = pool.map(lambda entry: (entry, read_commit(root, f"shards/{entry['index']}")), entries)
+        present = {e["fingerprint"]: e for e, c in read if c and c.fingerprint == e["fingerprint"]}
     known = {entry["index"] for entry in card["shards"]} if card else set()
     for name in files:
         if name.startswith(f"{stage.set}-") and name.endswith(".parquet") and name not in known:
