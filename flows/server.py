@@ -7,19 +7,15 @@ ends it before it learns how the run ended.
 import atexit
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
-import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
@@ -28,7 +24,6 @@ from pipelines.engine.child import import_path, module_command, piped
 from schemas.errors import UserError
 
 PATIENCE = 120.0  # seconds; the first start makes a database
-GRACE = 2.0  # seconds
 
 
 @contextmanager
@@ -69,7 +64,7 @@ def _start() -> str:
         port = free.getsockname()[1]
     home, said = _home(), tempfile.TemporaryFile()
     process = subprocess.Popen(
-        module_command("flows.server", str(port)), stdin=subprocess.PIPE, stderr=said, start_new_session=True,
+        module_command("flows.server_main", str(port)), stdin=subprocess.PIPE, stderr=said, start_new_session=True,
         env={**os.environ, "PYTHONPATH": import_path(), "PREFECT_SERVER_UI_ENABLED": "0", "PREFECT_HOME": home,
              "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # nobody uses any here
              "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
@@ -103,20 +98,3 @@ def _home() -> str:
 def _stop(process: subprocess.Popen) -> None:
     piped(process.stdin).close()
     process.wait()
-
-
-def main(port: int) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, port=port, log_level="error")
-
-
-def _end_with_parent() -> None:
-    """Blocks until the parent closes its end of our standard input, even if it is killed."""
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

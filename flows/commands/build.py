@@ -151,6 +151,7 @@ def _run_flow(
     try:
         with ExitStack() as opened:
             with console.status("starting Prefect's server"):
+                import flows.lean  # noqa: F401  before Prefect
                 from flows.build_corpus import build_corpus
                 from flows.progress import bars
                 from flows.server import server

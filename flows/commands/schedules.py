@@ -44,7 +44,7 @@ def schedule(
         tell(f"alerts: failed, crashed, gate failed, and no completed run for {done.alerts.hours:g} hours")
     if line := warning(done.cron, done.timezone, datetime.now(UTC)):
         tell(cell(line))
-    tell(cell(f"start a worker that runs it: prefect worker start --pool {done.pool}"))
+    tell(cell(f"start a worker that runs it: prefect worker start --pool {done.pool} --limit 2"))
 
 
 def unschedule(

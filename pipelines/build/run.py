@@ -197,9 +197,9 @@ def check_retries(corpus: Corpus, stages: Sequence[str], retry: Mapping[str, str
         try:
             to_retry(corpus, name, where)
         except UserError as error:
-            raise UserError(f"retry: {re.sub('^--(stage|where): ', '', str(error))}") from None
+            raise UserError(f"retry.{name}: {re.sub('^--(stage|where): ', '', str(error))}") from None
         if name not in stages:
-            raise UserError(f"retry: the run ends before {name}; name a later stage in `until`")
+            raise UserError(f"retry.{name}: the run ends before {name}; name a later stage in `until`")
 
 
 def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:

@@ -16,6 +16,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def worker(server) -> Iterator[str]:
     """A Prefect worker, which starts a process for each flow run; its mark."""
-    command = [*PREFECT, "worker", "start", "--pool", "shardmill", "--type", "process"]
+    command = [*PREFECT, "worker", "start", "--pool", "shardmill", "--type", "process", "--limit", "2"]
     with started(command, server.home, server.home / "worker", **server.env) as (_, mark):
         yield mark

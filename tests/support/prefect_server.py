@@ -84,7 +84,10 @@ class Server:
 
     def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
         for pause in (1, 2, 4, 8, 0):  # its database may be locked
-            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            try:
+                answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            except httpx.ReadTimeout:
+                continue
             if answer.status_code != 503 or not pause:
                 break
             time.sleep(pause)
