@@ -74,8 +74,8 @@ def judged(folder: Path, options: argparse.Namespace) -> dict:
     responses = f"read_parquet('{folder}/corpus/responses/0*.parquet')"
     claims, asked, scored = duckdb.sql(f"""
         SELECT count(*) FILTER (number IS NOT NULL), count(DISTINCT made_from) FILTER (number IS NOT NULL),
-               count(DISTINCT response) FILTER (p_yes IS NOT NULL) FROM {verdicts}""").fetchone()
-    (drawn,) = duckdb.sql(f"SELECT count(*) FROM {responses} WHERE reason IS NULL").fetchone()
+               count(DISTINCT response) FILTER (p_yes IS NOT NULL) FROM {verdicts}""").fetchall()[0]
+    ((drawn,),) = duckdb.sql(f"SELECT count(*) FROM {responses} WHERE reason IS NULL").fetchall()
     return {
         "responses": drawn, "judged": scored, "claims": claims, "asked": asked, "saved": round(1 - asked / claims, 3),
         "cpu": round(cpu, 1), "wall": round(wall, 1), "cpu_a_judged": round(cpu / scored, 4),
