@@ -30,6 +30,10 @@ def line_of(error: BaseException) -> tuple[int, str] | None:
         return 1, str(error)
     if line := fault(error):
         return 1, line
+    if type(error).__module__.split(".")[0] in ("duckdb", "_duckdb"):
+        from pipelines.catalog.catalog import unreadable
+
+        return (1, line) if (line := unreadable(error)) else None
     if type(error).__module__.split(".")[0] in STORES:
         return 1, f"the object store cannot be reached: {' '.join(str(error).split())}"
     return None

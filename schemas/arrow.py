@@ -3,9 +3,10 @@
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+from typing_extensions import is_typeddict  # also of those that pydantic takes
 
 Row = dict[str, Any]
 

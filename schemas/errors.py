@@ -1,5 +1,21 @@
-"""The error that a user can fix."""
+"""The error that a user can fix, and how a program answers it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from schemas.printable import printable_line
 
 
 class UserError(Exception):
     """Something that a user can fix. The message is one line that names the place and the fix."""
+
+
+@contextmanager
+def answered(*more: type[Exception]) -> Iterator[None]:
+    """Ends the program with exit code 2 and one printable line for a `UserError`, or an error of `more` types."""
+    try:
+        yield
+    except (UserError, *more) as error:
+        print(printable_line(error), file=sys.stderr)
+        sys.exit(2)

@@ -1,12 +1,16 @@
 """The index of a shard, and the card that names the shards of a set: the contract with all readers of shards."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import groupby
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from schemas.arrow import arrow_schema
+from schemas.checked import Count, FileName, Whole, checked, plain_json
 
 
 class Damaged(Exception):
@@ -48,33 +52,92 @@ SAMPLES = arrow_schema(SampleRow)
 
 
 class ShardEntry(TypedDict):
-    number: int             # of the shard in its set
-    tar: str                # file name beside the card
-    index: str              # file name beside the card
+    number: Count           # of the shard in its set
+    tar: FileName           # beside the card
+    index: FileName         # beside the card
     sha256: str             # of the tar
     index_sha256: str
-    bytes: int              # of the tar
-    samples: int
+    bytes: Count            # of the tar
+    samples: Count
     fingerprint: str        # what it was made from
 
 
 class Group(TypedDict):
-    first: int              # number of the group's first partition
-    shards: int             # how many shards its samples are spread over
+    first: Count            # number of the group's first partition
+    shards: Count           # how many shards its samples are spread over
     settled: bool           # full: that number stays
     inputs: str             # fingerprint of all that the group was made from
 
 
+@with_config(ConfigDict(extra="allow"))
 class Card(TypedDict):
-    set: str
-    release: str            # digest of the shards' digests: names this content
+    set: FileName
+    release: FileName       # digest of the shards' digests: names this content
     task: str
-    samples: int
-    bytes: int
-    samples_per_shard: int
+    samples: Count
+    bytes: Count
+    samples_per_shard: Annotated[Count, Field(ge=1)]
     settings: dict[str, object]     # what the set was made with
     groups: list[Group]
     shards: list[ShardEntry]        # in order
+
+
+class Turn(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Conversation(TypedDict):
+    turns: Annotated[list[Turn], Field(min_length=1)]
+    images: list[str]       # the mark of each image, in order
+
+
+class Pair(TypedDict):
+    question: str
+    chosen: str
+    rejected: str
+    chosen_score: Whole | None
+    rejected_score: Whole | None
+    margin: Whole | None
+    agreement: float | None
+
+
+class Line(TypedDict):
+    text: str
+    confidence: float
+    box: list[float]        # x and y of its corners, pixels
+
+
+class Original(TypedDict):
+    sha256: str
+
+
+class Told(TypedDict):
+    """What a document says of an image of a set with bounds, as far as readers here use it."""
+    member: str
+    sha256: str
+    original: Original
+
+
+@with_config(ConfigDict(extra="allow"))
+class Document(TypedDict):
+    """A sample's .json, as far as readers here use it."""
+    key: str
+    task: NotRequired[str]
+    url: NotRequired[str | None]
+    text: NotRequired[str | None]
+    extra: NotRequired[dict[str, object] | None]
+    source: NotRequired[str | None]
+    width: NotRequired[Count | None]                    # pixels
+    height: NotRequired[Count | None]                   # pixels
+    sha256: NotRequired[str | None]
+    phash: NotRequired[str | None]
+    ocr: NotRequired[list[Line] | None]
+    ocr_verdict: NotRequired[str | None]
+    conversation: NotRequired[Conversation]
+    pair: NotRequired[Pair]
+    image: NotRequired[str | None]                      # key of a pair's image
+    pictures: NotRequired[list[Told]]
 
 
 # A sample's .json. With `stable_json` each of these is a JSON text, since its content differs in type from row to row
@@ -84,11 +147,18 @@ VARYING = ("extra", "conversation", "ocr", "stages", "pictures")
 
 def document_of(data: str | bytes) -> dict[str, Any]:
     """A sample's .json as it is without `stable_json`. Raises `ValueError` if it is not a JSON object."""
-    document = json.loads(data)
+    return _with_values(json.loads(data))
+
+
+def checked_document(data: bytes) -> Document:
+    """A sample's .json as a stranger may have written it. Raises `ValueError` that names the field that is wrong."""
+    return checked(Document, _with_values(plain_json(data), plain_json))
+
+
+def _with_values(document: Any, parsed: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
-    texts = {name: json.loads(document[name]) for name in VARYING if isinstance(document.get(name), str)}
-    return document | texts
+    return document | {name: parsed(document[name]) for name in VARYING if isinstance(document.get(name), str)}
 
 
 # What training plans for a release stands beside it, in shards/packs/<what it was planned for>/<name of a unit>

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
 from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
 from training.run_log import LINES, LOG
@@ -216,7 +215,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("out", type=Path, help="the folder to write")
     options = parser.parse_args()
-    try:
+    with answered():
         if (folder := latest(options.run)) is None:
             raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
         model, tokenizer = load_model(folder)
@@ -225,9 +224,6 @@ def main() -> None:
             if (options.run / name).exists():
                 shutil.copyfile(options.run / name, options.out / name)
         shutil.copyfile(folder / STATE, options.out / STATE)  # which releases it was trained on
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     size = (options.out / MODEL).stat().st_size
     print(f"{options.out}: {sum(parameter.numel() for parameter in model.parameters()):,} weights, {size / 1e6:.1f} MB")
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
 from schemas.scenes.claims import Checked, check
 from schemas.scenes.lessons import DESCRIBE, NOT_WRITTEN, READ
 from schemas.scenes.scene import Scene, questions
@@ -187,13 +187,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
+    with answered(FileNotFoundError, Damaged):
         generator = Generator(*load_model(options.checkpoint))
         shown = list(scenes_of(Shards(options.root, options.set), options.scenes))
         figures = evaluate(generator, shown, options.temperature, progress=tell)
-    except (UserError, FileNotFoundError, Damaged) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(json.dumps({"checkpoint": Path(options.checkpoint).name, **rounded(figures)}))
 
 

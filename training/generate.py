@@ -11,7 +11,6 @@ CHECKPOINT` it is the best of N by the policy's own reward, see `training.best_o
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
+from schemas.printable import printable
 from training.best_of import best_of
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=0.1, help="of the stage that aligned it")
     parser.add_argument("--json", action="store_true", help="print all answers with their rewards, the best one first")
     options = parser.parse_args()
-    try:
+    with answered(SampleRejected, OSError, ValueError):
         if options.best_of and not options.reference:
             raise UserError("--best-of: needs --reference, the checkpoint that the policy was aligned from")
         generator = Generator(*load_model(options.checkpoint))
@@ -261,9 +261,6 @@ def main() -> None:
         else:
             request = GenerationRequest(prompt, temperature=options.temperature, **how)
             ranked = [(None, answer) for answer in generator.answer([request])]
-    except (UserError, SampleRejected, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     if options.json:
         print(
             json.dumps(
@@ -271,7 +268,7 @@ def main() -> None:
             )
         )
     else:
-        print(ranked[0][1].text)
+        print(printable(ranked[0][1].text))  # a model may answer with escapes of a terminal
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ repaired, until the unit is planned again: with `--strict`, or after its side fi
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +33,8 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader, Dataset
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
+from schemas.printable import printable_line
 from schemas.shards import PACKS, Damaged, units_of
 from schemas.slices import PLANS
 from training.layout import SampleRejected
@@ -244,16 +244,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--strict", action="store_true", help="stop at a damaged sample instead of leaving it out")
     options = parser.parse_args()
-    try:
+    with answered(FileNotFoundError, Damaged):
         slicing = Slicing(options.slicing, options.side)
         encoder = SampleEncoder(Tokenizer(options.tokenizer), options.queries, options.length, slicing)
         shards = Shards(options.root, options.set)
         planned = plan_set(shards, encoder, options.cache, workers=options.workers, strict=options.strict)
-    except (UserError, FileNotFoundError, Damaged) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     for row in planned.lost():
-        print(f"{row['sample']} of {row['tar']}: {row['reason']}: {row['detail']}")
+        print(printable_line(f"{row['sample']} of {row['tar']}: {row['reason']}: {row['detail']}"))
     total = planned.counts
     filled = total["tokens"] / (total["packs"] * encoder.length) if total["packs"] else 0
     left_out = ", ".join(f"{count} {reason}" for reason, count in total["reasons"].items())

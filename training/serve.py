@@ -13,7 +13,6 @@ or ends at the next token. Only requests to an address, to localhost, or to a na
 import argparse
 import asyncio
 import logging
-import sys
 import time
 from asyncio import wrap_future
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from tokenizers.pre_tokenizers import ByteLevel
 
-from schemas.errors import UserError
+from schemas.errors import answered
 from training.chat import Asked, Gone, Refused, Talks, check, longest_text, read
 from training.generate import Generated, GenerationRequest, Generator
 from training.guard import USUAL, Guard, Limits
@@ -282,11 +281,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     name = options.name or options.checkpoint.resolve().name
-    try:
+    with answered():
         generator, piece, revision = open_model(options.checkpoint, options.device)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     limits, hosts = Limits(options.max_body, options.max_pixels), [options.host, *options.allow_host]
     app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once, limits, hosts)
     print(f"{name} {revision[:12]} at http://{options.host}:{options.port}/v1", flush=True)

@@ -9,7 +9,6 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -19,7 +18,7 @@ from typing import cast
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
 from schemas.shards import Damaged
 from training.layout import Marks, SampleRejected
 from training.sample_text import texts
@@ -161,15 +160,12 @@ def main() -> None:
     parser.add_argument("out", help="the folder to write")
     parser.add_argument("--vocab", type=int, default=2048)
     options = parser.parse_args()
-    try:
+    with answered(FileNotFoundError, Damaged, SampleRejected):
         shards = Shards(options.root, options.set)
         if not any(text.strip() for sample in shards for text in texts(sample)):
             raise UserError(f"{options.root}: the set {options.set} has no texts; choose another")
         save(train((text for sample in shards for text in texts(sample)), options.vocab), options.out)
         tokenizer = Tokenizer(options.out)
-    except (UserError, FileNotFoundError, Damaged, SampleRejected) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(f"{options.out}: {len(tokenizer)} tokens, of {len(shards)} samples; {tokenizer.identity[:12]}")
 
 

@@ -7,7 +7,6 @@ checkpoint with the same next step; on a CPU bit for bit. The run's folder holds
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -17,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from schemas.errors import UserError
+from schemas.errors import UserError, answered
 from schemas.printable import printable_line
 from schemas.shards import Damaged
 from training.begin import begin, held_out_of, samples_of, start
@@ -150,7 +149,8 @@ def _train(
             of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
             for batch in micros:
                 for lost in batch.lost:
-                    print(f"{stage.name}  {lost.sample} of {lost.tar}: {lost.reason}: {lost.detail}", flush=True)
+                    line = f"{stage.name}  {lost.sample} of {lost.tar}: {lost.reason}: {lost.detail}"
+                    print(printable_line(line), flush=True)
                 if not any(batch.samples):
                     continue
                 losses = learner.losses(batch.to(device, non_blocking=True))
@@ -222,21 +222,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        recipe = read_recipe(options.recipe)
-        train(recipe, options.run, World(), options.workers, options.every, options.stop, options.tensorboard)
-    except (UserError, Damaged) as error:
-        line = str(error)
-    except OSError as error:
-        if error.errno is None:  # a shard set that is not published
-            line = str(error)
-        else:  # a full disk, a folder that is gone
-            where = f"{error.filename}: " if error.filename else ""
+    with answered(Damaged):
+        try:
+            recipe = read_recipe(options.recipe)
+            train(recipe, options.run, World(), options.workers, options.every, options.stop, options.tensorboard)
+        except OSError as error:
+            if error.errno is None:  # a shard set that is not published
+                raise UserError(str(error)) from None
+            where = f"{error.filename}: " if error.filename else ""  # a full disk, a folder that is gone
             line = f"{where}{error.strerror}; mend it and run again: training goes on from the last checkpoint"
-    else:
-        return
-    print(printable_line(line), file=sys.stderr)
-    sys.exit(2)
+            raise UserError(line) from None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pipelines.build.run import run
 from pipelines.catalog.gates import GateFailed
 from pipelines.engine.lock import Busy
 from pipelines.engine.root import Corrupt, fault
+from pipelines.engine.secrets import hidden
 from pipelines.engine.worker import StageFailed
 from schemas.errors import UserError
 from schemas.printable import printable_line
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 def _say(error: Exception | str, code: int) -> int:
-    print(f"shardmill: {printable_line(error)}", file=sys.stderr)
+    print(f"shardmill: {printable_line(hidden(str(error)))}", file=sys.stderr)
     return code
 
 

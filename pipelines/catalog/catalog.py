@@ -201,7 +201,9 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
             yield connection.sql(checked(connection, sql)).to_arrow_reader()
     except duckdb.PermissionException as error:
         raise UserError(f"sql: {one_line(error)}; a query reads only the corpus, and what --read FILE names") from None
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # Arrow's reader passes DuckDB's errors on as those of the system
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"sql: {one_line(error)}") from None
 
 
@@ -234,7 +236,14 @@ def condition_error(place: str, error: duckdb.Error) -> UserError:
     return UserError(f"{place}: {one_line(error)[:500]}{hint}")
 
 
-def one_line(error: duckdb.Error) -> str:
+def unreadable(error: BaseException) -> str | None:
+    """What to say of a corpus that DuckDB cannot read, as a stranger's may be; None for other errors."""
+    if not isinstance(error, duckdb.Error) or isinstance(error, duckdb.InternalException):
+        return None
+    return f"the corpus cannot be read: {one_line(error)}; `shardmill verify` says which file is damaged"
+
+
+def one_line(error: Exception) -> str:
     """DuckDB's message with its suggestion, but without the lines that show the place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))

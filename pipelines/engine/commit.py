@@ -14,13 +14,15 @@ from itertools import pairwise
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
-from pipelines.engine.root import Root, is_name, point
+from pipelines.engine.root import Root, point
 from schemas.arrow import Row
+from schemas.checked import is_name, too_deep
 from schemas.stage import Columns, StageInfo
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Commit:
         if (
             {*map(type, counts)} != {int} or min(counts) < 0
             or not (isinstance(commit.stage, str) and isinstance(commit.fingerprint, str))
-            or not isinstance(commit.settings, dict)
+            or max(counts) >= 1 << 53 or not isinstance(commit.settings, dict) or too_deep(commit.settings)
             or any({*map(type, digests.values())} - {str, NoneType} for digests in columns)
             or not (commit.payload is None or is_name(commit.payload))
             or not (isinstance(commit.payload_sha256, str | None) and isinstance(commit.answered, str | None))
@@ -196,7 +198,7 @@ def file_of(stage: str, partition: int) -> str:
 def commit_in(metadata: pq.FileMetaData) -> Commit | None:
     """The commit that a Parquet footer holds."""
     text = (metadata.metadata or {}).get(FOOTER)
-    return Commit.read(json.loads(text)) if text else None
+    return Commit.read(orjson.loads(text)) if text else None
 
 
 def read_commit(root: Root, name: str) -> Commit | None:

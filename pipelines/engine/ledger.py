@@ -23,6 +23,7 @@ from pipelines.engine.secrets import told
 from schemas.arrow import Row
 from schemas.ledger import CHANGES, MEASURED, RELEASES, RUNS, WORK
 
+SCHEMAS = {"run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, **MEASURED}  # by how files begin
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
 
@@ -156,7 +157,11 @@ class Ledger:
         return f"runs/{self.run}/{stage}"
 
     def _read(self, name: str) -> list[Row]:
-        return read_rows(self.root, f"runs/{self.run}/{name}.parquet")
+        """The rows of a file. Columns that an older version did not write are null."""
+        kind = name.partition("-")[0]
+        schema = SCHEMAS[kind]
+        rows = read_rows(self.root, f"runs/{self.run}/{name}.parquet", schema=schema, optional=schema.names)
+        return [dict.fromkeys(schema.names) | row for row in rows]
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))

@@ -5,9 +5,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, NotRequired
 
-from pipelines.engine.root import Root, is_name, point
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from pipelines.engine.root import Root, point
+from schemas.checked import Count, FileName, checked
 from schemas.errors import UserError
 from schemas.own_stages import FAILED, kinds_of, own_info
 from schemas.stage import StageInfo
@@ -21,13 +25,18 @@ MOST = 10_000_000  # partitions of a corpus: ten billion rows
 SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged
 
 
+Number = Annotated[Count, Field(le=MOST)]  # of a partition
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """A source file and its partitions."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     path: str
-    first: int  # number of its first partition
-    buckets: int  # how many it has
+    first: Number  # of its partitions
+    buckets: Number  # how many it has
     split: str | None  # digest of the file and the stage when it was split, or SPLITTING; None if the file is gone
     source: str | None = None  # the name of its source; None for a source without a name
 
@@ -50,6 +59,31 @@ class SourceFile:
         return {name: value for name, value in asdict(self).items() if name != "source" or value}
 
 
+class OwnColumns(TypedDict):
+    """What a user's own stage makes."""
+
+    columns: dict[str, str]
+    reasons: list[str]
+
+
+class Manifest(TypedDict):
+    """What root.json says. What version 0.1 did not write is not required."""
+
+    files: list[SourceFile]
+    makes: NotRequired[list[str]]
+    stages: NotRequired[dict[FileName, OwnColumns]]
+    sets: NotRequired[list[FileName]]
+    min_mass: NotRequired[Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class Note(TypedDict):
+    """What a worker notes of a range that it has split."""
+
+    first: Number
+    buckets: Number
+    split: str
+
+
 class SourceRange(NamedTuple):
     """Consecutive partitions of one source."""
 
@@ -58,11 +92,25 @@ class SourceRange(NamedTuple):
     source: str | None
 
 
+def _manifest(root: Root) -> Manifest:
+    """What root.json says, parsed again only when it changes. Raises `FileNotFoundError` and `UserError`."""
+    return _parsed(root, root.stamp_of(MANIFEST))
+
+
+@lru_cache(maxsize=4)  # of a corpus with many files, each connection to the catalog would parse it again
+def _parsed(root: Root, stamp: str) -> Manifest:
+    try:
+        manifest = checked(Manifest, root.read_json(MANIFEST))
+        _check(manifest["files"])
+    except ValueError as error:
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or not of this Shardmill: {error}") from None
+    return manifest
+
+
 def read_manifest(root: Root) -> list[SourceFile]:
     """The source files that root.json knows, with what workers have noted since it was written."""
     try:
-        files = [SourceFile(**file) for file in root.read_json(MANIFEST)["files"]]
-        _check(files)
+        files = [*_manifest(root)["files"]]
     except FileNotFoundError:
         strangers = {*root.files(""), *root.folders("")} - BEFORE_MANIFEST
         if strangers:
@@ -72,31 +120,22 @@ def read_manifest(root: Root) -> list[SourceFile]:
         return []
     except NotADirectoryError:
         raise UserError(f"{root.url}: is not a folder; choose another") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{root.url}/{MANIFEST}: not a Shardmill root; choose another folder") from None
     try:
-        notes = [root.read_json(f"{NOTES}/{name}") for name in root.files(NOTES)]
+        notes = [checked(Note, root.read_json(f"{NOTES}/{name}")) for name in root.files(NOTES)]
         for number, file in enumerate(files):
             for split in {note["split"] for note in notes if note["first"] == file.first}:
                 done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
                 if done == file.buckets:
                     files[number] = replace(file, split=split)
-        _check(files)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{root.url}/{NOTES}: has a note that is damaged; remove the folder and run again") from None
+    except ValueError as error:
+        raise UserError(f"{root.url}/{NOTES}: has a damaged note: {error}; remove the folder and run again") from None
     return files
 
 
 def _check(files: list[SourceFile]) -> None:
-    """Raises `ValueError` if the partitions of a file are not valid for a corpus."""
-    for file in files:
-        numbers = type(file.first) is int and type(file.buckets) is int and min(file.first, file.buckets) >= 0
-        texts = isinstance(file.path, str) and isinstance(file.split, str | None)
-        texts = texts and isinstance(file.source, str | None)
-        if not (numbers and texts and file.first + file.buckets <= MOST):
-            raise ValueError(f"{file.path}: its partitions are not valid for a corpus")
-    if sum(file.buckets for file in files) > MOST:
-        raise ValueError("more partitions than a corpus can have")
+    """Raises `ValueError` if a corpus cannot have so many partitions."""
+    if max((file.first for file in files), default=0) + sum(file.buckets for file in files) > MOST:
+        raise ValueError("files: more partitions than a corpus can have")
 
 
 def write_manifest(
@@ -125,15 +164,10 @@ def sources_of(root: Root) -> tuple[SourceRange, ...]:
         return ()
 
 
-@lru_cache(maxsize=4)  # of a corpus with many files, each connection to the catalog would parse it again
+@lru_cache(maxsize=4)
 def _sources_in(root: Root, stamp: str) -> tuple[SourceRange, ...]:
-    try:
-        files = [SourceFile(**file) for file in root.read_json(MANIFEST)["files"]]
-        _check(files)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
     ranges: list[SourceRange] = []
-    for file in sorted(files, key=lambda file: file.first):
+    for file in sorted(_parsed(root, stamp)["files"], key=lambda file: file.first):
         begun = ranges.pop() if ranges and ranges[-1].source == file.source else SourceRange(file.first, 0, file.source)
         ranges.append(begun._replace(end=file.first + file.buckets))
     return tuple(ranges) if any(one.source for one in ranges) else ()
@@ -148,19 +182,17 @@ def source_at(ranges: Sequence[SourceRange], partition: int) -> str | None:
 def stages_of(root: Root) -> Stages:
     """The stages that a corpus has, in order, without those that its configuration no longer has."""
     try:
-        manifest = root.read_json(MANIFEST)
+        manifest = _manifest(root)
+    except FileNotFoundError:
+        return {}
+    try:
         own = {
             name: own_info(name, stage["columns"], tuple(word for word in stage["reasons"] if word != FAILED))
             for name, stage in manifest.get("stages", {}).items()
         }
-        folders = all(map(is_name, own))
         infos = [STAGES["rows"], *(own.get(name) or STAGES[name] for name in manifest["makes"])]
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
-    if not folders:
-        raise UserError(f"{root.url}/{MANIFEST}: names a stage that no folder can have")
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill: {error}") from None
     names = {"selection", *(info.name for info in infos)}
     return {name: info for name, info in with_own(infos).items() if name in names}
 
@@ -168,18 +200,14 @@ def stages_of(root: Root) -> Stages:
 def min_mass_of(root: Root) -> float:
     """The least P(yes) + P(no) of a verdict that counts in this corpus."""
     try:
-        return float(root.read_json(MANIFEST).get("min_mass", MIN_MASS))
+        return _manifest(root).get("min_mass", MIN_MASS)
     except FileNotFoundError:
         return MIN_MASS
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None
 
 
 def sets_of(root: Root) -> list[str] | None:
     """The shard sets of a corpus; more may still be published. None if an older Shardmill wrote root.json."""
     try:
-        return root.read_json(MANIFEST).get("sets")
+        return _manifest(root).get("sets")
     except FileNotFoundError:
         return None
-    except (ValueError, AttributeError):
-        raise UserError(f"{root.url}/{MANIFEST}: is damaged, or of a newer Shardmill") from None

@@ -1,7 +1,7 @@
 """Rows as Parquet files with fixed settings: equal rows give equal bytes."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,16 +80,45 @@ def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
         raise Corrupt(f"{name}: cannot be read: {' '.join(str(error).split())}") from None
 
 
-def read_rows(root: Root, name: str, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of a file; none if it is absent. Raises `Corrupt`."""
+def read_rows(
+    root: Root,
+    name: str,
+    columns: Sequence[str] | None = None,
+    schema: pa.Schema | None = None,
+    optional: Collection[str] = (),
+) -> list[Row]:
+    """The rows of a file; none if it is absent. `schema`: the columns that the file has, but for some that are
+    `optional`, with their types; a file whose columns are others is damaged. Raises `Corrupt`."""
     try:
         with opened(root, name) as file:
             table = _read_bounded(file, name, columns)
-            if missing := set(columns or ()) - set(table.column_names):
+            wanted = set(columns or ()) if schema is None else {*(columns or schema.names)} - {*optional}
+            if missing := wanted - set(table.column_names):
                 raise Corrupt(f"{name}: has no column {', '.join(sorted(missing))}")
+            for field in schema or ():
+                if field.name in table.column_names and (wrong := misfit(table[field.name].combine_chunks(), field)):
+                    raise Corrupt(f"{name}: column {field.name}: {wrong}")
             return table.to_pylist()
     except FileNotFoundError:
         return []
+
+
+def misfit(values: pa.Array, field: pa.Field) -> str | None:
+    """Why values are not those of a field: their type, or a null where it has none; None if they are."""
+    if values.null_count and not field.nullable:
+        return "a value is missing"
+    if pa.types.is_list(field.type) and pa.types.is_list(values.type):
+        return misfit(values.flatten(), field.type.value_field)
+    if pa.types.is_struct(field.type) and pa.types.is_struct(values.type):
+        names = [inner.name for inner in values.type]
+        inside = values.drop_null()
+        for inner in field.type:
+            if names.count(inner.name) != 1:
+                return f"has no {inner.name}"
+            if wrong := misfit(pc.struct_field(inside, inner.name), inner):
+                return f"{inner.name}: {wrong}"
+        return None
+    return None if values.type == field.type else f"is {values.type}, not {field.type}"
 
 
 def _read_bounded(file: pq.ParquetFile, name: str, columns: Sequence[str] | None) -> pa.Table:

@@ -1,11 +1,15 @@
 """The cards of a root's shard sets: what is published, and the last releases. A damaged card counts as missing."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pipelines.engine.commit import digest
-from pipelines.engine.root import Root, is_name
+from pipelines.engine.parquet import read_rows
+from pipelines.engine.root import Corrupt, Root
+from schemas.arrow import Row
+from schemas.checked import checked, is_name
 from schemas.errors import UserError
-from schemas.shards import Card, ShardEntry
+from schemas.shards import SAMPLES, Card, SampleRow, ShardEntry
 
 # Empty files beside the card of a release, such as `train@3f2a….pinned`: it is kept by `clean`, or it was put back in
 # place of a later release
@@ -19,20 +23,47 @@ def card_names(root: Root, *, releases: bool = False) -> list[str]:
     return [name for name in names if releases or "@" not in name]
 
 
+def load_card(root: Root, name: str) -> Card:
+    """The card of a set, or of one of its releases. Raises `FileNotFoundError`, and `Corrupt` if it is damaged."""
+    file = f"shards/{name}.json"
+    try:
+        card = checked(Card, root.read_json(file))
+        if card["release"] != release_of(card["shards"]):
+            raise ValueError("release: is not the digest of its shards")
+        if card["set"] != name.partition("@")[0]:
+            raise ValueError("set: is not that of the file's name")
+    except ValueError as error:
+        raise Corrupt(f"{file}: is damaged: {error}") from None
+    return card
+
+
 def read_card(root: Root, name: str) -> Card | None:
     """The card of a set, or of one of its releases; None if it is absent or damaged."""
     try:
-        card = root.read_json(f"shards/{name}.json")
-        whole = card.keys() >= Card.__required_keys__ and card["release"] == release_of(card["shards"])
-        whole = whole and card["set"] == name.partition("@")[0] and all(map(_is_whole, card["shards"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return load_card(root, name)
+    except (FileNotFoundError, Corrupt):
         return None
-    return card if whole else None
 
 
-def _is_whole(entry: ShardEntry) -> bool:
-    """Whether an entry is complete, and names files beside the card."""
-    return entry.keys() >= ShardEntry.__required_keys__ and is_name(entry["tar"]) and is_name(entry["index"])
+def read_index(root: Root, entry: ShardEntry, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a shard's index; none if it is absent. Raises `Corrupt` for one that no run wrote."""
+    name = f"shards/{entry['index']}"
+    rows = read_rows(root, name, columns, SAMPLES, SampleRow.__optional_keys__)
+    for row in rows:
+        for member in row.get("members", ()):
+            if not is_name(f"{row.get('sample', '')}.{member['ext']}"):
+                raise Corrupt(f"{name}: members: {member['ext']!r:.100} is not the suffix of a file's name")
+            if not (0 <= member["byte_offset"] < 1 << 53 and 0 <= member["size"] < 1 << 53):
+                raise Corrupt(f"{name}: members: {member['size']} bytes at {member['byte_offset']} are in no tar")
+    return rows
+
+
+def old_index(root: Root, entry: ShardEntry) -> list[Row]:
+    """The rows of an index that is about to be replaced; none if it is absent or damaged."""
+    try:
+        return read_index(root, entry)
+    except Corrupt:
+        return []
 
 
 def card_named(root: Root, name: str, command: str) -> Card:
@@ -40,14 +71,18 @@ def card_named(root: Root, name: str, command: str) -> Card:
 
     Raises `UserError`, on behalf of a command, if there is none.
     """
-    card = read_card(root, name)
-    if card is None and "@" in name:
-        return _release_named(root, name, command)
-    if card is None:
+    try:
+        if not is_name(name):
+            raise FileNotFoundError(name)
+        return load_card(root, name)
+    except FileNotFoundError:
+        if "@" in name:
+            return _release_named(root, name, command)
         names = card_names(root)
         known = f"choose from {', '.join(names)}" if names else "no set is published yet"
-        raise UserError(f"{command}: unknown shard set {name!r}; {known}")
-    return card
+        raise UserError(f"{command}: unknown shard set {name!r}; {known}") from None
+    except Corrupt as error:
+        raise UserError(f"{command}: {error}; `shardmill verify` says more") from None
 
 
 def _release_named(root: Root, name: str, command: str) -> Card:
@@ -56,8 +91,8 @@ def _release_named(root: Root, name: str, command: str) -> Card:
     if not releases:
         return card_named(root, set_name, command)  # says which sets there are
     found = [one for one in releases if begin and one.startswith(name)]
-    if len(found) == 1 and (card := read_card(root, found[0])):
-        return card
+    if len(found) == 1:
+        return card_named(root, found[0], command)
     wrong = f"{len(found)} releases begin with {name!r}" if len(found) > 1 else f"unknown release {name!r}"
     raise UserError(f"{command}: {wrong}; choose from {', '.join(releases[:20])}")
 

@@ -8,11 +8,8 @@ links; a file that is a link can be read, and is replaced or removed itself, nev
 """
 
 import errno
-import json
 import os
-import re
 import signal
-import stat
 import tempfile
 import time
 import uuid
@@ -26,21 +23,16 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.engine.remote import read_bytes
+from pipelines.engine.remote import open_bytes, read_bytes
+from schemas.checked import is_name, open_file, plain_json
 from schemas.errors import UserError
 
 FSYNC = True
 MOST = 256 << 20  # bytes of a file that is read as a whole; more is not what Shardmill writes
-NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
 
 
 class Corrupt(Exception):
     """Bytes under the root differ from what was committed."""
-
-
-def is_name(name: object) -> bool:
-    """Whether this is the plain name of a file or folder, without a path."""
-    return isinstance(name, str) and NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
 def point(name: str) -> None:
@@ -130,36 +122,34 @@ class Root:
         return data
 
     def read_json(self, name: str) -> Any:
-        """The JSON in a file. Raises `ValueError` if it is not JSON, or nested too deep."""
+        """The JSON in a file. Raises `ValueError` if it is not plain JSON."""
         try:
-            return json.loads(self.read(name))
-        except (RecursionError, Corrupt) as error:
+            return plain_json(self.read(name))
+        except Corrupt as error:
             raise ValueError(str(error)) from None
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`. Raises `EOFError` when the file is shorter."""
+        if self.is_local:
+            with open(self._open(name), "rb", buffering=0) as file:
+                return read_at(file, name, offset, size)
         if offset < 0 or size < 0:
             raise EOFError(f"{name}: expected {size} bytes at {offset}")
-        if self.is_local:
-            descriptor = self._open(name)
-            try:
-                there = max(0, min(size, os.fstat(descriptor).st_size - offset))
-                data = os.pread(descriptor, there, offset) if there else b""
-            finally:
-                os.close(descriptor)
-        else:
-            data = read_bytes(self.fs, self.path(name), offset, offset + size)
+        data = read_bytes(self.fs, self.path(name), offset, offset + size)
         if len(data) != size:
             raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
         return data
 
     def _open(self, name: str) -> int:
         """A descriptor of a local file. Raises `Corrupt` for what is not a file, such as a pipe, which never ends."""
-        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise Corrupt(f"{name}: is not a file; remove it")
-        return descriptor
+        try:
+            return open_file(self.path(name))
+        except ValueError:
+            raise Corrupt(f"{name}: is not a file; remove it") from None
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to be read piece by piece. Raises `FileNotFoundError`, and `Corrupt` for what is not a file."""
+        return open(self._open(name), "rb") if self.is_local else open_bytes(self.fs, self.path(name))
 
     def check_file(self, name: str) -> None:
         """Raises `Corrupt` for a path that exists but is not a file, such as a pipe or a device."""
@@ -270,6 +260,16 @@ class Root:
         if self.is_local:
             with suppress(OSError):
                 os.rmdir(self.path(folder))
+
+
+def read_at(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
+    """`size` bytes of an open local file from `offset`; reads no more than there is. Raises `EOFError` naming the file
+    when that is less."""
+    there = max(0, min(size, os.fstat(file.fileno()).st_size - offset)) if offset >= 0 else 0
+    data = os.pread(file.fileno(), there, offset) if there else b""
+    if len(data) != size:
+        raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
+    return data
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Secrets that no file, log, message or artifact may hold: API keys, credentials of stores, signatures in URLs.
 
-A secret is also found if it is broken by blanks, escaped, in base64 or in hex. All runs of more than SHOWN of its
-characters are replaced, so that a text can be cut anywhere, before or after. What looks like a secret (a password in a
-URL, a signature, `Authorization: Bearer …`) is replaced as well.
+A text is looked through as a reader could put a secret together from it. It is brought back step by step to what it
+stands for: without blanks and colours of a terminal, with escapes decoded, in plain letters. In each of these readings
+parts of a secret are looked for: as they are, and in base64 and hex, also of UTF-16, of hex and of base64. All runs of
+more than SHOWN characters of a secret are replaced, so that a text can be cut anywhere, before or after. What looks
+like a secret (a password in a URL, a signature, `Authorization: Bearer …`) is replaced as well.
 
 Data of the source does not change: the URL in the column `url` is the one that is requested, with its signature.
 """
@@ -11,16 +13,19 @@ import base64
 import html
 import os
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
 SHOWN = 4  # characters of a secret in a row that may be shown
 SHORT = 8  # characters; shorter keys, such as "EMPTY", are words, and are replaced only as a whole
-SIGNS, DIGITS = 7, 2 * (SHOWN + 1)  # of base64 and of hex that are as much
+ROUNDS = 3  # escapes in escapes that are decoded
 LONGEST = 10_000  # characters of a message that are looked at; the rest is dropped
 NAMES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN",
@@ -33,8 +38,10 @@ SIGNED = (
     "|sig|token|auth|authorization|key|secret|password|passwd|policy|credential|session"
     r"|(?:access|api|auth|id|refresh|sas|secret|security|session|client|private|storage|shared)[-_]?(?:key|token|secret)"
 )
+USER, HOST_ENDS = r"[^/?#\s@:'\"<>]{0,100}", r"(?::\d+)?(?:[/?#\s'\"<>]|$)"
 PATTERNS = (
-    (re.compile(r"(?<=://)[^/?#\s@'\"<>]+@"), f"{HIDDEN}@"),
+    (re.compile(rf"(?<=://){USER}:(?!\d+[/?#])[^\s'\"<>]{{1,300}}@(?=[\w.-]{{1,253}}{HOST_ENDS})"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)[^/?#\s'\"<>]+@"), f"{HIDDEN}@"),
     (re.compile(rf"([?&;](?:amp;)?(?:{SIGNED})=)[^&#\s'\"<>]+", re.I), rf"\g<1>{HIDDEN}"),
     (re.compile(r"\b(bearer|basic)([ :=]+)[A-Za-z0-9._~+/=*-]{8,}", re.I), rf"\g<1>\g<2>{HIDDEN}"),
     (re.compile(r"(<AWSAccessKeyId>|<SignatureProvided>)[^<]+"), rf"\g<1>{HIDDEN}"),
@@ -42,12 +49,20 @@ PATTERNS = (
 LIKELY = re.compile(r"://|=|bearer|basic|<AWS", re.I)
 
 LOWER = {upper: upper + 32 for upper in range(65, 91)}  # of ASCII alone, so that lengths stay
-BLANK = re.compile(r"[\s\x00-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]+")
+NOISE = re.compile(  # between letters: colours and the like of a terminal, and what it does not show
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)"
+    r"|[\s\x00-\x1a\x1c-\x1f\x7f-\x9a\x9c-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]+|[\x1b\x9b]"
+)
 ESCAPE = re.compile(
-    r"(?P<blank>\\+[nrtfv]|<br/?>)|%(?P<percent>[0-9a-f]{2})|\\+u00(?P<u>[0-9a-f]{2})|\\+u\{0*(?P<braced>[0-9a-f]{2})\}"
-    r"|\\+x(?P<x>[0-9a-f]{2})|\\+(?P<escaped>[^a-z0-9])|&\#0*(?P<decimal>\d{2,3});|&\#x0*(?P<hex>[0-9a-f]{2});"
-    r"|&(?P<name>amp|lt|gt|quot|apos);",
+    r"(?P<blank>\\+[nrtfv]|<br/?>)|%(?P<percent>[0-9a-f]{2})|\\+u(?:0000)?00(?P<u>[0-9a-f]{2})"
+    r"|\\+u\{0*(?P<braced>[0-9a-f]{2})\}|\\+x\{?(?P<x>[0-9a-f]{2})\}?|\\+o\{0*(?P<octals>[0-7]{2,3})\}"
+    r"|\\+(?:0(?=0[4-7]|1[0-7]))?(?P<octal>[0-3][0-7]{2})|\\+e(?=\[)|\\+(?P<escaped>[^a-z0-9])"
+    r"|&\#0*(?P<decimal>\d{2,3});?|&\#x0*(?P<hex>[0-9a-f]{2});?|&(?P<name>[a-z]{2,30});",
     re.I,
+)
+LETTER = re.compile(  # a letter or digit with a mark, wide, bold, raised, in a circle, …
+    r"[\u00aa-\u024f\u02b0-\u036f\u1d00-\u1eff\u2070-\u209c\u2100-\u218b\u2460-\u24ff\uff01-\uff5e"
+    r"\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff]"
 )
 NO_DIGIT = re.compile(r"0x|[^0-9a-fA-F]+", re.I)  # of hex
 
@@ -56,15 +71,24 @@ Span = tuple[int, int]
 
 def unescape(found: re.Match) -> str:
     """What an escape of JSON, of URLs or of HTML stands for."""
-    kind, value = next((kind, text) for kind, text in found.groupdict().items() if text is not None)
+    kind = found.lastgroup
+    if kind is None:  # \\e
+        return "\x1b"
+    value = found[kind]
     if kind == "blank":
         return ""
     if kind in ("escaped", "name"):
-        return value if kind == "escaped" else html.unescape(f"&{value};")
-    return chr(int(value, 10 if kind == "decimal" else 16))
+        return value if kind == "escaped" else html.unescape(found[0])
+    return chr(int(value, 10 if kind == "decimal" else 8 if kind.startswith("octal") else 16))
 
 
-STEPS = ((BLANK, lambda found: ""), *[(ESCAPE, unescape)] * 3)  # decoded again where the result has escapes
+@lru_cache(10_000)
+def _plain(letter: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(c))
+
+
+QUIET = ((NOISE, lambda found: ""),)
+STEPS = (QUIET, *[((ESCAPE, unescape), (LETTER, lambda found: _plain(found[0])), *QUIET)] * ROUNDS)
 
 
 class View(NamedTuple):
@@ -89,12 +113,29 @@ def grams(text: str, size: int) -> frozenset[str]:
     return frozenset(text[n : n + size] for n in range(len(text) - size + 1))
 
 
+def _signs(size: int) -> int:
+    """How many signs of base64 hold so many bytes."""
+    return ceil(size * 8 / 6)
+
+
+def _packed(data: bytes) -> Iterator[bytes]:
+    """What base64 makes of data wherever they begin, without the signs at both ends that hold bits of other data."""
+    for before in range(3):
+        packed = base64.b64encode(bytes(before) + data).rstrip(b"=")
+        yield packed[(0, 2, 3)[before] : len(packed) - ((before + len(data)) % 3 > 0)]
+
+
+def _have_none(by_size: dict[int, set[str]], text: str) -> bool:
+    return all(pieces.isdisjoint(grams(text, size)) for size, pieces in by_size.items())
+
+
 class Secrets:
     """Some secrets, and how to find them in texts."""
 
     def __init__(self, values: Iterable[str]):
         self.short = sorted({value for value in values if SHOWN < len(value) < SHORT}, key=len, reverse=True)
-        self.plain, self.odd, self.base64, self.hex = (set() for _ in range(4))
+        self.plain, self.odd = set(), set()
+        self.base64, self.hex = defaultdict(set), defaultdict(set)  # length -> pieces
         self.words = {SHORT: set(), 2 * SHORT: set()}  # parts of these lengths; the longer ones in lower case
         for value in values:
             if len(value) < SHORT:
@@ -105,11 +146,14 @@ class Secrets:
             self.words[SHORT] |= grams(value, SHORT)
             self.words[2 * SHORT] |= grams(value.translate(LOWER), 2 * SHORT)
             data = value.encode("utf-8", "surrogatepass")
-            self.hex |= grams(data.hex(), DIGITS)
-            for before in range(3):
-                packed = base64.b64encode(bytes(before) + data).decode().rstrip("=")
-                end = len(packed) - ((before + len(data)) % 3 > 0)  # of other bits are the first ones and the last one
-                self.base64 |= grams(packed[(0, 2, 3)[before] : end], SIGNS)
+            wide = [value.encode(code, "surrogatepass") for code in ("utf-16-le", "utf-16-be")]
+            digits = [data.hex().encode(), data.hex().upper().encode()]
+            forms = {SHOWN + 1: [data], 2 * (SHOWN + 1): wide + digits, _signs(SHOWN + 1): [*_packed(data)]}
+            for size, written in forms.items():  # bytes that stand for more of the secret than may be shown
+                for form in written:
+                    self.hex[2 * size] |= grams(form.hex(), 2 * size)
+                    for packed in _packed(form):
+                        self.base64[_signs(size)] |= grams(packed.decode(), _signs(size))
 
     def _holds(self, text: str, answer: bool) -> bool:
         """Whether a reading of a text holds a part of a secret; in an `answer`, common words do not count as parts."""
@@ -121,8 +165,8 @@ class Secrets:
         )
         return of_words or not (
             (self.odd if answer else self.plain).isdisjoint(grams(lower, SHOWN + 1))
-            and self.base64.isdisjoint(grams(text.replace("-", "+").replace("_", "/"), SIGNS))
-            and self.hex.isdisjoint(grams(NO_DIGIT.sub("", text).translate(LOWER), DIGITS))
+            and _have_none(self.base64, text.replace("-", "+").replace("_", "/"))
+            and _have_none(self.hex, NO_DIGIT.sub("", text).translate(LOWER))
         )
 
     def said(self, text: str) -> bool:
@@ -135,16 +179,21 @@ class Secrets:
         if not self.plain or not any(self._holds(reading, False) for reading in readings(text)):
             return found
         view = View(text, [(n, n + 1) for n in range(len(text))])
-        for pattern, change in STEPS:
-            view = view.changed(pattern, change)
-            numbers = view.changed(NO_DIGIT, lambda match: "")
-            for read, kind, pieces, size in (
-                (view, view.text.translate(LOWER), self.plain, SHOWN + 1),
-                (view, view.text.replace("-", "+").replace("_", "/"), self.base64, SIGNS),
-                (numbers, numbers.text.translate(LOWER), self.hex, DIGITS),
+        before = None
+        for step in STEPS:
+            for pattern, change in step:
+                view = view.changed(pattern, change)
+            if view.text == before:
+                break
+            before, numbers = view.text, view.changed(NO_DIGIT, lambda match: "")
+            for read, kind, by_size in (
+                (view, view.text.translate(LOWER), {SHOWN + 1: self.plain}),
+                (view, view.text.replace("-", "+").replace("_", "/"), self.base64),
+                (numbers, numbers.text.translate(LOWER), self.hex),
             ):
-                starts = (n for n in range(len(kind) - size + 1) if kind[n : n + size] in pieces)
-                found += [(read.spans[n][0], read.spans[n + size - 1][1]) for n in starts]
+                for size, pieces in by_size.items():
+                    starts = (n for n in range(len(kind) - size + 1) if kind[n : n + size] in pieces)
+                    found += [(read.spans[n][0], read.spans[n + size - 1][1]) for n in starts]
         return found
 
     def hidden(self, text: str) -> str:
@@ -153,10 +202,11 @@ class Secrets:
 
 
 def readings(text: str) -> Iterator[str]:
-    """Readings of a text: without blanks, and with its escapes decoded, repeatedly if they are nested."""
+    """A text as it can be read: without noise, and with its escapes decoded, as often as there are any."""
     before = None
-    for pattern, change in STEPS:
-        text = pattern.sub(change, text)
+    for step in STEPS:
+        for pattern, change in step:
+            text = pattern.sub(change, text)
         if text == before:
             return
         yield text

@@ -49,7 +49,7 @@ class Export(NamedTuple):
         A sample that the form cannot hold is counted by its reason.
         """
         group, size = [], 0
-        for sample in samples(self.root, shard):
+        for sample in samples(self.root, shard, self.card["task"]):
             try:
                 entry = entry_of(sample, self.card["task"], self.question)
                 entry = entry._replace(

@@ -7,6 +7,7 @@ import io
 
 from schemas.pictures import MAY_TURN_PNG, open_image, orientation_of, turned
 
+MOST = 200_000_000  # pixels of a picture that is turned; the stage `images` keeps no larger ones unless it is told to
 XMP = b"tiff:Orientation"
 SIGNS = {  # how files begin -> what a turned one of them holds
     b"\xff\xd8": (b"Exif\0", XMP),
@@ -27,14 +28,14 @@ def upright(data: bytes) -> tuple[bytes, int | None]:
     if signs and not any(sign in data for sign in signs):
         return data, None
     try:
-        image = open_image(data)
+        image = open_image(data, MOST)
         image.load()  # the metadata of a PNG may follow its pixels
-    except Exception:  # a shard may be older than a bound on decoders; readers get what it holds
+        orientation, format = orientation_of(image), "JPEG" if image.format == "MPO" else image.format
+        if orientation == 1 or format not in SAVED:
+            return data, None
+        seen, file = turned(image), io.BytesIO()
+        seen.info = {}  # encoders write what they find there
+        seen.save(file, format, icc_profile=image.info.get("icc_profile"), **SAVED[format])
+    except Exception:  # a shard may be older than a bound on decoders, or a stranger's; readers get what it holds
         return data, None
-    orientation, format = orientation_of(image), "JPEG" if image.format == "MPO" else image.format
-    if orientation == 1 or format not in SAVED:
-        return data, None
-    seen, file = turned(image), io.BytesIO()
-    seen.info = {}  # encoders write what they find there
-    seen.save(file, format, icc_profile=image.info.get("icc_profile"), **SAVED[format])
     return file.getvalue(), orientation

@@ -4,7 +4,6 @@ Distributions are read from the samples themselves, because a corpus may no long
 of. Of a large release some samples are read, drawn by a hash of their names: the same ones from both releases.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.catalog.catalog import connect, index_files
-from pipelines.engine.root import Root
+from pipelines.engine.root import Corrupt, Root
 from pipelines.text_rules.scripts import script_of
 from schemas.arrow import Row
-from schemas.shards import Card
+from schemas.shards import Card, Document, checked_document
 
 DRAWN = 20_000  # samples of a release that distributions are read from
 MOST = 8  # values of a distribution that are shown
@@ -47,22 +46,25 @@ def distributions(root: Root, before: Card, after: Card, most: int = DRAWN) -> l
 def _measured(root: Root, card: Card, most: int) -> list[Row]:
     """What is measured of the samples of a release, or of `most` of them."""
     with connect(root, {"shards": index_files(root, [card])}, queries=["shards"]) as connection:
-        drawn = connection.sql(f"SELECT tar, members FROM shards ORDER BY md5(sample) LIMIT {most}").fetchall()
+        drawn = connection.sql(f"SELECT tar, sample, members FROM shards ORDER BY md5(sample) LIMIT {most}").fetchall()
     with ThreadPoolExecutor(16) as pool:
         return [*pool.map(lambda sample: measure(*_texts(root, *sample)), drawn)]
 
 
-def _texts(root: Root, tar: str, members: Iterable[Row]) -> tuple[Row, str | None]:
-    """A sample's document, and its target if that is a member of its own."""
+def _texts(root: Root, tar: str, sample: str, members: Iterable[Row]) -> tuple[Document, str | None]:
+    """A sample's document, and its target if that is a member of its own. Raises `Corrupt` if it has none."""
     texts = {}
-    for member in members:
-        if member["ext"] in ("json", "txt"):
-            data = root.read_range(f"shards/{tar}", member["byte_offset"], member["size"])
-            texts[member["ext"]] = data.decode("utf-8", "replace")
-    return json.loads(texts.get("json", "{}")), texts.get("txt")
+    try:
+        for member in members:
+            if member["ext"] in ("json", "txt"):
+                texts[member["ext"]] = root.read_range(f"shards/{tar}", member["byte_offset"], member["size"])
+        target = texts["txt"].decode("utf-8", "replace") if "txt" in texts else None
+        return checked_document(texts.get("json", b"")), target
+    except (ValueError, EOFError) as error:
+        raise Corrupt(f"shards/{tar}: {sample}: {error}; run `shardmill verify`") from None
 
 
-def measure(document: Row, target: str | None) -> Row:
+def measure(document: Document, target: str | None) -> Row:
     """What is measured of one sample, by the names of NUMBERS and VALUES."""
     text = target if target is not None else " ".join(_said(document))
     url = document.get("url") or ""
@@ -83,7 +85,7 @@ NUMBERS = ("width", "height", "words", "characters")
 VALUES = ("task", "source", "host", "script", "ocr verdict")
 
 
-def _said(document: Row) -> Iterable[str]:
+def _said(document: Document) -> Iterable[str]:
     """The text to learn of a sample that has it only in its document."""
     if pair := document.get("pair"):
         return [pair["chosen"]]

@@ -49,8 +49,8 @@ def _noted(root: Root) -> dict[str, Row]:
     """What the ledger says of each release: {published, added, removed, changed} of the last time it was published."""
     with connect(root, {"releases": ledger_files(root)["releases"]}, queries=["releases"]) as connection:
         rows = connection.sql(
-            "SELECT \"set\" || '@' || release, published, added, removed, changed FROM releases "
-            "WHERE release IS NOT NULL ORDER BY run"
+            "SELECT \"set\" || '@' || release, published::VARCHAR, added::BIGINT, removed::BIGINT, changed::BIGINT "
+            "FROM releases WHERE release IS NOT NULL ORDER BY run"
         ).fetchall()
     return {name: dict(zip(("published", *KINDS), facts, strict=True)) for name, *facts in rows}
 

@@ -22,8 +22,7 @@ from pipelines.build.run import StageReport, begin, run_stage
 from pipelines.catalog.catalog import open_catalog
 from pipelines.dedup.hamming import distances
 from pipelines.engine.ledger import forget
-from pipelines.engine.parquet import read_rows
-from pipelines.engine.releases import card_names, read_card, read_cards
+from pipelines.engine.releases import card_names, read_card, read_cards, read_index
 from pipelines.engine.root import Root, point
 from pipelines.fetching.addresses import is_below
 from pipelines.maintain.clean import garbage
@@ -271,9 +270,9 @@ def releases_with(root: Root, taken: TakedownList) -> Iterator[str]:
     has: dict[str, bool] = {}
     for name in card_names(root, releases=True):
         card = read_card(root, name) if "@" in name else None
-        for index in (entry["index"] for entry in (card["shards"] if card else ())):
-            if index not in has:
-                has[index] = any(map(taken.covers_sample, read_rows(root, f"shards/{index}")))
+        for entry in card["shards"] if card else ():
+            if entry["index"] not in has:
+                has[entry["index"]] = any(map(taken.covers_sample, read_index(root, entry)))
         if card and any(has[entry["index"]] for entry in card["shards"]):
             yield name
 

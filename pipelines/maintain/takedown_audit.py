@@ -13,11 +13,11 @@ import pyarrow as pa
 from pipelines.catalog.catalog import one_line, open_catalog
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt, read_rows
-from pipelines.engine.releases import card_names, read_card
-from pipelines.engine.remote import open_bytes
+from pipelines.engine.releases import card_names, read_card, read_index
 from pipelines.engine.root import Root
 from pipelines.stages.takedown_list import TakedownList, read_takedowns
 from schemas.arrow import Row
+from schemas.shards import ShardEntry
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
 from schemas.takedown import REASON
@@ -52,7 +52,7 @@ def left_of(root: Root, garbage: list[str]) -> Iterator[str]:
         for entry in card["shards"] if card else ():
             if entry["index"] not in seen:
                 seen.add(entry["index"])
-                yield from _of_index(root, f"shards/{entry['index']}", taken)
+                yield from _of_index(root, entry, taken)
     for name in garbage:
         if name.endswith((".tar", ".parquet", ".arrows")) or "/." in f"/{name}":
             yield from _of_garbage(root, name, taken)
@@ -95,14 +95,14 @@ def tells(row: Row, names: Collection[str] = NAMES) -> bool:
     return not named or any(value not in (None, [], "{}") for name, value in row.items() if name not in names)
 
 
-def _of_index(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
+def _of_index(root: Root, entry: ShardEntry, taken: TakedownList) -> Iterator[str]:
     try:
-        rows = read_rows(root, name)
+        rows = read_index(root, entry)
     except Corrupt:  # reported by `verify`
         return
     for row in rows:
         if taken.covers_sample(row):
-            yield f"{name}: sample {row['sample']} was taken down; {TAKE_DOWN}"
+            yield f"shards/{entry['index']}: sample {row['sample']} was taken down; {TAKE_DOWN}"
 
 
 def _of_garbage(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
@@ -117,12 +117,12 @@ def _of_garbage(root: Root, name: str, taken: TakedownList) -> Iterator[str]:
             yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
         return
     if name.endswith(".arrows"):  # packs that training planned: a stream, and its SHA-256
-        with suppress(pa.ArrowException, OSError), pa.ipc.open_stream(root.read(name)) as stream:
+        with suppress(pa.ArrowException, OSError, Corrupt, KeyError), pa.ipc.open_stream(root.read(name)) as stream:
             if any(map(taken.covers_sample, stream.read_all().select(["sample", "members"]).to_pylist())):
                 yield f"{name}: has something of what was taken down; {TAKE_DOWN}"
         return
     try:
-        with open_bytes(root.fs, root.path(name)) as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
+        with root.open(name) as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
             for member in tar:
                 data = tar.extractfile(member)
                 named = member.name[:16] in taken.key  # an encoded image has another digest than its original

@@ -1,37 +1,30 @@
 """Checks that everything under a root is what was committed."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import duckdb
 import pyarrow as pa
 
-from pipelines.catalog.catalog import one_line, open_catalog
 from pipelines.engine.commit import Commit, column_digests, completed, digest, file_of, fingerprint_of
 from pipelines.engine.commit_cache import is_partition, read_commits
 from pipelines.engine.manifest import MANIFEST, read_manifest, sets_of, stages_of
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.payload import read_payload
-from pipelines.engine.releases import card_names, marked, read_card
-from pipelines.engine.remote import open_bytes
+from pipelines.engine.releases import card_names, load_card, marked
 from pipelines.engine.root import Root
-from pipelines.engine.tar import BLOCK, header
+from pipelines.engine.tar import BLOCK
 from pipelines.maintain.clean import garbage
 from pipelines.maintain.takedown_audit import left_of
-from pipelines.maintain.verify_pictures import check_originals, check_pictures
-from pipelines.stages.sample_sql import chosen
+from pipelines.maintain.verify_pictures import check_originals
+from pipelines.maintain.verify_shards import check_card, check_selected, check_shard, sha256_of
 from schemas.arrow import Row
-from schemas.selection import SetConfig
-from schemas.shards import Card, ShardEntry
 from schemas.stage import StageInfo
-from schemas.stages import Stages, of_corpus
-from schemas.views import OF_VIEWS
+from schemas.stages import STAGES, Stages, of_corpus
 
-CHUNK = 1 << 20  # bytes
+PAYLOAD = pa.schema([STAGES["images"].schema.field(name) for name in ("key", "byte_offset", "size", "sha256")])
 
 Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
 
@@ -55,10 +48,10 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     commits = {stage: read_commits(root, stage, cached=False) for stage in stages}
     begun = made_by_runs(root)
     for stage in stages.values():
-        seen.problems += check_stage(root, stage, settled, commits, say, stage.name in begun)
-    seen.problems += check_losses(root, stages, commits)
+        seen.problems += found(check_stage(root, stage, settled, commits, say, stage.name in begun))
+    seen.problems += found(check_losses(root, stages, commits))
     seen.rows = sum(commit.rows for commit in commits["rows"].values())
-    for commit in commits["images"].values():
+    for commit in commits.get("images", {}).values():
         seen.bytes += check_payload(root, commit, seen.problems)
     say("shards")
     if "shards" in begun and not card_names(root, releases=True):
@@ -66,8 +59,16 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     seen.samples += check_sets(root, commits, seen.problems)
     with suppress(Corrupt):  # reported above
         seen.garbage = list(garbage(root))
-        seen.problems += left_of(root, seen.garbage)
+        seen.problems += found(left_of(root, seen.garbage))
     return seen
+
+
+def found(problems: Iterable[str]) -> Iterator[str]:
+    """The problems that a check finds. One that cannot go on, since a file is damaged, ends with that problem."""
+    try:
+        yield from problems
+    except Corrupt as error:
+        yield f"{error}; remove it, run again"
 
 
 def made_by_runs(root: Root) -> set[str]:
@@ -150,20 +151,21 @@ def check_sets(root: Root, commits: Commits, problems: list[str]) -> int:
     for gone in {name.split("@")[0] for name in names if is_made(name.split("@")[0])} - {*names}:
         problems.append(f"shards/{gone}.json: is gone; run again")
     for name in names:
-        card = read_card(root, name)
-        if card is None:
-            problems.append(f"shards/{name}.json: is damaged; remove it, run again")
+        try:
+            card = load_card(root, name)
+        except Corrupt as error:
+            problems.append(f"{error}; remove it, run again")
             continue
-        problems += check_card(root, name, card)
+        problems += found(check_card(root, name, card))
         if "@" not in name:
             samples += card["samples"]
         if is_made(name):
-            problems += check_selected(root, card, commits["selection"])
-            problems += check_originals(root, card, commits["images"])
+            problems += found(check_selected(root, card, commits.get("selection", {})))
+            problems += found(check_originals(root, card, commits.get("images", {})))
         for entry in card["shards"]:
             if entry["tar"] not in checked:
                 checked.add(entry["tar"])
-                problems += check_shard(root, entry, name, is_made(name))
+                problems += found(check_shard(root, entry, name, is_made(name)))
     return samples
 
 
@@ -173,7 +175,7 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
     schema = pa.schema([field for field in stage.schema if field.name in commit.digests.keys() | (
         {*stage.schema.names} - stage.optional)])  # fmt: skip
     try:
-        table = read_rows(root, name)
+        table = read_rows(root, name, schema=schema)
         again = completed(commit, table, schema)
     except Corrupt as error:
         yield f"{error}; remove it, run again"
@@ -184,7 +186,7 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
     yield from _check_footer(stage, commit, table, again, schema)
     if not stage.per_image:
         yield from check_descent(root, stage, commit, table)
-    source = commits["rows"].get(commit.partition)
+    source = commits.get("rows", {}).get(commit.partition)
     if stage.per_image and source and source.digests.get("key") != commit.digests.get("key"):
         yield f"{name}: its keys differ from those of {file_of('rows', commit.partition)}: a row is not accounted for"
     yield from _check_inputs(commit, commits)
@@ -234,15 +236,21 @@ def check_descent(root: Root, stage: StageInfo, commit: Commit, table: list[Row]
 def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
     """Checks the tar beside a partition, as a whole and row by row; returns the bytes of its rows."""
     try:
-        kept = [row for row in read_rows(root, file_of(commit.stage, commit.partition)) if row["size"]]
-    except Corrupt:  # reported by `check_partition`
+        rows = read_rows(root, file_of(commit.stage, commit.partition), PAYLOAD.names, PAYLOAD)
+        kept = [row for row in rows if row["size"]]
+        if None in (row[column] for row in kept for column in ("byte_offset", "sha256")):
+            raise Corrupt(f"{file_of(commit.stage, commit.partition)}: does not say where its images are")
+        end = max((row["byte_offset"] + row["size"] for row in kept), default=0)
+        now = sha256_of(root, f"{commit.stage}/{commit.payload}", end + 4 * BLOCK) if commit.payload else None
+    except Corrupt as error:
+        problems.append(f"{error}; remove {file_of(commit.stage, commit.partition)}, run again")
         return 0
     if commit.payload is None:
         if kept:
             problems.append(f"{file_of(commit.stage, commit.partition)}: names no tar for its {len(kept)} images")
         return 0
     name = f"{commit.stage}/{commit.payload}"
-    if (now := sha256_of(root, name)) != commit.payload_sha256:
+    if now != commit.payload_sha256:
         wrong = "is gone" if now is None else "its SHA-256 is not the one committed"
         problems.append(f"{name}: {wrong}; remove {file_of(commit.stage, commit.partition)}, run again")
     for row in kept if now else []:
@@ -251,95 +259,3 @@ def check_payload(root: Root, commit: Commit, problems: list[str]) -> int:
         except Corrupt as error:
             problems.append(str(error))
     return sum(row["size"] for row in kept)
-
-
-def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
-    """Checks a card's sums, and that a copy of it exists under the name of its release."""
-    for total in ("samples", "bytes"):
-        if card[total] != sum(entry[total] for entry in card["shards"]):
-            yield f"shards/{name}.json: its {total} are not the sum of those of its shards"
-    if "@" not in name:
-        release = f"shards/{name}@{card['release']}.json"
-        if not root.exists(release) or root.read(f"shards/{name}.json") != root.read(release):
-            yield f"shards/{name}.json: is not the same as {release}; remove it, run again"
-
-
-def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iterator[str]:
-    """Checks a shard's tar and index against the card, and every member against the index. `is_made`: whether a run
-    makes the shard again if it is removed."""
-    tar, index = f"shards/{entry['tar']}", f"shards/{entry['index']}"
-    for name, committed in ((tar, entry["sha256"]), (index, entry["index_sha256"])):
-        if (now := sha256_of(root, name)) != committed:
-            wrong = "is gone" if now is None else f"its SHA-256 is not the one in card {card}"
-            mend = ", run again" if now is None else "; remove it, run again"
-            yield f"{name}: {wrong}" + (mend if is_made else f"; remove shards/{card}.json, which no run makes again")
-            if now is None or name == index:
-                return
-    samples = read_rows(root, index)
-    if len(samples) != entry["samples"]:
-        yield f"{index}: has {len(samples)} samples, but card {card} says {entry['samples']}"
-    end = 0
-    for sample in samples:
-        if sample["byte_offset"] != end:
-            yield f"{index}: sample {sample['sample']} does not follow the one before it"
-        end, members = sample["byte_offset"] + sample["size"], {}
-        for member in sample["members"]:
-            name = f"{sample['sample']}.{member['ext']}"
-            with suppress(EOFError):
-                data = root.read_range(tar, member["byte_offset"] - BLOCK, BLOCK + member["size"])
-                whole = data[:BLOCK] == header(name, member["size"])
-                if whole and hashlib.sha256(data[BLOCK:]).hexdigest() == member["sha256"]:
-                    members[member["ext"]] = data[BLOCK:]
-                    continue
-            yield f"{tar}: {name} is not what was packed"
-        if sample.get("pictures") and len(members) == len(sample["members"]):
-            yield from (f"{tar}: {problem}" for problem in check_pictures(sample, members))
-
-
-def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
-    """Compares the samples of a published set with the selection, one by one."""
-    try:
-        if card["settings"].get("task") in OF_VIEWS:
-            wanted = preferred(root, card)
-        else:
-            wanted = {
-                f"{row['key']}-{placement['task']}"
-                for partition in selection
-                for row in read_rows(root, file_of("selection", partition), ["key", "samples"])
-                for placement in row["samples"]
-                if placement["set"] == card["set"]
-            }
-        packed = [row["sample"] for e in card["shards"] for row in read_rows(root, f"shards/{e['index']}", ["sample"])]
-    except (Corrupt, KeyError, TypeError):  # one of the files is damaged; that is reported elsewhere
-        return
-    if len(packed) != len(set(packed)):
-        yield f"set {card['set']}: it has a sample twice"
-    missing, extra = wanted - set(packed), set(packed) - wanted
-    for problem, names in (("selected, but not in", missing), ("not selected, but in", extra)):
-        if names:
-            counted = f"{len(names)} samples are {problem} its shards, the first is {min(names)}"
-            yield f"set {card['set']}: {counted}; run again"
-
-
-def preferred(root: Root, card: Card) -> set[str]:
-    """The pairs or best responses that should be in a set. Raises `Corrupt`."""
-    settings = card["settings"]
-    config = SetConfig.model_validate({name: settings[name] for name in settings if name in SetConfig.model_fields})
-    try:
-        with open_catalog(root) as connection:
-            keys = connection.sql(f"SELECT key FROM {OF_VIEWS[config.task]} WHERE {chosen(config)}").fetchall()
-    except duckdb.Error as error:
-        raise Corrupt(f"set {card['set']}: {one_line(error)}") from None
-    return {f"{key}-{card['task']}" for (key,) in keys}
-
-
-def sha256_of(root: Root, name: str) -> str | None:
-    """The SHA-256 of a file, read in pieces; None if it does not exist."""
-    sha256 = hashlib.sha256()
-    try:
-        with open_bytes(root.fs, root.path(name)) as file:
-            while data := file.read(CHUNK):
-                sha256.update(data)
-    except FileNotFoundError:
-        return None
-    return sha256.hexdigest()

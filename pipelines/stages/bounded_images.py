@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipelines.engine.commit import read_commit
-from pipelines.engine.parquet import read_rows
 from pipelines.engine.payload import read_payload
-from pipelines.engine.root import Root
+from pipelines.engine.releases import read_index
+from pipelines.engine.root import Corrupt, Root
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.encoding import ENCODER, Encoded, encode, is_within
 from pipelines.stages.samples import SampleImage
@@ -82,8 +82,8 @@ class BoundedImages:
             name = f"shards/{entry['index']}"
             commit = read_commit(self.root, name)
             if commit and encoded_with(commit.settings) == settings_of(self.config):
-                for row in read_rows(self.root, name, ["members", "pictures"]):
-                    self.packed(row["members"], row["pictures"] or (), entry["tar"])
+                for row in read_index(self.root, entry):
+                    self.packed(row["members"], row.get("pictures") or (), entry["tar"])
         return self.places.get(sha256)
 
     def _read(self, place: Place) -> bytes | None:
@@ -92,7 +92,7 @@ class BoundedImages:
             return self.tar.read(place.byte_offset, place.size)
         try:
             data = self.root.read_range(f"shards/{place.tar}", place.byte_offset, place.size)
-        except (FileNotFoundError, EOFError):
+        except (FileNotFoundError, EOFError, Corrupt):
             return None
         return data if hashlib.sha256(data).hexdigest() == place.sha256 else None
 

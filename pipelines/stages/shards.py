@@ -35,9 +35,9 @@ from pipelines.engine.commit import (
 )
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import min_mass_of
-from pipelines.engine.parquet import parquet_bytes, read_rows
+from pipelines.engine.parquet import parquet_bytes
 from pipelines.engine.payload import read_payload
-from pipelines.engine.releases import forget_put_back, read_card, read_cards, release_of
+from pipelines.engine.releases import forget_put_back, old_index, read_card, read_cards, read_index, release_of
 from pipelines.engine.root import Root, naming, new_file, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages, settings_of
@@ -358,14 +358,13 @@ def task_of(config: SetConfig) -> str:
 def card_changes(root: Root, before: Card | None, after: Card) -> list[Row]:
     """The samples that differ between two releases, key by key. Reads only shards that are not in both."""
     tars = [{entry["tar"] for entry in card["shards"]} if card else set() for card in (before, after)]
-    old = _samples_of(root, before, tars[1], old_rows) if before else []
-    return changes(old, _samples_of(root, after, tars[0], read_rows), ignored=())
+    old = _samples_of(root, before, tars[1], old_index) if before else []
+    return changes(old, _samples_of(root, after, tars[0], read_index), ignored=())
 
 
-def _samples_of(root: Root, card: Card, known: set[str], read: Callable[[Root, str], list[Row]]) -> list[Row]:
+def _samples_of(root: Root, card: Card, known: set[str], read: Callable[[Root, ShardEntry], list[Row]]) -> list[Row]:
     """The samples of a card's shards, without those in `known` tars."""
-    indexes = [entry["index"] for entry in card["shards"] if entry["tar"] not in known]
-    return [_content(row) for index in indexes for row in read(root, f"shards/{index}")]
+    return [_content(row) for entry in card["shards"] if entry["tar"] not in known for row in read(root, entry)]
 
 
 def _content(row: Row) -> Row:

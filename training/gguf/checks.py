@@ -11,7 +11,6 @@ The checks of the files' contents, and of reading texts and images, are here; th
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader
 from PIL import Image
 
-from schemas.errors import UserError
+from schemas.errors import answered
 from schemas.shards import Damaged
 from training.gguf.comparison import Pair
 from training.gguf.export import WHOLE
@@ -183,13 +182,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--short", action="store_true", help="only checks that need no answer of the model")
     options = parser.parse_args()
-    try:
+    with answered(FileNotFoundError, Damaged):
         pair = Pair(options.folder, options.checkpoint, options.root, options.set, options.samples, not options.short)
         for line in run(pair):
             print(json.dumps(line), flush=True)
-    except (UserError, FileNotFoundError, Damaged) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

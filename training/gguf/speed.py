@@ -20,7 +20,7 @@ import numpy as np
 from gguf import GGUFReader
 from PIL import Image
 
-from schemas.errors import UserError
+from schemas.errors import answered
 from training.gguf.files import files
 from training.gguf.probes import drawn
 from training.gguf.runtime import KV, LanguageModel, Settings, VisionEncoder
@@ -117,11 +117,8 @@ def main() -> None:
     parser.add_argument("--kv", choices=KV, default="f16")
     options = parser.parse_args()
     settings = Settings(options.threads, options.batch, options.micro_batch, options.flash, options.kv)
-    try:
+    with answered():
         print(json.dumps(measure(options.folder, settings, options.apart, options.tokens, options.times)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

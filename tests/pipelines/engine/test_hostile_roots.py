@@ -249,9 +249,10 @@ def test_a_card_that_names_a_file_elsewhere_is_damaged(field, name, corpus, tmp_
     card = json.loads(path.read_text())
     card["shards"][0][field] = name
     path.write_text(json.dumps(card))
-    one_line(say("urls", corpus.url, "train"), 2, "unknown shard set 'train'")
-    found = verify_root(corpus)
-    assert found.problems == ["shards/train.json: is damaged; remove it, run again"]
+    wrong = f"shards/train.json: is damaged: shards.0.{field}: "
+    one_line(say("urls", corpus.url, "train"), 2, wrong)
+    (problem,) = verify_root(corpus).problems
+    assert problem.startswith(wrong) and problem.endswith("; remove it, run again")
     one_line(say("clean", corpus.url, "--grace", "0"), 1, "shards/train.json: cannot be read")
     assert (tmp_path / "diary").read_text() == DIARY
 
@@ -259,7 +260,8 @@ def test_a_card_that_names_a_file_elsewhere_is_damaged(field, name, corpus, tmp_
 def test_a_card_of_another_set_is_damaged(corpus):
     path = Path(corpus.path("shards/train.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"set": "../../x"}))
-    assert verify_root(corpus).problems == ["shards/train.json: is damaged; remove it, run again"]
+    wrong = "shards/train.json: is damaged: set: is not the name of a file beside this one; remove it, run again"
+    assert verify_root(corpus).problems == [wrong]
 
 
 def rewrite_footer(path: Path, **fields) -> None:

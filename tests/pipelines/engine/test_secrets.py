@@ -95,6 +95,11 @@ def test_short_keys_are_words_and_are_hidden_as_a_whole():
 URLS = {
     "http://user:word@example.com/a": "http://***@example.com/a",
     "s3://id:secret@bucket/key": "s3://***@bucket/key",
+    "https://user:p@ss@example.com/a": "https://***@example.com/a",
+    "at https://user:p/ss#?w@example.com:80/a?b=c now": "at https://***@example.com:80/a?b=c now",
+    "'https://user:a@b/c@d@example.com'": "'https://***@example.com'",
+    "https://example.com:443/@user/a@b.jpg": "https://example.com:443/@user/a@b.jpg",
+    "https://example.com/a@b and me@example.com": "https://example.com/a@b and me@example.com",
     "https://b.s3.amazonaws.com/a.jpg?X-Amz-Credential=AK%2F1&X-Amz-Signature=0f&X-Amz-Date=1":
         "https://b.s3.amazonaws.com/a.jpg?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=1",
     "http://cdn.example/a.jpg?Expires=1&Signature=aa-bb~&w=3": "http://cdn.example/a.jpg?Expires=1&Signature=***&w=3",

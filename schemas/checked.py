@@ -1,0 +1,103 @@
+"""What a stranger may have written: JSON held against its declared types, and files opened only if they are files.
+
+A type says what is read: `Count` and `FileName` below, `TypedDict`s and dataclasses of them. Whoever reads JSON of a
+corpus reads it by `plain_json` and `checked`, so that everything behind that can rely on the types.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
+LEVELS = 50  # of JSON
+
+T = TypeVar("T")
+
+
+def is_name(name: object) -> bool:
+    """Whether this is a plain name of one file or folder, which leads nowhere else."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and name not in (".", "..")
+
+
+def _file_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("is not the name of a file beside this one")
+    return name
+
+
+Whole = Annotated[int, Field(strict=True, gt=-1 << 53, lt=1 << 53)]
+Count = Annotated[Whole, Field(ge=0)]  # of rows, bytes, …
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
+def plain_json(data: bytes | str) -> Any:
+    """What JSON says. Raises `ValueError` for what not every reader reads alike: a name twice in one object, NaN,
+    numbers without bound, halves of surrogate pairs, more than `LEVELS` levels."""
+    try:
+        value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError(f"has more than {LEVELS} levels") from None
+    if too_deep(value):
+        raise ValueError(f"has more than {LEVELS} levels")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"has {next(name for name in names if names.count(name) > 1)!r:.100} twice")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def too_deep(value: Any) -> bool:
+    """Whether a value of JSON has more than `LEVELS` levels."""
+    level = [value]
+    for _ in range(LEVELS):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def checked(kind: type[T], value: Any) -> T:
+    """A value of JSON as a `TypedDict` or dataclass. Raises `ValueError` that names the field that does not fit."""
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))[:200]
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {wrong}" if where else wrong) from None
+
+
+def open_file(path: str | os.PathLike) -> int:
+    """A descriptor of a file, for reading. Raises `ValueError` for what is not a file, such as a pipe, which never
+    ends, and `OSError` if it cannot be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ELOOP):  # a socket, a link to itself
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise ValueError(f"{path}: is not a file; remove it")
