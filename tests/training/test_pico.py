@@ -100,6 +100,7 @@ def test_an_answer_takes_less_than_half_a_second(speaker, held_out):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_the_evaluation_can_be_repeated(tmp_path, measured):
     """From nothing but the recipe of the held-out corpus, by the commands that `make pico` has."""
     config = tmp_path / "held-out.toml"

@@ -85,6 +85,7 @@ def test_cc12m_comes_out_as_it_went_in(shared, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_cc12m_is_read_by_the_command_in_processes(shared, tmp_path):
     config = configure(tmp_path, "webdataset", shared / "cc12m/*.tar", "[ocr]\n" + SETS)
     config.write_text(config.read_text().split("[beam]")[0])  # as it is by default: a process a core

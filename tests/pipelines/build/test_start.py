@@ -50,7 +50,7 @@ def test_a_run_starts_its_processes_once_and_none_for_nothing(config, monkeypatc
     assert len(started) == 2 and report.stat().st_mtime_ns > before[0]
 
 
-@pytest.mark.parametrize("words", [["pipelines.build"], ["flows.cli", "run"]], ids=["plain", "prefect"])
+@pytest.mark.parametrize("words", [["pipelines.build"], pytest.param(["flows.cli", "run"], marks=pytest.mark.slow)])
 def test_folders_of_the_same_names_are_not_taken_for_packages(config, words):
     for name in ("pipelines", "schemas", "flows", "training"):
         (config.parent / name).mkdir()

@@ -396,12 +396,14 @@ WRITES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["corpus/root.json", "corpus/rows/00000.parquet", "corpus/new.parquet", "outside"])
-def test_a_query_writes_nothing_anywhere(where, small, monkeypatch):
+PLACES = ("corpus/root.json", "corpus/rows/00000.parquet", "corpus/new.parquet", "outside")
+
+
+def test_a_query_writes_nothing_anywhere(small, monkeypatch):
     monkeypatch.chdir(small)
     before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
-    for question in WRITES:
-        said = say("sql", small / "corpus", question.format(small / where))
+    for number, question in enumerate([*WRITES[:1] * 3, *WRITES]):  # each statement at a place, the first at all places
+        said = say("sql", small / "corpus", question.format(small / PLACES[number % 4]))
         assert (said.code, said.out) == (2, ""), question
         assert said.err.startswith("shardmill: sql: ") and said.err.count("\n") == 1, question
     assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before

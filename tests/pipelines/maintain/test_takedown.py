@@ -46,8 +46,6 @@ from training.pack_plan import plan_set
 from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 
-pytestmark = pytest.mark.usefixtures("reports")  # whose words must be gone, too
-
 TOML = f"""
 root = "corpus"
 [source]
@@ -110,8 +108,16 @@ def made(tmp_path_factory) -> Path:
     for number in range(10):
         write(here / f"tars/{number}.tar", dict(list(samples.items())[6 * number : 6 * number + 6]))
     (here / "my.toml").write_text(TOML)
-    build(here / "my.toml")
+    with patch("support.corpora.reports", True):
+        build(here / "my.toml")
     return here
+
+
+@pytest.fixture
+def reported():
+    """Runs write the report, whose words must be gone, too."""
+    with patch("support.corpora.reports", True):
+        yield
 
 
 @pytest.fixture
@@ -196,6 +202,7 @@ def key(root: Root, name: str) -> str:
     return query(root, sql)["key"][0].as_py()
 
 
+@pytest.mark.usefixtures("reported")
 def test_nothing_is_left(here):
     root = open_corpus(here / "my.toml").root
     data = NOISE
@@ -320,6 +327,7 @@ def test_what_looks_like_a_normal_form_is_one():
     assert normal("HTTP://A.example:80/B#c") == "http://a.example/B" and normal("http://[/x") == "http://[/x"
 
 
+@pytest.mark.usefixtures("reported")
 def test_it_does_not_come_back(here):
     """Neither under its own name when its source is split again, nor under another in a new tar."""
     root = open_corpus(here / "my.toml").root
@@ -360,6 +368,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
 
 
+@pytest.mark.usefixtures("reported")
 def test_bytes_that_come_back_from_a_server_are_in_the_ledger_without_what_was_said_of_them(tmp_path):
     (tmp_path / "laion").mkdir()
     fetch = '[fetch]\ncontact = "us@example.org"\nallow_hosts = ["localhost"]\n'
@@ -424,6 +433,7 @@ def cards(root: Path) -> list[str]:
     return sorted(path.stem.split("@")[0] for path in root.glob("shards/*.json"))
 
 
+@pytest.mark.usefixtures("reported")
 def test_a_set_that_is_in_the_configuration_no_more_is_withdrawn_with_all_its_releases(here):
     root = Path(open_corpus(here / "my.toml").root.url)
     for where in ("where = \"host != 'a.example'\"\n", ""):  # a release that has nothing of it; the first again
@@ -458,6 +468,7 @@ def test_a_set_that_had_nothing_of_it_stays_though_it_is_in_the_configuration_no
     assert len(few) > 2 and {name: after.get(name) for name in few} == {name: before[name] for name in few}
 
 
+@pytest.mark.usefixtures("reported")
 def test_bytes_of_a_row_that_its_source_has_no_more_go_out_of_a_set_that_no_run_makes(here):
     """The list names bytes; no row is left by which a key could be found."""
     root = open_corpus(here / "my.toml").root
@@ -476,6 +487,7 @@ class PowerCut(BaseException):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("reported")
 def test_a_set_is_withdrawn_whatever_file_was_the_last_to_go(here):
     """Each run is ended after one file more; what then stands there lets the next go on."""
     root = open_corpus(here / "my.toml").root
@@ -522,6 +534,7 @@ take(Path({here!r}), "https://a.example/a00.png")
         "takedown:removed",
     ],
 )
+@pytest.mark.usefixtures("reported")
 def test_killed_and_run_again(here, point):
     root = open_corpus(here / "my.toml").root
     script = KILLED.format(tests=str(TESTS), main=str(PROJECT), here=str(here))

@@ -104,7 +104,7 @@ def test_a_deleted_file_is_named(kind, root):
 def test_a_flipped_bit_of_what_has_a_digest_is_named_wherever_it_is(kind, root):
     name = find(root, kind)
     size = Path(root.path(name)).stat().st_size
-    for at in {0, 1, size - 1, size - 600, *random.Random(7).sample(range(size), 20)}:
+    for at in {0, 1, size - 1, size - 600, *random.Random(7).sample(range(size), 8)}:
         flip(root, name, at)
         problems = verify_root(root).problems
         assert any(name in problem for problem in problems), (at, problems)
@@ -171,7 +171,7 @@ def test_a_flipped_bit_of_a_partition_is_named_or_changes_nothing(name, root):
 
     before, size = says(), Path(root.path(name)).stat().st_size
     named = 0
-    for at in {0, 4, size - 1, size - 5, size - 9, *random.Random(7).sample(range(size), 60)}:
+    for at in {0, 4, size - 1, size - 5, size - 9, *random.Random(7).sample(range(size), 30)}:
         flip(root, name, at)
         if any(
             name in problem or find(root, "images/00000-*.tar") in problem for problem in verify_root(root).problems
@@ -180,7 +180,7 @@ def test_a_flipped_bit_of_a_partition_is_named_or_changes_nothing(name, root):
         else:
             assert says() == before, at
         flip(root, name, at)
-    assert named > 30
+    assert named > 15
 
 
 def test_a_damaged_file_does_not_stop_a_command(root):
@@ -189,7 +189,7 @@ def test_a_damaged_file_does_not_stop_a_command(root):
         name = find(root, kind)
         path = Path(root.path(name))
         whole = path.read_bytes()
-        for broken in (b"", whole[: len(whole) // 2], b"\xff" * len(whole), whole[::-1]):
+        for broken in (b"", whole[: len(whole) // 2], whole[::-1]):
             path.write_bytes(broken)
             for command in (["verify"], ["stats"], ["clean"], ["sql", "from accounting"], ["urls", "train"]):
                 said = say(command[0], root.url, *command[1:])

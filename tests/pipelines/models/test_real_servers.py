@@ -70,6 +70,7 @@ def ask(client: ChatClient, asked: list[list], **options) -> list:
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_transformers_serve_is_asked_like_any_other(llama, started):
     client = started(llama, f"{BIN}/transformers serve {{model}} --port {{port}} --device cpu")
     asked = [message(f"Say {number}.") for number in range(4)]
@@ -114,6 +115,7 @@ def documented_commands() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_vllm_takes_every_documented_line(monkeypatch: pytest.MonkeyPatch):
     """Where vLLM is installed: its own parser, which needs no device. (Its place in vLLM 0.33, and before.)"""
     pytest.importorskip("vllm")
