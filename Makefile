@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo pico test test-slow test-gguf lint setup requirements docs clean
+.PHONY: demo pico test test-slow test-far test-gguf lint setup requirements docs clean
 
 demo: .venv/core
 	@mkdir -p demo
@@ -33,7 +33,11 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadfile
+
+# By hand: other people's servers, real data, and the evaluation of pico.
+test-far: setup
+	$(BIN)/python -m pytest -m far
 
 # Exports in real llama.cpp, which is built once: about six minutes, with cmake and a C++ compiler.
 test-gguf: .venv/gguf

@@ -1,6 +1,6 @@
 """Alerts: Prefect's automations, which call a webhook when a scheduled run fails, or none completes in time.
 
-A run that fails without a word, such as one whose machine went down, is told by `late` alone: no completed run.
+A run that fails without a word, such as one whose machine went down, only shows as `late`: no completed run.
 """
 
 import re
@@ -79,7 +79,7 @@ def remove_alerts(client: SyncPrefectClient, name: str, keep_webhook: bool = Fal
 
 
 def save_webhook(name: str, url: str) -> UUID:
-    """Keeps a URL on the server, as a secret. Raises `UserError` if it is no URL."""
+    """Keeps a URL on the server, as a secret. Raises `UserError` if it is not a URL."""
     if not re.fullmatch(r"https?://[^\s/]+\S*", url):
         raise UserError("--alert: write the URL of a webhook, http://… or https://…")
     block = "shardmill-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -83,7 +83,7 @@ class ShardSet(Stage):
         return tuple(stage for stage in self.stages if stage.own)
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raises `UserError` if the condition of a set of pairs or best responses is none on their view."""
+        """Raises `UserError` if the condition of a set of pairs or best responses is not valid on their view."""
         if self.asks:
             check_condition(connection, f"sets.{self.set}.where", self.config.where, OF_VIEWS[self.config.task])
 
