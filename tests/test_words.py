@@ -9,7 +9,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("flows", "pipelines", "schemas", "training")
 GENERATED = PROJECT / "schemas" / "scenes"  # texts about pictures, which models learn: "there is no red circle"
-NEGATIONS = re.compile(r"(?<!there )\b(is|are) (no (?!longer\b|more\b)|none\b(?! (%|else)))", re.I)
+NEGATIONS = re.compile(r"(?<![Tt]here )\b(is|are) (no (?!longer\b|more\b)|none\b(?! (%|else)))")
 THERE = re.compile(r"\bthere (is|are) (no|none)\b")
 TWICE_READ = re.compile(
     r"stand and fall|deaf to|what sees|at home\b|goes along|again and again|knows of|is told\b|comes out\b", re.I

@@ -176,5 +176,5 @@ def _parts(content: str, pictures: Mapping[str, Picture]) -> list[Part]:
         return [content]
     pieces = re.split(r"(<image(?:_\d+)?>)", content)
     if unknown := [mark for mark in pieces[1::2] if mark not in pictures]:
-        raise SampleRejected("unknown_image", f"{unknown[0]};  the sample has {', '.join(pictures)}")
+        raise SampleRejected("unknown_image", f"{unknown[0]}; the sample has {', '.join(pictures)}")
     return [pictures[piece] if number % 2 else piece for number, piece in enumerate(pieces) if piece]

@@ -92,7 +92,7 @@ class SampleEncoder:
         """A sample laid out, from its texts and the headers of its images. Raises `SampleRejected`, see `REASONS`."""
         task = task_of(sample)
         if task not in TASKS:
-            raise SampleRejected("unknown_task", f"{task!r};  choose from {', '.join(TASKS)}")
+            raise SampleRejected("unknown_task", f"{task!r}; choose from {', '.join(TASKS)}")
         return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
 
     def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:

@@ -175,7 +175,7 @@ def test_the_command_trains_on_the_texts_of_a_set(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["train", "out", "--vocab", "263"], "--vocab: 263 is too few"), (["test", "out"], "no shard set 'test'"),
+    (["train", "out", "--vocab", "263"], "--vocab: 263 is too few"), (["test", "out"], "unknown shard set 'test'"),
 ])  # fmt: skip
 def test_the_command_answers_what_is_wrong_in_one_line(tmp_path, words, said):
     root = publish(tmp_path / "corpus", "train", captions(2), each=10)
