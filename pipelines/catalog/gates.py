@@ -15,6 +15,7 @@ FACTS = {
     "rows": 0,  # of the source
     "kept": 0,  # of them in at least one set
     "kept_share": 0.0,
+    "chosen_shorter_share": 0.0,  # of the kept pairs: those whose chosen text has fewer words
     "samples": 0,  # in all sets
     "samples_before": 0,  # in the releases that this run would replace
     "added": 0,  # samples
@@ -22,7 +23,6 @@ FACTS = {
     "changed": 0,
     "changed_share": 0.0,  # changed and removed, of samples_before; 0 if nothing was published before
     "added_share": 0.0,  # added, of samples_before; 0 if nothing was published before
-    "chosen_shorter_share": 0.0,  # of the kept pairs: those whose chosen text has fewer words
     "empty_sets": 0,  # sets without samples, but for those that are published so already
     "lost_share": 0.0,  # the largest share of its samples that a set lost since its last release of the same settings
 }

@@ -20,6 +20,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.build.estimate import estimate
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
+from pipelines.catalog.gates import GateFailed
 from pipelines.engine.commit import digest, file_of
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
@@ -342,6 +343,17 @@ def test_sets_of_pairs_are_chosen_by_what_the_verdicts_say(configured, instructi
     assert packed == {f"{row['key']}-preference" for row in wanted} and packed
     assert all(row["chosen_false"] == -row["chosen_score"] for row in wanted)
     assert verify_root(root).problems == []
+
+
+def test_a_gate_holds_how_often_the_chosen_text_is_shorter(configured, instructions, server):
+    config = Path(configured())
+    config.write_text(config.read_text() + '[gates]\nlength = "chosen_shorter_share > 1"\n')
+    with pytest.raises(GateFailed) as failed:
+        build(config)
+    root = Root(str(config.parent / "corpus"))
+    texts = query(root, "select chosen, rejected from preferences").to_pylist()
+    shorter = [len(row["chosen"].split()) < len(row["rejected"].split()) for row in texts]
+    assert any(shorter) and f"chosen_shorter_share = {sum(shorter) / len(shorter):.4g}," in str(failed.value)
 
 
 def test_facts_and_questions_may_have_a_model_each(configured, instructions, server):
