@@ -1,6 +1,6 @@
 """Alerts: Prefect's automations, which call a webhook when a scheduled run fails, or none completes in time.
 
-A run that fails without a word, such as one whose machine went down, only shows as `late`: no completed run.
+A run whose machine went down has no such event: the alert `late` tells of it.
 """
 
 import re

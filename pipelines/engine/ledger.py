@@ -183,7 +183,7 @@ def ending(error: BaseException, asked: bool = False) -> tuple[str, str | None]:
     return "failed", f"ended by {type(error).__name__} {error}".strip()
 
 
-DIED = "its process ended without a word: it was killed, or the machine went down; found by the run after it"
+DIED = "its process was killed, or the machine went down; the next run found it"
 
 
 def _start(root: Root) -> datetime:

@@ -83,14 +83,14 @@ class Server:
         }  # fmt: skip
 
     def ask(self, path: str, body: dict | None = None, method: str = "POST") -> Any:
-        for pause in (1, 2, 4, 8, 0):  # its database may be locked
-            try:
+        for pause in (1, 2, 4, 8):  # its database may be locked
+            with suppress(httpx.ReadTimeout):
                 answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
-            except httpx.ReadTimeout:
-                continue
-            if answer.status_code != 503 or not pause:
-                break
+                if answer.status_code != 503:
+                    break
             time.sleep(pause)
+        else:
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
         return answer.raise_for_status().json() if answer.content else None
 
     def run_of(self, name: str) -> dict | None:
