@@ -11,7 +11,7 @@ from schemas.training import TrainingRow
 
 CHART, BEFORE = "chart.svg", "loss.svg"  # the second is its name in runs of version 0.1
 WIDTH, LEFT, RIGHT = 960, 64, 24  # pixels
-TOP, HEIGHT, GAP, FOOT = 36, 150, 44, 34  # of the first panel, of each, between two, and below the last
+TOP, HEIGHT, GAP, FOOT = 60, 150, 44, 34  # of the first panel, of each, between two, and below the last
 TICKS = 5
 
 
@@ -62,15 +62,16 @@ def svg(rows: Sequence[TrainingRow]) -> str:
     ]
     for number, panel in enumerate(panels):
         parts += _panel(panel, rows, TOP + number * (HEIGHT + GAP), across)
-    begun, free = None, 0.0
+    begun, free = None, [0.0, 0.0]  # where the next name fits into each of two lines
     for row in rows:
         if row["stage"] == begun:
             continue
         begun, x = row["stage"], across(row["total"] - row["step"])
         parts.append(f'<path d="M{x:.1f} {TOP}V{height - FOOT}" stroke="#afb8c1" stroke-dasharray="2 3"/>')
-        if x >= free:  # names do not overlap
-            parts.append(f'<text x="{x + 4:.1f}" y="14" fill="#24292f">{escape(begun)}</text>')
-            free = x + 10 + 6.5 * len(begun)
+        line = next((line for line in (0, 1) if x >= free[line]), None)
+        if line is not None:  # names do not overlap
+            parts.append(f'<text x="{x + 4:.1f}" y="{12 + 14 * line}" fill="#24292f">{escape(begun)}</text>')
+            free[line] = x + 10 + 6.5 * len(begun)
     for step in ticks(0, steps):
         if step == int(step):
             parts.append(f'<text x="{across(step):.1f}" y="{height - 14}" text-anchor="middle">{int(step):,}</text>')
