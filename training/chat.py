@@ -75,7 +75,7 @@ def check(asked: Asked) -> None:
     """Raises `Refused` for a request that this server does not support."""
     for name, value in (asked.model_extra or {}).items():
         if value and name not in HARMLESS:  # null, false, 0 and empty values request nothing
-            raise Refused(f"{name}: this server does not support it", name)
+            raise Refused(f"{name[:200]}: this server does not support it", name[:200])
     if asked.top_logprobs and not asked.logprobs:
         raise Refused("top_logprobs: set logprobs too", "top_logprobs")
 

@@ -155,7 +155,7 @@ def make_app(
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"][1:])
+        param = ".".join(str(part) for part in first["loc"][1:])[:200]  # a field's name may be as long as the body
         return error_response(400, f"{param}: {first['msg']}" if param else first["msg"], param or None)
 
     @app.exception_handler(HTTPException)

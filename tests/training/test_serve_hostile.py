@@ -91,6 +91,12 @@ def test_a_body_that_is_no_request_is_a_400(client, body):
     assert status == 400 and error["message"]
 
 
+@pytest.mark.parametrize("name", ["x" * 9_000, "[" * 9_000, "\u00fc" * 5_000])
+def test_the_name_of_an_unknown_field_is_cut(client, name):
+    status, error = post(client, asked("Hello.", **{name: 1}))
+    assert status in (200, 400) and len(json.dumps(error)) < 1_500
+
+
 def test_bodies_that_are_held_are_counted():
     guard = Guard(None, Limits(body=10), ())
     guard.held = 35
