@@ -120,20 +120,18 @@ def test_it_works_beside_folders_of_the_same_names(installed, tmp_path):
     }  # fmt: skip
     program = installed / "shardmill"
     assert "1 new file" in done(program, "plan", "my.toml", cwd=tmp_path, **env)
-    done(program, "run", "my.toml", cwd=tmp_path, **env)
-    assert "everything is current" in done(program, "plan", "my.toml", cwd=tmp_path, **env)
-    assert "all is well" in done(program, "verify", "corpus", cwd=tmp_path, **env)
     with serving(tmp_path / "server") as server:
         env |= server.env
-        assert "deployed build-corpus/" in done(
-            program, "schedule", "my.toml", "--cron", "0 0 1 1 *", cwd=tmp_path, **env
-        )
+        done(program, "run", "my.toml", cwd=tmp_path, **env)
+        assert "everything is current" in done(program, "plan", "my.toml", cwd=tmp_path, **env)
+        assert "all is well" in done(program, "verify", "corpus", cwd=tmp_path, **env)
+        words = ("schedule", "my.toml", "--cron", "0 0 1 1 *", "--name", "mine")
+        assert "deployed build-corpus/mine" in done(program, *words, cwd=tmp_path, **env)
         config.write_text(config.read_text().replace("count = 30", "count = 40"))
-        run = server.trigger(f"{tmp_path.name}-my")
+        run = server.trigger("mine")
         command = [str(installed / "prefect"), "worker", "start", "--pool", "shardmill", "--type", "process"]
         with started(command, tmp_path, tmp_path / "worker.log", **env):
             ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
             state = until(lambda: (now := server.run(run["id"]))["state_type"] in ended and now, 300)
         assert state["state_type"] == "COMPLETED", server.logs_of(state)
-    assert "40" in done(program, "stats", "corpus", cwd=tmp_path, **env)
-    assert "all is well" in done(program, "verify", "corpus", cwd=tmp_path, **env)
+    assert "40 rows" in done(program, "verify", "corpus", cwd=tmp_path, **env)

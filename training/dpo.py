@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from schemas.errors import UserError
 from schemas.shards import Damaged
 from schemas.training import Counted
 from training.layout import IGNORED, Picture, SampleRejected, Tokens, Turn, read_turns
-from training.loader import Batch, Lost, Part
+from training.loader import Batch, Batches, Lost, Part
 from training.packs import PADDING
 from training.pixels import raw_patches, size_of
 from training.sample_text import pair_of
@@ -48,7 +47,7 @@ def loss_of(margins: Tensor) -> Tensor:
     return -F.logsigmoid(margins)
 
 
-class Pairs(Dataset):
+class Pairs(Batches):
     """Shard sets of pairs, mixed by weight in an order of the seed. An item is the batch of a `Cut`.
 
     The first half of its rows are the chosen answers, the second half the rejected answers of the same pairs, padded to
@@ -56,8 +55,6 @@ class Pairs(Dataset):
     are `<release>/<sample>`, since a pair that is drawn again keeps its key but has other answers. Raises `UserError`
     if there is no pair to train on.
     """
-
-    strict = False
 
     def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
         self.encoder, self.lost_pairs = encoder, []

@@ -6,6 +6,7 @@ The same packs are measured each time, one at a time; their sums are added in on
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,7 +75,7 @@ class HeldOut:
         return values_of(self.stage, world.sum(of_packs).sum(0).tolist())
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Batch:
     return batch
 
 
@@ -91,11 +92,12 @@ def overlap(held_out: Sequence[Shards], trained: Sequence[Shards]) -> int:
         return equal
     names = pa.concat_arrays([_keys(shard) for shards in held_out for shard in shards.shards])
     trained_keys = pa.chunked_array([_keys(shard) for shards in trained for shard in shards.shards])
-    return pc.sum(pc.is_in(names, value_set=trained_keys)).as_py() or 0
+    known_keys = pc.call_function("is_in", [names], pc.SetLookupOptions(trained_keys))
+    return pc.call_function("sum", [known_keys]).as_py() or 0
 
 
 def _keys(shard: Shard) -> pa.Array:
     """The keys of a shard's samples; its whole index is not kept in memory."""
-    data = shard.of.fs.cat_file(shard.file)
+    data: Any = shard.of.fs.cat_file(shard.file)  # typed as if it might be text
     names = pq.ParquetFile(BytesIO(data)).read(["sample"], use_threads=False)["sample"].combine_chunks()
-    return pc.utf8_slice_codeunits(names, 0, KEY)
+    return pc.call_function("utf8_slice_codeunits", [names], pc.SliceOptions(0, KEY))

@@ -38,7 +38,7 @@ class Learner:
         self.stage, self.model, self.probe, self.query = stage, model, probe, query
         self.truths = Truths(samples.shards) if stage.truth else None
         self.references = {}
-        if stage.beta:
+        if isinstance(samples, Pairs):  # a stage of pairs
             self.references = references(
                 file, samples, lambda batch: self.tokens(batch.to(world.device)), at_once or stage.micro,
                 (world.rank, world.ranks), begins, most,
@@ -62,7 +62,9 @@ class Learner:
                 if len(truth.ground) != len(seen):
                     where = f"stages.{self.stage.name}.truth"
                     raise UserError(f"{where}: {len(seen)} views of {len(truth.ground)} samples; it needs one of each")
-                told = self.probe.loss(seen, truth) + self.probe.patch_loss(states, batch.grids, truth)
+                told = self.probe.loss(seen, truth)
+                if states is not None:
+                    told = told + self.probe.patch_loss(states, batch.grids, truth)
                 told = told * len(seen) * self.stage.truth
                 sums = sums + torch.stack([torch.zeros_like(told), told])
             if not self.stage.answers:

@@ -107,7 +107,13 @@ class Pack(NamedTuple):
     lost: list[Lost]
 
 
-class Mixture(Dataset):
+class Batches(Dataset):
+    """Samples of shard sets. An item is the batch of a `Cut`."""
+
+    strict: bool = False  # whether a sample that cannot be read is an error
+
+
+class Mixture(Batches):
     """Shard sets mixed by weight; those that are not planned yet are planned. An item is the batch of a `Cut`.
 
     With `check`, everything that is read is compared with its digest. With `strict`, a damaged sample raises an error
@@ -231,7 +237,7 @@ class Mixture(Dataset):
 
 
 def load(
-    mixture: Mixture,
+    mixture: Batches,
     batch: int,
     *,
     micro: int = 1,
@@ -257,7 +263,7 @@ def load(
     return _checked(mixture, loader)
 
 
-def _checked(mixture: Mixture, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _checked(mixture: Batches, batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in batches:
         if mixture.strict and batch.lost:
             raise UserError("{1}: {0} cannot be read: {2}: {3}".format(*batch.lost[0]))

@@ -7,6 +7,7 @@ Samples are drawn from the stage's sets; nothing is planned or trained.
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -112,7 +113,7 @@ def main() -> None:
         new = out.with_name(f".{out.name}.new")
         new.write_text(html, "utf-8")
         os.replace(new, out)
-        if hasattr(sys.stdout, "reconfigure"):
+        if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal without the characters of a text
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for sample in samples:

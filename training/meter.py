@@ -1,5 +1,7 @@
 """What a stage measures: means over batches, as values for a row of the log and as a line for people."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from training.packs import PADDING
 from training.recipe import TrainingStage
 from training.world import World
 
-Values = dict[str, float | None]
+Values = dict[str, Any]
 
 
 class Meter:

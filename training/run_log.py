@@ -57,4 +57,5 @@ def read_tables(run: Path) -> list[StageTable]:
         lines = [json.loads(line) for line in (run / LINES).read_text().splitlines()]
     except (FileNotFoundError, ValueError):  # none yet, or half a line of a killed writer
         return []
-    return [{key: line[key] for key in line if key != "kind"} for line in lines if line["kind"] == "stage"]
+    stages = [{key: line[key] for key in line if key != "kind"} for line in lines if line["kind"] == "stage"]
+    return [StageTable(**stage) for stage in stages]

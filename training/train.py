@@ -95,7 +95,7 @@ def _train(
         trained = state.get("packs", step * stage.batch) if step else 0  # packs of this stage
         ended = step > 0 and has_ended(stage, state)
         optimizers = make_optimizers(stage, model, probe)
-        if step:
+        if step and folder:
             load_run(folder, model, {"probe": probe}, [] if ended else optimizers)
         if ended:
             continue
