@@ -54,9 +54,9 @@ def row_of(
     held_out: Values,
 ) -> TrainingRow:  # fmt: skip
     """A row of the log; `held_out` is empty where no held-out samples were measured."""
+    measured: Values = {f"held_out_{name}": held_out.get(name) for name in ("loss", "truth_loss", "margin", "won")}
     return TrainingRow(
-        stage=stage.name, step=step, total=total, rate=rate, norm=norm, seconds=seconds, **values,
-        **{f"held_out_{name}": held_out.get(name) for name in ("loss", "truth_loss", "margin", "won")},
+        stage=stage.name, step=step, total=total, rate=rate, norm=norm, seconds=seconds, **values, **measured,
     )  # fmt: skip
 
 
