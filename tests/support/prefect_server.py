@@ -132,6 +132,7 @@ class Server:
 @contextmanager
 def serving(home: Path) -> Iterator[Server]:
     """A Prefect server on this machine, with a database of its own in a folder."""
+    home.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
