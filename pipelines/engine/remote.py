@@ -12,4 +12,4 @@ def open_bytes(fs: fsspec.AbstractFileSystem, path: str, **options: Any) -> Bina
 
 def read_bytes(fs: fsspec.AbstractFileSystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
     """The bytes of a file, or those from `start` to `end`. Raises `OSError`."""
-    return fs.cat_file(path, start, end)  # pyright: ignore[reportReturnType]  likewise
+    return fs.cat_file(path, start=start, end=end)  # pyright: ignore[reportReturnType]  likewise
