@@ -152,6 +152,7 @@ def walk(pages: list[Path], folder: Path, skip: tuple[str, ...]) -> list[str]:
 def test_the_tour_of_the_readme_and_operating(tmp_path):
     photos(tmp_path / "photos")
     (tmp_path / "list.txt").write_text("https://example.org/nothing.jpg\n")
+    (tmp_path / "bad.csv").write_text("key\n0000000000000000\n")
     skip = ("check-endpoint", "try", "schedule", "schedules", "unschedule", "init", "keys")
     done = walk([PROJECT / "README.md", PROJECT / "docs/operating.md"], tmp_path, skip)
     assert {"plan", "run", "verify", "sql", "urls", "stats", "report", "clean", "retry", "takedown"} <= {*done}

@@ -195,6 +195,9 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
 
     Raises `UserError` with DuckDB's message in one line.
     """
+    for path in map(str, read):
+        if "://" not in path and not Path(path).exists():
+            raise UserError(f"sql: --read {path}: does not exist")
     try:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, open_catalog(root) as connection:
             close_off(connection, root, read, spill)
