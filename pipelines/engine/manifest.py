@@ -186,6 +186,8 @@ def stages_of(root: Root) -> Stages:
     except FileNotFoundError:
         return {}
     try:
+        if "makes" not in manifest:
+            raise KeyError("makes")
         own = {
             name: own_info(name, stage["columns"], tuple(word for word in stage["reasons"] if word != FAILED))
             for name, stage in manifest.get("stages", {}).items()

@@ -115,7 +115,7 @@ def misfit(values: pa.Array, field: pa.Field) -> str | None:
         for inner in field.type:
             if names.count(inner.name) != 1:
                 return f"has no {inner.name}"
-            if wrong := misfit(pc.struct_field(inside, inner.name), inner):
+            if wrong := misfit(pc.call_function("struct_field", [inside], pc.StructFieldOptions(inner.name)), inner):
                 return f"{inner.name}: {wrong}"
         return None
     return None if values.type == field.type else f"is {values.type}, not {field.type}"

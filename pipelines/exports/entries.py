@@ -105,7 +105,8 @@ class Texts:
 
 def entry_of(sample: Sample, task: str, question: str | None) -> Entry:
     """A sample as an entry; `question` is asked about captions and OCR, None if nothing is. Raises `LeftOut`."""
-    document, rejected, marks, texts = sample.document, None, (), Texts()
+    document: Row = {**sample.document}
+    rejected, marks, texts = None, (), Texts()
     pictures = [Picture(name, *upright(data)) for name, data in sample.images.items()]
     if task == "conversation":
         marks = tuple(document["conversation"]["images"])

@@ -51,7 +51,8 @@ def _sample(file: BinaryIO, tar: str, row: Row, task: str) -> Sample:
             images[f"{row['sample']}.{member['ext']}"] = data
     if document is None or (text is None if task not in TOLD else TOLD[task] not in document):
         raise ValueError(f"lacks its .json, or the target of the task {task}")
-    if len(images) != (len(document["conversation"]["images"]) if task == "conversation" else 1):
+    told = document.get("conversation") if task == "conversation" else None
+    if len(images) != (len(told["images"]) if told else 1):
         raise ValueError(f"has {len(images)} images, which are not those of its .json")
     return Sample(row["sample"], document, text, images)
 
