@@ -67,7 +67,8 @@ def lines_of(table: StageTable) -> Iterator[str]:
         yield f"{stage}  {'  '.join(cells)}"
     about = "~" * any(row["about"] for row in table["sets"])
     yield (
-        f"{stage}  {table['steps']:,} steps of {table['batch']:,} {unit}: {table['packs']:,} {unit}, "
+        f"{stage}  {_counted(table['steps'], 'steps')} of {_counted(table['batch'], unit)}: "
+        f"{_counted(table['packs'], unit)}, "
         f"{table['epochs']:.2f} epochs, {table['tokens']:,} tokens, {about}{table['learned']:,} of them learned"
     )
     reasons = sorted({reason for row in table["sets"] for reason in row["left_out"]})
@@ -75,8 +76,13 @@ def lines_of(table: StageTable) -> Iterator[str]:
     if left:
         yield f"{stage}  left out: {', '.join(f'{number} {reason}' for reason, number in left.items())}"
     if number := left.get("too_long"):
-        yield f"{stage}  {number:,} samples are longer than {table['length']:,} tokens, so no pack can hold them"
+        yield f"{stage}  too long for any pack, of at most {table['length']:,} tokens: {_counted(number, 'samples')}"
     yield from (f"{stage}  warning: {warning}" for warning in warnings_of(table))
+
+
+def _counted(number: int, what: str) -> str:
+    """A number of things: 1 pack, 2 packs."""
+    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
 
 
 def warnings_of(table: StageTable) -> Iterator[str]:

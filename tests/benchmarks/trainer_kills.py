@@ -98,7 +98,7 @@ def main(kills: int, seed: int) -> None:
             through = False
             for pid, file in pids.items():
                 enough = counts["kills"] >= kills
-                code = ended(pid, 900 if enough else draws.uniform(0, span / 2))
+                code = ended(pid, 900 if enough else draws.uniform(0, span / 8))
                 if code is None:
                     os.kill(pid, signal.SIGKILL)
                     code = ended(pid, 60)

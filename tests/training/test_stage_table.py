@@ -80,7 +80,7 @@ def test_the_table_is_printed_and_logged(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     (head,) = (line for line in said.splitlines() if "  set " in line)
     assert " ".join(head.split()) == "sft set weight samples left out packs tokens learned epochs"
-    assert "sft  left out: " in said and "are longer than 90 tokens, so no pack can hold them" in said
+    assert "sft  left out: " in said and "too long for any pack, of at most 90 tokens: " in said
     assert "sft  4 steps of 2 packs: 8 packs, " in said
     train(made, tmp_path, World())
     first, dpo = read_tables(tmp_path)
