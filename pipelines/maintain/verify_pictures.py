@@ -17,7 +17,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
     try:
         told = checked_document(members.get("json", b"")).get("pictures", [])
     except ValueError as error:
-        yield f"the .json of {sample['sample']} is none of a set with bounds: {error}"
+        yield f"the .json of {sample['sample']} is not that of a set with bounds: {error}"
         return
     digests = {member["ext"]: member["sha256"] for member in sample["members"]}
     images = [(picture["ext"], digests.get(picture["ext"])) for picture in sample["pictures"]]
@@ -33,7 +33,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
         try:
             image = open_image(members[picture["ext"]])
         except Exception as error:  # decoders may raise anything
-            yield f"{name} is no image that can be read: {error}"
+            yield f"{name} cannot be read as an image: {error}"
             continue
         if (image.format, *image.size) != (picture["format"], picture["width"], picture["height"]):
             yield f"{name} is {image.format} {image.width}x{image.height}, but the index says otherwise"
