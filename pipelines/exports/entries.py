@@ -23,7 +23,7 @@ QUESTIONS = {"caption": "Describe the image.", "ocr": "Read the text in the imag
 REASONS = {
     "image_missing": "a question names an image, but the sample has none",
     "no_question": "the conversation begins with an answer, which this form cannot say",
-    "no_answer": "an answer is nothing but marks of images",
+    "no_answer": "a text or an answer is empty, or nothing but marks of images",
 }
 
 

@@ -19,7 +19,7 @@ from pipelines.exports.export import export
 from pipelines.exports.licences import OF_THE_HUB, hub_licence
 from schemas.pictures import open_image, upright
 
-TEXTS = ['A "red" house,\n naïve 日本語 🙂', "| a table | <b>", "", "plain"]
+TEXTS = ['A "red" house,\n naïve 日本語 🙂', "| a table | <b>", "0", "plain"]
 SAMPLES = {
     "caption": [caption(n, text, image(n), extra={"n": n, "license": "CC-BY-4.0"}) for n, text in enumerate(TEXTS)],
     "ocr": [caption(n, text, image(n), "ocr", alt="A caption.") for n, text in enumerate(TEXTS)],

@@ -176,4 +176,15 @@ def test_an_answer_that_is_nothing_but_marks_is_left_out(form, tmp_path):
     root = publish(tmp_path / "root", "all", samples)
     exported = export(root, "all", form, Root(str(tmp_path / "out")))
     assert exported.tally.left_out == {"no_answer": 3} and exported.tally.samples == 1
-    assert "| left out: an answer is nothing but marks of images | 3 |" in (tmp_path / "out/README.md").read_text()
+    assert (
+        "| left out: a text or an answer is empty, or nothing but marks of images | 3 |"
+        in (tmp_path / "out/README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("text", ["", " \u00a0", "\u200b"])
+def test_empty_texts_of_older_releases_are_left_out(text, tmp_path):
+    root = publish(tmp_path / "root", "all", [caption(0, text, A), caption(1, "<image>", A)])
+    exported = export(root, "all", "huggingface", Root(str(tmp_path / "out")))
+    assert exported.tally.left_out == {"no_answer": 1}
+    assert [row["text"] for row in rows(tmp_path / "out")] == ["<image>"]
