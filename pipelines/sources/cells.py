@@ -117,9 +117,12 @@ def _hashed(value: Any) -> Any:
 
 def _decoded(data: bytes) -> str:
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise BadCell(f"holds bytes that are not UTF-8, at byte {error.start}") from None
+    if "\0" in text:  # as in UTF-16 read as UTF-8
+        raise BadCell(f"holds a null character, at byte {data.index(0)}")
+    return text
 
 
 def _kind(value: Any) -> str:

@@ -103,6 +103,10 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
             raise UserError(f"source.{field}: {file} has no column {column!r}; it has {', '.join(schema.names)}")
         found = (name for name in names if name in schema.names and name not in held)
         columns[field] = column or next(found, None)
+    if columns["question_column"] is None and all(
+        (name := columns[field]) and is_list(schema.field(name).type) for field in ("chosen_column", "rejected_column")
+    ):
+        columns["question_column"] = columns["chosen_column"]  # turns, the first of which asks
     if any(set_columns.values()):  # whoever names a column wants what it says
         text_alone = set_columns["text_column"] and not any(set_columns[f] for f in COLUMNS if f != "text_column")
         for field in COLUMNS:
@@ -305,6 +309,10 @@ def _pair(record: Row, places: list[Row], layout: Layout) -> Row:
     names = [layout.column(field) for field in ("question_column", "chosen_column", "rejected_column")]
     question = _said(record.get(names[0]), names[0], "user")
     chosen, rejected = (_said(record.get(name), name, "assistant") for name in names[1:])
+    for name in names[1:]:
+        cell = record.get(name)
+        if isinstance(cell, list) and any(t["role"] == "user" and t["content"] != question for t in turns_of(cell)):
+            raise ValueError(f"{name} answers another question")
     return _asked(record, places, {*names}, question, {"chosen": chosen, "rejected": rejected})
 
 

@@ -47,10 +47,18 @@ def decoded(raw: BinaryIO, encoding: str | None, newline: str) -> io.TextIOWrapp
 
 
 def check_characters(text: str, file: str, line: int | None, encoding: str | None) -> Lost | None:
-    """The reason for a text that holds bytes of another encoding. Raises `UserError` if no encoding is configured."""
-    if not (bad := text.count(BAD)):
+    """The reason for a text that holds bytes of another encoding, or null characters.
+
+    Raises `UserError` if no encoding is configured: for a null character in the first line only, as in all of UTF-16.
+    """
+    bad, null = text.count(BAD), "\0" in text
+    if not bad and not null:
         return None
     place = f"{file}, line {line}," if line else file
+    if encoding is None and null and line in (None, 1):
+        raise UserError(f'source.encoding: {place} has null characters; write encoding = "utf-16-le" or what it is')
+    if not bad:
+        return Lost("bad_text", f"{place} has null characters")
     if encoding is None:
         raise UserError(
             f'source.encoding: {place} is not UTF-8; write encoding = "latin-1" or whatever it is; '

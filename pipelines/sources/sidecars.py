@@ -37,8 +37,11 @@ def _caption(text: bytes | None, extra: dict[str, Any], config: FolderConfig | W
 def decoded(data: bytes, encoding: str | None) -> str:
     """A text in UTF-8, in what its byte order mark says, or in a given encoding. Raises `BadCell`."""
     marked = next((name for bom, name in BOMS if data.startswith(bom)), None)
+    hint = "" if marked or encoding else "; write source.encoding if it is in another"
     try:
-        return data.decode(marked or encoding or "utf-8")
+        text = data.decode(marked or encoding or "utf-8")
     except UnicodeDecodeError as error:
-        hint = "" if marked or encoding else "; write source.encoding if it is in another"
         raise BadCell(f"is not {marked or encoding or 'UTF-8'} at byte {error.start}{hint}") from None
+    if "\0" in text:
+        raise BadCell(f"holds a null character, as UTF-16 does without its mark, at {text.index(chr(0))}{hint}")
+    return text

@@ -121,6 +121,15 @@ def test_texts_in_other_encodings(pictures):
     assert facts(rows_of("folder", pictures, encoding="latin-1"), "text")[:2] == [("Käse",), ("Käse",)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_a_text_of_utf_16_without_its_mark_is_not_read_as_utf_8(pictures, encoding):
+    (pictures / "0.txt").write_bytes("a house".encode(encoding))
+    first, *_ = rows_of("folder", pictures)
+    assert (first["text"], first["reason"]) == (None, "bad_text")
+    assert first["detail"].endswith("; write source.encoding if it is in another")
+    assert rows_of("folder", pictures, encoding=encoding)[0]["text"] == "a house"
+
+
 @pytest.mark.parametrize("kind", ["hole", "text", "pipe", "device", "broken link", "a text that is a pipe"])
 def test_files_without_end_are_rows_that_nobody_reads(kind, tmp_path):
     for n in range(2):

@@ -174,6 +174,9 @@ def test_texts_names_and_urls_in_binary_columns(pictures, tmp_path):
         ("1.png", None, "bad_text", "a.parquet: caption holds bytes that are not UTF-8, at byte 0", '{"id": "a"}'),
         (None, "ok", "bad_text", "a.parquet: image holds bytes that are not UTF-8, at byte 0", '{"id": null}'),
     ]
+    write(tmp_path / "wide/a.parquet", columns={"image": [b"0.png"], "caption": ["one".encode("utf-16-le")]})
+    (row,) = rows_of("folder", tmp_path / "wide", images=str(pictures))
+    assert (row["reason"], row["detail"]) == ("bad_text", "a.parquet: caption holds a null character, at byte 1")
     assert rows[0]["key"] == key_of("0.png", "Käse")
     urls = pa.array([b"http://a.example/1.jpg", b"\xff"], pa.binary())
     write(tmp_path / "laion/a.parquet", columns={"url": urls, "caption": pa.array([b"one", b"two"])})
@@ -242,6 +245,32 @@ def test_another_encoding_is_asked_for_and_never_guessed(name, pictures, configu
     ]  # fmt: skip
     said = say("plan", configure(f'{toml}encoding = "klingon"'))
     assert said.code == 2 and "source.encoding: unknown encoding; write one of Python's" in said.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_utf_16_without_its_mark_is_not_read_as_utf_8(pictures, configure, name, encoding):
+    text = {
+        "a.csv": "image,text\n0.png,one\n", "a.tsv": "image\ttext\n0.png\tone\n",
+        "a.jsonl": '{"image": "0.png", "text": "one"}\n',
+    }[name]  # fmt: skip
+    (pictures / name).write_bytes(text.encode(encoding))
+    said = say("plan", configure('[source]\nkind = "folder"\npath = "pictures"\n'))
+    why = f'{name}, line 1, has null characters; write encoding = "utf-16-le" or what it is'
+    assert (said.code, said.err) == (2, f"shardmill: source.encoding: {why}\n")
+    assert facts(rows_of("folder", pictures, encoding=encoding), "text") == [("one",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", "image,text\n0.png,o\0ne\n1.png,two\n"), ("a.tsv", "image\ttext\n0.png\to\0ne\n1.png\ttwo\n"),
+     ("a.jsonl", '{"image": "2.png", "text": "three"}\n{"image": "0.png", "text": "o\0ne"}\n')],
+)  # fmt: skip
+def test_a_null_character_loses_its_line_only(pictures, name, text):
+    (pictures / name).write_text(text)
+    kept, lost = sorted(rows_of("folder", pictures), key=lambda row: row["reason"] or "")
+    assert kept["reason"] is None and (lost["text"], lost["reason"]) == (None, "bad_text")
+    assert lost["detail"] == f"{name}, line 2, has null characters"
 
 
 # Lines

@@ -86,6 +86,30 @@ def test_what_goes_out_for_trl_comes_in_again(hub, configure, tmp_path):
         assert verify_root(again).problems == []
 
 
+def turns(question: str | None, answer: str) -> list[dict[str, str]]:
+    asked = [{"role": "user", "content": question}] if question else []
+    return [*asked, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize("prompt", [None, "text", "turns"])
+def test_pairs_of_whole_conversations_ask_what_both_say(configure, tmp_path, prompt):
+    """As TRL has them with an implicit prompt, and as UltraFeedback has them beside a prompt."""
+    asked = ["What?", "Who?", "Where?"]
+    columns = {
+        "images": [[{"bytes": picture(number)[0], "path": None}] for number in range(3)],
+        "chosen": [turns(question, "A square.") for question in asked],
+        "rejected": [turns(question, "A cat.") for question in (*asked[:2], "When?")],
+    }
+    if prompt:
+        columns["prompt"] = asked if prompt == "text" else [[{"role": "user", "content": text}] for text in asked]
+    (tmp_path / "hub").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "hub/a.parquet")
+    root = build(configure(SOURCE + AS_THEY_ARE))
+    assert [pair[:3] for pair in _said(root)] == [(text, "A square.", "A cat.") for text in ("What?", "Who?")]
+    (left_out,) = query(root, "select reason, detail from rows where reason is not null").to_pylist()
+    assert left_out == {"reason": "bad_conversation", "detail": "a.parquet, row 2: rejected answers another question"}
+
+
 def _said(root) -> list[tuple]:
     question = "select question, chosen, rejected, sha256 from preferences order by question"
     return [tuple(row.values()) for row in query(root, question).to_pylist()]
