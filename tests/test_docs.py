@@ -165,4 +165,4 @@ def test_the_pairs_of_the_page_on_models(tmp_path):
     shutil.copytree(PROJECT / "training/pico", tmp_path / "training/pico")
     done = walk([PROJECT / "docs/models.md"], tmp_path, ("check-endpoint", "try"))
     assert done == ["run", "export-set"]
-    assert list((tmp_path / "pairs-trl").glob("*.parquet"))
+    assert list((tmp_path / "pairs-trl/data").glob("*.parquet"))
