@@ -101,3 +101,18 @@ def open_file(path: str | os.PathLike) -> int:
             return descriptor
         os.close(descriptor)
     raise ValueError(f"{path}: is not a file; remove it")
+
+
+def bytes_at(descriptor: int, start: int, size: int) -> bytes:
+    """`size` bytes of a file from `start`, or fewer if it has no more; no memory is taken for what it has not."""
+    there = max(0, min(size, os.fstat(descriptor).st_size - start)) if start >= 0 else 0
+    return os.pread(descriptor, there, start) if there else b""
+
+
+def read_file(path: str | os.PathLike, most: int) -> bytes:
+    """A whole file. Raises `ValueError` for what is not a file, and for one of more than `most` bytes."""
+    with open(open_file(path), "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path}: has more than {most:,} bytes")
+    return data

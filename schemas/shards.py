@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from schemas.arrow import arrow_schema
-from schemas.checked import Count, FileName, Whole, checked, plain_json
+from schemas.checked import Count, FileName, Whole, checked, is_name, plain_json
 
 
 class Damaged(Exception):
@@ -82,6 +82,15 @@ class Card(TypedDict):
     shards: list[ShardEntry]        # in order
 
 
+def wrong_member(sample: str, member: Member) -> str | None:
+    """Why a member of an index that a stranger may have written is in no tar; None if it can be."""
+    if not is_name(f"{sample}.{member['ext']}"):
+        return f"{member['ext']!r:.100} is not the suffix of a file's name"
+    if not (0 <= member["byte_offset"] < 1 << 53 and 0 <= member["size"] < 1 << 53):
+        return f"{member['size']} bytes at {member['byte_offset']} are in no tar"
+    return None
+
+
 class Turn(TypedDict):
     role: Literal["system", "user", "assistant"]
     content: str
@@ -147,7 +156,10 @@ VARYING = ("extra", "conversation", "ocr", "stages", "pictures")
 
 def document_of(data: str | bytes) -> dict[str, Any]:
     """A sample's .json as it is without `stable_json`. Raises `ValueError` if it is not a JSON object."""
-    return _with_values(json.loads(data))
+    try:
+        return _with_values(json.loads(data))
+    except RecursionError:
+        raise ValueError("has too many levels") from None
 
 
 def checked_document(data: bytes) -> Document:

@@ -141,9 +141,10 @@ def scenes_of(shards: Shards, most: int | None = None) -> Iterator[tuple[Image.I
             return
         try:
             scene = document_of(sample["json"])["extra"]["scene"]
-            yield decode(sample[images(sample)[0]]), scene
-        except (KeyError, IndexError, TypeError):
+            image = sample[images(sample)[0]]
+        except (KeyError, IndexError, TypeError, ValueError):
             raise UserError(f"{sample['__key__']}: is not a generated scene: its json lacks extra.scene") from None
+        yield decode(image), scene
 
 
 def _some(among: Sequence[Any], count: int, number: int) -> list[Any]:

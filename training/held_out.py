@@ -4,13 +4,11 @@ The same packs are measured each time, one at a time; their sums are added in on
 """
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader
@@ -98,6 +96,5 @@ def overlap(held_out: Sequence[Shards], trained: Sequence[Shards]) -> int:
 
 def _keys(shard: Shard) -> pa.Array:
     """The keys of a shard's samples; its whole index is not kept in memory."""
-    data: Any = shard.of.fs.cat_file(shard.file)  # typed as if it might be text
-    names = pq.ParquetFile(BytesIO(data)).read(["sample"], use_threads=False)["sample"].combine_chunks()
+    (names,) = shard.columns(["sample"])
     return pc.call_function("utf8_slice_codeunits", [names], pc.SliceOptions(0, KEY))

@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from schemas.arrow import arrow_schema
+from schemas.checked import Count, checked, open_file, plain_json, read_file
 from schemas.errors import UserError
+from schemas.parquet import misfit
 from schemas.shards import Member
 
 SEAL = 32  # bytes of SHA-256
 NO_PACK = -1
+MOST = 2 << 30  # bytes of a side file
 
 
 class PlannedSample(TypedDict):
@@ -44,10 +47,10 @@ PLANNED = arrow_schema(PlannedSample)
 class Counts(TypedDict):
     """The counts of a side file or of a set."""
 
-    packs: int
-    tokens: int
-    samples: int  # including those that are in no pack
-    reasons: dict[str, int]
+    packs: Count
+    tokens: Count
+    samples: Count  # including those that are in no pack
+    reasons: dict[str, Count]
 
 
 def count(table: pa.Table) -> Counts:
@@ -99,8 +102,9 @@ class SideFile:
 def open_side_file(path: Path) -> SideFile | None:
     """A side file, or None if there is none with that name. Reads only its head and its seal."""
     try:
+        os.close(open_file(path))
         with pa.memory_map(str(path)) as mapped:
-            counts = json.loads(pa.ipc.open_stream(mapped).schema.metadata[b"counts"])
+            counts = _counts_of(pa.ipc.open_stream(mapped).schema)
             mapped.seek(mapped.size() - SEAL)
             return SideFile(path, counts, mapped.read())
     except (FileNotFoundError, pa.ArrowException, KeyError, TypeError, ValueError):
@@ -110,11 +114,35 @@ def open_side_file(path: Path) -> SideFile | None:
 @lru_cache(maxsize=256)
 def _read(path: Path, seal: bytes) -> tuple[np.ndarray, pa.Table]:
     """The column of packs of a side file, and the whole file in mapped memory."""
-    data = path.read_bytes()  # not through the map: all of it would then count as memory of this process
+    data = read_file(path, MOST)  # not through the map: all of it would then count as memory of this process
     if data[-SEAL:] != seal:
         raise UserError(f"{path}: was planned again since this run began; start it again")
     if sha256(data[:-SEAL]).digest() != seal:
         raise UserError(f"{path}: is damaged; remove it, and it will be planned again")
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_stream(mapped, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
-    return table["pack"].combine_chunks().to_numpy(), table
+    try:
+        return _checked(table), table
+    except ValueError as error:  # its seal is right, but no planner has written this
+        raise UserError(f"{path}: is damaged: {error}; remove it, and it will be planned again") from None
+
+
+def _counts_of(schema: pa.Schema) -> Counts:
+    """What a side file says of itself. Raises `ValueError`, `KeyError` and `TypeError`."""
+    if not schema.equals(PLANNED):
+        raise ValueError("has other columns")
+    return checked(Counts, plain_json(schema.metadata[b"counts"]))
+
+
+def _checked(table: pa.Table) -> np.ndarray:
+    """The column of packs of rows that a stranger may have written. Raises `ValueError` for what no planner writes."""
+    counts = _counts_of(table.schema)
+    table.validate(full=True)
+    if any(misfit(table[field.name].combine_chunks(), field) for field in PLANNED):
+        raise ValueError("a value is missing")
+    packs = table["pack"].combine_chunks().to_numpy()
+    if len(packs) and not (NO_PACK <= packs[0] <= 0 and ((packs[1:] - packs[:-1]) >> 1 == 0).all()):
+        raise ValueError("its packs are not in order")
+    if count(table) != counts:
+        raise ValueError("its counts are not those of its rows")
+    return packs

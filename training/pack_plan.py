@@ -182,7 +182,10 @@ def _plan(
         table = pa.concat_tables(tables)
         if strict and (damaged := table.filter(pc.call_function("equal", [table["reason"], pa.scalar("damaged")]))):
             raise UserError(f"{measure.shards.folder}/{damaged['detail'][0]}")
-        write_side_file(unit.path, packed(table, measure.encoder.length))
+        try:
+            write_side_file(unit.path, packed(table, measure.encoder.length))
+        except IsADirectoryError as error:
+            raise UserError(f"{unit.path}: cannot be written: {error.strerror}; remove it") from None
         progress(total - len(missing) - len(pending), total)
 
 

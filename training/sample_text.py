@@ -1,6 +1,5 @@
 """The texts in a sample of a shard."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,10 +37,11 @@ def text_of(sample: Sample, name: str) -> str:
 def pair_of(sample: Sample) -> tuple[str, str, str]:
     """Question, chosen and rejected answer of a pair. Raises `SampleRejected` if it has none."""
     try:
-        pair = json.loads(sample["json"])["pair"]
+        pair = document_of(sample["json"])["pair"]
         question, chosen, rejected = (pair[name] for name in ("question", "chosen", "rejected"))
         if not all(isinstance(text, str) for text in (question, chosen, rejected)):
             raise TypeError("question, chosen or rejected is not a string")
+        "".join((question, chosen, rejected)).encode()  # half a surrogate pair is no text
     except (KeyError, ValueError, TypeError) as error:
         raise SampleRejected("unreadable_text", f"json: holds no pair: {error!r}") from error
     return question, chosen, rejected
@@ -53,6 +53,9 @@ def conversation_of(sample: Sample) -> dict[str, Any]:
         conversation = document_of(text_of(sample, "json"))["conversation"]
         if not all(isinstance(turn[name], str) for turn in conversation["turns"] for name in ("role", "content")):
             raise TypeError("a role or a content is not text")
+        "".join(turn[name] for turn in conversation["turns"] for name in ("role", "content")).encode()  # no halves
+        if not all(isinstance(mark, str) for mark in conversation["images"]):
+            raise TypeError("the mark of an image is not text")
         return {"turns": conversation["turns"], "images": list(conversation["images"])}
     except (ValueError, KeyError, TypeError) as error:
         raise SampleRejected("unreadable_text", f"json: not a conversation: {error!r}") from error

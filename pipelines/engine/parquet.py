@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.root import Corrupt, Root
 from schemas.arrow import Row, to_table
+from schemas.parquet import checked_table
 
 FOOTER = b"shardmill"  # the key in the footer under which a file says what it was made from
-MOST = 1 << 30  # bytes of a file's rows in memory
-BATCH = 128 << 20  # bytes in memory of rows that are read at once
 ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
 
 
@@ -91,56 +90,11 @@ def read_rows(
     `optional`, with their types; a file whose columns are others is damaged. Raises `Corrupt`."""
     try:
         with opened(root, name) as file:
-            table = _read_bounded(file, name, columns)
-            wanted = set(columns or ()) if schema is None else {*(columns or schema.names)} - {*optional}
-            if missing := wanted - set(table.column_names):
-                raise Corrupt(f"{name}: has no column {', '.join(sorted(missing))}")
-            for field in schema or ():
-                if field.name in table.column_names and (wrong := misfit(table[field.name].combine_chunks(), field)):
-                    raise Corrupt(f"{name}: column {field.name}: {wrong}")
-            return table.to_pylist()
+            try:
+                return checked_table(file, columns, schema, optional).to_pylist()
+            except pa.ArrowException:
+                raise
+            except ValueError as error:
+                raise Corrupt(f"{name}: {error}") from None
     except FileNotFoundError:
         return []
-
-
-def misfit(values: pa.Array, field: pa.Field) -> str | None:
-    """Why values are not those of a field: their type, or a null where it has none; None if they are."""
-    if values.null_count and not field.nullable:
-        return "a value is missing"
-    if pa.types.is_list(field.type) and pa.types.is_list(values.type):
-        return misfit(values.flatten(), field.type.value_field)
-    if pa.types.is_struct(field.type) and pa.types.is_struct(values.type):
-        names = [inner.name for inner in values.type]
-        inside = values.drop_null()
-        for inner in field.type:
-            if names.count(inner.name) != 1:
-                return f"has no {inner.name}"
-            if wrong := misfit(pc.call_function("struct_field", [inside], pc.StructFieldOptions(inner.name)), inner):
-                return f"{inner.name}: {wrong}"
-        return None
-    return None if values.type == field.type else f"is {values.type}, not {field.type}"
-
-
-def _read_bounded(file: pq.ParquetFile, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """The rows of an untrusted file: a few KB can stand for rows that fill the memory.
-
-    No value is larger than the column chunk that holds it: so that bounds a batch. Raises `Corrupt` for rows of more
-    than `MOST` bytes.
-    """
-    metadata = file.metadata
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(n).total_uncompressed_size for group in groups for n in range(group.num_columns)]
-    largest = max(1, *chunks, 1)
-    # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
-    names = list(columns) if columns else None
-    if metadata.num_rows * largest <= BATCH:
-        return file.read(columns=names, use_threads=False)
-    batches, size = [], 0
-    for batch in file.iter_batches(max(1, min(10_000, BATCH // largest)), columns=names, use_threads=False):
-        size += batch.nbytes
-        if size > MOST:
-            raise Corrupt(f"{name}: its rows have more than {MOST:,} bytes")
-        batches.append(batch)
-    if not batches:
-        raise Corrupt(f"{name}: has none of the {metadata.num_rows:,} rows that it claims")
-    return pa.Table.from_batches(batches)

@@ -9,7 +9,7 @@ from pipelines.engine.root import Corrupt, Root
 from schemas.arrow import Row
 from schemas.checked import checked, is_name
 from schemas.errors import UserError
-from schemas.shards import SAMPLES, Card, SampleRow, ShardEntry
+from schemas.shards import SAMPLES, Card, SampleRow, ShardEntry, wrong_member
 
 # Empty files beside the card of a release, such as `train@3f2a….pinned`: it is kept by `clean`, or it was put back in
 # place of a later release
@@ -51,10 +51,8 @@ def read_index(root: Root, entry: ShardEntry, columns: Sequence[str] | None = No
     rows = read_rows(root, name, columns, SAMPLES, SampleRow.__optional_keys__)
     for row in rows:
         for member in row.get("members", ()):
-            if not is_name(f"{row.get('sample', '')}.{member['ext']}"):
-                raise Corrupt(f"{name}: members: {member['ext']!r:.100} is not the suffix of a file's name")
-            if not (0 <= member["byte_offset"] < 1 << 53 and 0 <= member["size"] < 1 << 53):
-                raise Corrupt(f"{name}: members: {member['size']} bytes at {member['byte_offset']} are in no tar")
+            if wrong := wrong_member(row.get("sample", ""), member):
+                raise Corrupt(f"{name}: members: {wrong}")
     return rows
 
 

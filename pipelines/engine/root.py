@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.remote import open_bytes, read_bytes
-from schemas.checked import is_name, open_file, plain_json
+from schemas.checked import bytes_at, is_name, open_file, plain_json
 from schemas.errors import UserError
 
 FSYNC = True
@@ -265,8 +265,7 @@ class Root:
 def read_at(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
     """`size` bytes of an open local file from `offset`; reads no more than there is. Raises `EOFError` naming the file
     when that is less."""
-    there = max(0, min(size, os.fstat(file.fileno()).st_size - offset)) if offset >= 0 else 0
-    data = os.pread(file.fileno(), there, offset) if there else b""
+    data = bytes_at(file.fileno(), offset, size)
     if len(data) != size:
         raise EOFError(f"{name}: expected {size} bytes at {offset}, found {len(data)}")
     return data

@@ -15,6 +15,8 @@ from training.tokenizer import Tokenizer, save, train
 
 INDEX = SAMPLES.remove(SAMPLES.get_field_index("pictures"))  # of sets without bounds
 
+RELEASE = "3f2a9c81d04e"  # of every set here, whatever is in it
+
 LINES = ["A large red square on the left and two small stars.", "OPEN 24 HOURS\nNO PARKING", "What is written there?"]
 
 
@@ -48,7 +50,11 @@ def publish(root: Path, name: str, samples: Iterable[tuple[str, Mapping[str, byt
             "number": number, "tar": f"{stem}.tar", "index": f"{stem}.parquet", "sha256": digest,
             "index_sha256": sha256(rows).hexdigest(), "samples": len(index), "bytes": tar.size, "fingerprint": "",
         })  # fmt: skip
-    card = {"set": name, "release": "", "samples": len(samples), "samples_per_shard": each, "shards": shards}
+    total, task = sum(shard["bytes"] for shard in shards), samples[0][0].partition("-")[2] if samples else ""
+    card = {
+        "set": name, "release": RELEASE, "task": task, "samples": len(samples), "bytes": total,
+        "samples_per_shard": each, "settings": {}, "groups": [], "shards": shards,
+    }  # fmt: skip
     (folder / f"{name}.json").write_text(json.dumps(card))
     return root
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import PROJECT
-from support.releases import captions, publish, small_tokenizer
+from support.releases import RELEASE, captions, publish, small_tokenizer
 from support.small_models import TINY
 
 from schemas.errors import UserError
@@ -233,13 +233,13 @@ def test_a_run_goes_on_with_the_release_by_its_name(ended, folder, run):
     if ended:
         train(recipe(folder), run, World())
     card = json.loads((folder / "corpus/shards/captions.json").read_text())
-    (folder / "corpus/shards/captions@.json").write_text(json.dumps(card))  # these releases have an empty digest
+    (folder / f"corpus/shards/captions@{RELEASE}.json").write_text(json.dumps(card))
     made = recipe(folder, BEFORE, {**BEFORE, "name": "second"})
-    for name in ("captions@other", "others@"):
+    for name in ("captions@other", f"others@{RELEASE}"):
         other = made.model_copy(update={"data": {"captions": Data(root=str(folder / "corpus"), set=name)}})
         with pytest.raises(UserError, match=r"stages\.sft\.data: was .*, the recipe says"):
             train(other, run, World())
-    named = made.model_copy(update={"data": {"captions": Data(root=str(folder / "corpus"), set="captions@")}})
+    named = made.model_copy(update={"data": {"captions": Data(root=str(folder / "corpus"), set=f"captions@{RELEASE}")}})
     train(named, run, World(), stop=6)
     train(made, run, World())
     assert latest(run).name == "0000008"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from support.corpora import say
 from support.paths import TESTS
 from support.phones import save_shape, save_tiny
-from support.releases import captions, publish
+from support.releases import RELEASE, captions, publish
 from support.small_models import TINY
 
 gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
@@ -134,7 +134,7 @@ def test_the_card_says_what_it_was_made_of(checkpoint, tmp_path, importance):
     assert card["checkpoint"] == {"name": "trained", "sha256": digest}
     assert card["trained_on"] == {"train": "3f2a9c81d04e"}
     assert card["quantisation"]["importance"] == described
-    assert described == {"set": "train", "release": "", "samples": 12, "tokens": described["tokens"]}
+    assert described == {"set": "train", "release": RELEASE, "samples": 12, "tokens": described["tokens"]}
     for name, file in card["files"].items():
         data = (tmp_path / "phone" / name).read_bytes()
         assert file == {"bytes": len(data), "sha256": sha256(data).hexdigest()}
