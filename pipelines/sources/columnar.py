@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.sources.cells import Unread
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
+from schemas.parquet_pages import unpacked
 
 BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
 MAX_BYTES = 1 << 28  # of one cell
@@ -38,15 +39,22 @@ def is_damage(error: Exception) -> bool:
 # Parquet
 
 
-def open_parquet(raw: BinaryIO, file: str) -> pq.ParquetFile:
+class ParquetTable(pq.ParquetFile):
+    """A Parquet file with the file that it is read from."""
+
+    raw: BinaryIO
+
+
+def open_parquet(raw: BinaryIO, file: str) -> ParquetTable:
     """A Parquet file, called `file`, whose footer does not claim more than it can hold. Raises `Unreadable`."""
     size = raw.seek(0, 2)
     raw.seek(0)
     try:
         table = pq.ParquetFile(raw)
-        table = pq.ParquetFile(
+        table = ParquetTable(
             raw, metadata=table.metadata, read_dictionary=_texts(table), page_checksum_verification=True
         )
+        table.raw = raw
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
@@ -75,14 +83,14 @@ def _texts(table: pq.ParquetFile) -> list[str]:
 
 
 def parquet_records(
-    table: pq.ParquetFile, file: str, columns: Sequence[str] | None = None, groups: Iterable[int] | None = None
+    table: ParquetTable, file: str, columns: Sequence[str] | None = None, groups: Iterable[int] | None = None
 ) -> Iterator[Record | Lost]:
     """The records of a Parquet file, or of some of its row groups, with all columns or some."""
     for group in range(table.num_row_groups) if groups is None else groups:
         yield from _group(table, file, columns, group)
 
 
-def _group(table: pq.ParquetFile, file: str, columns: Sequence[str] | None, group: int) -> Iterator[Record | Lost]:
+def _group(table: ParquetTable, file: str, columns: Sequence[str] | None, group: int) -> Iterator[Record | Lost]:
     footer = table.metadata.row_group(group)
     read = partial(_batches, table, group, columns)
     size, done = _batch_rows(footer, table.schema), 0
@@ -113,9 +121,10 @@ def _group(table: pq.ParquetFile, file: str, columns: Sequence[str] | None, grou
         yield Lost("damaged", f"{file}, row group {group}, row {number}: column {column}: {damage}")
 
 
-def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
+def _batches(table: ParquetTable, group: int, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
     """The batches of a row group. Raises an error of Arrow for damage, also for damaged dictionaries, which Arrow
-    itself does not detect."""
+    itself does not detect, and for pages that take more memory than the footer says."""
+    _check_pages(table, group, columns)
     for batch in table.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
         for column in batch.columns:
             if pa.types.is_dictionary(column.type):
@@ -125,7 +134,18 @@ def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str] | None, s
         yield batch
 
 
-def _readable(table: pq.ParquetFile, column: str, group: int, rows: int, size: int) -> int:
+def _check_pages(table: ParquetTable, group: int, columns: Sequence[str] | None) -> None:
+    """Raises an error of Arrow for pages that become more than UNPACKED bytes, and more than their footer says."""
+    footer = table.metadata.row_group(group)
+    chunks = [footer.column(number) for number in range(footer.num_columns)]
+    chunks = [chunk for chunk in chunks if columns is None or chunk.path_in_schema.split(".")[0] in columns]
+    claimed = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)
+    found = sum(unpacked(table.raw, chunk) for chunk in chunks)
+    if found > max(UNPACKED, claimed):
+        raise pa.ArrowInvalid(f"pages become {found} bytes; the footer says {claimed}")
+
+
+def _readable(table: ParquetTable, column: str, group: int, rows: int, size: int) -> int:
     """How many rows at the beginning of a row group can be read of a column."""
     read, low = partial(_batches, table, group, [column]), 0
     try:

@@ -10,6 +10,7 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from pipelines.sources.columnar import BATCH_BYTES, open_parquet, parquet_record
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
 from pipelines.stages.rows import json_of
+from schemas.parquet_pages import unpacked
 
 
 def write(path: Path, **options) -> Path:
@@ -531,6 +533,60 @@ def test_a_page_that_becomes_much_more_than_it_is_is_damage(tmp_path):
     assert path.stat().st_size < 100_000
     (row,) = rows_of("laion", path)
     assert row["reason"] == "unreadable_file" and "bytes, which become 300" in row["detail"]
+
+
+PAGES = [
+    {"compression": "zstd", "data_page_size": 2**30}, {"compression": "gzip", "data_page_version": "2.0"},
+    {"compression": "snappy"}, {"compression": "brotli", "data_page_size": 1000}, {"compression": "lz4"},
+    {"compression": "zstd", "dictionary_pagesize_limit": 2**30, "use_dictionary": True, "row_group_size": 150},
+]  # fmt: skip
+
+
+def lying(path: Path) -> None:
+    """Makes a footer say that each column chunk and row group has 100 bytes in memory."""
+
+    def number(value: int, length: int) -> bytes:
+        return bytes(value * 2 >> 7 * n & 127 | (128 if n < length - 1 else 0) for n in range(length))
+
+    data, footer = path.read_bytes(), pq.read_metadata(path)
+    start = len(data) - 8 - footer.serialized_size
+    groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+    sizes = {g.total_byte_size for g in groups} | {g.column(n).total_uncompressed_size for g in groups for n in (0, 1)}
+    foot = data[start:]
+    for size in sizes:
+        length = -(-(size * 2).bit_length() // 7)
+        foot = foot.replace(number(size, length), number(100, length))
+    path.write_bytes(data[:start] + foot)
+
+
+@pytest.mark.parametrize("options", PAGES, ids=lambda options: options["compression"])
+def test_a_page_that_becomes_more_than_its_footer_says_is_damage(options, tmp_path, monkeypatch):
+    texts = [f"{n} " + "x" * 10_000 for n in range(300)]
+    plain = {"use_dictionary": False, "write_statistics": False} | options
+    path = write(tmp_path / "src/a.parquet", columns={"URL": texts, "TEXT": texts}, **plain)
+    beside = {"URL": [f"http://b.example/{n}.jpg" for n in range(10)], "TEXT": [f"a picture {n}" for n in range(10)]}
+    write(tmp_path / "src/b.parquet", columns=beside)
+    before = rows_of("laion", tmp_path / "src")
+    footer = pq.read_metadata(path)
+    with path.open("rb") as raw:
+        for group in range(footer.num_row_groups):
+            column = footer.row_group(group).column(0)
+            assert 0.99 * column.total_uncompressed_size < unpacked(raw, column) <= column.total_uncompressed_size
+    lying(path)
+    monkeypatch.setattr("pipelines.sources.columnar.UNPACKED", 1 << 20)
+    rows = rows_of("laion", tmp_path / "src")
+    lost = [row for row in rows if row["reason"] == "damaged"]
+    assert [row for row in rows if row not in lost] == before[300:] and len(before) == 310
+    assert len(lost) == 300 and {row["reason"] for row in lost} == {"damaged"}
+    assert all("a.parquet" in row["detail"] and "the footer says 200" in row["detail"] for row in lost)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x15", b"\x15\x04\x15\xfe\xff\xff\xff\x0f\x15", b"\xff" * 100,
+                                  b"\x0c" * 10_000, b"\x19\xff\xff\xff\xff\xff\x0f" * 9, b"\x18\xff\xff\xff\xff\x0f",
+                                  b"\x1b\xff\xff\xff\xff\x0f\x33"])  # fmt: skip
+def test_what_is_no_header_of_a_page_ends_the_count(data):
+    column = SimpleNamespace(data_page_offset=0, has_dictionary_page=False, total_compressed_size=1 << 40)
+    assert unpacked(io.BytesIO(data), column) == 0
 
 
 @pytest.mark.parametrize(("name", "delimiter", "fix"), [
