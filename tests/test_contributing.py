@@ -149,4 +149,4 @@ def test_the_text_is_what_the_test_follows():
     """Every block names its file, and every table that a line is put in is there."""
     blocks = re.findall(r"```python\n(.*)\n", TEXT)
     assert len(blocks) == 6 and all(re.fullmatch(r"# \S+\.py(, above \w+)?", first) for first in blocks)
-    assert len(re.findall(r"In `\S+?`[^.]*? put `\S+?` below `\S+?`", TEXT)) == 3
+    assert len(re.findall(r"In `\S+?`[^.]*? put\s`[^`]+` below\s`[^`]+`", TEXT)) == 3

@@ -175,7 +175,7 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
     schema = pa.schema([field for field in stage.schema if field.name in commit.digests.keys() | (
         {*stage.schema.names} - stage.optional)])  # fmt: skip
     try:
-        table = read_rows(root, name, schema=schema)
+        table = read_rows(root, name, schema=None if stage.own else schema)  # its columns follow its configuration
         again = completed(commit, table, schema)
     except Corrupt as error:
         yield f"{error}; remove it, run again"

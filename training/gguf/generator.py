@@ -82,7 +82,7 @@ class GgufGenerator:
         return Parts(tuple(parts), _key(parts), length)
 
     def picture(self, name: str, image: Image.Image) -> Picture:
-        whole = Size(image.width, image.height)
+        whole = Size(*image.size)
         return Picture(name, Plan(whole, whole))  # llama.cpp plans it itself
 
     def about(self, image: Image.Image, question: str) -> Parts:

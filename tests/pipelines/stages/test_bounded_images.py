@@ -16,7 +16,7 @@ from support.takedowns import take
 
 from pipelines.catalog.catalog import query
 from pipelines.engine.parquet import read_rows
-from pipelines.engine.releases import read_card
+from pipelines.engine.releases import read_card, read_index
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
 from pipelines.maintain.clean import clean_root
@@ -25,7 +25,7 @@ from pipelines.stages import bounded_images
 from pipelines.stages.bounded_images import BoundedImages
 from schemas.pictures import open_image
 from schemas.selection import SetConfig
-from schemas.shards import document_of
+from schemas.shards import ShardEntry, document_of
 from training.pixels import size_of
 from training.shards import Shards
 
@@ -228,13 +228,13 @@ def test_only_the_indexes_that_are_needed_are_read(corpus, tmp_path):
     root = build(corpus)
     assert len(read_card(root, "train")["shards"]) == 3
     write_source(tmp_path / "source", text=lambda n: "another" if n == 0 else f"picture {n}")
-    read, real = [], bounded_images.read_rows
+    read, real = [], bounded_images.read_index
 
-    def counted(root: Root, name: str, columns: list[str]) -> list[dict]:
-        read.append(name)
-        return real(root, name, columns)
+    def counted(root: Root, entry: ShardEntry) -> list[dict]:
+        read.append(entry["index"])
+        return real(root, entry)
 
-    with patch.object(bounded_images, "read_rows", counted):
+    with patch.object(bounded_images, "read_index", counted):
         build(corpus)
     assert len(read) == 1
 
@@ -335,19 +335,18 @@ def test_verify_finds_an_index_that_says_what_is_not_so(corpus, wrong):
         with patch("pipelines.maintain.verify_pictures.read_rows", lambda root, name, columns: (
             changed if name.startswith("images/") else read_rows(root, name, columns)
         )):  # fmt: skip
-            assert any("12 images are made from none" in problem for problem in verify_root(root).problems)
+            assert any("12 images were not made from an image of the corpus" in problem for problem in verify_root(root).problems)
         return
-    real = read_rows
 
-    def lying(root, name, columns=None):
-        rows = real(root, name, columns)
-        if name == f"shards/{card['shards'][0]['index']}" and columns is None:
+    def lying(root, entry, columns=None):
+        rows = read_index(root, entry, columns)
+        if entry == card["shards"][0] and columns is None:
             for row in rows:
                 for picture in row["pictures"]:
                     picture.update({"width": 3} if wrong == "width" else {"original_sha256": "0" * 64})
         return rows
 
-    with patch("pipelines.maintain.verify.read_rows", lying):
+    with patch("pipelines.maintain.verify_shards.read_index", lying):
         said = " ".join(verify_root(root).problems)
     assert ("but the index says otherwise" if wrong == "width" else "names another original") in said
 

@@ -71,7 +71,7 @@ def test_each_image_of_a_conversation_is_within_the_bounds(configure, tmp_path, 
     assert read == {2: ["0.jpg", "1.jpg"], 0: []}
     told = {row["sample"]: [picture["ext"] for picture in row["pictures"]] for row in indexed(root, "talk")}
     assert sorted(told.values()) == [[], ["0.jpg", "1.jpg"], ["0.jpg", "1.jpg"]]
-    (exported,) = (list(samples(root, shard)) for shard in read_card(root, "talk")["shards"])
+    (exported,) = (list(samples(root, shard, "conversation")) for shard in read_card(root, "talk")["shards"])
     assert all(len(sample.document["conversation"]["turns"]) == 2 for sample in exported)
     assert verify_root(root).problems == []
 

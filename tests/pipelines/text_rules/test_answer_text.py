@@ -116,7 +116,8 @@ def test_an_answer_of_two_lines_is_one_sentence_still():
 def test_a_response_keeps_what_came_if_that_is_not_what_it_says():
     assert read_response(f" {TEXT}\n", False) == {"text": TEXT, "raw": None, "cut": False}
     raw = f"<think>a</think>{TEXT}"
-    assert read_response(raw, True) == {"text": TEXT, "raw": raw, "cut": True}
+    cut = read_response(raw, True)
+    assert (cut.reason, cut.kept) == ("cut", {"text": TEXT, "raw": raw, "cut": True})
     empty = read_response("<think>a</think>\n", False)
     assert (empty.reason, empty.kept["raw"]) == ("empty_answer", "<think>a</think>\n")
 
