@@ -179,7 +179,7 @@ MISTAKES = {
     "a root that is a file": (at("text/a.txt"), "{here}/text/a.txt: is not a folder; choose another"),
     "a root in a file": (at("text/a.txt/b"), "{here}/text/a.txt/b: is not a folder; choose another"),
     "a root with other things": (at("text"), "{here}/text: holds a.txt but no root.json: not a Shardmill root;"),
-    "a root of something else": (at("other"), "{here}/other/root.json: is damaged, or not of this Shardmill: files: Field required"),
+    "a root of something else": (at("other"), "{here}/other/root.json: is damaged, or not of this Shardmill: files: "),
     "a root that is the source": (at("source"), "root: lies in source.path"),
     "a root within the source": (at("source/corpus"), "root: lies in source.path"),
     "a root that a pattern reaches": (source("./**/*.tar"), "root: lies in source.path"),
