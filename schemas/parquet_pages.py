@@ -45,7 +45,7 @@ def _pages(raw: BinaryIO, column: pq.ColumnChunkMetaData) -> Iterator[tuple[int,
 
 
 class _Struct:
-    """A struct of Thrift's compact protocol. Raises `IndexError` if it is cut, `ValueError` if it is none."""
+    """A struct of Thrift's compact protocol. Raises `IndexError` if it is cut, `ValueError` if it is not one."""
 
     def __init__(self, data: bytes):
         self.data, self.at, self.sizes = data, 0, dict[int, int]()
@@ -81,7 +81,7 @@ class _Struct:
         elif kind == STRUCT:
             self.read(top=False)
         else:
-            raise ValueError("is no type of Thrift")
+            raise ValueError("is not a type of Thrift")
         if self.at > len(self.data):
             raise IndexError("ends early")
 

@@ -21,3 +21,8 @@ def is_empty(text: str | None) -> bool:
 def not_empty_sql(text: str) -> str:
     """The condition in DuckDB's SQL for an expression not to be an empty text; false for null."""
     return f"coalesce(regexp_matches({text}, '{_SEEN_SQL}'), false)"
+
+
+def is_wide(text: str) -> bool:
+    """Whether a text is UTF-16 or UTF-32 that was read as UTF-8: at least a third of it is null characters."""
+    return 0 < len(text) <= 3 * text.count("\0")

@@ -104,7 +104,7 @@ class Shards:
     def check_place(self, tar: str, name: str, start: int, size: int) -> None:
         """Raises `Damaged` if a sample cannot be where the index says it is."""
         if not (0 <= start < 1 << 53 and 0 <= size <= MOST_OF_SAMPLE):
-            raise Damaged(f"{self.folder}/{tar}: {name}: {size} bytes at {start} are no sample")
+            raise Damaged(f"{self.folder}/{tar}: {name}: {size} bytes at {start} are not a sample")
 
     @property
     def is_local(self) -> bool:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipelines.engine.commit import digest
-from schemas.texts import is_empty
+from schemas.texts import is_empty, is_wide
 
 MAX_TEXT = 200_000  # characters of a cell
 MAX_LIST = 1_000  # texts of a cell
@@ -120,7 +120,7 @@ def _decoded(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise BadCell(f"holds bytes that are not UTF-8, at byte {error.start}") from None
-    if "\0" in text:  # as in UTF-16 read as UTF-8
+    if is_wide(text):
         raise BadCell(f"holds a null character, at byte {data.index(0)}")
     return text
 

@@ -97,7 +97,7 @@ def test_a_card_leads_to_files_beside_it_alone(name, field, root):
     path.write_text(json.dumps(card))
     with pytest.raises(UserError, match=rf"shards\.1\.{field}: "):
         Shards(root, "train")
-    with pytest.raises(Damaged, match=r"is not the name of a file|are no sample"):
+    with pytest.raises(Damaged, match=r"is not the name of a file|are not a sample"):
         Shards(publish(root, "other", captions(1), each=1), "other").read(str(name), "x", 0, -1, [])
 
 
@@ -144,8 +144,8 @@ def test_an_index_is_held_against_its_types(change, said, root):
 
 
 PLACES = [
-    ("byte_offset", -512, "are no sample"), ("byte_offset", 1 << 62, "are no sample"), ("size", -1, "are no sample"),
-    ("size", 1 << 62, "are no sample"), ("byte_offset", 1 << 40, "is not what was published"),
+    ("byte_offset", -512, "are not a sample"), ("byte_offset", 1 << 62, "are not a sample"), ("size", -1, "are not a sample"),
+    ("size", 1 << 62, "are not a sample"), ("byte_offset", 1 << 40, "is not what was published"),
     ("size", 0, "is not what was published"),
 ]  # fmt: skip
 
@@ -189,7 +189,7 @@ def test_a_tar_that_is_one_hole_is_not_read_to_its_end(root):
     with pytest.raises(Damaged, match="is not what was published"):
         shards[0]
     rows = lambda rows: replaced("size", pa.array([20 << 30] * 10))(rows)  # noqa: E731
-    with pytest.raises(Damaged, match="are no sample"):
+    with pytest.raises(Damaged, match="are not a sample"):
         rewritten(root, rows)[0]
 
 
