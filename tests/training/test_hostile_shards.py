@@ -144,7 +144,8 @@ def test_an_index_is_held_against_its_types(change, said, root):
 
 
 PLACES = [
-    ("byte_offset", -512, "are not a sample"), ("byte_offset", 1 << 62, "are not a sample"), ("size", -1, "are not a sample"),
+    ("byte_offset", -512, "are not a sample"), ("byte_offset", 1 << 62, "are not a sample"),
+    ("size", -1, "are not a sample"),
     ("size", 1 << 62, "are not a sample"), ("byte_offset", 1 << 40, "is not what was published"),
     ("size", 0, "is not what was published"),
 ]  # fmt: skip
