@@ -175,7 +175,7 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
     schema = pa.schema([field for field in stage.schema if field.name in commit.digests.keys() | (
         {*stage.schema.names} - stage.optional)])  # fmt: skip
     try:
-        table = read_rows(root, name, schema=None if stage.own else schema)  # its columns follow its configuration
+        table = read_rows(root, name, schema=_settled(stage, schema))
         again = completed(commit, table, schema)
     except Corrupt as error:
         yield f"{error}; remove it, run again"
@@ -190,6 +190,11 @@ def check_partition(root: Root, stage: StageInfo, commit: Commit, commits: Commi
     if stage.per_image and source and source.digests.get("key") != commit.digests.get("key"):
         yield f"{name}: its keys differ from those of {file_of('rows', commit.partition)}: a row is not accounted for"
     yield from _check_inputs(commit, commits)
+
+
+def _settled(stage: StageInfo, schema: pa.Schema) -> pa.Schema:
+    """The columns that are the same in all files of a stage. A user's own columns follow its configuration."""
+    return pa.schema([field for field in schema if not (stage.own and field.name in stage.optional)])
 
 
 def _check_footer(

@@ -6,6 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.corpora import build, data_files, picture, say
 from support.paths import PROJECT
@@ -346,6 +348,15 @@ def test_other_columns_can_be_asked_for_before_the_stage_is_made_again(config):
     rows = query(root, "SELECT number, square, more FROM samples WHERE number = 4").to_pylist()
     assert rows == [{"number": 4, "square": "224.0", "more": None}]
     assert say("verify", root.url).code == 0
+
+
+def test_verify_finds_another_type_of_a_column_that_every_stage_has(config):
+    root = build(config)
+    path = root.path("even/00000.parquet")
+    table = pq.read_table(path)
+    changed = table.set_column(table.schema.get_field_index("detail"), "detail", pa.array([1] * len(table)))
+    pq.write_table(changed.replace_schema_metadata(pq.read_metadata(path).metadata), path)
+    assert "column detail: is int64, not string" in say("verify", root.url).out
 
 
 def test_dataclasses_and_annotations_work_in_its_file(configure, numbers, tmp_path):
