@@ -39,7 +39,10 @@ class Alerts:
 
 def read_alerts(client: SyncPrefectClient, name: str) -> Alerts | None:
     """The alerts of a deployment, by its name."""
-    found = _automations(client, name)
+    return _alerts_of(_automations(client, name), name)
+
+
+def _alerts_of(found: list[Automation], name: str) -> Alerts | None:
     hooks = [action.block_document_id for one in found for action in one.actions if isinstance(action, CallWebhook)]
     if not hooks:
         return None
@@ -71,8 +74,9 @@ def set_alerts(client: SyncPrefectClient, deployment: DeploymentResponse, alerts
 
 def remove_alerts(client: SyncPrefectClient, name: str, keep_webhook: bool = False) -> None:
     """Removes the alerts of a deployment, with the URL that they call unless others call it."""
-    alerts = read_alerts(client, name)
-    for one in _automations(client, name):
+    found = _automations(client, name)
+    alerts = _alerts_of(found, name)
+    for one in found:
         client.delete_automation(one.id)
     if alerts and not keep_webhook:
         client.delete_block_document(alerts.webhook)

@@ -146,8 +146,9 @@ def _train(
         for micros in in_steps(batches):
             of_losses: list[Tensor] = []
             # A micro-batch's weight depends on how much is learned in the whole step, on all ranks.
-            of_step = world.sum(torch.stack([learner.counts(batch).to(device) for batch in micros]).sum(0)).clamp(min=1)
-            for batch in micros:
+            counts = [learner.counts(batch) for batch in micros]
+            of_step = world.sum(torch.stack(counts).sum(0).to(device)).clamp(min=1)
+            for batch, counted in zip(micros, counts, strict=True):
                 for lost in batch.lost:
                     line = f"{stage.name}  {lost.sample} of {lost.tar}: {lost.reason}: {lost.detail}"
                     print(printable_line(line), flush=True)
@@ -156,7 +157,7 @@ def _train(
                 losses = learner.losses(batch.to(device, non_blocking=True))
                 of_losses.append(losses.learned.detach())
                 (losses.learned / of_step).sum().backward()
-                meter.add(batch, losses, learner.counts(batch))
+                meter.add(batch, losses, counted)
             world.sum_gradients(learned)
             norm = nn.utils.get_total_norm([weight.grad for weight in learned if weight.grad is not None])
             if not norm.isfinite():
