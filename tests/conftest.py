@@ -37,6 +37,12 @@ def catalogs() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_rows_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine adds no rows to a training log."""
+    monkeypatch.setattr("training.train.SHOWN", 1e9)
+
+
+@pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., Path]:
     """Writes `my.toml` with some TOML after the root; stages run in one process unless it says otherwise."""
 

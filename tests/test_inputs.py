@@ -9,9 +9,7 @@ import os
 import re
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -19,6 +17,7 @@ from unittest.mock import patch
 import pytest
 from support.corpora import ONE_PROCESS, build, picture, say
 from support.paths import PROJECT, TESTS
+from support.picture_server import serving
 
 from pipelines.catalog.catalog import query
 from pipelines.engine.root import Root
@@ -239,31 +238,19 @@ def compressed_tars(here: Path) -> list[Sample]:
 # URLs
 
 
-class Pictures(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        number = int(self.path.strip("/").partition(".")[0])
-        body = PICTURES[number] if number < 3 else b""
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+served = ""  # the URL of the server below
 
 
 @pytest.fixture(scope="module", autouse=True)
 def server():
     """Answers /0.png to /2.png, and all else with 404."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Pictures.url = f"http://127.0.0.1:{server.server_port}"
+    global served
+    with serving(dict(enumerate(PICTURES[:3]))) as (served, _):
         yield
-        server.shutdown()
 
 
 def urls(count: int) -> list[str]:
-    return [f"{Pictures.url}/{number}.png" for number in range(count)]
+    return [f"{served}/{number}.png" for number in range(count)]
 
 
 @makes("LAION: Parquet of URLs")

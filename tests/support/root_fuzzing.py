@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from support.corpora import ONE_PROCESS, build, picture, say, write_tar
+from support.mutation import mutated
 
 from pipelines.engine.releases import release_of
 from pipelines.engine.tar import TarWriter
@@ -74,20 +75,7 @@ def make(folder: Path) -> Path:
 
 def changed(value: Any, draws: random.Random) -> Any:
     """A value of JSON in which one place is another, gone, or there twice."""
-    if draws.random() < 0.15 or not isinstance(value, dict | list) or not value:
-        return draws.choice(ODD)
-    if isinstance(value, dict):
-        key = draws.choice(list(value))
-        how = draws.randrange(8)
-        if how == 0:
-            return {name: inner for name, inner in value.items() if name != key}
-        if how == 1:
-            return {**value, draws.choice(("more", "", "\ud800", "set")): draws.choice(ODD)}
-        return {**value, key: changed(value[key], draws)}
-    at = draws.randrange(len(value))
-    if draws.random() < 0.1:
-        return [*value, value[at]]
-    return [*value[:at], changed(value[at], draws), *value[at + 1 :]]
+    return mutated(value, draws, ODD, ("more", "", "\ud800", "set"), 8, (0.1, (1,)))
 
 
 # What a stranger does to a root: each takes its folder, and says what it did

@@ -23,10 +23,7 @@ from training.train import World, train
 HELD_OUT = {"held_out": {"set": "others", "every": 2, "packs": 3}}
 
 
-@pytest.fixture(autouse=True)
-def no_rows_between(monkeypatch):
-    """A busy machine adds no rows."""
-    monkeypatch.setattr("training.train.SHOWN", 1e9)
+pytestmark = pytest.mark.usefixtures("no_rows_between")
 
 
 @pytest.fixture(scope="module")

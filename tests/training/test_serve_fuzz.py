@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.image_fuzz import broken_image
 from support.images import NOISE, encoded
+from support.mutation import mutated
 
 from training.generate import Generated
 from training.guard import Limits
@@ -62,20 +63,7 @@ def whole() -> bytes:
 
 def broken(value: Any, draws: random.Random) -> Any:
     """A value in which one place is another, gone, or repeated."""
-    if draws.random() < 0.15 or not isinstance(value, dict | list) or not value:
-        return draws.choice(ODD)
-    if isinstance(value, dict):
-        key = draws.choice(list(value))
-        how = draws.randrange(5)
-        if how == 0:
-            return {name: inner for name, inner in value.items() if name != key}
-        if how == 1:
-            return {**value, draws.choice(("stop", "tools", "\ud800", "", "seed", "type")): draws.choice(ODD)}
-        return {**value, key: broken(value[key], draws)}
-    at = draws.randrange(len(value))
-    if draws.random() < 0.2:
-        return value + [value[at]] * draws.choice((1, 3, 200))
-    return [*value[:at], broken(value[at], draws), *value[at + 1 :]]
+    return mutated(value, draws, ODD, ("stop", "tools", "\ud800", "", "seed", "type"), 5, (0.2, (1, 3, 200)))
 
 
 def body(draws: random.Random) -> bytes:

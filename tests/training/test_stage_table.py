@@ -17,11 +17,7 @@ from training.stage_table import COUNTED, lengths_of, lines_of, table_of, warnin
 from training.tokenizer import Tokenizer
 from training.train import World, train
 
-
-@pytest.fixture(autouse=True)
-def no_rows_between(monkeypatch):
-    """A busy machine adds no rows."""
-    monkeypatch.setattr("training.train.SHOWN", 1e9)
+pytestmark = pytest.mark.usefixtures("no_rows_between")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """A row of URLs whose text was corrected is a new row; its URL is not asked again."""
 
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.corpora import build, picture
+from support.picture_server import serving
 
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
@@ -20,31 +19,21 @@ COUNT = 24
 PICTURES = [picture(number)[0] for number in range(COUNT)]
 
 
-class Pictures(BaseHTTPRequestHandler):
+@pytest.fixture
+def served():
     """Every fourth picture is not there."""
-
-    asked: Counter[str] = Counter()
-
-    def do_GET(self) -> None:
-        number = int(self.path.strip("/").partition(".")[0])
-        self.asked[self.path] += 1
-        body = b"" if number % 4 == 3 else PICTURES[number % COUNT]
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    with serving({number: PICTURES[number % COUNT] for number in range(COUNT + 4) if number % 4 != 3}) as served:
+        yield served
 
 
 @pytest.fixture
-def server():
-    Pictures.asked.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def server(served) -> str:
+    return served[0]
+
+
+@pytest.fixture
+def asked(served) -> Counter[str]:
+    return served[1]
 
 
 TOML = """
@@ -77,14 +66,14 @@ def kept(root: Root) -> dict[str, tuple]:
     [lambda n: f"corrected {n}", lambda n: None if n % 2 else f"text {n}", lambda n: f"text {n}" + "." * (n % 3 == 0)],
     ids=["all", "without a text", "some"],
 )
-def test_a_corrected_text_asks_no_url_again(correct, server, tmp_path, configure):
+def test_a_corrected_text_asks_no_url_again(correct, server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
     before = kept(root)
-    assert len(Pictures.asked) == COUNT == Pictures.asked.total()
+    assert len(asked) == COUNT == asked.total()
     write(tmp_path, server, texts := [correct(n) for n in range(COUNT)])
     build(configure(TOML))
-    assert Pictures.asked.total() == COUNT, "nothing is asked again, 404 neither"
+    assert asked.total() == COUNT, "nothing is asked again, 404 neither"
     after = kept(root)
     for number in range(COUNT):
         was, now = before[url := f"{server}/{number}.png"], after[url]
@@ -93,7 +82,7 @@ def test_a_corrected_text_asks_no_url_again(correct, server, tmp_path, configure
     verified = verify_root(root)
     assert verified.problems == [] and not root.exists(MOVED)
     build(configure(TOML))
-    assert kept(root) == after and Pictures.asked.total() == COUNT
+    assert kept(root) == after and asked.total() == COUNT
 
 
 def test_what_a_clean_run_makes_is_the_same(server, tmp_path, configure):
@@ -106,16 +95,16 @@ def test_what_a_clean_run_makes_is_the_same(server, tmp_path, configure):
     assert {name: files[0][name] for name in files[1]} == files[1] and files[1]
 
 
-def test_another_url_is_asked(server, tmp_path, configure):
+def test_another_url_is_asked(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
     write(tmp_path, server, [f"corrected {n}" for n in range(4, COUNT + 4)], first=4)
     build(configure(TOML))
-    assert {path for path, count in Pictures.asked.items() if count != 1} == set()
-    assert len(Pictures.asked) == COUNT + 4 and len(kept(root)) == COUNT
+    assert {path for path, count in asked.items() if count != 1} == set()
+    assert len(asked) == COUNT + 4 and len(kept(root)) == COUNT
 
 
-def test_a_damaged_ledger_costs_requests_only(server, tmp_path, configure):
+def test_a_damaged_ledger_costs_requests_only(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     build(configure(TOML))
     write(tmp_path, server, [f"corrected {n}" for n in range(COUNT)])
@@ -123,25 +112,25 @@ def test_a_damaged_ledger_costs_requests_only(server, tmp_path, configure):
     for path in Path(root.url, "runs").glob("*/changes-rows.parquet"):
         path.write_bytes(path.read_bytes()[:50])
     build(configure(TOML), "images")
-    assert Pictures.asked.total() == 2 * COUNT and not root.exists(MOVED)
+    assert asked.total() == 2 * COUNT and not root.exists(MOVED)
 
 
-def test_what_is_at_hand_is_judged_by_the_settings_of_now(server, tmp_path, configure):
+def test_what_is_at_hand_is_judged_by_the_settings_of_now(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
     write(tmp_path, server, [f"corrected {n}" for n in range(COUNT)])
     gates = "[gates]\nempty_sets = false\nlost_share = false\n"
     build(configure(TOML + gates + "[images]\nmin_side = 300\n"))
-    assert Pictures.asked.total() == COUNT
+    assert asked.total() == COUNT
     assert {row[4] for row in kept(root).values()} == {"too_small", "http_404"}
     (tmp_path / "no.txt").write_text("127.0.0.1\n")
     write(tmp_path, server, [f"corrected again {n}" for n in range(COUNT)])
     build(configure(TOML.replace("tries = 1", 'tries = 1\nopt_out = ["no.txt"]') + gates))
-    assert Pictures.asked.total() == COUNT
+    assert asked.total() == COUNT
     assert {row[4] for row in kept(root).values()} <= {"opt_out", "http_404"}
 
 
-def test_a_run_that_was_killed_hands_on_what_it_had_found(server, tmp_path, configure):
+def test_a_run_that_was_killed_hands_on_what_it_had_found(server, asked, tmp_path, configure):
     """Some partitions are made, with the others' old rows gone, when it dies."""
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
@@ -158,5 +147,5 @@ def test_a_run_that_was_killed_hands_on_what_it_had_found(server, tmp_path, conf
     assert stage.ready(root, None).moved
     assert sum(len(read_moved(root, int(name[:5]))) for name in left) == COUNT
     build(configure(TOML))
-    assert Pictures.asked.total() == COUNT and not root.exists(MOVED)
+    assert asked.total() == COUNT and not root.exists(MOVED)
     assert {row[0] for row in kept(root).values()} == {f"corrected {n}" for n in range(COUNT)}
