@@ -59,14 +59,18 @@ def scored(score: int, text: str) -> Response:
 
 @pytest.fixture
 def public(shared, root) -> tuple[dict, Root, dict[int, str]]:
-    """What the public scripts make of random verdicts; the same verdicts as ours; and their numbers as our keys."""
+    """What the public scripts make of random verdicts; the same verdicts as ours; and their numbers as our keys.
+
+    The scripts compare both probabilities, however small: here they are scaled to a sum of 1, which no floor drops.
+    """
     said = json.loads((shared / "rlaifv/pair_reference.json").read_text())
     keys, instructions = {}, {}
     for one in said["instructions"]:
         responses = instructions[one["instruction_id"]] = []
         for response in one["responses"]:
             keys[response["response_id"]] = f"{one['instruction_id']}_{len(responses):02d}"
-            verdicts = [{"labeler": (claim["p_yes"], claim["p_no"])} for claim in response["claims"]]
+            both = [(claim["p_yes"], claim["p_no"]) for claim in response["claims"]]
+            verdicts = [{"labeler": (yes / (yes + no), no / (yes + no))} for yes, no in both]
             responses.append(Response(response["text"], verdicts))
     names = sorted(instructions)
     halves = [names[: len(names) // 2], names[len(names) // 2 :]]
