@@ -18,12 +18,11 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.checked import bytes_at, checked, is_name, open_file, plain_json, read_file
 from schemas.errors import UserError
-from schemas.parquet import checked_table
+from schemas.parquet import ParquetTable, checked_table
 from schemas.shards import SAMPLES, Card, Damaged, Member, ShardEntry, wrong_member
 
 Sample = dict[str, Any]  # its name, a str, under `__key__`; the bytes of each member under its suffix
@@ -178,7 +177,7 @@ class Shard:
             data = self.of.whole(self.file)
             if self.of.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
                 raise ValueError("is not the index that was published; remove it, `shardmill run` makes it anew")
-            with pq.ParquetFile(BytesIO(data)) as file:
+            with ParquetTable(BytesIO(data)) as file:
                 table = checked_table(file, names, pa.schema([SAMPLES.field(name) for name in names]))
             table.validate(full=True)
             if len(table) != len(self):

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.engine.commit import Commit, commit_json, file_of, read_commit
 from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
 from pipelines.engine.root import Entry, Root
 from schemas.arrow import Row
+from schemas.parquet import ParquetTable, checked_table
 
 CACHE = "_commits.parquet"
 CACHED = pa.schema([(name, pa.string()) for name in ("file", "stamp", "commit")])
@@ -74,7 +74,7 @@ def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[f
     """The sets of columns that a stage's files have; None if the cache is not about exactly these files."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
-            names, stamps = (column.to_pylist() for column in file.read(["file", "stamp"], use_threads=False).columns)
+            names, stamps = (column.to_pylist() for column in checked_table(file, ["file", "stamp"]).columns)
             columns = _columns_in(file)
     except (FileNotFoundError, Corrupt, ValueError):
         return None
@@ -85,7 +85,7 @@ def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[f
     )
 
 
-def _columns_in(file: pq.ParquetFile) -> list[frozenset[str]] | None:
+def _columns_in(file: ParquetTable) -> list[frozenset[str]] | None:
     """The sets of columns that a cache's footer names; None if a version that did not name them wrote it."""
     try:
         return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
@@ -107,7 +107,7 @@ def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[fr
     """file -> (stamp, commit as JSON) from the cache, and the sets of columns; nothing if it is missing or damaged."""
     try:
         with opened(root, f"{stage}/{CACHE}") as file:
-            names, stamps, texts = (column.to_pylist() for column in file.read(CACHED.names, use_threads=False).columns)
+            names, stamps, texts = (column.to_pylist() for column in checked_table(file, CACHED.names, CACHED).columns)
             columns = _columns_in(file)
     except (FileNotFoundError, Corrupt, ValueError):
         return {}, None

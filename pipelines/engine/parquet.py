@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.root import Corrupt, Root
 from schemas.arrow import Row, to_table
-from schemas.parquet import checked_table
+from schemas.parquet import ParquetTable, checked_table
 
 FOOTER = b"shardmill"  # the key in the footer under which a file says what it was made from
 ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
@@ -57,22 +57,14 @@ def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def opened(root: Root, name: str) -> Iterator[pq.ParquetFile]:
+def opened(root: Root, name: str) -> Iterator[ParquetTable]:
     """A Parquet file under a root; only the parts of a remote file that are read are fetched.
 
     Raises `FileNotFoundError`, and `Corrupt` if Arrow cannot read it, when it is opened or later.
     """
     try:
-        root.check_file(name)
-        if root.is_local:
-            with pq.ParquetFile(root.path(name), page_checksum_verification=True) as file:
-                yield file
-        else:
-            with (
-                root.fs.open(root.path(name), "rb") as raw,
-                pq.ParquetFile(raw, page_checksum_verification=True) as file,
-            ):
-                yield file
+        with root.open(name) as raw, ParquetTable(raw) as file:
+            yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # an error of the system; Arrow raises plain OSErrors without a number
@@ -94,7 +86,7 @@ def read_rows(
                 return checked_table(file, columns, schema, optional).to_pylist()
             except pa.ArrowException:
                 raise
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:  # also of a date that Python cannot hold
                 raise Corrupt(f"{name}: {error}") from None
     except FileNotFoundError:
         return []

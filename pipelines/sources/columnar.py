@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from pipelines.sources.cells import Unread
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
-from schemas.parquet_pages import unpacked
+from schemas.parquet import DELTA_LENGTHS, PLAIN, ParquetTable
 
 BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
 MAX_BYTES = 1 << 28  # of one cell
 MAX_VALUES = 100_000_000  # of a column in one row group
+FREE_VALUES, VALUES_A_BYTE = 10_000_000, 100  # of lists in one row group
 MAX_ELEMENTS = 100_000  # of a list
 UNPACKED, RATIO = 1 << 28, 1_000  # bytes of a column in one row group, and how often those that are stored
 ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
@@ -39,47 +40,25 @@ def is_damage(error: Exception) -> bool:
 # Parquet
 
 
-class ParquetTable(pq.ParquetFile):
-    """A Parquet file with the file that it is read from."""
-
-    raw: BinaryIO
-
-
 def open_parquet(raw: BinaryIO, file: str) -> ParquetTable:
     """A Parquet file, called `file`, whose footer does not claim more than it can hold. Raises `Unreadable`."""
     size = raw.seek(0, 2)
-    raw.seek(0)
     try:
-        table = pq.ParquetFile(raw)
-        table = ParquetTable(
-            raw, metadata=table.metadata, read_dictionary=_texts(table), page_checksum_verification=True
-        )
-        table.raw = raw
+        table = ParquetTable(raw)
+        table = ParquetTable(raw, metadata=table.metadata, read_dictionary=table.texts())
     except Exception as error:
         if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
-    footer = table.metadata
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    counts = [group.num_rows for group in groups]
-    if min(counts, default=0) < 0 or sum(counts) != footer.num_rows or footer.num_rows > size * ROWS_A_BYTE:
-        raise Unreadable(f"{file}: claims {footer.num_rows} rows in {size} bytes")
-    for group in groups:
-        for number in range(group.num_columns):
-            column = group.column(number)
-            if not 0 <= column.num_values <= MAX_VALUES or not 0 <= column.total_compressed_size <= size:
-                raise Unreadable(f"{file}: {column.path_in_schema} claims {column.num_values} values in {size} bytes")
-            if column.total_uncompressed_size > max(UNPACKED, RATIO * column.total_compressed_size):
-                packed = f"{column.total_compressed_size} bytes, which become {column.total_uncompressed_size}"
-                raise Unreadable(f"{file}: {column.path_in_schema} has {packed}")
+    if table.metadata.num_rows > size * ROWS_A_BYTE:
+        raise Unreadable(f"{file}: claims {table.metadata.num_rows} rows in {size} bytes")
+    for column in (chunk for group in table.groups for chunk in group.chunks):
+        if column.values > MAX_VALUES:
+            raise Unreadable(f"{file}: {column.path} claims {column.values} values in {size} bytes")
+        if column.unpacked > max(UNPACKED, RATIO * column.stored):
+            packed = f"{column.stored} bytes, which become {column.unpacked}"
+            raise Unreadable(f"{file}: {column.path} has {packed}")
     return table
-
-
-def _texts(table: pq.ParquetFile) -> list[str]:
-    """The paths of all columns of texts and bytes."""
-    schema = table.schema
-    return [schema.column(n).path for n in range(len(schema)) if schema.column(n).physical_type == "BYTE_ARRAY"
-            and schema.column(n).logical_type.type != "DECIMAL"]  # fmt: skip
 
 
 def parquet_records(
@@ -91,9 +70,8 @@ def parquet_records(
 
 
 def _group(table: ParquetTable, file: str, columns: Sequence[str] | None, group: int) -> Iterator[Record | Lost]:
-    footer = table.metadata.row_group(group)
-    read = partial(_batches, table, group, columns)
-    size, done = _batch_rows(footer, table.schema), 0
+    rows = table.groups[group].rows
+    read, size, done = partial(_batches, table, group, columns), _batch_rows(table, group, columns), 0
     try:
         for batch in read(size):
             yield from records(batch)
@@ -103,10 +81,10 @@ def _group(table: ParquetTable, file: str, columns: Sequence[str] | None, group:
         if not is_damage(error):
             raise
         damage = _one_line(error)
-    if done == footer.num_rows:
+    if done == rows:
         return
     names = columns or list(dict.fromkeys(path.split(".")[0] for path in _paths(table)))
-    readable = {name: _readable(table, name, group, footer.num_rows, size) for name in names}
+    readable = {name: _readable(table, name, group, rows, size) for name in names}
     column = min(readable, key=readable.__getitem__)
     end, seen = max(readable[column], done), 0
     if end > done:  # rows before the damage, in the batch that holds it
@@ -117,7 +95,7 @@ def _group(table: ParquetTable, file: str, columns: Sequence[str] | None, group:
             seen += step
             if seen >= end:
                 break
-    for number in range(end, footer.num_rows):
+    for number in range(end, rows):
         yield Lost("damaged", f"{file}, row group {group}, row {number}: column {column}: {damage}")
 
 
@@ -135,12 +113,13 @@ def _batches(table: ParquetTable, group: int, columns: Sequence[str] | None, siz
 
 
 def _check_pages(table: ParquetTable, group: int, columns: Sequence[str] | None) -> None:
-    """Raises an error of Arrow for pages that become more than UNPACKED bytes, and more than their footer says."""
-    footer = table.metadata.row_group(group)
-    chunks = [footer.column(number) for number in range(footer.num_columns)]
-    chunks = [chunk for chunk in chunks if columns is None or chunk.path_in_schema.split(".")[0] in columns]
-    claimed = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)
-    found = sum(unpacked(table.raw, chunk) for chunk in chunks)
+    """Raises an error of Arrow for pages that become more than UNPACKED bytes, and more than their footer says, and for
+    lists that a few bytes claim to be long."""
+    claimed = found = 0
+    for chunk, pages in table.pages(table.groups[group], columns):
+        claimed, found = claimed + chunk.unpacked, found + pages.unpacked
+        if pages.values > max(FREE_VALUES, VALUES_A_BYTE * chunk.stored) and "." in chunk.path:
+            raise pa.ArrowInvalid(f"{chunk.path} claims {pages.values} values in {chunk.stored} bytes")
     if found > max(UNPACKED, claimed):
         raise pa.ArrowInvalid(f"pages become {found} bytes; the footer says {claimed}")
 
@@ -171,10 +150,14 @@ def _paths(table: pq.ParquetFile) -> list[str]:
     return [table.schema.column(number).path for number in range(len(table.schema))]
 
 
-def _batch_rows(group: pq.RowGroupMetaData, schema: pq.ParquetSchema) -> int:
+def _batch_rows(table: ParquetTable, group: int, columns: Sequence[str] | None) -> int:
     """How many rows of a row group make a batch of BATCH_BYTES."""
-    width = max(group.total_byte_size, 0) // max(group.num_rows, 1)
+    parts, schema = table.groups[group], table.schema
+    width = parts.size // max(parts.rows, 1)
     width += sum(max(schema.column(number).length, 0) for number in range(len(schema)))  # of fixed-length bytes
+    for chunk, pages in table.pages(parts, columns) if table.deltas else ():
+        if chunk.path in table.deltas and not pages.encodings <= {PLAIN, DELTA_LENGTHS}:
+            width += pages.largest  # a text may be what the one before it is
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
 
 

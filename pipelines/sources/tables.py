@@ -213,7 +213,7 @@ class Tables(FileSource[AnyFiles]):
                 return
             table, start = open_parquet(raw, file), 0
             for group in range(table.num_row_groups):
-                end = start + table.metadata.row_group(group).num_rows
+                end = start + table.groups[group].rows
                 if wanted is None or any(start <= number < end for number in wanted):
                     yield from enumerate(parquet_records(table, file, columns, [group]), start)
                 start = end

@@ -12,6 +12,7 @@ from pipelines.engine.parquet import Corrupt, opened
 from pipelines.engine.partition_stage import UPSTREAM, Before
 from pipelines.engine.root import Root
 from schemas.images import STAGE
+from schemas.parquet import checked_table
 from schemas.rows import STAGE as ROWS
 from schemas.views import literal
 
@@ -74,9 +75,11 @@ def read_moved(root: Root, partition: int) -> dict[str, Before]:
     """What was made of the URLs of a partition's rows under other keys: by the keys that the rows have now."""
     found: dict[str, Before] = {}
     with opened(root, MOVED) as file:
-        for number in range(file.num_row_groups):
-            ends = file.metadata.row_group(number).column(file.schema_arrow.names.index("moved_to")).statistics
-            if ends.min <= partition <= ends.max:
-                rows = (row for row in file.read_row_group(number).to_pylist() if row["moved_to"] == partition)
-                found |= {row["moved_as"]: Before(row, row["version"], {}, True, False) for row in rows}
+        places, start = checked_table(file, ["moved_to"])["moved_to"], 0
+        for number, group in enumerate(file.groups):
+            if partition in places.slice(start, group.rows).unique().to_pylist():
+                rows = checked_table(file, groups=[number]).to_pylist()
+                found |= {row["moved_as"]: Before(row, row["version"], {}, True, False)
+                          for row in rows if row["moved_to"] == partition}  # fmt: skip
+            start += group.rows
     return found

@@ -10,7 +10,6 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +27,7 @@ from pipelines.sources.columnar import BATCH_BYTES, open_parquet, parquet_record
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
 from pipelines.stages.rows import json_of
-from schemas.parquet_pages import unpacked
+from schemas.parquet_pages import Chunk, Pages, read_footer, read_pages
 
 
 def write(path: Path, **options) -> Path:
@@ -567,11 +566,12 @@ def test_a_page_that_becomes_more_than_its_footer_says_is_damage(options, tmp_pa
     beside = {"URL": [f"http://b.example/{n}.jpg" for n in range(10)], "TEXT": [f"a picture {n}" for n in range(10)]}
     write(tmp_path / "src/b.parquet", columns=beside)
     before = rows_of("laion", tmp_path / "src")
-    footer = pq.read_metadata(path)
     with path.open("rb") as raw:
-        for group in range(footer.num_row_groups):
-            column = footer.row_group(group).column(0)
-            assert 0.99 * column.total_uncompressed_size < unpacked(raw, column) <= column.total_uncompressed_size
+        for group in read_footer(raw):
+            for chunk in group.chunks:
+                pages = read_pages(raw, chunk)
+                assert 0.99 * chunk.unpacked < pages.unpacked <= chunk.unpacked
+                assert pages.values == chunk.values == group.rows
     lying(path)
     monkeypatch.setattr("pipelines.sources.columnar.UNPACKED", 1 << 20)
     rows = rows_of("laion", tmp_path / "src")
@@ -585,8 +585,34 @@ def test_a_page_that_becomes_more_than_its_footer_says_is_damage(options, tmp_pa
                                   b"\x0c" * 10_000, b"\x19\xff\xff\xff\xff\xff\x0f" * 9, b"\x18\xff\xff\xff\xff\x0f",
                                   b"\x1b\xff\xff\xff\xff\x0f\x33"])  # fmt: skip
 def test_what_is_no_header_of_a_page_ends_the_count(data):
-    column = SimpleNamespace(data_page_offset=0, has_dictionary_page=False, total_compressed_size=1 << 40)
-    assert unpacked(io.BytesIO(data), column) == 0
+    chunk = Chunk(values=1, unpacked=1, stored=1 << 40, start=0, path="a", encodings=frozenset())
+    assert read_pages(io.BytesIO(data), chunk) == Pages(0, 0, 0, frozenset())
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_texts_written_as_differences_are_read(encoding, version, tmp_path):
+    columns = {"URL": [f"http://a.example/{n}.jpg" for n in range(3000)], "TEXT": [f"text {n}" for n in range(3000)]}
+    options = {"use_dictionary": False, "data_page_version": version, "row_group_size": 1000, "data_page_size": 5000}
+    write(tmp_path / "a.parquet", columns=columns, column_encoding=dict.fromkeys(columns, encoding), **options)
+    rows = rows_of("laion", tmp_path / "a.parquet")
+    assert facts(rows, "url", "text", "reason") == [(*row, None) for row in zip(*columns.values(), strict=True)]
+
+
+def test_equal_texts_written_as_differences_are_read_a_few_at_a_time(tmp_path, monkeypatch):
+    """200 rows of a text of 500 KB, in a file of some KB."""
+    monkeypatch.setattr("pipelines.sources.columnar.BATCH_BYTES", 4 << 20)
+    options = {"use_dictionary": False, "write_statistics": False, "compression": "zstd", "data_page_size": 1 << 30}
+    path = write(
+        tmp_path / "a.parquet", columns={"a": ["x" * 500_000] * 200}, column_encoding="DELTA_BYTE_ARRAY", **options
+    )
+    assert path.stat().st_size < 10_000
+    before, most = pa.total_allocated_bytes(), 0
+    with path.open("rb") as raw:
+        for record in parquet_records(open_parquet(raw, "a"), "a"):
+            assert record["a"] == "x" * 500_000
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 16 << 20
 
 
 @pytest.mark.parametrize(("name", "delimiter", "fix"), [
