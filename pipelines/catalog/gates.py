@@ -1,5 +1,6 @@
 """Conditions on a run. If one does not hold, the run fails and the shards published before stay published."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,11 @@ FACTS = {
     "added_share": 0.0,  # added, of samples_before; 0 if nothing was published before
     "empty_sets": 0,  # sets without samples, but for those that are published so already
     "lost_share": 0.0,  # the largest share of its samples that a set lost since its last release of the same settings
+}
+PARTS = {  # what a share is made of
+    "kept_share": ("kept", "rows"),
+    "changed_share": ("changed", "removed", "samples_before"),
+    "added_share": ("added", "samples_before"),
 }
 SHORTER = "SELECT coalesce(avg((chosen_words < rejected_words)::DOUBLE), 0) FROM preferences"
 ALLOWED = {"empty_sets": "a set may be empty", "lost_share": "the loss is meant"}  # when a default gate is switched off
@@ -135,10 +141,20 @@ def hold_gates(gates: Mapping[str, str], root: Root, rows: int, kept: int, sets:
         failed = check_gates(gates, connection, run)
     if failed:
         conditions = "; ".join(f"{name}: {gates[name]}" for name in failed)
-        figures = "; ".join([", ".join(f"{name} = {value:.4g}" for name, value in run.items()), *map(str, losses[:5])])
+        gate, hold = ("gate", "does not hold") if len(failed) == 1 else ("gates", "do not hold")
+        figures = _figures(" ".join(gates[name] for name in failed), run, losses)
         published = "the shards published before stay" if run["samples_before"] else "no shards are published"
         off = "".join(f"; if {ALLOWED[name]}, write `{name} = false` under [gates]" for name in failed if name in GATES)
         raise GateFailed(
-            f"gate {conditions} does not hold ({figures}); {published}, and what was made is kept: "
+            f"{gate} {conditions} {hold}{figures}; {published}, and what was made is kept: "
             f"change the settings or the gate, and run again{off}"
         )
+
+
+def _figures(conditions: str, run: Mapping[str, float], losses: Sequence[Loss]) -> str:
+    """The figures that conditions name, with their parts and the sets that lost samples, in brackets."""
+    named = [name for name in run if re.search(rf"\b{name}\b", conditions)]
+    shown = dict.fromkeys(part for name in named for part in (name, *PARTS.get(name, ())))
+    figures = [", ".join(f"{name} = {run[name]:.4g}" for name in shown)] if shown else []
+    figures += map(str, losses[:5] if {"lost_share", "empty_sets"} & set(named) else ())
+    return f" ({'; '.join(figures)})" if figures else ""

@@ -272,7 +272,7 @@ def test_a_gate_fails_a_run_in_one_line(tmp_path):
     process = shardmill("run", "my.toml", cwd=tmp_path)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
-    assert line.startswith("shardmill: gate enough: kept > 3 does not hold (rows = 3, kept = 3,")
+    assert line.startswith("shardmill: gate enough: kept > 3 does not hold (kept = 3); no")
     assert line.endswith(
         "no shards are published, and what was made is kept: change the settings or the gate, and run again"
     )

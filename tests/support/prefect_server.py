@@ -130,14 +130,14 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[Server]:
-    """A Prefect server on this machine, with a database of its own in a folder."""
+def serving(home: Path, pages: bool = False) -> Iterator[Server]:
+    """A Prefect server on this machine, with a database of its own in a folder. `pages`: for people, in a browser."""
     home.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = Server(f"http://127.0.0.1:{port}/api", home)
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), *([] if pages else ["--no-ui"])]
 
     def answers() -> bool:
         try:

@@ -55,7 +55,7 @@ def failure(config: Path) -> str:
 
 def test_a_set_without_samples_is_not_published_and_the_message_says_what_to_do(here):
     line = failure(configured(here, TRAIN, EMPTY))
-    assert line.startswith("gate empty_sets: empty_sets = 0 does not hold (rows = 10, kept = 10, ")
+    assert line.startswith("gate empty_sets: empty_sets = 0 does not hold (empty_sets = 1; set none: ")
     assert "; set none: 0 samples); no shards are published, and what was made is kept: change the settings" in line
     assert line.endswith("run again; if a set may be empty, write `empty_sets = false` under [gates]")
     assert published(here / "corpus") == {}
@@ -75,7 +75,7 @@ def test_a_set_that_lost_over_half_is_not_published(here):
     root = build(config)
     said(here, 4)
     line = failure(config)
-    assert line.startswith("gate lost_share: lost_share <= 0.5 does not hold (rows = 4, ")
+    assert line.startswith("gate lost_share: lost_share <= 0.5 does not hold (lost_share = 0.6; set")
     assert "lost_share = 0.6; set train: 4 samples, 10 before); the shards published before stay" in line
     assert line.endswith("; if the loss is meant, write `lost_share = false` under [gates]")
     assert published(root) == {"train": 10}
@@ -100,7 +100,7 @@ def test_a_loss_is_of_one_set_and_not_hidden_by_the_others(here):
     build(config)
     write_captions(here / "source/list.csv", [(name, text.replace("rare", "usual")) for name, text in texts[1:]])
     line = failure(config)
-    assert "empty_sets: empty_sets = 0; lost_share: lost_share <= 0.5 does not hold" in line
+    assert line.startswith("gates empty_sets: empty_sets = 0; lost_share: lost_share <= 0.5 do not hold (empty_sets = ")
     assert "set small: 0 samples, 3 before" in line and "set large: 9 samples, 10 before" in line
 
 
@@ -185,10 +185,10 @@ def test_growth_is_no_change(here):
     build(config)
     assert published(root) == {"train": 10}, "5 were added, none was changed or removed"
     said(here, 7)
-    assert "changed_share = 0.3, added_share = 0, " in failure(config)
+    assert "(changed_share = 0.3, changed = 0, removed = 3, samples_before = 10); " in failure(config)
     said(here, 10, "another {}")
     line = failure(config)  # another caption is another row here: all were removed, and as many added
-    assert "changed_share = 1, added_share = 1, empty_sets = 0, lost_share = 0)" in line
+    assert "(changed_share = 1, changed = 0, removed = 10, samples_before = 10)" in line
 
 
 def test_the_figures_of_a_run():
