@@ -84,9 +84,9 @@ class Night:
     def trigger(self, **parameters: Any) -> dict:
         return self.server.trigger(f"{self.name}-my", **parameters)
 
-    def at_work(self, run: dict) -> str:
-        """Waits for the slow stage of a run; gives the mark of the run's processes."""
-        until(lambda: list(self.folder.glob("corpus/runs/*/slow/*.json")), what=f"{self.name}: the slow stage")
+    def at_work(self, run: dict, sign: str = "corpus/runs/*/slow/*.json") -> str:
+        """Waits for the slow stage of a run, which has made a partition; gives the mark of the run's processes."""
+        until(lambda: list(self.folder.glob(sign)), what=f"{self.name}: the slow stage")
         return f"PREFECT__FLOW_RUN_ID={run['id']}"
 
     def ended(self, run: dict, seconds: float = 400) -> dict:
@@ -182,7 +182,7 @@ def custom(server: Server, folder: Path) -> Iterator[dict]:
 def outage(server: Server, folder: Path, pause: Callable[[float], None], seconds: float) -> dict:
     night = Night(server, folder, "outage", pause=seconds / 8)
     run = night.trigger()
-    night.at_work(run)
+    night.at_work(run, "corpus/runs/*/slow.log")
     pause(seconds)
     night.ended(run)
     return night.next(night.row(f"the Prefect server does not answer for {seconds:.0f} s", run))
