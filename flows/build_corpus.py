@@ -98,7 +98,7 @@ def build_corpus(
     try:
         corpus = open_corpus(config, engine)
     except UserError as error:
-        return _failed(error, str(error))
+        return failed(error, str(error))
     try:
         with hiding():
             reports = make_stages(corpus, until, wait, retry or {})
@@ -109,14 +109,14 @@ def build_corpus(
             raise
         publish_accounting(corpus.root, name, expected[1])
         sender.flush()
-        return _failed(error, expected[1])
+        return failed(error, expected[1])
     ended = run_line(reports) + (f"; it made up for {missed} missed runs" if missed else "")
     publish_accounting(corpus.root, name, ended)
     sender.flush()
     return Completed(message=ended, data=corpus.root.url)
 
 
-def _failed(error: Exception, line: str) -> State:
+def failed(error: Exception, line: str) -> State:
     """A state that begins with the line to be known. Failed gates have a state of their own, for alerts."""
     name = "GateFailed" if isinstance(error, GateFailed) else "Failed"
     return Failed(name=name, message=line, data=error)

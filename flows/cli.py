@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import build, inspect, maintain, phone, releases, schedules
+from flows.commands import align, build, inspect, maintain, phone, releases, schedules
 from flows.commands.terminal import say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 PANELS = {  # of `--help`
     build: "Build",
+    align: "Build",
     schedules: "Schedule",
     inspect: "Inspect",
     releases: "Releases",
@@ -24,6 +25,7 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "plan": build.plan,
     "run": build.run,
     "retry": build.retry,
+    "align": align.align,
     "try": build.try_stage,
     "check-endpoint": build.check_endpoint,
     "schedule": schedules.schedule,

@@ -1,6 +1,6 @@
 """What the policy is asked about an image."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ class InstructionRow(TypedDict):
     origin: str | None      # source, or template
     name: str | None        # what the source calls it
     extra: str | None       # whatever else the source says of it, as one JSON object
+    round: NotRequired[int | None]  # of [align], from 1
     reason: str | None
     detail: str | None
     made_from: str
@@ -30,6 +31,7 @@ REASONS = {
     "other_images": "the question names several images, or a video",
     "equal_keys": "the same question was already asked about the same image",
     "not_asked": "the source asks nothing about this image, and the condition or the draw left it out",
+    "later_round": "it is asked in a round of [align] that has not begun",
 }
 
 

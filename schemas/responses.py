@@ -25,6 +25,7 @@ class ResponseRow(TypedDict):
 
 REASONS = OF_ENDPOINTS | OF_ANSWERS | {
     "cut": "it ends where the tokens ended: half an answer says less that could be false; raise responses.max_tokens",
+    "closed_round": "its round of [align] is over: its policy is not asked again",
     "not_brought": "the source has no such answer to this instruction, or one without words",
 }
 

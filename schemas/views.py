@@ -103,7 +103,7 @@ LEFT JOIN each_labeler e ON e.partition = r.partition AND e.response = r.key
 
 # What was chosen and rejected, whole: a row a pair that is kept.
 PREFERENCES = """
-SELECT p.partition, p.key, p.instruction, i.image, i.question, i.origin, i.name,
+SELECT p.partition, p.key, p.instruction, i.image, i.question, i.origin, i.name, i.round,
        c.text AS chosen, r.text AS rejected, c.draw AS chosen_draw, r.draw AS rejected_draw,
        p.chosen_score, p.rejected_score, p.margin, p.agreement,
        s.url, s.host, s.source, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash,
@@ -130,8 +130,8 @@ JOIN scores r ON r.partition = p.partition AND r.instruction = p.instruction AND
 
 # The best scored response to each instruction; of equal ones the one that claims most, then the first draw.
 BEST_RESPONSES = """
-SELECT r.partition, r.instruction AS key, i.image, i.question, i.origin, i.name, r.text, r.draw, r.score, r.claims,
-       r.mass, r.judged, len(regexp_extract_all(r.text, '\\S+')) AS words,
+SELECT r.partition, r.instruction AS key, i.image, i.question, i.origin, i.name, i.round, r.text, r.draw, r.score,
+       r.claims, r.mass, r.judged, len(regexp_extract_all(r.text, '\\S+')) AS words,
        s.url, s.host, s.source, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash
 FROM (
     SELECT *, count(*) OVER (PARTITION BY partition, instruction) AS judged
@@ -261,9 +261,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def lot(salt: str) -> str:
+    """hash(salt, key) as a number from 0 to 1, of 52 bits."""
+    return f"('0x' || left(sha256({literal(f'{salt}/')} || key), 13))::UBIGINT / {2.0**52}"
+
+
 def drawn(salt: str, weight: float) -> str:
-    """The condition by which a share of all rows is drawn: hash(salt, key) < weight, of 52 bits."""
-    return f"('0x' || left(sha256({literal(f'{salt}/')} || key), 13))::UBIGINT / {2.0**52} < {weight}"
+    """The condition by which a share of all rows is drawn: hash(salt, key) < weight."""
+    return f"{lot(salt)} < {weight}"
 
 
 def sql_type(kind: pa.DataType) -> str:

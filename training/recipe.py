@@ -20,7 +20,7 @@ rate = 1e-3
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -127,11 +127,24 @@ def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file; its paths are relative to the file's folder. Raises `UserError` with one line."""
     path = Path(path)
     try:
-        recipe = Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
+        recipe = checked(tomllib.loads(path.read_text("utf-8")), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    here = path.resolve().parent
+    named = recipe.start.model_dump(exclude_none=True)
+    start = recipe.start.model_copy(update={name: _beside(here, part) for name, part in named.items()})
+    data = {name: part.model_copy(update={"root": _beside(here, part.root)}) for name, part in recipe.data.items()}
+    shape = recipe.shape if recipe.shape in SHAPES else _beside(here, recipe.shape)
+    tokenizer = _beside(here, recipe.tokenizer)
+    return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": tokenizer, "start": start})
+
+
+def checked(given: dict[str, Any], path: str) -> Recipe:
+    """A recipe as its file gives it, its paths as they stand. Raises `UserError`, which names the file `path`."""
+    try:
+        recipe = Recipe.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -156,12 +169,7 @@ def read_recipe(path: str | Path) -> Recipe:
     named = recipe.start.model_dump(exclude_none=True)
     if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
         raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")
-    here = path.resolve().parent
-    start = recipe.start.model_copy(update={name: _beside(here, part) for name, part in named.items()})
-    data = {name: part.model_copy(update={"root": _beside(here, part.root)}) for name, part in recipe.data.items()}
-    shape = recipe.shape if recipe.shape in SHAPES else _beside(here, recipe.shape)
-    tokenizer = _beside(here, recipe.tokenizer)
-    return recipe.model_copy(update={"data": data, "shape": shape, "tokenizer": tokenizer, "start": start})
+    return recipe
 
 
 def _beside(here: Path, path: str) -> str:

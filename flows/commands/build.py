@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,7 +100,7 @@ def run(
         with suppress(Busy):
             note_nothing_to_do(corpus)
         tell("everything is current: nothing to make")
-    _print_reports(corpus, until)
+    print_reports(corpus, until)
     tell(f"the corpus is {corpus.root.url}; query it: shardmill sql {quote(corpus.root.url)} 'from accounting'")
     if corpus.root.exists(REPORT):
         tell(f"report: {corpus.root.url_of(REPORT)}")
@@ -134,13 +135,25 @@ def retry(
     for name in chosen:
         tell(f"{name}: retrying {sum(failed[name].values()):,} rows in {len(failed[name]):,} partitions")
     _run_flow(corpus, config, None, wait, engine, chosen)
-    _print_reports(corpus)
+    print_reports(corpus)
 
 
 def _run_flow(
     corpus, config: Path, until: str | None, wait: float, engine: str | None, retry: dict[str, str] | None = None
 ) -> None:
     """Runs the flow in this process. If a gate does not hold, shows the rows of each stage before the error."""
+
+    def load() -> Callable[[], Any]:
+        from flows.build_corpus import build_corpus
+
+        return lambda: build_corpus(config, until, wait, engine, retry, return_state=True)
+
+    in_prefect(corpus, load, until)
+
+
+def in_prefect(corpus, load: Callable[[], Callable[[], Any]], until: str | None = None) -> None:
+    """Has a flow run in this process, with its server and its bars. `load` imports it, and returns what runs it and
+    returns its state."""
     import httpx
 
     from pipelines.catalog.gates import GateFailed
@@ -152,13 +165,13 @@ def _run_flow(
         with ExitStack() as opened:
             with console.status("starting Prefect's server"):
                 import flows.lean  # noqa: F401  before Prefect
-                from flows.build_corpus import build_corpus
                 from flows.progress import bars
                 from flows.server import server
 
+                begin = load()
                 opened.enter_context(server())
             opened.enter_context(bars())
-            state = build_corpus(config, until, wait, engine, retry, return_state=True)
+            state = begin()
     except KeyboardInterrupt as stop:
         raise typer.Exit(say(stop, 130, "stopped; what was committed stays; run again to continue")) from None
     except httpx.HTTPError:
@@ -169,7 +182,7 @@ def _run_flow(
     try:
         state.result()
     except GateFailed:
-        _print_reports(corpus, until)
+        print_reports(corpus, until)
         raise
 
 
@@ -184,7 +197,7 @@ def _tell_without_server(corpus, before: list[str]) -> None:
     tell("Prefect's server is gone and does not know that this run completed")
 
 
-def _print_reports(corpus, until: str | None = None) -> None:
+def print_reports(corpus, until: str | None = None) -> None:
     """Shows the rows of each stage, and how many captions are rewritten: `captions` keeps them all."""
     from pipelines.build.run import report
     from pipelines.catalog.stats import rewritten

@@ -16,6 +16,7 @@ from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.root import Root
 from pipelines.sources import open_source
 from pipelines.stages.own import open_own
+from pipelines.stages.rounds import with_sets
 from pipelines.stages.rows import Rows
 from pipelines.stages.shards import ShardSet
 from schemas.config.file import read_config
@@ -75,6 +76,7 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
     config = read_config(path)
     if engine is not None:
         config = with_engine(config, engine)
+    config = with_sets(config)
     try:
         rows = {source.name: Rows(open_source(source)) for source in config.source}
         made = _opened_stages(config, ROWS)

@@ -70,9 +70,9 @@ def serve(endpoint: Endpoint, root: Root, run: str) -> Endpoint:
         return endpoint
     place = root.url, endpoint.name
     if place in running:
-        if running[place].keeper.poll() is None:
+        if running[place].keeper.poll() is None and running[place].endpoint.config == endpoint.config:
             return replace(endpoint, urls=running[place].endpoint.urls)
-        running.pop(place).stop()
+        running.pop(place).stop()  # it ended, or serves another model
     name = f"runs/{run}/server-{endpoint.name}.log"
     if root.is_local:
         log, kept = Path(root.path(name)), None
@@ -111,10 +111,16 @@ def mark_of(*names: str) -> str:
 
 def start(endpoint: Endpoint, command: str, mark: str, log: Path, kept: tuple[Root, str] | None = None) -> Running:
     """Ends the remains of an earlier server, and starts a new one."""
-    end_marked(mark)
     config, port = endpoint.config, free_port()
     command = command.replace("{model}", shlex.quote(config.model)).replace("{port}", str(port))
-    instructions = {"command": shlex.split(command), "log": str(log), "secret": endpoint.key()}
+    keeper = keep(shlex.split(command), mark, log, endpoint.key())
+    return Running(replace(endpoint, urls=(f"http://127.0.0.1:{port}/v1",)), keeper, mark, log, kept)
+
+
+def keep(command: list[str], mark: str, log: Path, secret: str | None = None) -> subprocess.Popen:
+    """Ends the remains of an earlier command of this mark, and starts one under a keeper."""
+    end_marked(mark)
+    instructions = {"command": command, "log": str(log), "secret": secret}
     keeper = subprocess.Popen(
         module_command("pipelines.models.supervisor"), stdin=subprocess.PIPE, start_new_session=True,
         env={**os.environ, MARK: mark, "SPT_NOENV": "1", "PYTHONPATH": import_path()},
@@ -122,7 +128,7 @@ def start(endpoint: Endpoint, command: str, mark: str, log: Path, kept: tuple[Ro
     stdin = piped(keeper.stdin)
     stdin.write(json.dumps(instructions).encode() + b"\n")
     stdin.flush()
-    return Running(replace(endpoint, urls=(f"http://127.0.0.1:{port}/v1",)), keeper, mark, log, kept)
+    return keeper
 
 
 def free_port() -> int:

@@ -203,6 +203,9 @@ or damaged</p>
 {% if preferences %}
 <a href="#preferences">Preferences</a>
 {% endif %}
+{% if rounds %}
+<a href="#alignment">Alignment</a>
+{% endif %}
 <a href="#left-out">Left out</a> <a href="#changes">Changes</a>
 </nav>
 </header>
@@ -288,6 +291,10 @@ or damaged</p>
 
 {% if preferences %}
 {% include "preferences" %}
+{% endif %}
+
+{% if rounds %}
+{% include "rounds" %}
 {% endif %}
 
 <h2 id="left-out">Left out</h2>

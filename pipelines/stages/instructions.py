@@ -3,6 +3,8 @@
 A corpus step. A source of instructions brings its own questions. About every other image for which the condition holds,
 some of the configured questions are asked, drawn by hash(seed, image). Every image has at least one row, and every
 question has one. The mark of the image is taken out of a question: the image itself is sent with it, once.
+
+With [align] an image belongs to a round, by hash(seed, image), and is asked about once that has begun.
 """
 
 import json
@@ -13,33 +15,45 @@ from itertools import groupby
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from pipelines.catalog.catalog import check_condition, condition_error, connect, stage_files
 from pipelines.engine.commit import digest, key_of
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.stages.rounds import policies
 from pipelines.stages.rows import json_of
+from schemas.align import AlignConfig
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.instructions import SOURCE, STAGE, TEMPLATE, InstructionsConfig
 from schemas.marks import is_image, named_pictures, without_marks
 from schemas.texts import is_empty
-from schemas.views import drawn
+from schemas.views import drawn, lot
 
 
 @dataclass(frozen=True)
 class DrawInstructions(CorpusStage):
     config: InstructionsConfig
+    align: AlignConfig | None = None
+    begun: int = 0  # rounds of `align`
 
     info = STAGE
 
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([f for f in STAGE.schema if self.align or f.name not in STAGE.optional])
+
     def settings(self) -> dict[str, Any]:
-        return self.config.recorded()
+        settings = self.config.recorded()
+        if self.align:
+            settings["rounds"] = {"share": self.align.share, "seed": self.align.seed, "begun": self.begun}
+        return settings
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         seen: set[str] = set()
-        question = _question(self.config)
+        question = _question(self.config, self.align)
         with connect(root, stage_files(root, self.earlier), self.earlier, [question]) as connection:
             try:
                 answer = connection.sql(question).to_arrow_reader(10_000)
@@ -71,6 +85,7 @@ class DrawInstructions(CorpusStage):
             row = brought | {"key": key_of(key, question), "image": key}
             row |= {"question": None if is_empty(question) else question}
             row |= {"extra": json_of(row["extra"]) if row.get("extra") else None, "name": _text(row.get("name"))}
+            row |= {"round": image["round"]} if self.align else {}
             place = f"{image['partition']}/{number}"  # an earlier partition may have the same image
             if len(marks) > 1 or any(not is_image(mark) for mark in marks):
                 row |= {"key": key_of(key, question, place), "reason": "other_images", "detail": " ".join(marks)[:200]}
@@ -78,6 +93,8 @@ class DrawInstructions(CorpusStage):
                 row |= {"key": key_of(key, question, place), "reason": "no_question"}
             elif row["key"] in seen:
                 row |= {"key": key_of(key, question, place), "reason": "equal_keys", "detail": row["key"]}
+            elif self.align and image["round"] > self.begun:
+                row |= {"reason": "later_round"}
             seen.add(row["key"])
             yield row
 
@@ -106,20 +123,24 @@ def draw(config: InstructionsConfig, image: str) -> list[str]:
     return sorted(lots, key=lots.__getitem__)[: config.per_image]
 
 
-def _question(config: InstructionsConfig) -> str:
+def _question(config: InstructionsConfig, align: AlignConfig | None) -> str:
     """For each image, in order: what left it out, what its source asks, and whether configured questions are asked."""
+    share, seed = (align.share, align.seed) if align else (1.0, 0)
     return f"""
         SELECT partition, key, reason, left_out_by, size, (extra -> 'instructions')::VARCHAR AS brought,
                coalesce(({config.where}\n), false) AS holds,
-               {drawn(f"{STAGE.name}/{config.seed}", config.weight)} AS drawn
+               {drawn(f"{STAGE.name}/{config.seed}", config.weight)} AS drawn,
+               1 + floor({lot(f"round/{seed}")} / {share} + 1e-9)::INTEGER AS round
         FROM candidates AS samples ORDER BY partition, key"""
 
 
 def _finished(step: DrawInstructions, row: Row) -> Row:
     """A row with all of its fields, and the hash of what it says."""
-    row = dict.fromkeys(STAGE.fields) | row
+    row = dict.fromkeys(step.schema.names) | row
     return row | {"made_from": digest([step.name, step.version, *row.values()])}
 
 
 def open_stage(config: Config) -> DrawInstructions | None:
-    return DrawInstructions(config.instructions) if config.responses else None
+    if config.responses is None:
+        return None
+    return DrawInstructions(config.instructions, config.align, len(policies(config) or []))

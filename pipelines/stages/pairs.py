@@ -3,10 +3,11 @@
 A corpus step over the scores of all responses from the view `scores`: minus the number of claims that the labelers
 reject, or minus their share. Of the pairs of an instruction whose scores differ, a few are drawn, no two with equal
 texts. From those, pairs are dropped in which one text is so much longer that length alone could tell (RLAIF-V, arXiv
-2405.17220; rule and grid are from its scripts, which look at rejected texts that are longer only).
+2405.17220; rule and grid are from its scripts, which look at rejected texts that are longer only). With [align] each
+round's pairs are balanced by themselves, so that a later round changes none of an earlier one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from itertools import pairwise
@@ -25,6 +26,7 @@ from pipelines.stages.brought import BringPairs
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.pairs import STAGE, PairsConfig, pair_key
+from schemas.stage import Columns
 from schemas.stages import STAGES
 from schemas.verdicts import MIN_MASS
 
@@ -47,6 +49,7 @@ class ScoredResponses(NamedTuple):
     keys: list[str]
     instructions: list[str]  # keys, one a response
     why_not: list[str | None]  # why there is no score
+    round: np.ndarray  # int64 [n], of [align]; 0 without it
 
 
 class PairIndices(NamedTuple):
@@ -60,8 +63,13 @@ class PairIndices(NamedTuple):
 class DrawPairs(CorpusStage):
     config: PairsConfig
     min_mass: float = MIN_MASS  # of verdicts
+    in_rounds: bool = False  # of [align]
 
     info = STAGE
+
+    @property
+    def reads(self) -> Mapping[str, Columns]:
+        return {**STAGE.reads, "instructions": ("key", "round")} if self.in_rounds else STAGE.reads
 
     def settings(self) -> dict[str, Any]:
         return self.config.recorded() | ({"min_mass": self.min_mass} if self.min_mass != MIN_MASS else {})
@@ -69,14 +77,17 @@ class DrawPairs(CorpusStage):
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
         if not any(commit.rows for commit in upstream["responses"].values()):
             return
-        responses = read_scores(root, list(upstream["responses"]))
+        responses = read_scores(root, list(upstream["responses"]), self.in_rounds)
         config, shares = self.config, self.config.score == "share"
         every = candidates(responses, config.min_share if shares else config.min_margin, shares)
         unequal = distinct(responses, every, config.seed)
         drawn = draw(responses, unequal, config.per_instruction, config.seed)
         lengths, kept = [responses.words[side] for side in drawn], np.ones(len(drawn.chosen), bool)
         if config.length_balance:
-            kept = balanced(*lengths)
+            of_round = responses.round[drawn.chosen]
+            for number in np.unique(of_round):
+                own = of_round == number
+                kept[own] = balanced(*(length[own] for length in lengths))
         agreement = agreements(responses, drawn, shares)
         comparable, differing, paired = (np.zeros(len(responses.keys), bool) for _ in range(3))
         comparable[np.concatenate(every)] = True
@@ -125,24 +136,28 @@ def _finished(step: DrawPairs, row: Row) -> Row:
 # Reading
 
 SCORES = """
-SELECT partition, key, instruction, score, claims, why_not, text, [entry.score FOR entry IN by_labeler] AS by_labeler
+SELECT partition, key, instruction, score, claims, why_not, text, [entry.score FOR entry IN by_labeler] AS by_labeler,
+       {round} AS round
 FROM scores ORDER BY partition, key"""
+OF_IMAGE = "(SELECT i.round FROM instructions i WHERE i.partition = scores.partition AND i.key = scores.instruction)"
 
 
-def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
-    """The columns that decide about all responses.
+def read_scores(root: Root, partitions: Sequence[int], in_rounds: bool = False) -> ScoredResponses:
+    """The columns that decide about all responses, with the rounds of their instructions if there are any.
 
     Raises `Corrupt` for a file that DuckDB cannot read, or verdicts by different labelers.
     """
     columns: dict[str, list] = {
-        name: [] for name in ("partition", "key", "instruction", "score", "claims", "why_not", "by_labeler")
+        name: [] for name in ("partition", "key", "instruction", "score", "claims", "why_not", "by_labeler", "round")
     }
     words, hashes = [], []
+    stages = [STAGES["instructions"], *SCORED] if in_rounds else SCORED
+    query = SCORES.format(round=f"coalesce({OF_IMAGE}, 0)" if in_rounds else "0")
     for start in range(0, len(partitions), AT_ONCE):
-        files = stage_files(root, SCORED, partitions[start : start + AT_ONCE])
-        with connect(root, files, queries=[SCORES]) as connection:
+        files = stage_files(root, stages, partitions[start : start + AT_ONCE])
+        with connect(root, files, queries=[query]) as connection:
             try:
-                for batch in connection.sql(SCORES).to_arrow_reader(10_000):
+                for batch in connection.sql(query).to_arrow_reader(10_000):
                     for name, values in columns.items():
                         values += batch[name].to_pylist()
                     texts = [text or "" for text in batch["text"].to_pylist()]
@@ -167,6 +182,7 @@ def read_scores(root: Root, partitions: Sequence[int]) -> ScoredResponses:
         keys=columns["key"],
         instructions=keys,
         why_not=columns["why_not"],
+        round=np.array(columns["round"], np.int64),
     )
 
 
@@ -278,4 +294,4 @@ def open_stage(config: Config) -> DrawPairs | BringPairs | None:
     if config.are_pairs_brought:
         return BringPairs()
     min_mass = config.verdicts.min_mass if config.verdicts else MIN_MASS
-    return DrawPairs(config.pairs, min_mass=min_mass) if config.responses else None
+    return DrawPairs(config.pairs, min_mass=min_mass, in_rounds=bool(config.align)) if config.responses else None

@@ -1,9 +1,10 @@
 """Has the policy answer each instruction in several draws.
 
 All draws use the same prompt and parameters, one request each, so that chosen and rejected come from one
-distribution. (RLAIF-V, section 3.1)
+distribution. (RLAIF-V, section 3.1) With [align] each round has a policy of its own, see `pipelines.stages.rounds`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,12 @@ from pipelines.models.chat import ChatClient
 from pipelines.models.endpoints import endpoint_of, message
 from pipelines.models.model_stage import IMAGE, MessageImages, ModelStage, measured
 from pipelines.stages.brought import BringResponses
+from pipelines.stages.rounds import identities, policies, serving
 from pipelines.text_rules.answer_text import cleaned
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.responses import RETRYABLE, STAGE, ResponsesConfig, response_key
+from schemas.stage import Columns
 
 
 def seed_of(seed: int, instruction: str, draw: int) -> int:
@@ -27,6 +30,9 @@ def seed_of(seed: int, instruction: str, draw: int) -> int:
 @dataclass(frozen=True)
 class Respond(ModelStage):
     config: ResponsesConfig = field(kw_only=True)
+    rounds: Mapping[str, Any] = field(
+        default_factory=dict, kw_only=True
+    )  # of [align]: number -> identity of its policy
 
     info = STAGE
     version = 2
@@ -34,19 +40,37 @@ class Respond(ModelStage):
     joins = {"images": ("instructions", "image")}
     finds = {"images": IMAGE}
 
+    @property
+    def reads(self) -> Mapping[str, Columns]:
+        if not self.rounds:
+            return STAGE.reads
+        return {**STAGE.reads, "instructions": (*STAGE.reads["instructions"], "round")}
+
     def settings(self) -> dict[str, Any]:
         (endpoint,) = self.endpoints
-        return self.config.recorded(exclude={"endpoint"}) | {"model": endpoint.identity()}
+        policy = {"rounds": {**self.rounds}} if self.rounds else {"model": endpoint.identity()}
+        return self.config.recorded(exclude={"endpoint"}) | policy
 
     def units(self, key: str, row: dict[str, Row], made_with: MadeWith) -> list[Unit]:
-        """The number of draws does not change any single draw."""
+        """The number of draws does not change any single draw, nor does another round."""
         settings = {name: value for name, value in made_with.settings.items() if name != "draws"}
-        asked, read = digest([made_with.stage, made_with.version, settings]), read_of(self, row)
+        read = read_of(self, row)
+        number = read.pop("instructions.round", None)
+        if "rounds" in settings:
+            settings["model"] = settings.pop("rounds")[str(number)]
+        asked = digest([made_with.stage, made_with.version, settings])
         return [
             Unit(name, {**row, "unit": name, "draw": draw}, digest([asked, read, draw]))
             for draw in range(self.config.draws)
             for name in [response_key(key, draw)]
         ]
+
+    def stored(self, row: Row) -> Row | Rejected | None:
+        if not self.rounds or row["instructions"]["round"] == len(self.rounds):
+            return super().stored(row)
+        before = row["before"]  # of a round that is over
+        kept = before.fields(self) if before and before.same_input else None
+        return kept or Rejected("closed_round", f"round {row['instructions']['round']}")
 
     def reread(self, row: Row, before: Before) -> Row | Rejected | None:
         raw = before.row["raw"] or before.row["text"]
@@ -84,4 +108,8 @@ def open_stage(config: Config) -> Respond | BringResponses | None:
         return None
     if config.responses.endpoint is None:  # then the source brings them
         return BringResponses()
-    return Respond((endpoint_of(config, "responses.endpoint", config.responses.endpoint),), config=config.responses)
+    endpoint, begun = endpoint_of(config, "responses.endpoint", config.responses.endpoint), policies(config)
+    if begun is None:
+        return Respond((endpoint,), config=config.responses)
+    rounds = identities(endpoint, begun)
+    return Respond((serving(endpoint, begun[-1]),), config=config.responses, rounds=rounds)

@@ -71,11 +71,30 @@ def _lacks(config: Config) -> str | None:
         return wrong
     if config.verdicts and not config.responses:
         return "verdicts: needs the table [responses]; add it, or remove [verdicts]"
+    if wrong := _cannot_align(config):
+        return wrong
     only_scenes = all(isinstance(source, ScenesConfig) for source in config.source)
     if config.responses and not config.instructions.questions and only_scenes:
         return "instructions.questions: missing; [responses] needs questions, and scenes bring none"
     reading = [name for name, settings in config.sets.items() if settings.task == "ocr" and not config.ocr]
     return f"sets.{reading[0]}: the task 'ocr' needs the table [ocr]; add it" if reading else None
+
+
+def _cannot_align(config: Config) -> str | None:
+    """A message about the first setting without which no round could be made."""
+    align = config.align
+    if align is None:
+        return None
+    if config.responses is None or config.responses.endpoint is None:
+        return "align: needs a policy; add the table [responses] with its endpoint"
+    if align.share * align.rounds > 1 + 1e-9:
+        most = f"{1 / align.rounds:.3g}"
+        return f"align.share: {align.rounds} rounds need more than all images; write at most {most}"
+    policy = config.endpoints.get(config.responses.endpoint)
+    if policy and policy.url and not align.policy_command:
+        place = f"endpoints.{config.responses.endpoint}"
+        return f"align.policy_command: missing; it makes the servers of {place} serve {{policy}}"
+    return None
 
 
 def _ambiguous(config: Config) -> str | None:

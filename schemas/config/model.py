@@ -4,6 +4,7 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from schemas.align import AlignConfig
 from schemas.captions import CaptionsConfig
 from schemas.claims import ClaimsConfig
 from schemas.config.endpoints import EndpointConfig
@@ -53,6 +54,7 @@ class Config(Table):
     claims: ClaimsConfig = ClaimsConfig()
     verdicts: VerdictsConfig | None = None
     pairs: PairsConfig = PairsConfig()
+    align: AlignConfig | None = None
     root: Location                                      # folder of the corpus, or s3://…, gs://…
     source: Annotated[                                  # one source, or several as [[source]]
         tuple[Annotated[SourceConfig, Field(discriminator="kind")], ...],

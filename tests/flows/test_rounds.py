@@ -1,0 +1,216 @@
+"""Rounds of an alignment: each asks the best policy so far about new images, and goes on wherever it was killed."""
+
+import json
+from collections import Counter
+
+import pytest
+from support.aligning import GOOD, align, configured
+from support.corpora import build, data_files
+from support.scripted_server import Scripted
+
+from flows.rounds import begin_round, evaluate_start
+from pipelines.build.corpus import open_corpus
+from pipelines.build.plan import plan
+from pipelines.catalog.catalog import query
+from pipelines.engine.alignment import read_alignment
+from pipelines.engine.releases import read_card
+from pipelines.engine.root import Corrupt
+from pipelines.maintain.verify import verify_root
+from pipelines.reports.rounds import markdown, table_of
+from schemas.errors import UserError
+
+
+@pytest.fixture
+def server():
+    with Scripted() as server:
+        yield server
+
+
+def rows(root, sql):
+    return [tuple(row.values()) for row in query(root, sql).to_pylist()]
+
+
+def test_each_round_asks_the_best_policy_about_images_of_its_own(tmp_path, server):
+    said: list[str] = []
+    root = align(configured(tmp_path, server), 2, said.append)
+    first, second = read_alignment(root)["rounds"]
+    assert (first["outcome"], second["outcome"]) == ("best", "best")
+    assert first["policy"]["model"] is None and second["policy"] == first["checkpoint"]
+    trained = json.loads((tmp_path / "checkpoints/round-2/checkpoint/model.safetensors").read_text())
+    assert trained == {"trained from": "round-1/checkpoint", "tables": 1}
+    images = dict(rows(root, "select round, count(*) from instructions where reason is null group by round"))
+    assert images.keys() == {1, 2} and sum(images.values()) < 9
+    later = rows(root, "select distinct round, reason from instructions where reason is not null")
+    assert later and {reason for _, reason in later} == {"later_round"} and min(number for number, _ in later) == 3
+    asked = Counter(one["text"] for one in server.asked() if not one["sent"].count("logprobs"))
+    assert asked["Describe the picture."] == 3 * sum(images.values()), "each image was asked about in one round"
+    sets = dict(rows(root, 'select "set", count(*) from shards group by all'))
+    pairs = dict(rows(root, "select 'round_' || round, count(*) from preferences group by all"))
+    assert sets == pairs and pairs.keys() == {"round_1", "round_2"}
+    assert said[-1].startswith("round 2: best: false_objects_per_response: 20.0 % before, 10.0 % now")
+    assert verify_root(root).problems == [] and verify_root(root).garbage == []
+
+
+def test_a_later_round_changes_nothing_of_an_earlier_one(tmp_path, server):
+    config = configured(tmp_path, server)
+    root = align(config, 1)
+    kept = "select * exclude (made_from) from {} where instruction in (select key from instructions where round = 1)"
+    before = {stage: rows(root, kept.format(stage)) for stage in ("responses", "claims", "verdicts", "pairs")}
+    card = read_card(root, "round_1")
+    align(config, 3)
+    assert {stage: rows(root, kept.format(stage)) for stage in before} == before
+    now = read_card(root, "round_1")
+    assert (now["release"], now["shards"]) == (card["release"], card["shards"])
+    asked = server.count()
+    align(config, 3)
+    build(config)
+    assert server.count() == asked and plan(open_corpus(config)).work() == 0
+
+
+def test_a_round_that_is_over_is_not_asked_again_whatever_changes(tmp_path, server):
+    config = configured(tmp_path, server)
+    root = align(config, 1)
+    first = rows(root, "select * exclude (made_from) from responses where reason is null order by key")
+    config.write_text(config.read_text().replace("draws = 3", "draws = 3\ntemperature = 0.9"))
+    before = server.count()
+    evaluate_start(open_corpus(config), print)
+    assert begin_round(open_corpus(config), print) == 2
+    build(config, "responses")
+    new = rows(root, "select key from instructions where round = 2")
+    assert server.count() - before == 3 * len(new) > 0
+    kept = rows(root, "select * exclude (made_from) from responses where reason is null order by key")
+    assert [row for row in kept if row in first] == first
+    # images that are new come to a round that is over: they are left out, with a reason
+    lines = (tmp_path / "data/instructions.jsonl").read_text()
+    configured(tmp_path, server, images=40)
+    (tmp_path / "data/more.jsonl").write_text((tmp_path / "data/instructions.jsonl").read_text()[len(lines) + 1 :])
+    (tmp_path / "data/instructions.jsonl").write_text(lines)
+    config.write_text(config.read_text().replace("draws = 3", "draws = 3\ntemperature = 0.9"))
+    build(config, "responses")
+    reasons = rows(root, "select i.round, r.reason, count(*) from responses r join instructions i on "
+                         "i.key = r.instruction and i.partition = r.partition where r.reason = 'closed_round' "
+                         "group by all")  # fmt: skip
+    assert [(number, reason) for number, reason, _ in reasons] == [(1, "closed_round")]
+
+
+def test_a_corpus_that_was_made_before_keeps_the_answers_of_the_first_round(tmp_path, server):
+    config = configured(tmp_path, server)
+    text = config.read_text()
+    config.write_text(text[: text.index("[align]")] + text[text.index("[beam]") :])
+    root = build(config)
+    everything, asked = rows(root, "select * exclude (made_from) from responses order by key"), server.count()
+    config.write_text(text)
+    align(config, 1)
+    assert server.count() == asked, "they were answered before there were rounds"
+    kept = rows(root, "select * exclude (made_from) from responses where reason is null order by key")
+    assert 0 < len(kept) < len(everything) and all(row in everything for row in kept)
+
+
+@pytest.mark.parametrize(
+    ("figures", "outcomes", "why"),
+    [
+        ({"round-1": {"false_objects_per_response": 0.4, "recall": 0.8}}, ["worse", "best"], "30.0 % before, 10.0"),
+        ({"round-1": {"false_objects_per_response": 0.1, "recall": 0.76}}, ["stopped"], "fell from 80.0 to 76.0"),
+        ({"round-1": {"false_objects_per_response": 0.1, "recall": 0.8, "text_recall": 0.5},
+          "start": GOOD["start"] | {"text_recall": 0.6}}, ["stopped"], "by more than 5 points (text_recall_margin)"),
+    ],
+)  # fmt: skip
+def test_only_a_better_policy_goes_on_and_one_that_stops_seeing_ends_it(tmp_path, server, figures, outcomes, why):
+    (tmp_path / "figures.json").write_text(json.dumps(GOOD | figures))
+    config = configured(tmp_path, server)
+    root = align(config, 2)
+    made = read_alignment(root)["rounds"]
+    assert [one["outcome"] for one in made] == outcomes and why in made[-1]["why"]
+    assert len(made) == 1 or made[1]["policy"]["model"] is None, "the one at the start is still the best"
+    asked = server.count()
+    align(config, 2)
+    assert server.count() == asked
+
+
+def test_the_table_and_the_chart_show_every_round(tmp_path, server, reports):
+    root = align(configured(tmp_path, server), 2)
+    columns, lines = table_of(root)
+    assert columns[-4:] == ["pairs", "false object", "recall", "outcome"]
+    assert [line[0] for line in lines] == ["start", "1", "2"]
+    assert lines[0][-2] == "80.0 % (70.0 to 90.0)" and lines[2][-3:] == ["10.0 %", "78.0 %", "best"]
+    assert markdown(columns, lines).splitlines()[2].startswith("| start | ")
+    page = (tmp_path / "corpus/report.html").read_text()
+    assert 'id="alignment"' in page and "2 (best)" in page and "recall: 78.0%" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("share = 0.33", "share = 0.6"), "align.share: 2 rounds need more than all images; write at most 0.5"),
+        (("policy_command", "# policy_command"), "align.policy_command: missing; it makes"),
+        (("{out}", "out"), "train_command: write {out} in it"),
+        (("evaluate_command", "# evaluate_command"), "align: write either held_out or evaluate_command"),
+        (("[responses]\nendpoint = \"policy\"\ndraws = 3", "[ocr]"), "verdicts: needs the table [responses]"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_work_is_said_in_one_line(tmp_path, server, change, line):
+    config = configured(tmp_path, server)
+    config.write_text(config.read_text().replace(*change))
+    with pytest.raises(UserError, match=r"^[^\n]*$") as said:
+        open_corpus(config)
+    assert line in str(said.value)
+
+
+def test_commands_that_fail_are_told_with_their_last_line(tmp_path, server):
+    from pipelines.engine.worker import StageFailed
+
+    config = configured(tmp_path, server)
+    (tmp_path / "train.py").write_text("raise SystemExit('out of memory')")
+    with pytest.raises(StageFailed, match=r"training of round 1: out of memory; its log is .*train\.log"):
+        align(config, 1)
+    (tmp_path / "train.py").write_text("print('nothing written')")
+    with pytest.raises(UserError, match="ended without writing"):
+        align(config, 1)
+    (tmp_path / "evaluate.py").write_text("print('no figures')")
+    config = configured(tmp_path / "other", server) if (tmp_path / "other").mkdir() is None else config
+    (tmp_path / "other/evaluate.py").write_text("print('no figures')")
+    with pytest.raises(UserError, match="printed no line of JSON"):
+        align(config, 1)
+
+
+def test_a_damaged_file_of_rounds_stops_in_one_line(tmp_path, server):
+    config = configured(tmp_path, server)
+    align(config, 1)
+    for text in ("{", "[]", '{"start": null, "rounds": [{"policy": 3}]}'):
+        (tmp_path / "corpus/align.json").write_text(text)
+        with pytest.raises(Corrupt, match=r"align\.json: cannot be read"):
+            open_corpus(config)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_it_goes_on_from_any_step(tmp_path, server):
+    def killing(step: str):
+        """Kills at the second time that it comes to a step, or at the start."""
+        count = Counter()
+
+        def kill(at: str) -> None:
+            count[at] += 1
+            if at == step and count[at] == 1 + (step != "start"):
+                raise Killed
+
+        return kill
+
+    def told(folder):
+        files = {name: sha for name, sha in data_files(folder / "corpus").items() if name != "root.json"}
+        files.pop("align.json")
+        return files, (folder / "corpus/align.json").read_text().replace(f"{folder}/", "")
+
+    (tmp_path / "clean").mkdir()
+    align(configured(tmp_path / "clean", server), 2)
+    wanted, asked = told(tmp_path / "clean"), server.count()
+    for step in ("start", "begin", "build", "train", "evaluate"):
+        (tmp_path / step).mkdir()
+        config, before = configured(tmp_path / step, server), server.count()
+        with pytest.raises(Killed):
+            align(config, 2, between=killing(step))
+        align(config, 2)
+        assert server.count() - before == asked, "nothing is asked twice"
+        assert told(tmp_path / step) == wanted

@@ -1,0 +1,77 @@
+"""Trains one round of an alignment: `python -m training.align POLICY ROOT SET RUN OUT`.
+
+It trains the checkpoint POLICY on a shard set of pairs in the folder RUN, where it resumes, and writes the model to OUT
+in float16, whole or not at all. With `--recipe FILE` its [[stages]] are trained, on `pairs`; the shape, the start and
+the data that it names are replaced. `shardmill align` runs it.
+"""
+
+import argparse
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import UserError, answered
+from schemas.shards import Damaged
+from training.checkpoint import latest, load_model, save_model
+from training.recipe import Recipe, checked
+from training.train import train
+from training.world import World
+
+PAIRS = "pairs"
+DPO = {
+    "name": "dpo", "sets": {PAIRS: 1.0}, "trains": ["language"], "beta": 0.1, "epochs": 1, "batch": 8, "rate": 5e-5,
+    "warm_up": 0.05,
+}  # fmt: skip
+
+
+def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None) -> Recipe:
+    """The recipe of a round. Raises `UserError` for a recipe that cannot be trained."""
+    given: dict[str, Any] = {}
+    if recipe:
+        try:
+            given = tomllib.loads(recipe.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UserError(f"{recipe}: cannot be read: {error}") from None
+    of_round = {
+        "shape": str(policy / "shape.json"), "tokenizer": str(policy), "start": {"checkpoint": str(policy)},
+        "data": {PAIRS: {"root": root, "set": name}},
+    }  # fmt: skip
+    return checked({"stages": [DPO]} | given | of_round, str(recipe or "recipe"))
+
+
+def train_round(recipe: Recipe, run: Path, out: Path, world: World, every: float = 60.0, workers: int = 0) -> None:
+    """Trains a round, from where it was, and writes its model. Raises `UserError` if `run` is another round's."""
+    train(recipe, run, world, workers, every)
+    folder = latest(run)
+    if world.rank or folder is None:
+        return
+    new = out.with_name(f"{out.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    model, tokenizer = load_model(folder)
+    save_model(new, model, tokenizer, torch.float16)
+    shutil.rmtree(out, ignore_errors=True)
+    new.rename(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.align", description=str(__doc__).split(":")[0] + ".")
+    parser.add_argument("policy", type=Path, help="a folder with model.safetensors")
+    parser.add_argument("root", help="folder or URL of the corpus")
+    parser.add_argument("set", help="a published shard set of pairs, or one release of it")
+    parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
+    parser.add_argument("out", type=Path, help="folder of the trained model")
+    parser.add_argument("--recipe", type=Path, help="a TOML file with [[stages]]")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with answered(Damaged, FileNotFoundError):
+        recipe = round_recipe(options.policy, options.root, options.set, options.recipe)
+        train_round(recipe, options.run, options.out, World())
+
+
+if __name__ == "__main__":
+    main()
