@@ -120,6 +120,11 @@ def test_the_rooms_are_few_and_the_modules_short():
     assert lengths[-1] <= 400
 
 
+def test_files_of_tests_are_short():
+    for path in (PROJECT / "tests").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, f"{path.relative_to(PROJECT)}: split it by what it tests"
+
+
 def test_only_one_module_imports_beam():
     users = {
         str(path.relative_to(PROJECT)) for room in ROOMS for path in modules(room) if "apache_beam" in imports(path)

@@ -19,14 +19,12 @@ Each run is a process of its own, which is killed before or after its nth renami
 moments at which the file system changes, not only at named points. Real workers are killed in `kills.py`.
 """
 
-import json
 import random
 import re
 import shutil
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -42,7 +40,6 @@ from support.forked import (
     cleaned,
     left,
     made,
-    made_and_cleaned,
     made_and_seen,
     made_in_full,
     planned_and_verified,
@@ -50,12 +47,12 @@ from support.forked import (
     taken_down,
     verified,
 )
+from support.history_checks import Held, differing
 from support.knobs import set_anew, switch, toml
 
 from pipelines.catalog.gates import GateFailed
 from pipelines.engine.commit_cache import is_partition
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.releases import release_of
 from pipelines.maintain.takedown import Line
 from pipelines.stages.takedown_list import TAKEDOWN_FILE, hashed, url_values
 
@@ -75,7 +72,7 @@ HARMLESS = {"root.json", "lock.json", TAKEDOWN_FILE}  # not damaged: nothing els
 
 
 @dataclass
-class History:
+class History(Held):
     """A corpus and what happens to it. `url` is that of a scripted model, if there is one."""
 
     seed: int
@@ -371,84 +368,6 @@ class History:
         elif problem.endswith("run `shardmill takedown` again"):
             self.forgiving(taken_down, [])
 
-    def look_at_duplicates(self, rows: list[dict]) -> None:
-        """Holds duplicates against the rule: kept images are not near each other, others are near a kept one, and
-        what was kept stays."""
-        if "duplicates" not in self.settings or self.damaged:
-            self.kept = {}
-            return
-        near = self.settings["duplicates"].get("near", 3)
-        kept = {(r["partition"], r["key"]): (r["sha256"], r["phash"]) for r in rows if not r["reason"] and r["alone"]}
-        by_key: dict[str, list] = {}
-        for (_, key), look in kept.items():
-            by_key.setdefault(key, []).append(look)
-        every = [*kept.items()]
-        for n, (one, look) in enumerate(every):
-            for other, of in every[:n]:
-                if apart(look, of) <= near or look[0] == of[0]:
-                    self.wrong.append(f"duplicates: {one} and {other} are kept, though {apart(look, of)} apart")
-        for row in rows:
-            if row["reason"] in ("exact_duplicate", "near_duplicate"):
-                look = row["sha256"], row["phash"]
-                if row["distance"] not in [apart(look, of) for of in by_key.get(row["of"], ())]:
-                    self.wrong.append(f"duplicates: {row} is not near a kept one")
-        said = {(row["partition"], row["key"]): row for row in rows}
-        for name, look in self.kept.items():
-            row = said.get(name)
-            same = row and (row["sha256"], row["phash"]) == look and near <= self.near and row["alone"]
-            if same and row["reason"] not in (None, "benchmark_overlap", "upstream"):
-                self.wrong.append(f"duplicates: {row} was kept, and is evicted")
-        self.kept, self.near = kept, near
-
-    def remove_sets_that_are_gone(self) -> None:
-        """Removes the cards of sets that the configuration has no more, which stay published."""
-        for path in self.place.corpus.glob("shards/*.json"):
-            if path.stem.partition("@")[0] not in self.settings["sets"]:
-                path.unlink()
-
-    def fresh(self, name: str, compared: str = "", prepare: Callable[[Path], None] = lambda corpus: None) -> list:
-        """Makes another root in one run of the same source and configuration, and compares the files of both."""
-        place = Place(self.place.folder / name, self.place.answers, self.place.group)
-        place.folder.mkdir()
-        for path in ("source", "keep-out"):
-            shutil.copytree(self.place.folder / path, place.folder / path)
-        for path in ("keep-out.txt", "mine.py", "my.toml"):
-            shutil.copy2(self.place.folder / path, place.folder / path)
-        prepare(place.corpus)
-        said = place.child(made_and_cleaned)
-        ours, theirs = data_files(self.place.corpus), data_files(place.corpus)
-        if compared and ours != theirs:
-            self.wrong.append(f"other files than those of a {name} root: {differing(ours, theirs)}")
-        return said
-
-    def remember(self, corpus: Path) -> None:
-        """Puts what a root remembers by design into another."""
-        (corpus / "shards").mkdir(parents=True)
-        settled = json.loads((self.place.corpus / "root.json").read_text())
-        settled["files"] = [file | {"split": None} for file in settled["files"]]
-        (corpus / "root.json").write_text(json.dumps(settled))
-        with suppress(FileNotFoundError):
-            shutil.copy(self.place.corpus / TAKEDOWN_FILE, corpus / TAKEDOWN_FILE)
-        if "duplicates" in self.settings:
-            shutil.copytree(self.place.corpus / "duplicates", corpus / "duplicates")
-            (corpus / "duplicates/step.json").unlink()
-        for path in self.place.corpus.glob("shards/[!@]*.json"):
-            if "@" in path.name:
-                continue
-            card = json.loads(path.read_text())
-            card |= {"shards": [], "samples": 0, "bytes": 0, "release": release_of([])}
-            card["groups"] = [group | {"inputs": ""} for group in card["groups"] if group["settled"]]
-            (corpus / "shards" / path.name).write_text(json.dumps(card))
-
-    def compare_by_key(self, ours: list[list[dict]], theirs: list[list[dict]]) -> None:
-        """Holds rows against those of an empty root, whatever their partitions are."""
-        keys = [row["key"] for row in theirs[0]]
-        if len(set(keys)) < len(keys):  # which of two rows of one key comes first is a matter of numbers
-            return
-        for our, their in zip(ours, theirs, strict=True):
-            if wrong := [row for row in (*our, *their) if (row in our) != (row in their)]:
-                self.wrong.append(f"other rows than those of an empty root: {wrong[:4]}")
-
 
 def history_of(seed: int, folder: Path, answers: Path, url: str) -> History:
     """A history in a new folder. One in five has models; one in three has small groups of shards, which are full."""
@@ -456,18 +375,7 @@ def history_of(seed: int, folder: Path, answers: Path, url: str) -> History:
     return History(seed, Place(folder, answers, FULL_GROUP if seed % 3 == 2 else 64), url if seed % 5 == 4 else None)
 
 
-def apart(one: tuple, other: tuple) -> int:
-    """How many bits two looks differ by; 0 for equal bytes."""
-    return 0 if one[0] == other[0] else (int(one[1], 16) ^ int(other[1], 16)).bit_count()
-
-
 def data_and_caches(root: Path) -> list[str]:
     """Every file under a root but for those of the ledger."""
     every = (str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file())
     return [name for name in every if not name.startswith("runs/")]
-
-
-def differing(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
-    """name -> how it differs."""
-    found = {name: "gone" for name in theirs.keys() - ours.keys()} | {n: "more" for n in ours.keys() - theirs.keys()}
-    return found | {name: "other" for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}

@@ -1,86 +1,23 @@
-"""Whatever is wrong under a root is named, mended by another run, and nothing that is needed is ever cleaned away."""
+"""Whatever is wrong under a root is named, and mended by another run."""
 
 import json
-import os
 import random
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import webdataset
-from support.corpora import ONE_PROCESS, build, data_files, say, write_tar
-from support.releases import small_tokenizer
+from support.corpora import build, data_files, say, write_tar
+from support.verification import DIGESTED, KINDS, PARTITIONS, TOML, do_what_verify_says, find, flip, releases
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.gates import GateFailed
-from pipelines.engine.commit import commit_in, read_commit
+from pipelines.engine.commit import commit_in
 from pipelines.engine.parquet import Corrupt, opened, read_rows
-from pipelines.engine.root import Root
-from pipelines.maintain.clean import clean_root, garbage
+from pipelines.maintain.clean import clean_root
 from pipelines.maintain.verify import verify_root
-from training.pack_plan import plan_set
-from training.samples import SampleEncoder, Slicing
-from training.shards import Shards
-
-TOML = f"""
-root = "corpus"
-[source]
-kind = "webdataset"
-path = "source"
-[sets.train]
-samples_per_shard = 4
-{ONE_PROCESS}"""
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    """A source of two tars and the corpus made of it."""
-    folder = tmp_path_factory.mktemp("verify")
-    for number in range(2):
-        write_tar(folder / f"source/{number}.tar", range(4 * number, 4 * number + 4))
-    (folder / "my.toml").write_text(TOML)
-    build(folder / "my.toml")
-    return folder
-
-
-@pytest.fixture
-def root(built, tmp_path) -> Root:
-    """That corpus, to do harm to: a copy, as roots may move."""
-    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    return Root(str(tmp_path / "corpus"))
-
-
-def find(root: Root, pattern: str) -> str:
-    """The first file of a name like this."""
-    return str(sorted(Path(root.url).glob(pattern))[0].relative_to(root.url))
-
-
-def flip(root: Root, name: str, at: int) -> None:
-    """Turns one bit of a file."""
-    path = Path(root.path(name))
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1 << (at % 8)
-    path.write_bytes(data)
-
-
-# What is said of a file of this kind when it is deleted.
-PARTITIONS = {
-    "rows/00000.parquet": "rows: 1 of 2 partitions missing, the first is rows/00000.parquet; run again",
-    "images/00001.parquet": "images: 1 of 2 partitions missing, the first is images/00001.parquet; run again",
-    "selection/00000.parquet": "selection: 1 of 2 partitions missing, the first is selection/00000.parquet; run again",
-}
-DIGESTED = {
-    "images/00000-*.tar": "{name}: is gone; remove images/00000.parquet, run again",
-    "shards/train-000000-*.tar": "{name}: is gone, run again",
-    "shards/train-000001-*.parquet": "{name}: is gone, run again",
-    "shards/train.json": "{name}: is gone; run again",
-    "shards/train@*.json": "shards/train.json: is not the same as {name}; remove it, run again",
-}
-KINDS = PARTITIONS | DIGESTED
 
 
 def test_a_sound_root_is_counted(root, built):
@@ -224,15 +161,6 @@ def test_another_run_mends_shards_as_they_were(kind, root):
     assert data_files(Path(root.url)) == before
 
 
-def do_what_verify_says(root: Root) -> None:
-    """Every problem says what to remove before the next run."""
-    for problem in verify_root(root).problems:
-        if "; remove " in problem:
-            fix = problem.split("; remove ")[1].split(",")[0]
-            Path(root.path(problem.split(":")[0] if fix == "it" else fix)).unlink(missing_ok=True)
-    build(Path(root.url).parent / "my.toml")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_doing_what_verify_says_mends_it(kind, root):
     before, name = data_files(Path(root.url)), find(root, kind)
@@ -255,25 +183,6 @@ def test_a_damaged_shard_of_an_older_release_takes_that_release_along(ext, harm,
     do_what_verify_says(root)
     assert verify_root(root).problems == []
     assert releases(root) == {now["release"]}
-
-
-# Strangers
-
-
-def test_files_that_no_commit_names_are_garbage(root):
-    strangers = {
-        "images/00000-0123456789abcdef.tar", "images/notes.txt", "shards/train-000009-0123456789abcdef.tar",
-        "shards/train-000009-0123456789abcdef.parquet", "rows/.tmp-leaving", ".tmp-leaving", "ocr/00000.parquet",
-        "images/chunks/00000/0123456789abcdef.parquet",
-    }  # fmt: skip
-    for name in strangers:
-        root.write(name, b"no commit names me")
-    assert set(garbage(root)) == strangers and set(verify_root(root).garbage) == strangers
-    root.write("my-notes.md", b"what lies beside the stages is not ours to judge")
-    assert set(garbage(root)) == strangers
-    assert "8 files belong to no commit" in say("verify", root.url).out
-    assert clean_root(root, 0, keep=3) == (8, 8 * len(b"no commit names me"))
-    assert verify_root(root).garbage == [] and root.exists("my-notes.md")
 
 
 @pytest.mark.parametrize("name", ["rows/0.parquet", "rows/00000 (copy).parquet", "rows/000.parquet"])
@@ -333,84 +242,3 @@ def test_a_set_that_is_not_the_selection_is_named(root, tmp_path):
     assert problem.startswith("set train: 1 samples are not selected, but in its shards, ")
     build(config)
     assert verify_root(root).problems == []
-
-
-# Cleaning
-
-
-def releases(root: Root) -> set[str]:
-    return {name.split("@")[1].removesuffix(".json") for name in root.files("shards") if "@" in name}
-
-
-def test_clean_keeps_the_last_releases_readable(root, tmp_path):
-    config, names = tmp_path / "my.toml", []
-    for words in ("picture 1", "picture 2", "picture 3", "picture 4"):
-        config.write_text(TOML.replace("[sets.train]", f"[sets.train]\nwhere = \"text != '{words}'\""))
-        build(config)
-        names.append(json.loads(root.read("shards/train.json"))["release"])
-        time.sleep(0.02)
-    first = releases(root) - {*names}
-    assert len(first) == 1 and releases(root) == {*first, *names}
-    clean_root(root, 0, keep=3)
-    assert releases(root) == set(names[1:])
-    assert verify_root(root).problems == [] and verify_root(root).garbage == []
-    for name in names[1:]:
-        urls = say("urls", root.url, f"train@{name}").out.split()
-        assert len(list(webdataset.WebDataset(urls, shardshuffle=False))) == 7
-    clean_root(root, 0, keep=1)
-    assert releases(root) == {names[-1]}
-    assert say("urls", root.url, f"train@{names[1]}").code == 2
-    assert verify_root(root).problems == [] and verify_root(root).samples == 7
-
-
-def test_clean_removes_packs_that_were_planned_for_releases_that_are_gone(root, tmp_path):
-    """By the trainer, for two lengths. Where a killed one left half a file, that goes too."""
-    config, recipes = tmp_path / "my.toml", []
-    for length in (256, 512):
-        recipes.append(
-            SampleEncoder(small_tokenizer(tmp_path / "tokenizer"), queries=4, length=length, slicing=Slicing())
-        )
-    planned = {}
-    for words in ("picture 1", "picture 2"):
-        config.write_text(TOML.replace("[sets.train]", f"[sets.train]\nwhere = \"text != '{words}'\""))
-        build(config)
-        release = Shards(root.url, "train").release
-        planned[release] = {one.path for recipe in recipes for one in plan_set(Shards(root.url, release), recipe).files}
-    (_, gone), (new, kept) = planned.items()
-    assert len(gone) == len(kept) == 2 and not gone & kept
-    half = kept.copy().pop().parent / ".tmp-half-written"
-    half.write_bytes(b"half")
-    assert set(garbage(root)) == {str(half.relative_to(root.url))}
-    clean_root(root, 3600, keep=2)
-    assert all(path.exists() for path in {*gone, *kept, half}), "they are young, or of a kept release"
-    clean_root(root, 0, keep=1)
-    assert {path for path in Path(root.url, "shards/packs").rglob("*") if path.is_file()} == kept
-    assert verify_root(root).garbage == [] and len(plan_set(Shards(root.url, new), recipes[0])) > 0
-
-
-def test_clean_leaves_what_is_younger_than_the_grace_time(root):
-    for name, age in (("images/.tmp-old", 7200), ("images/.tmp-young", 60)):
-        root.write(name, b"x")
-        os.utime(root.path(name), (time.time() - age,) * 2)
-    assert clean_root(root, 3600, keep=3) == (1, 1)
-    assert list(garbage(root)) == ["images/.tmp-young"]
-
-
-@pytest.mark.parametrize("kind", ["images/00000.parquet", "shards/train.json", "shards/train@*.json"])
-def test_clean_touches_nothing_while_a_commit_cannot_be_read(kind, root):
-    """What a damaged commit names would all look like garbage."""
-    name = find(root, kind)
-    Path(root.path(name)).write_bytes(b"damaged")
-    before = data_files(Path(root.url))
-    said = say("clean", root.url, "--grace", "0", "--keep", "1")
-    assert (said.code, said.err) == (1, f"shardmill: {name}: cannot be read; `shardmill verify` says more\n")
-    with pytest.raises(Corrupt):
-        clean_root(root, 0, keep=1)
-    assert data_files(Path(root.url)) == before
-
-
-def test_clean_removes_no_file_of_a_sound_root(root):
-    before = data_files(Path(root.url))
-    assert clean_root(root, 0, keep=1) == (0, 0)
-    assert data_files(Path(root.url)) == before
-    assert read_commit(root, "rows/00000.parquet").rows == 4
