@@ -7,11 +7,11 @@ from unittest.mock import patch
 
 import pytest
 
+os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the terminal
+os.environ["OMP_NUM_THREADS"] = "1"  # pytest-xdist has a process for each core, and threads that wait for a core spin
 pytest.register_assert_rewrite("support")  # before its modules are imported
 from support.corpora import ONE_PROCESS, picture  # noqa: E402
 from support.paths import SHARED  # noqa: E402
-
-os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the terminal
 
 
 @pytest.fixture

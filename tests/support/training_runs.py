@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from support.small_models import TINY
@@ -12,7 +11,6 @@ from training.probe import QUERIES
 from training.recipe import Recipe
 from training.train import World, start
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 SHAPE = replace(TINY, queries=QUERIES, language=replace(TINY.language, context=1024))
 
 

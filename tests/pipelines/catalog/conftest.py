@@ -11,8 +11,6 @@ from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import build_catalog
 from pipelines.engine.root import Root
 
-pytestmark = pytest.mark.usefixtures("catalogs")
-
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:

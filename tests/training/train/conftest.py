@@ -13,8 +13,6 @@ from pipelines.sources.scenes import draw
 from schemas.scenes.lessons import conversation
 from schemas.scenes.scene import imagine
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
