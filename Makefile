@@ -30,10 +30,10 @@ pico: setup
 		| tee demo/pico/checkpoint/evaluation.json
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadgroup
 
 # By hand: other people's servers, real data, and the evaluation of pico.
 test-far: setup

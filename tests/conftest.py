@@ -11,7 +11,19 @@ os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the termin
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest-xdist has a process for each core, and threads that wait for a core spin
 pytest.register_assert_rewrite("support")  # before its modules are imported
 from support.corpora import ONE_PROCESS, picture  # noqa: E402
-from support.paths import SHARED  # noqa: E402
+from support.paths import SHARED, TESTS  # noqa: E402
+
+TOGETHER = (  # folders whose tests share a corpus or a server
+    "flows", "pipelines/catalog", "pipelines/maintain/takedown", "pipelines/reports", "training/train",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tells pytest-xdist, with `--dist loadgroup`, which tests run in one process: those of a file or a folder."""
+    for item in items:
+        folder = str(item.path.parent.relative_to(TESTS))
+        group = folder if folder in TOGETHER else f"{folder}/{item.path.name}"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

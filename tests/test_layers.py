@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from support.paths import PROJECT
+from support.paths import PROJECT, TESTS
 
 ROOMS = ("schemas", "pipelines", "training", "flows")
 
@@ -121,8 +121,33 @@ def test_the_rooms_are_few_and_the_modules_short():
 
 
 def test_files_of_tests_are_short():
-    for path in (PROJECT / "tests").rglob("*.py"):
+    for path in TESTS.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, f"{path.relative_to(PROJECT)}: split it by what it tests"
+
+
+def names_of(module: str) -> set[str]:
+    """What can be imported from a module of the project or of `support`."""
+    place = (TESTS if module.split(".")[0] == "support" else PROJECT) / module.replace(".", "/")
+    if place.is_dir():
+        return {path.stem for path in place.iterdir()} | names_of(f"{module}.__init__")
+    names = set()
+    for node in ast.walk(ast.parse(place.with_suffix(".py").read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((TESTS / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_imports_only_what_exists(path):
+    """They are run by hand, so that a name that moved would not be missed for long."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in (*ROOMS, "support"):
+            lacking = {alias.name for alias in node.names} - names_of(node.module)
+            assert not lacking, f"{node.module} has no {', '.join(sorted(lacking))}"
 
 
 def test_only_one_module_imports_beam():

@@ -48,7 +48,7 @@ def diff(
     """Compare two releases: samples added, removed and changed; and their distributions side by side."""
     from pipelines.engine.releases import card_named, name_of
     from pipelines.maintain.release_diff import DRAWN, distributions
-    from pipelines.stages.shards import card_changes
+    from pipelines.stages.shard_releases import card_changes
 
     opened = open_root(root)
     cards = card_named(opened, before, "diff"), card_named(opened, after, "diff")

@@ -14,7 +14,8 @@ from pipelines.engine.manifest import SourceFile, read_manifest
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import marked, name_of, read_card
 from pipelines.stages.rows import Rows, Settlement, settle
-from pipelines.stages.shards import card_of, lay_out, shards_there
+from pipelines.stages.shard_layout import lay_out
+from pipelines.stages.shard_releases import card_of, shards_there
 from schemas.config.file import place_of
 
 DIGEST = re.compile("[0-9a-f]{16}([0-9a-f]{16})?")  # of a prompt or a file: not worth showing

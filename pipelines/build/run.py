@@ -31,7 +31,9 @@ from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
-from pipelines.stages.shards import PackShards, card_changes, card_of, lay_out, publish, published, shards_there
+from pipelines.stages.shard_layout import lay_out
+from pipelines.stages.shard_packing import PackShards
+from pipelines.stages.shard_releases import card_changes, card_of, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
 from schemas.arrow import Row
 from schemas.errors import UserError

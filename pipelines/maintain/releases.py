@@ -11,7 +11,7 @@ from pipelines.engine.lock import hold
 from pipelines.engine.releases import card_named, card_names, marked, name_of, read_card, read_cards, set_mark
 from pipelines.engine.root import Root
 from pipelines.reports.report import write_report
-from pipelines.stages.shards import card_changes, publish
+from pipelines.stages.shard_releases import card_changes, publish
 from schemas.arrow import Row
 from schemas.errors import UserError
 from schemas.shards import Card

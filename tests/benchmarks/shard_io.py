@@ -37,11 +37,14 @@ import webdataset as wds
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pipelines.engine.root
-import pipelines.stages.shards as packing
-from pipelines.engine.commit import Corrupt
+from pipelines.engine.parquet import Corrupt
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
 from pipelines.engine.tar import TarWriter
+from pipelines.stages import shard_packing
+from pipelines.stages.shard_layout import WantedShard
+from pipelines.stages.shard_releases import shards_there
+from pipelines.stages.shards import ShardSet
 from schemas.arrow import Row
 from schemas.selection import SetConfig
 from training.shards import Shards
@@ -72,12 +75,12 @@ def make_samples(root: Root, count: int) -> tuple[list[Row], dict[str, bytes]]:
 
 def write_ours(root: Root, samples: list[Row], read: Callable[[Root, str, Row], bytes]) -> None:
     """Packs the samples into shards, and publishes a card for the reader."""
-    packing.read_payload = read
-    stage, entries = packing.ShardSet("train", SetConfig(samples_per_shard=SHARD)), []
+    shard_packing.read_payload = read
+    stage, entries = ShardSet("train", SetConfig(samples_per_shard=SHARD)), []
     for number, start in enumerate(range(0, len(samples), SHARD)):
         some = samples[start : start + SHARD]
-        packing.pack_shard(root, stage, packing.WantedShard(number, number, f"{number}", len(some)), iter(some))
-    entries = sorted(packing.shards_there(root, stage, None).values(), key=lambda entry: entry["number"])
+        shard_packing.pack_shard(root, stage, WantedShard(number, number, f"{number}", len(some)), iter(some))
+    entries = sorted(shards_there(root, stage, None).values(), key=lambda entry: entry["number"])
     Path(root.path("shards/train.json")).write_text(json.dumps({"samples": len(samples), "shards": entries}))
 
 

@@ -123,7 +123,7 @@ class Place:
             stack.enter_context(patch("pipelines.stages.ocr.prepare_engine", lambda config: None))
             stack.enter_context(patch("pipelines.stages.ocr.ReadText", partial(ReadText, chunk_rows=2)))
             stack.enter_context(patch.object(Rewrite, "chunk_rows", 2))
-            stack.enter_context(patch("pipelines.stages.shards.GROUP", self.group))
+            stack.enter_context(patch("pipelines.stages.shard_layout.GROUP", self.group))
             for name in () if work is made_in_full else SPEAKS_OF_IT:  # takes more time than all else
                 stack.enter_context(patch(name, lambda *args: None))
             stack.enter_context(killed_at(moment))

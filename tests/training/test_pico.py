@@ -106,7 +106,7 @@ def test_the_evaluation_can_be_repeated(tmp_path, measured):
     config = tmp_path / "held-out.toml"
     config.write_text((RECIPES / "corpora/held-out.toml").read_text())
     for command in (
-        ["pipelines.stages.shards", str(config)],
+        ["pipelines.build", str(config)],
         ["training.evaluate", str(PICO), str(tmp_path / "held-out"), "held_out"],
     ):
         done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=PROJECT)

@@ -5,9 +5,8 @@ from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 
-import fsspec
-
 from pipelines.engine.remote import open_bytes
+from pipelines.engine.root import open_url
 from schemas.errors import UserError
 
 
@@ -22,9 +21,9 @@ def read_prompt(place: str, file: str | None, name: str, blanks: Collection[str]
     if file is None:
         return packaged(name)
     try:
-        with open_bytes(*fsspec.core.url_to_fs(file)) as opened:
+        with open_bytes(*open_url(file, place)) as opened:
             text = opened.read().decode("utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{place}: {file} cannot be read: {error}") from None
     for blank in blanks:
         if f"{{{blank}}}" not in text:

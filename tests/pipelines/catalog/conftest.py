@@ -12,7 +12,7 @@ from pipelines.catalog.catalog import build_catalog
 from pipelines.engine.root import Root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory) -> Path:
     """A folder with a small corpus, to be read only."""
     folder = tmp_path_factory.mktemp("small")

@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.engine.root import Root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
     """A folder with a corpus of two tars, to be read only; some rows are left out."""
     folder = tmp_path_factory.mktemp("report")
@@ -28,7 +29,8 @@ def built(tmp_path_factory) -> Path:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     (folder / "my.toml").write_text(TOML)
-    build(folder / "my.toml")
+    with patch("support.corpora.reports", True):
+        build(folder / "my.toml")
     return folder
 
 

@@ -252,7 +252,8 @@ def die_at(name: str, nth: int, config: Path) -> int:
         if len(come) == nth:
             raise Died
 
-    with encodes() as done, patch("pipelines.stages.shards.point", die), pytest.raises(Died):
+    writers = ("pipelines.stages.shard_packing.point", "pipelines.stages.shard_releases.point")
+    with encodes() as done, patch(writers[0], die), patch(writers[1], die), pytest.raises(Died):
         build(config)
     return len(done)
 

@@ -10,7 +10,7 @@ from pipelines.engine.parquet import read_rows
 from pipelines.engine.releases import read_card
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
-from pipelines.stages import shards
+from pipelines.stages import shard_layout
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def make(configure, tmp_path, monkeypatch):
 
     A tar is its numbers, or how many it has of its own hundred.
     """
-    monkeypatch.setattr(shards, "GROUP", 2)
+    monkeypatch.setattr(shard_layout, "GROUP", 2)
 
     def make(tars: dict[int, int | range], where: str = "true") -> Root:
         for tar in (tmp_path / "tars").glob("*"):

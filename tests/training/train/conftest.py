@@ -14,7 +14,7 @@ from schemas.scenes.lessons import conversation
 from schemas.scenes.scene import imagine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
     """A tokenizer, a shape, a set of conversations about scenes, and one of pairs."""
     folder = tmp_path_factory.mktemp("training")

@@ -9,7 +9,7 @@ from support.corpora import build, picture
 from support.takedown_corpus import COUNT, NOISE, TOML, touched_up, write
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
     """Ten partitions of six pictures. b03 has the bytes of a00 and another text; e24 looks like it."""
     here = tmp_path_factory.mktemp("takedown")

@@ -1,0 +1,148 @@
+"""Decides in which shard each sample belongs, and which shards have to be packed.
+
+In a group of 64 partitions a sample belongs to shard hash(key) mod n, where samples are in hash order; n is settled
+when the group is full. So a changed sample changes only its own shard, and only the last, open group is laid out again
+as data arrives.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import duckdb
+
+from pipelines.catalog.catalog import condition_error, connect, stage_files
+from pipelines.engine.commit import Commit, contents, digest
+from pipelines.engine.manifest import min_mass_of
+from pipelines.engine.root import Root
+from pipelines.stages.sample_sql import members
+from pipelines.stages.shards import ShardSet
+from schemas.shards import Card, Group, ShardEntry
+from schemas.verdicts import MIN_MASS
+
+GROUP = 64  # partitions
+AT_ONCE = 8  # shards of one group that a worker packs while its partitions are open
+
+
+@dataclass(frozen=True)
+class WantedShard:
+    """A shard as it should be."""
+
+    number: int
+    index: int  # which of its group's n shards
+    fingerprint: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class PackItem:
+    """Shards of one group that have to be packed."""
+
+    partitions: tuple[int, ...]  # of the group
+    shards: int  # n of the group
+    wanted: tuple[WantedShard, ...]
+    likely: tuple[ShardEntry, ...] = ()  # in a set with bounds: shards that probably have its images, encoded
+    others: range = range(0)  # numbers of the shards that the group had in the last release
+
+
+@dataclass(frozen=True)
+class SetLayout:
+    """A set as it should be: its groups, and the shards in each."""
+
+    groups: tuple[Group, ...]
+    partitions: tuple[tuple[int, ...], ...]  # a tuple a group
+    shards: tuple[tuple[WantedShard, ...], ...]  # a tuple a group
+
+    def packs(self, stage: ShardSet, present: Mapping[str, ShardEntry], before: Card | None) -> list[PackItem]:
+        """What has to be packed: the shards whose fingerprints are not among those that are present. `before`: the
+        published card, by which the shards are known that had a group's samples."""
+        bounded, items = stage.config.bounded, []
+        at_once = 1 if bounded else AT_ONCE  # encoding takes longer than opening partitions
+        known, numbered = _groups_of(before) if before and bounded else {}, defaultdict(list)
+        for entry in present.values() if bounded else ():
+            numbered[entry["number"]].append(entry)
+        for group, partitions, shards in zip(self.groups, self.partitions, self.shards, strict=True):
+            wanted = [shard for shard in shards if shard.fingerprint not in present]
+            old, begin, _ = known.get(group["first"], ({"shards": 0}, 0, ()))
+            for start in range(0, len(wanted), at_once):
+                some = tuple(wanted[start : start + at_once])
+                numbers = dict.fromkeys((begin + some[0].index, some[0].number))
+                likely = tuple(entry for number in numbers for entry in numbered.get(number, ()))
+                items.append(PackItem(partitions, group["shards"], some, likely, range(begin, begin + old["shards"])))
+        return items
+
+
+# Where each sample belongs
+
+
+def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> SetLayout:
+    """The groups and shards of a set. Groups whose inputs are those on the card are not read."""
+    now = stage.settings(), stage.config.samples_per_shard
+    kept = _groups_of(card) if card and (card["settings"], card["samples_per_shard"]) == now else {}
+    stages = [info.name for info in stage.stages]
+    numbers, min_mass = sorted(commits[stages[-1]]), min_mass_of(root)
+    scored_by = [min_mass] if "verdicts" in stages and min_mass != MIN_MASS else []
+    groups, parts, layout, number = [], [], [], 0
+    for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
+        partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
+        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions), *scored_by])
+        before, start, shards = kept.get(first, (None, 0, ()))
+        n = before["shards"] if before and before["settled"] else None
+        if before and before["inputs"] == inputs and start == number:
+            n = before["shards"]
+        else:
+            files, query = stage_files(root, stage.stages, partitions), members(stage.set, stage.config, stage.own)
+            with connect(root, files, stage.earlier, [query]) as connection:
+                try:
+                    n, shards = _shards_of(connection, stage, n, number)
+                except duckdb.ConversionException as error:
+                    raise condition_error(f"sets.{stage.set}.where", error) from None
+        settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
+        groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
+        parts.append(partitions)
+        layout.append(shards)
+        number += n
+    return SetLayout(tuple(groups), tuple(parts), tuple(layout))
+
+
+def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...]]]:
+    """A card's groups by their first partition, each with the number of its first shard, and its shards.
+
+    All but the last are settled, even if a group that was exactly full when its card was written does not say so.
+    """
+    groups, start, entries = {}, 0, card["shards"]
+    numbers = [entry["number"] for entry in entries]
+    for group in card["groups"]:
+        end = start + group["shards"]
+        shards = tuple(
+            WantedShard(entry["number"], entry["number"] - start, entry["fingerprint"], entry["samples"])
+            for entry in entries[bisect_left(numbers, start) : bisect_left(numbers, end)]
+        )
+        settled = group["settled"] or group is not card["groups"][-1]
+        groups[group["first"]] = group | {"settled": settled}, start, shards
+        start = end
+    return groups
+
+
+def _shards_of(
+    connection: duckdb.DuckDBPyConnection, stage: ShardSet, n: int | None, number: int
+) -> tuple[int, tuple[WantedShard, ...]]:
+    """The number of shards of a group, computed unless `n` is settled, and those of its shards that have samples."""
+    connection.execute(
+        "CREATE TEMP TABLE members AS SELECT place, key, made_from "
+        f"FROM ({members(stage.set, stage.config, stage.own)})"
+    )
+    if not n:
+        [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
+        n = ceil(count / stage.config.samples_per_shard)
+    counted = connection.execute(
+        "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
+        " FROM members GROUP BY index ORDER BY index",
+        {"n": max(n, 1)},
+    ).fetchall()
+    return n, tuple(
+        WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
+        for index, samples, made_from in counted
+    )
