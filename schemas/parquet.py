@@ -100,13 +100,13 @@ def _read_bounded(file: ParquetTable, columns: Sequence[str] | None, groups: Seq
     """The rows of an untrusted file: a few KB can stand for rows that fill the memory."""
     # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
     options: dict[str, Any] = {"columns": list(columns) if columns else None, "use_threads": False}
-    plain, nested = file.schema_arrow, [path for path in file.texts() if "." in path]
+    plain, once = file.schema_arrow, file.texts()
     if len(names := plain.names) != len({*names}):
         raise ValueError(f"has two columns {next(name for name in names if names.count(name) > 1)!r}")
-    whole, rows_at_once = _needs(file, [file.groups[number] for number in groups], columns and {*columns}, {*nested})
+    whole, rows_at_once = _needs(file, [file.groups[number] for number in groups], columns and {*columns}, {*once})
     if whole <= BATCH:
         return file.read_row_groups([*groups], **options)
-    file = ParquetTable(file.raw, read_dictionary=nested)
+    file = ParquetTable(file.raw, read_dictionary=once)
     batches, size = [], 0
     # Arrow reads dictionaries within lists only of one row group.
     for batch in chain.from_iterable(file.iter_batches(rows_at_once, row_groups=[n], **options) for n in groups):
@@ -114,10 +114,11 @@ def _read_bounded(file: ParquetTable, columns: Sequence[str] | None, groups: Seq
         size += sum(map(_size, batch.columns))
         if size > MOST:
             raise ValueError(f"its rows have more than {MOST:,} bytes")
-        batches.append(batch.cast(pa.schema([plain.field(name) for name in batch.schema.names])))
+        batches.append(batch)
     if not batches:
         raise ValueError(f"has none of the {file.metadata.num_rows:,} rows that it claims")
-    return pa.Table.from_batches(batches)
+    wanted = pa.schema([plain.field(name) for name in batches[0].schema.names])
+    return pa.Table.from_batches([batch.cast(wanted) for batch in batches])
 
 
 def _needs(
@@ -136,9 +137,9 @@ def _needs(
             lean = most = pages.unpacked + WIDTH * count
             if chunk.path not in fixed and not pages.encodings <= {PLAIN, DELTA_LENGTHS}:
                 most = max(lean, count * pages.largest)
-                of_a_row += 0 if nested else pages.largest
             whole += most
             least += most if nested and chunk.path not in once else lean
+            of_a_row += pages.largest if most > lean and chunk.path not in once else 0
         row = max(row, of_a_row)
     if least > MOST:
         raise ValueError(f"its rows have more than {MOST:,} bytes")
