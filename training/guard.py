@@ -43,7 +43,7 @@ class Guard:
             return
         declared = [value for name, value in headers if name == b"content-length"]
         if declared and declared[0].isdigit() and int(declared[0][:20]) > self.limits.body:
-            await self._too_large(scope, receive, send, 0)
+            await self._too_large(scope, receive, send, 0, True)
             return
         body = bytearray()
         try:
@@ -56,7 +56,7 @@ class Guard:
                 self.held += len(part)
                 more = message.get("more_body", False)
                 if len(body) > self.limits.body:
-                    await self._too_large(scope, receive, send, len(body))
+                    await self._too_large(scope, receive, send, len(body), more)
                     return
                 if self.held > HELD * self.limits.body:
                     await error(503, "too many large requests at a time; try again")(scope, receive, send)
@@ -75,9 +75,9 @@ class Guard:
         except ValueError:
             return name == "localhost" or name.endswith(".localhost") or name in self.hosts or "*" in self.hosts
 
-    async def _too_large(self, scope: Any, receive: Any, send: Any, read: int) -> None:
-        """Reads the rest of a body for a while and drops it: many clients read an answer only after all is sent."""
-        more = True
+    async def _too_large(self, scope: Any, receive: Any, send: Any, read: int, more: bool) -> None:
+        """Reads the rest of a body for a while and drops it: many clients read an answer only after all is sent.
+        `more`: whether there is a rest."""
         while more and read < DRAINED * self.limits.body:
             message = await receive()
             more = message.get("more_body", False)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from support.corpora import rows_of
 from support.fuzzing import mutated
+from support.tar_fuzzing import peak
 
 KINDS = ("parquet", "plain.parquet", "csv", "tsv", "jsonl", "jsonl.gz", "held.parquet")
 ROWS = 30
@@ -53,17 +54,19 @@ def table(kind: str, number: int) -> bytes:
     return lines.getvalue().encode()
 
 
-def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
-    """Reads so many mutated tables. `silent`: rows of tables with checksums that are neither whole nor have a reason;
-    `crashes`: what was raised."""
+def fuzz_tables(folder: Path, count: int | None = None, seconds: float = 0, seed: int = 0) -> dict:
+    """Reads so many mutated tables, or for so long. `silent`: rows of tables with checksums that are neither whole nor
+    have a reason; `crashes`: what was raised."""
     draws, reasons, silent, crashes, slowest = random.Random(seed), Counter(), [], [], 0.0
-    for number in range(count):
+    number, began, before = -1, time.monotonic(), peak()
+    while (number + 1 < count) if count is not None else (time.monotonic() - began < seconds):
+        number += 1
         kind = KINDS[number % len(KINDS)]
         whole = table(kind, number)
         data, _ = mutated(whole, draws)
         path = folder / f"{number}.{kind}"
         path.write_bytes(data)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             rows = rows_of("folder", path, encoding="utf-8", captions="first", image_column="image", text_column="text")
         except Exception as error:
@@ -72,7 +75,7 @@ def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
             reasons["asked"] += type(error).__name__ == "UserError"
             continue
         finally:
-            slowest = max(slowest, time.perf_counter() - started)
+            slowest = max(slowest, time.process_time() - started)
             path.unlink()
         reasons.update(row["reason"] or "kept" for row in rows)
         checked = kind.endswith("parquet") or kind.endswith("gz")
@@ -87,4 +90,7 @@ def fuzz_tables(folder: Path, count: int, seed: int = 0) -> dict:
             silent.append(f"{path.name}: {len(rows)} rows")
         if checked and data and not told and len(rows) < ROWS:
             silent.append(f"{path.name}: {len(rows)} rows, and no reason")
-    return {"reasons": reasons, "silent": silent, "crashes": crashes, "slowest": slowest}
+    return {
+        "runs": number + 1, "reasons": dict(reasons), "silent": silent, "crashes": crashes, "wrong": silent + crashes,
+        "slowest": round(slowest, 2), "memory": peak() - before, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip

@@ -6,7 +6,6 @@ Files are read in a process of its own, so that the death of a process is seen, 
 import io
 import os
 import random
-import resource
 import struct
 import time
 import traceback
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from support.corpora import rows_of
 from support.fuzz_tables import ROWS, is_whole, text_of
+from support.tar_fuzzing import peak
 from support.thrift_trees import changed, find, read, written
 
 from pipelines.engine.parquet import read_rows
@@ -98,10 +98,6 @@ def _break_page(body: bytearray, footer: list, chunk: list, part: str, draws: ra
     for field in find(chunk, 3):
         if field.number == 7:
             field.value += grown
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def read_one(folder: Path, name: str) -> tuple[list[str], list[str]]:

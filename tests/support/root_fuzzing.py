@@ -357,7 +357,7 @@ def fuzz_roots(folder: Path, count: int | None = None, seconds: float = 0, seed:
             wrong.append(f"{what}: a file outside the root was changed")
         number += 1
     return {
-        "roots": number, "codes": dict(sorted(codes.items())), "wrong": wrong, "slowest": round(slowest, 2),
+        "runs": number, "codes": dict(sorted(codes.items())), "wrong": wrong, "slowest": round(slowest, 2),
         "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip

@@ -208,7 +208,7 @@ def fuzz_headers(folder: Path, count: int | None = None, seconds: float = 0, see
         reasons.update(row["reason"] or "kept" for row in found)
         number_of_tars += 1
     return {
-        "tars": number_of_tars, "rows": rows, "wrong": wrong, "reasons": dict(reasons.most_common()),
+        "runs": number_of_tars, "rows": rows, "wrong": wrong, "reasons": dict(reasons.most_common()),
         "slowest": round(slowest, 3), "memory": peak() - before,
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
