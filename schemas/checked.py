@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
 LEVELS = 50  # of JSON
+PIECE = 8 << 20  # bytes of a remote file that are asked for at once
 
 T = TypeVar("T")
 
@@ -116,3 +117,16 @@ def read_file(path: str | os.PathLike, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"{path}: has more than {most:,} bytes")
     return data
+
+
+def read_remote(fs: Any, path: str, most: int) -> bytes:
+    """A whole file of an fsspec filesystem, or its first `most` bytes, however many its server sends. Raises
+    `OSError`."""
+    if "http" not in fs.protocol:
+        end = most if (fs.info(path)["size"] or 0) > most else None  # S3 refuses a range of an empty file
+        return fs.cat_file(path, end=end)
+    data = bytearray()
+    with fs.open(path, "rb", block_size=0) as file:  # as it comes: what the server says of its size may be a lie
+        while piece := file.read(min(most - len(data), PIECE)):
+            data += piece
+    return bytes(data)

@@ -20,7 +20,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.checked import bytes_at, checked, is_name, open_file, plain_json, read_file
+from schemas.checked import bytes_at, checked, is_name, open_file, plain_json, read_file, read_remote
 from schemas.errors import UserError
 from schemas.parquet import ParquetTable, checked_table
 from schemas.shards import SAMPLES, Card, Damaged, Member, ShardEntry, wrong_member
@@ -111,7 +111,11 @@ class Shards:
 
     def whole(self, path: str) -> bytes:
         """A whole file. Raises `FileNotFoundError`, and `ValueError` for what is not a file, or is too large."""
-        return read_file(path, MOST) if self.is_local else cast(bytes, self.fs.cat_file(path))
+        if self.is_local:
+            return read_file(path, MOST)
+        if len(data := read_remote(self.fs, path, MOST + 1)) > MOST:
+            raise ValueError(f"{path}: has more than {MOST:,} bytes")
+        return data
 
     def _card(self, name: str) -> Card:
         path = f"{self.folder}/{name}.json"

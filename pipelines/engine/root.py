@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.remote import open_bytes, read_bytes
-from schemas.checked import bytes_at, is_name, open_file, plain_json
+from schemas.checked import bytes_at, is_name, open_file, plain_json, read_remote
 from schemas.errors import UserError
 
 FSYNC = True
@@ -112,11 +112,11 @@ class Root:
 
     def read(self, name: str, most: int = MOST) -> bytes:
         """A whole file. Raises `Corrupt` if it has more than `most` bytes."""
-        if not self.is_local:
-            data = read_bytes(self.fs, self.path(name))
-        else:
+        if self.is_local:
             with open(self._open(name), "rb") as file:
                 data = file.read(most + 1)
+        else:
+            data = read_remote(self.fs, self.path(name), most + 1)
         if len(data) > most:
             raise Corrupt(f"{name}: has more than {most:,} bytes")
         return data

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -17,6 +17,8 @@ import webdataset
 from support.corpora import write_tar
 
 from pipelines.build.run import run
+from pipelines.engine.root import Corrupt, Root
+from schemas.errors import UserError
 from schemas.shards import Damaged
 from training.shards import Shards
 
@@ -109,8 +111,8 @@ class Ranges(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder))) as server:
+def served(folder: Path, handler: type[Ranges] = Ranges):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -126,6 +128,28 @@ def test_a_forked_worker_reads_from_an_object_store(published):
         worker.join(30)
         assert worker.exitcode == 0
         assert here == Shards(published, "train")[7]
+
+
+class WithoutEnd(Ranges):
+    """Cards that never end, whatever was asked for, and whatever their size is said to be."""
+
+    def do_GET(self):
+        self.send_response(206 if self.headers.get("Range") else 200)
+        self.send_header("Content-Length", str(1 << 40))
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
+
+
+@pytest.mark.parametrize("name", ["train.json", "train@0123.json"])
+def test_a_card_without_end_is_read_up_to_the_limit(name, published, monkeypatch):
+    monkeypatch.setattr("training.shards.MOST", 1 << 20)
+    with served(published, WithoutEnd) as url:
+        with pytest.raises(UserError, match=r"\.json: is damaged: has more than 1,048,576 bytes"):
+            Shards(url, name.removesuffix(".json"))
+        with pytest.raises(Corrupt, match=rf"shards/{name}: has more than 1,000 bytes"):
+            Root(url).read(f"shards/{name}", 1_000)
 
 
 def test_a_release_is_read_by_its_name_when_the_set_has_moved_on(root):
