@@ -26,3 +26,8 @@ def not_empty_sql(text: str) -> str:
 def is_wide(text: str) -> bool:
     """Whether a text is UTF-16 or UTF-32 that was read as UTF-8: at least a third of it is null characters."""
     return 0 < len(text) <= 3 * text.count("\0")
+
+
+def wide(text: str) -> str:
+    """What is wrong with a text that `is_wide`."""
+    return f"holds {text.count(chr(0))} null characters among {len(text)}, as UTF-16 does without its mark"

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipelines.engine.commit import digest
-from schemas.texts import is_empty, is_wide
+from schemas.texts import is_empty, is_wide, wide
 
 MAX_TEXT = 200_000  # characters of a cell
 MAX_LIST = 1_000  # texts of a cell
@@ -121,7 +121,7 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise BadCell(f"holds bytes that are not UTF-8, at byte {error.start}") from None
     if is_wide(text):
-        raise BadCell(f"holds a null character, at byte {data.index(0)}")
+        raise BadCell(wide(text))
     return text
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pipelines.sources.source import object_of
 from schemas.errors import UserError
+from schemas.texts import is_wide, wide
 
 MAX_LINE = 64 << 20  # characters
 BAD = "\udc80"  # stands for bytes that are not of the encoding; no encoding has it
@@ -47,18 +48,19 @@ def decoded(raw: BinaryIO, encoding: str | None, newline: str) -> io.TextIOWrapp
 
 
 def check_characters(text: str, file: str, line: int | None, encoding: str | None) -> Lost | None:
-    """The reason for a text that holds bytes of another encoding, or null characters.
+    """The reason for a text that holds bytes of another encoding, or is UTF-16 without its mark. A null character
+    among others stays.
 
-    Raises `UserError` if no encoding is configured: for a null character in the first line only, as in all of UTF-16.
+    Raises `UserError` if no encoding is configured: for UTF-16 in the first line only, as in all of it.
     """
-    bad, null = text.count(BAD), "\0" in text
+    bad, null = text.count(BAD), is_wide(text)
     if not bad and not null:
         return None
     place = f"{file}, line {line}," if line else file
     if encoding is None and null and line in (None, 1):
         raise UserError(f'source.encoding: {place} has null characters; write encoding = "utf-16-le" or what it is')
     if not bad:
-        return Lost("bad_text", f"{place} has null characters")
+        return Lost("bad_text", f"{place} {wide(text)}")
     if encoding is None:
         raise UserError(
             f'source.encoding: {place} is not UTF-8; write encoding = "latin-1" or whatever it is; '
@@ -81,7 +83,7 @@ def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
     text = decoded(raw, encoding, "\n").read()
     check_characters(text, file, None, encoding)
     try:
-        return json.loads(text)
+        return json.loads(text, strict="\0" not in text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"source.path: {file} is not valid JSON: {error}") from None
 

@@ -7,7 +7,7 @@ from pipelines.sources.lines import BOMS
 from pipelines.sources.source import object_of
 from schemas.arrow import Row
 from schemas.config.sources import FolderConfig, WebDatasetConfig
-from schemas.texts import is_wide
+from schemas.texts import is_wide, wide
 
 
 def described(text: bytes | None, said: bytes | None, config: FolderConfig | WebDatasetConfig, name: str) -> Row:
@@ -44,5 +44,5 @@ def decoded(data: bytes, encoding: str | None) -> str:
     except UnicodeDecodeError as error:
         raise BadCell(f"is not {marked or encoding or 'UTF-8'} at byte {error.start}{hint}") from None
     if is_wide(text):
-        raise BadCell(f"holds a null character, as UTF-16 does without its mark, at {text.index(chr(0))}{hint}")
+        raise BadCell(f"{wide(text)}{hint}")
     return text

@@ -232,7 +232,7 @@ class FileSource(Source[AnyFiles]):
 def object_of(text: str) -> dict[str, Any]:
     """The JSON object in a text; a text that is not an object is kept as it is under `json`."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, strict="\0" not in text)  # a null character is kept, as in other files
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"json": text}

@@ -64,13 +64,24 @@ def test_utf_16_without_its_mark_is_not_read_as_utf_8(pictures, configure, name,
 @pytest.mark.parametrize(
     ("name", "text"),
     [("a.csv", "image,text\n0.png,o\0ne\n1.png,two\n"), ("a.tsv", "image\ttext\n0.png\to\0ne\n1.png\ttwo\n"),
-     ("a.jsonl", '{"image": "2.png", "text": "three"}\n{"image": "0.png", "text": "o\0ne"}\n')],
+     ("a.jsonl", '{"image": "1.png", "text": "two"}\n{"image": "0.png", "text": "o\0ne"}\n'),
+     ("a.json", '[{"image": "1.png", "text": "two"}, {"image": "0.png", "text": "o\0ne"}]')],
 )  # fmt: skip
-def test_a_null_character_loses_its_line_only(pictures, name, text):
+def test_a_null_character_is_a_character(pictures, name, text):
+    """As in the texts beside images, and in Parquet."""
     (pictures / name).write_text(text)
-    kept, lost = sorted(rows_of("folder", pictures), key=lambda row: row["reason"] or "")
-    assert kept["reason"] is None and (lost["text"], lost["reason"]) == (None, "bad_text")
-    assert lost["detail"] == f"{name}, line 2, has null characters"
+    assert sorted(facts(rows_of("folder", pictures), "text", "reason")) == [("o\0ne", None), ("two", None)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_line_of_utf_16_among_others_loses_that_line(pictures, name):
+    lines = {"a.csv": ["image,text", "0.png,one", "1.png,two"],
+             "a.jsonl": ['{"image": "0.png", "text": "one"}', '{"image": "1.png", "text": "two"}']}[name]  # fmt: skip
+    *whole, last = lines
+    (pictures / name).write_bytes("".join(f"{line}\n" for line in whole).encode() + last.encode("utf-16-le"))
+    kept, lost = rows_of("folder", pictures)
+    assert (kept["text"], kept["reason"], lost["text"], lost["reason"]) == ("one", None, None, "bad_text")
+    assert f"{name}, line {len(lines)}, holds " in lost["detail"] and "as UTF-16 does" in lost["detail"]
 
 
 # Lines
