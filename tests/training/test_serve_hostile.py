@@ -1,6 +1,5 @@
 """`training.serve` and requests that would keep it busy: each is refused in time and memory of its own length."""
 
-import asyncio
 import http.client
 import json
 import socket
@@ -81,23 +80,6 @@ def test_a_body_without_a_length_is_counted_as_it_comes(client):
     finally:
         connection.close()
     assert post(client, asked("Hello."))[0] == 200
-
-
-@pytest.mark.parametrize("sizes", [(9,), (4, 5), (4, 4, 1), (9, 0)])
-def test_a_body_whose_last_part_is_beyond_the_limit_is_refused_at_once(sizes):
-    parts = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in sizes]
-    parts[-1]["more_body"] = False
-    told = []
-
-    async def receive():
-        return parts.pop(0)  # none is waited for after the last
-
-    async def send(message):
-        told.append(message)
-
-    guard = Guard(None, Limits(body=8))
-    asyncio.run(guard({"type": "http", "headers": [(b"host", b"localhost")]}, receive, send))
-    assert told[0]["status"] == 413 and guard.held == 0
 
 
 @pytest.mark.parametrize(
