@@ -257,6 +257,35 @@ ORDER BY stage, endpoint
 """
 
 
+def changes_sql(files: Mapping[str, Files | None]) -> str:
+    """The view `changes`: what is recorded, and in place of each `made` the keys that its partition had then. Those are
+    the keys that its next recorded change does not add, and of the rest those of today's file."""
+    keys = [
+        f"SELECT {literal(name)} AS stage, parse_filename(filename, true)::INTEGER AS partition, key "
+        f"FROM read_parquet({paths_sql(of)}, filename = true)"
+        for name, of in files.items() if of
+    ] or ["SELECT NULL::VARCHAR AS stage, NULL::INTEGER AS partition, NULL::VARCHAR AS key WHERE false"]  # fmt: skip
+    return f"""
+WITH made AS (
+    SELECT run, stage, partition, lead(run) OVER (PARTITION BY stage, partition ORDER BY run) AS until
+    FROM (SELECT DISTINCT run, stage, partition FROM recorded_changes WHERE change = 'made')),
+later AS (
+    SELECT made.run, made.stage, made.partition, c.key, arg_min(c.change, c.run) AS change
+    FROM made JOIN recorded_changes c
+         ON c.stage = made.stage AND c.partition = made.partition AND c.change != 'made'
+        AND c.run >= made.run AND (until IS NULL OR c.run < until)
+    GROUP BY ALL),
+added AS (
+    SELECT run, stage, partition, key FROM later WHERE change != 'added'
+    UNION ALL
+    SELECT run, stage, partition, key FROM made JOIN ({" UNION ALL ".join(keys)}) USING (stage, partition)
+    ANTI JOIN later USING (run, stage, partition, key) WHERE until IS NULL)
+SELECT * FROM recorded_changes WHERE change != 'made'
+UNION ALL
+SELECT run, stage, partition, key, 'added', NULL, NULL FROM added
+"""
+
+
 def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
@@ -298,8 +327,7 @@ def table_sql(
     if files is None:
         first = ["NULL::INTEGER AS partition"] if partition else []
         return f"SELECT {', '.join([*first, *nulls.values()])} WHERE false"
-    paths = literal(files.paths) if isinstance(files.paths, str) else f"[{', '.join(map(literal, files.paths))}]"
-    source = f"read_parquet({paths}, filename = true{', union_by_name = true' if files.mixed else ''})"
+    source = f"read_parquet({paths_sql(files)}, filename = true{', union_by_name = true' if files.mixed else ''})"
     if files.mixed:  # a column that none of them has is null, too
         own = ", ".join(nulls[name] for name in schema.names)
         source = f"(SELECT {own}, NULL::VARCHAR AS filename WHERE false UNION ALL BY NAME SELECT * FROM {source})"
@@ -310,6 +338,10 @@ def table_sql(
     columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in computed.items()]
     first = ["parse_filename(filename, true)::INTEGER AS partition"] if partition else []
     return f"SELECT {', '.join([*first, *columns])} FROM {source}"
+
+
+def paths_sql(files: Files) -> str:
+    return literal(files.paths) if isinstance(files.paths, str) else f"[{', '.join(map(literal, files.paths))}]"
 
 
 def stage_sql(stage: StageInfo, files: Files | None) -> str:
@@ -332,7 +364,9 @@ def views(
         sql["rows"] = f"SELECT r.*, s.source FROM ({sql['rows']}) AS r LEFT JOIN sources AS s USING (partition)"
     else:
         sql["rows"] = f"SELECT *, NULL::VARCHAR AS source FROM ({sql['rows']})"
+    sql["recorded_changes"] = table_sql(CHANGES, files.get("changes"), {}, False)
     sql |= {name: table_sql(schema, files.get(name), {}, False) for name, schema in LEDGER.items()}
+    sql["changes"] = changes_sql({name: files.get(name) for name in stages})
     sql["releases"] = releases_sql(files.get("releases"))
     computed = {name: (expression, "VARCHAR") for name, expression in SHARD.items()}
     sql["shards"] = f"SELECT * FROM ({table_sql(SAMPLES, files.get('shards'), computed, False)})"

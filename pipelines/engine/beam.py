@@ -4,12 +4,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from pipelines.engine.worker import Work
+
+ASK_A_SERVER = {"PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner"}  # which has options of its own
 
 
 class Make(beam.DoFn):
@@ -61,12 +64,25 @@ class MakeAll(beam.PTransform):
 def open_pipeline(runner: str, options: list[str], is_local: bool) -> tuple[beam.Pipeline, int]:
     """An empty pipeline on a runner, and how many workers its options ask for.
 
-    A local runner has its pipeline in this process alone: it hands the items to workers of ours. Raises whatever Beam
-    raises if it does not take the runner or its options, `SystemExit` included.
+    A local runner has its pipeline in this process alone: it hands the items to workers of ours. Raises `ValueError`
+    for an option that no one knows, and whatever Beam raises if it does not take the runner or its options,
+    `SystemExit` included.
     """
     read = PipelineOptions(options)
     direct = read.view_as(DirectOptions)
     workers = 1 if direct.direct_running_mode == "in_memory" else direct.direct_num_workers or os.cpu_count() or 1
     if is_local:
         direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
-    return beam.Pipeline(runner=runner, options=read), workers
+    pipeline = beam.Pipeline(runner=runner, options=read)  # imports the runner, which declares its options
+    if runner.rpartition(".")[2] not in ASK_A_SERVER:
+        _refuse_unknown(read)
+    return pipeline, workers
+
+
+def _refuse_unknown(options: PipelineOptions) -> None:
+    """Raises `ValueError` for options that are not Beam's, which drops them in silence."""
+    known, given = (options.get_all_options(retain_unknown_options=unknown) for unknown in (False, True))
+    for name in given.keys() - known.keys():
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean --{near[0]}?" if near else "remove it"
+        raise ValueError(f"beam.options: unknown option --{name}; {hint}")

@@ -23,6 +23,7 @@ from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, rea
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 from schemas.checked import is_name, too_deep
+from schemas.ledger import MADE
 from schemas.stage import Columns, StageInfo
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def commit_rows(
         stage.name,
         f"{commit.partition:05d}",
         commit.fingerprint,
-        changes(old, rows, stage.places),
+        changes(old, rows, stage.places) if now or old else [MADE],
         partition=commit.partition,
         rows=commit.rows,
         kept=commit.kept,

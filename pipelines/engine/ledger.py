@@ -17,13 +17,14 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from pipelines.engine.parquet import Corrupt, parquet_bytes, read_rows
+from pipelines.engine.parquet import Corrupt, parquet_bytes, read_table, table_bytes
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
-from schemas.arrow import Row
+from schemas.arrow import Row, to_table
 from schemas.ledger import CHANGES, MEASURED, RELEASES, RUNS, WORK
 
 SCHEMAS = {"run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, **MEASURED}  # by how files begin
+AT_ONCE = 100  # notes that are Python objects at the same time
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
 
@@ -122,28 +123,29 @@ class Ledger:
         names = list(self.root.files(folder))
         if not names:
             return
-        work, changed = self._read(f"work-{stage}"), self._read(f"changes-{stage}")
-        known = {(row["item"], row["started"]) for row in work}  # a killed run may have left their notes
-        more: list[Row] = []
-        releases: list[Row] = []
-        for name in names:
-            note = json.loads(self.root.read(f"{folder}/{name}"))
-            item, started = note["work"]["item"], note["work"]["started"]
-            if (item, started) in known or note["fingerprint"] != committed.get(item):
-                continue
-            work.append(note["work"])
-            where = {"run": self.run, "stage": stage, "partition": note["work"]["partition"]}
-            more += [{**where, **change} for change in note["changes"]]
-            releases += [note["release"]] if "release" in note else []
-        untold(more, taken)
-        if changed[len(changed) - len(more) :] != more:  # equal if a run was killed between the two files
-            changed += more
+        work, changed = self._table(f"work-{stage}"), self._table(f"changes-{stage}")
+        known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
+        releases, tables = list[Row](), [(work, CHANGES.empty_table())]
+        for start in range(0, len(names), AT_ONCE):
+            notes = [json.loads(self.root.read(f"{folder}/{name}")) for name in names[start : start + AT_ONCE]]
+            notes = [note for note in notes if (note["work"]["item"], note["work"]["started"]) not in known
+                     and note["fingerprint"] == committed.get(note["work"]["item"])]  # fmt: skip
+            changes = [
+                {"run": self.run, "stage": stage, "partition": note["work"]["partition"], **change}
+                for note in notes for change in note["changes"]
+            ]  # fmt: skip
+            untold(changes, taken)
+            releases += [note["release"] for note in notes if "release" in note]
+            tables.append((to_table([note["work"] for note in notes], WORK), to_table(changes, CHANGES)))
+        work, more = (pa.concat_tables(some) for some in zip(*tables, strict=True))
+        if not changed.slice(max(0, len(changed) - len(more))).equals(more):  # else killed between the two files
+            changed = pa.concat_tables([changed, more])
         if releases:
             before = self._read("releases")
             self._write("releases", [*before, *(row for row in releases if row not in before)], RELEASES)
-        self._write(f"changes-{stage}", changed, CHANGES)
+        self.root.write(self._file(f"changes-{stage}"), table_bytes(changed))
         point(f"{stage}:changes")
-        self._write(f"work-{stage}", work, WORK)
+        self.root.write(self._file(f"work-{stage}"), table_bytes(work))
         point(f"{stage}:work")
         for name in names:
             self.root.remove(f"{folder}/{name}")
@@ -156,15 +158,18 @@ class Ledger:
     def _notes(self, stage: str) -> str:
         return f"runs/{self.run}/{stage}"
 
-    def _read(self, name: str) -> list[Row]:
+    def _file(self, name: str) -> str:
+        return f"runs/{self.run}/{name}.parquet"
+
+    def _table(self, name: str) -> pa.Table:
         """The rows of a file. Columns that an older version did not write are null."""
-        kind = name.partition("-")[0]
-        schema = SCHEMAS[kind]
-        rows = read_rows(self.root, f"runs/{self.run}/{name}.parquet", schema=schema, optional=schema.names)
-        return [dict.fromkeys(schema.names) | row for row in rows]
+        return read_table(self.root, self._file(name), SCHEMAS[name.partition("-")[0]])
+
+    def _read(self, name: str) -> list[Row]:
+        return self._table(name).to_pylist()
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
-        self.root.write(f"runs/{self.run}/{name}.parquet", parquet_bytes(rows, schema))
+        self.root.write(self._file(name), parquet_bytes(rows, schema))
 
 
 def ending(error: BaseException, asked: bool = False) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ The file may hold anything. A local lock that is a link is refused: nothing is w
 if it names its holder, and a time at most `AHEAD` seconds ahead. Any other lease does not count.
 """
 
+import errno
 import json
 import os
 import threading
@@ -17,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipelines.engine.root import Corrupt, Root
+from pipelines.engine.root import HINTS, Corrupt, Root
 from schemas import file_lock
 from schemas.errors import UserError
 
 LOCK = "lock.json"
+PASSES = HINTS.keys() - {errno.ENOENT}  # errors of the system, not of the configuration
 LEASE = 120.0  # seconds after which a lease expires unless it is renewed
 AHEAD = 10 * LEASE  # seconds: longer than any lease, by a clock that is some minutes fast
 
@@ -34,7 +36,8 @@ class Busy(Exception):
 def hold(root: Root, wait: float = 0.0) -> Iterator[None]:
     """Holds a root.
 
-    Raises `Busy`, naming the holder, when it is not free within `wait` seconds; `UserError` when it cannot be written.
+    Raises `Busy`, naming the holder, when it is not free within `wait` seconds; `UserError` for a root that cannot be
+    written, such as a bucket that does not exist; `OSError` where that can pass: a full disk, a missing right.
     """
     until = time.monotonic() + wait
     take = _take_local if root.is_local else _take_lease
@@ -42,7 +45,9 @@ def hold(root: Root, wait: float = 0.0) -> Iterator[None]:
         try:
             release = take(root)
             break
-        except OSError as error:  # no such bucket, no right to write
+        except OSError as error:
+            if error.errno in PASSES:
+                raise
             raise UserError(f"{root.url}: cannot be written: {error.strerror or error}") from None
         except Busy:
             if time.monotonic() >= until:

@@ -81,12 +81,32 @@ def read_rows(
     """The rows of a file; none if it is absent. `schema`: the columns that the file has, but for some that are
     `optional`, with their types; a file whose columns are others is damaged. Raises `Corrupt`."""
     try:
-        with opened(root, name) as file:
-            try:
-                return checked_table(file, columns, schema, optional).to_pylist()
-            except pa.ArrowException:
-                raise
-            except (ValueError, OverflowError) as error:  # also of a date that Python cannot hold
-                raise Corrupt(f"{name}: {error}") from None
+        with opened(root, name) as file, values_of(name):
+            return checked_table(file, columns, schema, optional).to_pylist()
     except FileNotFoundError:
         return []
+
+
+def read_table(root: Root, name: str, schema: pa.Schema) -> pa.Table:
+    """The rows of a file as a table; none if it is absent. Columns of the schema that the file lacks are null.
+
+    Raises `Corrupt`.
+    """
+    try:
+        with opened(root, name) as file, values_of(name):
+            table = checked_table(file, schema=schema, optional=schema.names)
+    except FileNotFoundError:
+        return schema.empty_table()
+    columns = [table[f.name] if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+@contextmanager
+def values_of(name: str) -> Iterator[None]:
+    """Raises `Corrupt`, which names the file, for values that it should not have."""
+    try:
+        yield
+    except pa.ArrowException:
+        raise
+    except (ValueError, OverflowError) as error:  # also of a date that Python cannot hold
+        raise Corrupt(f"{name}: {error}") from None

@@ -70,7 +70,7 @@ def _conditions(stages: Stages) -> Iterator[tuple[str, str]]:
         for column in {"sha256", "checksum"} & {*stage.schema.names} if not stage.own else ():
             digest = column if column == "sha256" else "lower(regexp_extract(checksum, '^sha256:(.*)$', 1))"
             yield name, f"sha256({digest}) IN (FROM taken_images)"
-    yield "changes", "left(key, 16) IN (FROM taken_keys) AND (tells(stage, before) OR tells(stage, after))"
+    yield "recorded_changes", "left(key, 16) IN (FROM taken_keys) AND (tells(stage, before) OR tells(stage, after))"
 
 
 def names_of(stage: StageInfo) -> set[str]:

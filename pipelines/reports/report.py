@@ -184,25 +184,38 @@ def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def changed(root: Root, table: Stages, run: Ledger | None) -> dict[str, Any]:
     """Counts of changes by stage, and a few keys with their rows before and after the run."""
     folder = f"runs/{run.run}" if run else None
-    names = [name for name in root.files(folder) if name.startswith("changes-")] if folder else []
-    files = [glob.escape(root.url_of(f"{folder}/{name}")) for name in names]
-    if not files:
+    names = list(root.files(folder)) if folder else []
+    files = {
+        kind: [glob.escape(root.url_of(f"{folder}/{name}")) for name in names if name.startswith(f"{kind}-")]
+        for kind in ("changes", "work")
+    }
+    if not files["changes"]:
         return {"changes": [], "changes_note": None}
     changes, note = attempt(lambda: _changes(root, table, files))
     return {"changes": changes or [], "changes_note": note}
 
 
-def _changes(root: Root, table: Stages, files: list[str]) -> list[Row]:
+MADE = "SELECT stage, partition FROM recorded_changes WHERE change = 'made'"
+COUNTS = f"""
+SELECT stage, change, count(*) FROM recorded_changes WHERE change != 'made' GROUP BY ALL
+UNION ALL
+SELECT stage, 'added', sum(rows)::BIGINT
+FROM (SELECT stage, partition, arg_min(rows, started) AS rows FROM work SEMI JOIN ({MADE}) USING (stage, partition)
+      GROUP BY ALL)
+GROUP BY ALL"""
+
+
+def _changes(root: Root, table: Stages, files: Mapping[str, list[str]]) -> list[Row]:
     order = [*table, *(stage for stage in STAGES if stage not in table), "shards"]
-    with connect(root, {"changes": Files(files)}, queries=["changes"]) as connection:
+    ledger = {kind: Files(names) for kind, names in files.items() if names}
+    with connect(root, ledger, queries=["recorded_changes work"]) as connection:
         counts: dict[str, Counter[str]] = {}
-        query = connection.sql("SELECT stage, change, count(*) FROM changes GROUP BY ALL")
-        for stage, change, rows in query.fetchall():
-            counts.setdefault(stage, Counter())[change] = rows
+        for stage, change, rows in connection.sql(COUNTS).fetchall():
+            counts.setdefault(stage, Counter())[change] += rows
         row = f"{{'key': key, 'change': change, 'before': left(before, {TEXT}), 'after': left(after, {TEXT})}}"
         examples = rows_of(connection, f"""
-            SELECT stage, change, min_by({row}, md5(key), 3) AS rows FROM changes
-            WHERE change != 'added' GROUP BY ALL ORDER BY ALL""")  # fmt: skip
+            SELECT stage, change, min_by({row}, md5(key), 3) AS rows FROM recorded_changes
+            WHERE change NOT IN ('added', 'made') GROUP BY ALL ORDER BY ALL""")  # fmt: skip
     return [
         {
             "stage": stage, **{change: counts[stage][change] for change in ("added", "changed", "removed")},

@@ -26,7 +26,7 @@ fresh AS (
     SELECT partition, key, url FROM rows ANTI JOIN images USING (partition, key)
     WHERE url IS NOT NULL AND file IS NULL AND reason IS NULL),
 noted AS (
-    SELECT partition, key, max_by(before->>'url', run) AS url FROM changes
+    SELECT partition, key, max_by(before->>'url', run) AS url FROM recorded_changes
     WHERE stage = 'rows' AND change = 'removed' AND key IN (SELECT key FROM gone) GROUP BY ALL)
 SELECT fresh.partition AS moved_to, fresh.key AS moved_as, gone.*
 FROM fresh JOIN noted USING (url) JOIN gone ON gone.partition = noted.partition AND gone.key = noted.key"""

@@ -21,6 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from support.corpora import ONE_PROCESS, picture
 from support.paths import PROJECT
 from support.prefect_server import serving
@@ -138,11 +140,10 @@ def proxy(corpus: Corpus) -> dict:
 
 
 def no_network(corpus: Corpus) -> dict:
-    (corpus.folder / "urls.csv").write_text(
-        "url,caption\n" + "".join(f"https://pictures.example/{n}.png,number {n}\n" for n in range(4))
-    )
-    config = CONFIG.replace('kind = "folder"\npath = "pictures"', 'kind = "laion"\npath = "urls.csv"')
-    config += "[fetch]\ncontact = 'me@example.org'\n[gates]\nempty_sets = false\n"
+    urls = [f"https://pictures.example/{n}.png" for n in range(4)]
+    pq.write_table(pa.table({"URL": urls, "TEXT": urls}), corpus.folder / "urls.parquet")
+    config = CONFIG.replace('kind = "folder"\npath = "pictures"', 'kind = "laion"\npath = "urls.parquet"')
+    config += "[fetch]\ncontact = 'me@example.org'\n"
     (corpus.folder / "my.toml").write_text(config)
     inside = 'ip link set lo up; exec "$@"'
     return corpus.row(
@@ -163,7 +164,7 @@ def server_gone(corpus: Corpus) -> dict:
     with Scripted() as server:
         (corpus.folder / "my.toml").write_text(
             CONFIG.replace("[sets.train]", f'[endpoints.m]\nmodel = "scripted"\nurl = "{server.url}"\n'
-                           '[captions]\nendpoint = "m"\n[sets.train]')
+                           '[captions]\nendpoint = "m"\nrewrite = "all"\n[sets.train]')
         )  # fmt: skip
         url = server.url
     row = corpus.row("the model's server is gone", *corpus.run())

@@ -12,6 +12,8 @@ import pytest
 from support.corpora import ONE_PROCESS, build, in_this_process, write_tar
 from support.paths import PROJECT
 
+from flows.errors import line_of
+from pipelines.engine.lock import hold
 from pipelines.engine.root import Root, fault
 from pipelines.engine.worker import STOPPED, one_line
 from pipelines.maintain.verify import verify_root
@@ -67,6 +69,18 @@ def test_a_disk_that_takes_no_more_is_one_line_that_names_the_file(number, corpu
     monkeypatch.undo()
     build(tmp_path / "my.toml")
     assert verify_root(corpus).problems == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_root_that_cannot_be_written_now_is_no_mistake_of_the_configuration(number, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(number, os.strerror(number), str(tmp_path / "corpus"))
+
+    monkeypatch.setattr("pipelines.engine.root.Root.create", refused)
+    with pytest.raises(OSError, match=os.strerror(number)) as error, hold(Root(str(tmp_path / "corpus"))):
+        pass
+    code, line = line_of(error.value)
+    assert code == 1 and line.startswith(f"{tmp_path}/corpus: {os.strerror(number)}: ")
 
 
 def test_a_root_that_was_moved_is_not_begun_anew(corpus, tmp_path):
