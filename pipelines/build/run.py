@@ -151,7 +151,8 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
     known = stages_of(root)
     for stage in stages:
         if stage in known:
-            committed = {f"{p:05d}": commit.fingerprint for p, commit in read_commits(root, stage).items()}
+            commits = read_commits(root, stage, write=True)  # each footer is read once
+            committed = {f"{p:05d}": commit.fingerprint for p, commit in commits.items()}
         else:
             committed = published(root)
         ledger.close_stage(stage, committed, taken)

@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -122,11 +123,13 @@ def read_manifest(root: Root) -> list[SourceFile]:
     except NotADirectoryError:
         raise UserError(f"{root.url}: is not a folder; choose another") from None
     try:
-        notes = [checked(Note, root.read_json(f"{NOTES}/{name}")) for name in root.files(NOTES)]
+        done: dict[int, Counter[str]] = {}  # a file's first partition -> split -> partitions that were made
+        for name in root.files(NOTES):
+            note = checked(Note, root.read_json(f"{NOTES}/{name}"))
+            done.setdefault(note["first"], Counter())[note["split"]] += note["buckets"]
         for number, file in enumerate(files):
-            for split in {note["split"] for note in notes if note["first"] == file.first}:
-                done = sum(note["buckets"] for note in notes if note["first"] == file.first and note["split"] == split)
-                if done == file.buckets:
+            for split, buckets in done.get(file.first, {}).items():
+                if buckets == file.buckets:
                     files[number] = replace(file, split=split)
     except ValueError as error:
         raise UserError(f"{root.url}/{NOTES}: has a damaged note: {error}; remove the folder and run again") from None
