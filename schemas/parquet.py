@@ -133,7 +133,7 @@ def _needs(
         of_a_row = 0
         for chunk, pages in file.pages(group, columns):
             nested = "." in chunk.path
-            count = pages.values if nested else group.rows
+            count = max(chunk.values, pages.values if nested else group.rows)  # Arrow takes room for what is claimed
             lean = most = pages.unpacked + WIDTH * count
             if chunk.path not in fixed and not pages.encodings <= {PLAIN, DELTA_LENGTHS}:
                 most = max(lean, count * pages.largest)

@@ -83,6 +83,7 @@ FAULTS = {
     "rows below 0": lambda footer: set_number(find(footer, 4)[1][0].value, 3, -1),
     "more rows": lambda footer: set_number(footer, 3, 1 << 40),
     "a place behind the end": lambda footer: [set_number(first_chunk(footer), n, 1 << 62) for n in (9, 11)],
+    "values without end": lambda footer: set_number(first_chunk(footer), 5, (1 << 31) - 1),
     "bytes below 0": lambda footer: set_number(first_chunk(footer), 7, -5),
 }  # fmt: skip
 
@@ -102,8 +103,10 @@ def set_number(fields: list, number: int, value: int) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_footer_is_refused(fault):
     data = with_footer(parquet({"a": ["b"], "c": [1]}), FAULTS[fault])
-    with pytest.raises((pa.ArrowException, OSError)):
+    before = pa.total_allocated_bytes()
+    with pytest.raises((ValueError, pa.ArrowException, OSError)):
         rows_in(data)
+    assert pa.total_allocated_bytes() - before < 1 << 20
 
 
 def test_a_footer_is_read_as_arrow_reads_it():
