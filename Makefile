@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo pico test test-slow test-far test-gguf lint setup requirements docs clean
+.PHONY: demo demo-align pico test test-slow test-far test-gguf lint setup requirements docs clean
 
 demo: .venv/core
 	@mkdir -p demo
@@ -15,6 +15,14 @@ demo: .venv/core
 	@echo "Shards:   $(BIN)/shardmill urls demo/demo-corpus train"
 	@echo "Report:   demo/demo-corpus/report.html"
 	@echo "Question: $(BIN)/shardmill sql demo/demo-corpus 'select text, ocr_text from samples limit 5'"
+
+# Two rounds of feedback for the compact checkpoint, which judges itself: a table and a chart of what it gains and loses.
+demo-align: setup
+	@mkdir -p demo/align
+	cp -n training/recipes/align/*.toml demo/align
+	$(BIN)/python -m pipelines.build demo/align/held-out.toml
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/shardmill align demo/align/align.toml
+	@echo "Report:   demo/align/corpus/report.html"
 
 # Trains the compact checkpoint of training/pico from nothing: pictures, shards, tokenizer, stages, evaluation.
 pico: setup

@@ -16,7 +16,7 @@ RECALLS = {"recall": "recall_margin", "text_recall": "text_recall_margin"}  # fi
 SHOWN = (  # figures in tables, as far as a round has them: name, heading, whether it is a share
     ("false_per_response", "false claim", True),
     ("false_objects_per_response", "false object", True),
-    ("sampled_false_objects_per_response", "false object, sampled", True),
+    ("sampled_false_objects_per_response", "false object at 0.7", True),
     ("recall", "recall", True),
     ("text_recall", "text recall", True),
     ("yes_no", "yes/no", True),

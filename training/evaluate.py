@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 from schemas.errors import UserError, answered
-from schemas.scenes.claims import Checked, check
+from schemas.scenes.claims import check
 from schemas.scenes.lessons import DESCRIBE, NOT_WRITTEN, READ
 from schemas.scenes.scene import Scene, questions
 from schemas.shards import Damaged, document_of
@@ -112,11 +112,6 @@ def evaluate(
 def _short(name: str) -> str:
     """The names that sampled figures had from the start: `sampled_per_response`."""
     return name.removeprefix("false_") if name in ("false_per_response", "false_per_mention") else name
-
-
-def recall(checked: Sequence[Checked], scenes: Sequence[Scene]) -> float:
-    """The share of all objects that a true claim mentions: its words include a shape, and all fit the object."""
-    return ratio(caption_ratios(checked, scenes, [""] * len(checked))["recall"])
 
 
 def character_errors(pairs: Sequence[tuple[str, str]]) -> float:

@@ -182,9 +182,6 @@ class VisionLanguageModel(nn.Module):
         losses[:, 1:][learned] = learned_losses
         return losses
 
-    def parameters_of(self, part: str) -> int:
-        return sum(parameter.numel() for parameter in getattr(self, part).parameters())
-
 
 def document_mask(documents: Tensor) -> Tensor:
     """bool [packs, 1, length, length]: `training.packs.attends` for a batch. Padding attends to padding only."""

@@ -53,7 +53,7 @@ def plan(
 ) -> None:
     """Show what a run would make, and why. Writes nothing."""
     from pipelines.build.corpus import open_corpus
-    from pipelines.build.estimate import estimate
+    from pipelines.build.estimate import estimate, round_estimate
     from pipelines.build.plan import plan as plan_of
     from pipelines.stages.pairs import DrawPairs
 
@@ -70,8 +70,15 @@ def plan(
         shown.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
     console.print(shown)
     for asks in estimate(corpus, planned.stages):
-        calls, tokens = ("an unknown number of" if n is None else f"up to {n:,}" for n in (asks.calls, asks.tokens))
-        tell(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls} calls, {tokens} tokens")
+        calls = f"calls: {asks.each}" if asks.calls is None else f"up to {asks.calls:,} calls"
+        tokens = "" if asks.tokens is None else f", up to {asks.tokens:,} tokens"
+        tell(f"{asks.stage} asks {', '.join(asks.endpoints)}: {calls}{tokens}")
+    if of_round := round_estimate(corpus):
+        calls = "; ".join(
+            f"{stage} {count if isinstance(count, str) else f'about {count:,}'}"
+            for stage, count in of_round.calls.items()
+        )
+        tell(f"a round of align asks about {of_round.instructions:,} instructions, in calls: {calls}")
     if isinstance(pairs := corpus.made.get("pairs"), DrawPairs) and pairs.config.per_instruction:
         tell(f"pairs: at most {pairs.config.per_instruction} of an instruction are drawn; to draw more asks no model")
 

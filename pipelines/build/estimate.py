@@ -8,7 +8,9 @@ from pipelines.build.plan import StagePlan
 from pipelines.catalog.catalog import connect, ledger_files
 from pipelines.engine.commit import Commit
 from pipelines.models.model_stage import ModelStage
+from pipelines.stages.claims import Divide
 from pipelines.stages.responses import Respond
+from pipelines.stages.verdicts import Judge
 
 # For each row that has answers: what the last run that asked for it used.
 TOOK = """
@@ -24,6 +26,43 @@ class Estimate(NamedTuple):
     endpoints: tuple[str, ...]
     calls: int | None  # None where nothing was asked before
     tokens: int | None
+    each: str  # the calls for each row that it answers
+
+
+class RoundEstimate(NamedTuple):
+    """What a round of an alignment asks, about."""
+
+    instructions: int
+    calls: dict[str, int | str]  # stage -> calls; before the first round in words
+
+
+def each(stage: ModelStage) -> str:
+    """The calls of a stage for each row that it answers, in words."""
+    if isinstance(stage, Respond):
+        return f"{stage.config.draws} for each instruction"
+    if isinstance(stage, Divide):
+        return "up to 2 for each response"
+    if isinstance(stage, Judge):
+        return f"{len(stage.endpoints)} for each different question about an image"
+    return "1 for each row that it asks about"
+
+
+def round_estimate(corpus: Corpus) -> RoundEstimate | None:
+    """What the next round of an alignment asks, from what earlier rounds asked; None where nothing is known yet."""
+    align, respond = corpus.config.align, corpus.made.get("responses")
+    commits = corpus.commits("instructions")["instructions"].values()
+    if align is None or not isinstance(respond, Respond) or not commits:
+        return None
+    asked = sum(commit.kept for commit in commits)
+    wanted = round(align.share * (asked + sum(commit.reasons.get("later_round", 0) for commit in commits)))
+    with connect(corpus.root, {"calls": ledger_files(corpus.root)["calls"]}, queries=["calls"]) as connection:
+        took = {stage: calls for stage, calls, _ in connection.sql(TOOK).fetchall()}
+    calls: dict[str, int | str] = {respond.name: respond.config.draws * wanted}
+    for name in ("claims", "verdicts"):
+        stage = corpus.made.get(name)
+        if isinstance(stage, ModelStage) and stage.endpoints:
+            calls[name] = round(wanted * float(took[name]) / asked) if asked and name in took else each(stage)
+    return RoundEstimate(wanted, calls)
 
 
 def estimate(corpus: Corpus, planned: Iterable[StagePlan]) -> list[Estimate]:
@@ -46,7 +85,9 @@ def _estimate_of(corpus: Corpus, plan: StagePlan, stage: ModelStage, took: tuple
         calls, tokens = (round(rows * float(spent) / done) for spent in took)
     elif isinstance(stage, Respond) and plan.todo.keys() <= commits["instructions"].keys():
         calls = stage.config.draws * sum(commits["instructions"][p].kept for p in plan.todo)
-    return Estimate(stage.name, tuple(endpoint.name for endpoint in stage.endpoints), calls, tokens)
+    if calls is not None and isinstance(stage, Respond) and stage.rounds:  # those that are over are not asked again
+        calls, tokens = -(-calls // len(stage.rounds)), tokens and -(-tokens // len(stage.rounds))
+    return Estimate(stage.name, tuple(endpoint.name for endpoint in stage.endpoints), calls, tokens, each(stage))
 
 
 def rows_of(planned: StagePlan, source: dict[int, Commit], own: dict[int, Commit]) -> int | None:

@@ -18,7 +18,6 @@ The reader (`schemas.scenes.reader`) understands only what English says about sc
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from schemas.scenes.reader import parse
@@ -53,22 +52,6 @@ def answer(question: str, scene: Scene) -> bool | None:
     """Whether yes is the answer to a yes/no question; None if not all of it was understood."""
     checked = check(question, scene)
     return None if checked.unparsed or not checked.true + checked.false else not checked.false
-
-
-def hallucination(checked: Iterable[Checked]) -> dict[str, float]:
-    """Share of responses with a false claim, and of false claims among all (the two measures of arXiv 2405.17220).
-
-    With them come the counts behind these shares: responses, claims, and runs of words that were not parsed.
-    """
-    checked = list(checked)
-    false = sum(len(response.false) for response in checked)
-    claims = false + sum(len(response.true) for response in checked)
-    return {
-        "per_response": sum(bool(response.false) for response in checked) / max(1, len(checked)),
-        "per_mention": false / max(1, claims),
-        "responses": len(checked), "claims": claims,
-        "unparsed": sum(len(response.unparsed) for response in checked),
-    }
 
 
 def _things(scene: Scene) -> list[Pattern]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from schemas.scenes.claims import check, hallucination
+from schemas.scenes.claims import check
 from schemas.scenes.lessons import DESCRIBE
 from training.checkpoint import load_model
 from training.evaluate import scenes_of
+from training.figures import caption_ratios, ratio
 from training.generate import GenerationRequest, Generator
 from training.gguf.export import export
 from training.gguf.generator import GgufGenerator
@@ -50,8 +51,10 @@ def main() -> None:
 def claims(speaker, shown) -> dict[str, float]:
     asks = [GenerationRequest(speaker.about(image, DESCRIBE[0]), limit=128) for image, _ in shown]
     answers = speaker.answer(asks)
-    found = hallucination(check(answer.text.strip(), scene) for answer, (_, scene) in zip(answers, shown, strict=True))
-    return {"true_claims": round(1 - found["per_mention"], 4), "claims": found["claims"]}
+    found = [check(answer.text.strip(), scene) for answer, (_, scene) in zip(answers, shown, strict=True)]
+    ratios = caption_ratios(found, [scene for _, scene in shown], [answer.text for answer in answers])
+    count = int(sum(ratios["false_per_mention"][1]))
+    return {"true_claims": round(1 - ratio(ratios["false_per_mention"]), 4), "claims": count}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from schemas.scenes.claims import check
 from schemas.scenes.lessons import DESCRIBE, READ, reading
 from schemas.scenes.scene import caption, imagine, questions
 from training.checkpoint import save_model
-from training.evaluate import character_errors, edits, evaluate, recall
+from training.evaluate import character_errors, edits, evaluate
 from training.figures import caption_ratios, interval, ratio
 from training.generate import Generated, Prompt
 
@@ -130,7 +130,7 @@ def test_recall_counts_objects_that_a_true_claim_is_about():
     }  # fmt: skip
 
     def of(text: str) -> float:
-        return recall([check(text, scene)], [scene])
+        return ratio(caption_ratios([check(text, scene)], [scene], [text])["recall"])
 
     assert of("A red circle.") == 0.5
     assert of("A red circle and a large red star.") == 1

@@ -73,7 +73,8 @@ def test_a_shape_is_read_back_as_it_was_written(name, tmp_path):
 def parameters(name: str) -> dict[str, int]:
     with torch.device("meta"):
         model = VisionLanguageModel(SHAPES[name])
-    return {part: model.parameters_of(part) for part in ("vision", "resampler", "language")}
+    parts = ("vision", "resampler", "language")
+    return {part: sum(weight.numel() for weight in getattr(model, part).parameters()) for part in parts}
 
 
 def test_the_large_shape_has_the_parts_of_the_published_model():

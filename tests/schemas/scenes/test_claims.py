@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.scenes.claims import Checked, answer, check, hallucination
+from schemas.scenes.claims import answer, check
 from schemas.scenes.reader import parse
 from schemas.scenes.scene import Scene
 from schemas.scenes.statements import Pattern, SceneClaim
@@ -265,19 +265,6 @@ def test_a_caption_is_right_in_part():
     assert [brief(claim) for claim in checked.true] == ["some red circle", "2 circle"]
     assert [brief(claim) for claim in checked.false] == ["some green star"]
     assert checked.unparsed == ["adore"]
-
-
-def test_hallucination_is_counted_by_response_and_by_mention():
-    said = ["A red circle and a blue star.", "A red circle, a green heart and a dog.", "Lovely."]
-    assert hallucination(check(text, SCENE) for text in said) == {
-        "per_response": 1 / 3,
-        "per_mention": 1 / 4,
-        "responses": 3,
-        "claims": 4,
-        "unparsed": 2,
-    }
-    assert hallucination([]) == {"per_response": 0, "per_mention": 0, "responses": 0, "claims": 0, "unparsed": 0}
-    assert hallucination([Checked([], [], ["dog"])])["per_mention"] == 0
 
 
 WORDS = sorted(word for word, (kind, _) in LEXICON.items() if kind != "says" and not word.startswith("near "))
