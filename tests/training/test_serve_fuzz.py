@@ -10,8 +10,10 @@ def test_broken_requests_are_answered_or_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 @pytest.mark.filterwarnings("ignore")
 def test_many_broken_requests_are_answered_or_refused(tmp_path):
+    """By hand: minutes of random inputs. `make test` has some of these requests."""
     check(fuzz_serve(tmp_path, seconds=120, seed=1))
 
 

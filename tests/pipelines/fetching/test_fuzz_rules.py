@@ -131,7 +131,9 @@ def test_bytes_of_any_kind_are_a_robots_txt():
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_rules_for_minutes(tmp_path):
+    """By hand: minutes of random inputs. `make test` has some hundreds of these rules."""
     began, seed = time.monotonic(), 1
     while time.monotonic() - began < 120:
         check_robots(3_000, seed)

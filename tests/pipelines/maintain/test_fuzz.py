@@ -16,7 +16,9 @@ def test_headers_that_claim_anything_leave_rows_intact_or_with_a_reason(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_headers_that_claim_anything_for_minutes(tmp_path):
+    """By hand: minutes of random inputs. `make test` has 250 of these tars."""
     check(fuzz_headers(tmp_path, seconds=180, seed=1))
 
 

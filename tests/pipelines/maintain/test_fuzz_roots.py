@@ -31,7 +31,9 @@ def test_commands_bear_whatever_stands_in_a_root(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_commands_bear_whatever_stands_in_a_root_for_minutes(tmp_path):
+    """By hand: minutes of random inputs. `make test` has two roots of each change."""
     check(fuzz_roots(tmp_path, seconds=300, seed=1))
 
 

@@ -17,7 +17,9 @@ def test_parquet_broken_along_its_structure_stops_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_parquet_broken_along_its_structure_for_minutes(tmp_path):
+    """By hand: minutes of random inputs. `make test` has 120 of these files."""
     check(fuzz_parquet(tmp_path, seconds=180, seed=1))
 
 

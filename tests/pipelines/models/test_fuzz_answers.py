@@ -112,7 +112,9 @@ def test_any_answer_is_an_answer_or_has_a_reason(url, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 def test_any_answer_for_minutes(url, monkeypatch):
+    """By hand: minutes of random inputs. `make test` has 500 of these answers."""
     began, seed = time.monotonic(), 1
     while time.monotonic() - began < 120:
         check(url, 1_000, seed, monkeypatch)

@@ -48,9 +48,13 @@ def test_broken_images_are_measured_or_left_out():
 
 
 @pytest.mark.slow
+@pytest.mark.far
 @pytest.mark.filterwarnings("ignore")
 def test_many_broken_images_are_measured_or_left_out():
-    """FUZZ_SECONDS says for how long; FUZZ_SEED, which ones."""
+    """By hand: minutes of random inputs. `make test` has 400 of these images.
+
+    FUZZ_SECONDS says for how long; FUZZ_SEED, which ones.
+    """
     ends = fuzzed(random.Random(SEED), float(os.environ.get("FUZZ_SECONDS", 120)), 1 << 30)
     print(dict(ends))
     assert ends["kept"] > 50 and len(ends) > 5
