@@ -8,7 +8,7 @@ import glob
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from schemas.views import LEDGER, Files, literal, quoted, views
 CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
 OF_BOUNDS = SampleRow.__optional_keys__
+LISTS_VIEWS = re.compile(r"\b(show|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b", re.IGNORECASE)  # all there are
 
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
@@ -119,10 +120,10 @@ def connect(
     return connection
 
 
-def open_catalog(root: Root) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with all the views over all that is under a root."""
+def open_catalog(root: Root, queries: Sequence[str] = ()) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with the views over all that is under a root: all of them, or those that queries name."""
     stages = stages_of(root)
-    return connect(root, files(root, stages), stages.values())
+    return connect(root, files(root, stages), stages.values(), queries)
 
 
 def create(
@@ -199,9 +200,18 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
         if "://" not in path and not Path(path).exists():
             raise UserError(f"sql: --read {path}: does not exist")
     try:
-        with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, open_catalog(root) as connection:
-            close_off(connection, root, read, spill)
-            yield connection.sql(checked(connection, sql)).to_arrow_reader()
+        with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, ExitStack() as opened:
+
+            def ask(queries: Sequence[str]) -> pa.RecordBatchReader:
+                connection = opened.enter_context(open_catalog(root, queries))
+                close_off(connection, root, read, spill)
+                return connection.sql(checked(connection, sql)).to_arrow_reader()
+
+            try:
+                answer = ask(() if LISTS_VIEWS.search(sql) else [sql])
+            except duckdb.CatalogException:
+                answer = ask(())  # a name that it only computes; or DuckDB suggests one
+            yield answer
     except duckdb.PermissionException as error:
         raise UserError(f"sql: {one_line(error)}; a query reads only the corpus, and what --read FILE names") from None
     except (duckdb.Error, OSError) as error:  # Arrow's reader passes DuckDB's errors on as those of the system

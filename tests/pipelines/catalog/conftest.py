@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from support.catalogs import TOML
@@ -18,7 +19,8 @@ def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     write_tar(folder / "source/0.tar", range(3))
     (folder / "my.toml").write_text(TOML)
-    build(folder / "my.toml")
+    with patch("support.corpora.catalogs", True):
+        build(folder / "my.toml")
     return folder
 
 

@@ -1,10 +1,13 @@
 """A query reads the corpus, and writes nothing but what a flag names."""
 
+from pathlib import Path
+
 import duckdb
 import pytest
 from support.corpora import say
 
 from pipelines.catalog.catalog import query
+from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from schemas.errors import UserError
 
@@ -141,3 +144,29 @@ def test_a_query_sorts_more_than_fits_in_memory_and_leaves_nothing(corpus, tmp_p
     numbers = "select range::varchar || 'abcdefghijklmnopqrstuvwxyz' as s from range(3000000) order by s desc"
     assert query(corpus, f"select count(*) as n from ({numbers} limit 2500000)").to_pylist() == [{"n": 2500000}]
     assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("select count(*) as n from query_table('ro' || 'ws')", [{"n": 3}]),  # a name that is computed
+        ("select count(*) as n from (show tables) where name in ('rows', 'samples')", [{"n": 2}]),
+        ("select count(*) as n from duckdb_views() where view_name = 'samples'", [{"n": 1}]),
+        ("select count(*) as n from information_schema.tables where table_name = 'rows'", [{"n": 1}]),
+        ("with rows as (select 1 as a) from rows", [{"a": 1}]),
+        ("select 1 as a", [{"a": 1}]),
+        ('SELECT count(*) AS n FROM "ROWS"', [{"n": 3}]),
+        ("select count(*) as n from Samples where reason is null", [{"n": 3}]),
+    ],
+)
+def test_a_question_has_the_views_that_it_asks(question, answer, small):
+    """Only those are made that it names, which takes less time; all, where it lists or computes names."""
+    assert query(Root(str(small / "corpus")), question).to_pylist() == answer
+
+
+def test_a_damaged_stage_stops_no_question_to_another(corpus):
+    path = Path(corpus.path("images/00000.parquet"))
+    path.write_bytes(path.read_bytes()[:100])
+    assert query(corpus, "select count(*) as n from rows").to_pylist() == [{"n": 3}]
+    with pytest.raises(Corrupt, match="images"):
+        query(corpus, "select count(*) as n from samples")

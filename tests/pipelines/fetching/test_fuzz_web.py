@@ -10,8 +10,10 @@ def test_odd_rules_are_read(fuzz, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.far
 @pytest.mark.parametrize("fuzz", [fuzz_robots, fuzz_opt_outs])
 def test_odd_rules_are_read_for_minutes(fuzz, tmp_path):
+    """By hand: minutes of random inputs. `make test` has 200 of each."""
     check(fuzz(tmp_path, seconds=120, seed=1))
 
 
