@@ -1,7 +1,7 @@
 """What a Parquet file says of its parts: the footer, and the headers of its pages, which have the last word.
 
 Both are read by hand. Arrow's own objects of a column chunk end the process when its fields contradict each other
-(25.0), and Arrow takes a KB for a chunk of few bytes, so that a footer is read here before Arrow opens its file.
+(25.0), and Arrow takes a KB for a chunk of few bytes, so that a large footer is read here before Arrow opens its file.
 """
 
 import struct

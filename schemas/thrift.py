@@ -8,7 +8,7 @@ from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 NUMBERS = (I16, I32, I64)
-MOST = 500_000  # structs of one list, and in all
+MOST = 1_000_000  # structs
 
 Wanted = Mapping[int, "Wanted | int"]  # number of a field -> its type; of a struct or a list of them, what is wanted
 

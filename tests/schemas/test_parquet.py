@@ -129,3 +129,14 @@ def test_a_footer_is_read_as_arrow_reads_it():
 def test_a_struct_that_claims_more_than_it_has_ends_at_once(data):
     with pytest.raises((ValueError, EOFError)):
         Struct(data).read(FILE)
+
+
+def test_more_parts_than_any_writer_makes_are_refused_before_arrow_reads_them(monkeypatch):
+    """Each of them is four bytes here, and a KB in Arrow."""
+    data = parquet({"a": [1]})
+    monkeypatch.setattr("schemas.thrift.MOST", 1_000)
+    monkeypatch.setattr("schemas.parquet.FOOTER", 1_000)
+    monkeypatch.setattr(pq.ParquetFile, "__init__", lambda *_, **__: pytest.fail("Arrow was asked"))
+    many = with_footer(data, lambda footer: chunks(footer).extend(chunks(footer) * 1_000))
+    with pytest.raises(pa.ArrowInvalid, match="has more than 1,000 parts"):
+        rows_in(many)
