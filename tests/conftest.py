@@ -18,6 +18,7 @@ TOGETHER = (  # folders whose tests share a corpus or a server
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tells pytest-xdist, with `--dist loadgroup`, which tests run in one process: those of a file or a folder."""
     for item in items:

@@ -207,18 +207,18 @@ def test_shards_may_lie_in_an_object_store(recipe, folder, tmp_path):
 def test_it_learns(recipe, tmp_path):
     """Twelve conversations over and over: both losses fall."""
     train(
-        recipe({"steps": 25, "batch": 4, "micro": 4, "truth": 0.1, "optimizer": "muon", "rate": 3e-3}),
+        recipe({"steps": 12, "batch": 2, "micro": 2, "truth": 0.1, "optimizer": "muon", "rate": 3e-3}),
         tmp_path,
         World(),
     )
     log = pq.read_table(tmp_path / "log.parquet")
     assert log.schema.equals(TRAINING)
-    short = recipe({"steps": 1, "batch": 4, "micro": 4, "truth": 0.1})
+    short = recipe({"steps": 1, "batch": 2, "micro": 2, "truth": 0.1})
     (tmp_path / "short").mkdir()
     train(short, tmp_path / "short", World())
     first, last = pq.read_table(tmp_path / "short/log.parquet").to_pylist()[0], log.to_pylist()[-1]
     assert last["loss"] < 0.75 * first["loss"] and last["truth_loss"] < 0.8 * first["truth_loss"]
-    assert 0 < last["fill"] <= 1 and last["total"] == 25 and last["tokens"] > 0
+    assert 0 < last["fill"] <= 1 and last["total"] == 12 and last["tokens"] > 0
     assert (tmp_path / "chart.svg").read_text().count("<polyline") == 4  # two losses, rate and norm
 
 
