@@ -38,10 +38,10 @@ pico: setup
 		| tee demo/pico/checkpoint/evaluation.json
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadgroup
+	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadfile
 
 # By hand: other people's servers, real data, and the evaluation of pico.
 test-far: setup

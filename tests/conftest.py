@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -11,20 +12,26 @@ os.environ["COLUMNS"] = "200"  # tables are as wide as that, whatever the termin
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest-xdist has a process for each core, and threads that wait for a core spin
 pytest.register_assert_rewrite("support")  # before its modules are imported
 from support.corpora import ONE_PROCESS, picture  # noqa: E402
-from support.paths import SHARED, TESTS  # noqa: E402
+from support.paths import SHARED  # noqa: E402
 
-TOGETHER = (  # folders whose tests share a corpus or a server
-    "flows", "pipelines/catalog", "pipelines/maintain/takedown", "pipelines/reports", "training/train",
-)  # fmt: skip
+TOGETHER = {  # folders whose tests share a corpus or a server
+    f"tests/{folder}"
+    for folder in ("flows", "pipelines/catalog", "pipelines/maintain/takedown", "pipelines/reports", "training/train")
+}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells pytest-xdist, with `--dist loadgroup`, which tests run in one process: those of a file or a folder."""
-    for item in items:
-        folder = str(item.path.parent.relative_to(TESTS))
-        group = folder if folder in TOGETHER else f"{folder}/{item.path.name}"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, tests of such a folder run in one process, as others of one file do."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            folder = path.rpartition("/")[0]
+            return folder if folder in TOGETHER else path
+
+    return ByFileOrFolder(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture
