@@ -5,14 +5,16 @@ from collections import Counter
 
 import pytest
 from support.aligning import GOOD, align, configured
-from support.corpora import build, data_files
+from support.corpora import build, data_files, say, shardmill
 from support.scripted_server import Scripted
 
-from flows.rounds import begin_round, evaluate_start
+from flows.rounds import aligning, begin_round, evaluate_start
 from pipelines.build.corpus import open_corpus
+from pipelines.build.estimate import estimate, round_estimate
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
 from pipelines.engine.alignment import read_alignment
+from pipelines.engine.lock import Busy
 from pipelines.engine.releases import read_card
 from pipelines.engine.root import Corrupt
 from pipelines.maintain.verify import verify_root
@@ -136,6 +138,52 @@ def test_the_table_and_the_chart_show_every_round(tmp_path, server, reports):
     assert markdown(columns, lines).splitlines()[2].startswith("| start | ")
     page = (tmp_path / "corpus/report.html").read_text()
     assert 'id="alignment"' in page and "2 (best)" in page and "recall: 78.0%" in page
+
+
+def test_plan_says_what_a_round_asks(tmp_path, server):
+    config = configured(tmp_path, server)
+    (responses,) = [
+        one for one in estimate(open_corpus(config), plan(open_corpus(config)).stages) if one.calls is None
+    ][:1]
+    assert responses.each == "3 for each instruction" and round_estimate(open_corpus(config)) is None
+    said = say("plan", config)
+    assert "responses asks policy: calls: 3 for each instruction\n" in said.out
+    assert "verdicts asks labeler: calls: 1 for each different question about an image\n" in said.out
+    build(config, "instructions")
+    first = round_estimate(open_corpus(config))
+    assert first.instructions == 3 and first.calls["responses"] == 9
+    assert first.calls["verdicts"] == "1 for each different question about an image"
+    root = align(config, 1)
+    second = round_estimate(open_corpus(config))
+    asked = dict(rows(root, "select stage, sum(tries)::int from calls group by stage"))
+    share = 3 / rows(root, "select count(*) from instructions where reason is null")[0][0]
+    assert second.calls == {"responses": 9, "verdicts": round(share * asked["verdicts"])}
+    line = f"responses about 9; verdicts about {second.calls['verdicts']}"
+    assert f"a round of align asks about 3 instructions, in calls: {line}" in say("plan", config).out
+
+
+@pytest.mark.slow
+def test_the_command_aligns_and_shows_the_rounds(tmp_path, server):
+    config = configured(tmp_path, server)
+    said = shardmill("align", config, "--rounds", "1", PREFECT_HOME=str(tmp_path / "prefect"), COLUMNS="200")
+    assert said.returncode == 0, said.stderr
+    assert "round 1: best: false_objects_per_response: 30.0 % before, 20.0 % now" in said.stdout
+    assert f"best policy: {tmp_path}/checkpoints/round-1/checkpoint" in said.stdout
+    asked = server.count()
+    again = shardmill("align", config, "--rounds", "1", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert again.returncode == 0 and server.count() == asked
+    config.write_text(
+        config.read_text().replace("share = 0.33", "share = 0.6").replace("[align]", "[align]\nrounds = 1")
+    )
+    more = shardmill("align", config, "--rounds", "2", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert more.returncode == 2 and more.stderr.count("\n") == 1 and "2 rounds need more than all images" in more.stderr
+
+
+def test_two_alignments_at_once_are_refused(tmp_path, server):
+    config = configured(tmp_path, server)
+    second = aligning(open_corpus(config))
+    with aligning(open_corpus(config)), pytest.raises(Busy, match=r"checkpoints is in use by process \d+"), second:
+        pass
 
 
 @pytest.mark.parametrize(

