@@ -90,6 +90,8 @@ def _cannot_align(config: Config) -> str | None:
     if align.share * align.rounds > 1 + 1e-9:
         most = f"{1 / align.rounds:.3g}"
         return f"align.share: {align.rounds} rounds need more than all images; write at most {most}"
+    if "://" in align.checkpoints:
+        return "align.checkpoints: write a folder of this machine: models are served and trained from it"
     policy = config.endpoints.get(config.responses.endpoint)
     if policy and policy.url and not align.policy_command:
         place = f"endpoints.{config.responses.endpoint}"

@@ -191,6 +191,7 @@ def test_two_alignments_at_once_are_refused(tmp_path, server):
     [
         (("share = 0.33", "share = 0.6"), "align.share: 2 rounds need more than all images; write at most 0.5"),
         (("policy_command", "# policy_command"), "align.policy_command: missing; it makes"),
+        (('checkpoints = "', 'checkpoints = "s3://'), "align.checkpoints: write a folder of this machine"),
         (("{out}", "out"), "train_command: write {out} in it"),
         (("evaluate_command", "# evaluate_command"), "align: write either held_out or evaluate_command"),
         (("[responses]\nendpoint = \"policy\"\ndraws = 3", "[ocr]"), "verdicts: needs the table [responses]"),
