@@ -182,7 +182,7 @@ def custom(server: Server, folder: Path) -> Iterator[dict]:
 def outage(server: Server, folder: Path, pause: Callable[[float], None], seconds: float) -> dict:
     night = Night(server, folder, "outage", pause=seconds / 8)
     run = night.trigger()
-    night.at_work(run, "corpus/runs/*/slow.log")
+    night.at_work(run, "corpus/runs/*/work-rows.parquet")
     pause(seconds)
     night.ended(run)
     return night.next(night.row(f"the Prefect server does not answer for {seconds:.0f} s", run))
