@@ -19,7 +19,7 @@ demo: .venv/core
 # Two rounds of feedback for the compact checkpoint, which judges itself: a table and a chart of what it gains and loses.
 demo-align: setup
 	@mkdir -p demo/align
-	cp -n training/recipes/align/*.toml demo/align
+	@test -f demo/align/align.toml || cp training/recipes/align/*.toml demo/align
 	$(BIN)/python -m pipelines.build demo/align/held-out.toml
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/shardmill align demo/align/align.toml
 	@echo "Report:   demo/align/corpus/report.html"

@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from support.aligning import GOOD, align, configured
 from support.corpora import build, data_files, say, shardmill
+from support.paths import PROJECT
 from support.scripted_server import Scripted
 
 from flows.rounds import aligning, begin_round, evaluate_start
@@ -19,6 +21,7 @@ from pipelines.engine.releases import read_card
 from pipelines.engine.root import Corrupt
 from pipelines.maintain.verify import verify_root
 from pipelines.reports.rounds import markdown, table_of
+from schemas.config.file import read_config
 from schemas.errors import UserError
 
 
@@ -177,6 +180,15 @@ def test_the_command_aligns_and_shows_the_rounds(tmp_path, server):
     )
     more = shardmill("align", config, "--rounds", "2", PREFECT_HOME=str(tmp_path / "prefect"))
     assert more.returncode == 2 and more.stderr.count("\n") == 1 and "2 rounds need more than all images" in more.stderr
+
+
+def test_the_demo_has_a_held_out_corpus_and_rounds_that_share_no_image(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    demo = read_config("training/recipes/align/align.toml")
+    held_out = read_config("training/recipes/align/held-out.toml")
+    assert demo.align.held_out == held_out.root and demo.align.held_out_set in held_out.sets
+    assert demo.source[0].seed != held_out.source[0].seed and demo.align.rounds * demo.align.share <= 1
+    assert all(Path(endpoint.model).exists() for endpoint in demo.endpoints.values())
 
 
 def test_two_alignments_at_once_are_refused(tmp_path, server):
