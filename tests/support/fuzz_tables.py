@@ -84,6 +84,7 @@ def fuzz_tables(folder: Path, count: int | None = None, seconds: float = 0, seed
             if row["text"] and checked and not told and not is_whole(row["text"]):
                 silent.append(f"{path.name}: {row['text']!r}")
         lines = len([*filter(None, re.split(rb"[\r\n]+", data))]) - 1 if kind in ("csv", "tsv") else 0
+        lines -= sum((row["text"] or "").count("\n") for row in rows)  # a text between quotes has several
         if lines > len(rows) and not told:  # no line is a part of another
             silent.append(f"{path.name}: {lines} lines, {len(rows)} rows")
         if data == whole and len(rows) != ROWS:
