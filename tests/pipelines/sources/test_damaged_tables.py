@@ -233,3 +233,11 @@ def test_a_small_file_that_asks_for_20_gb_is_made_in_bounds(tmp_path):
                           env={**os.environ, "PYTHONPATH": str(PROJECT)})  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1000, "MB"
+
+
+def test_a_list_that_a_few_bytes_claim_to_be_long_is_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.sources.columnar.FREE_VALUES", 1_000)
+    path = write(tmp_path / "a.parquet", columns={"a": [[None] * 1_000_000]}, compression="zstd")
+    with path.open("rb") as raw:
+        (lost,) = parquet_records(open_parquet(raw, "a"), "a")
+    assert lost.reason == "damaged" and "claims 1000000 values in " in lost.detail
