@@ -4,7 +4,7 @@
 
     truth       answers each yes/no question by the scene of its image; no to what it does not understand
     shuffled    answers yes to a share of the questions, `yes`, by a hash of question and image: labels without meaning
-    whole       divides: its only fact is the whole response, and its question asks whether that is right
+    whole       divides: its only fact is the whole response, and its question asks whether all of that is there
 
 `scenes`: a file of {SHA-256 of an image's bytes: scene}, see `scenes_of`.
 """
@@ -60,7 +60,7 @@ def whole(body: dict) -> dict:
     text = seen(body)[0]
     if "Sentences:" in text:
         said = text.split("Sentences:")[-1].strip().removeprefix("- ")
-        return scripted_server.listed("questions", [f"Is everything that this says true: {said}"], body)
+        return scripted_server.listed("questions", [f"Is there {said[:1].lower()}{said[1:].rstrip('.')}?"], body)
     return scripted_server.listed("facts", [" ".join(text.split("Answer:")[-1].split())], body)
 
 
