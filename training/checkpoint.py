@@ -139,7 +139,7 @@ def save_run(
     }
     tensors |= {f"{name}/{key}": value for name, module in more.items() for key, value in module.state_dict().items()}
     save_tensors(new / OPTIMIZER, tensors)
-    (new / STATE).write_text(json.dumps(state, indent=1))
+    (new / STATE).write_text(json.dumps({**state, "tensors": len(tensors)}, indent=1))
     for path in (*new.iterdir(), new):
         _to_disk(path)
     shutil.rmtree(folder, ignore_errors=True)
@@ -165,11 +165,31 @@ def _to_disk(path: Path) -> None:
 
 
 def latest(run: Path) -> Path | None:
-    """The folder of the last checkpoint that is whole."""
+    """The folder of the last checkpoint that is whole; None if there is none yet. Raises `UserError` if it is gone."""
     try:
-        return run / json.loads((run / LATEST).read_text())["checkpoint"]
+        folder = run / json.loads((run / LATEST).read_text())["checkpoint"]
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError):
+        whole = sorted(path.parent.name for path in run.glob(f"[0-9]*[0-9]/{STATE}"))
+        fix = f'write {json.dumps({"checkpoint": whole[-1]})} into it' if whole else "begin another run"
+        raise UserError(f"{run / LATEST}: is damaged; {fix}") from None
+    if not folder.is_dir():
+        raise UserError(f"{run / LATEST}: names {folder.name}, which is gone; restore it, or begin another run")
+    return folder
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state of a run's checkpoint. Raises `UserError` if it cannot be read."""
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text())
+        if missing := [key for key in ("stage", "step", "total") if key not in state]:
+            raise ValueError(f"{missing[0]} is missing")
+    except (OSError, ValueError, TypeError) as error:
+        wrong = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read: {wrong}; restore it, or begin another run from {folder}") from None
+    return state
 
 
 def load_run(
@@ -180,9 +200,17 @@ def load_run(
 ) -> None:
     """Restores the weights of the modules in `more` and the states of the optimizers.
 
-    Give no optimizers for a stage that is done. Raises `UserError` if the states are those of other optimizers.
+    Give no optimizers for a stage that is done. Raises `UserError` if the states are those of other optimizers, if some
+    are missing, or if they are not finite.
     """
-    tensors = read_tensors(folder / OPTIMIZER)
+    path, restore = folder / OPTIMIZER, "restore the file, or begin another run"
+    tensors = read_tensors(path)
+    wanted = read_state(folder).get("tensors")
+    if len(tensors) != wanted if wanted is not None else not any(name[0].isdigit() for name in tensors):
+        of = "" if wanted is None else f" of {wanted}"
+        raise UserError(f"{path}: lacks states of the optimizer: it has {len(tensors)}{of} tensors; {restore}")
+    if broken := next((name for name, value in tensors.items() if not value.isfinite().all()), None):
+        raise UserError(f"{path}: {broken} holds numbers that are not finite; {restore}")
     for name, module in more.items():
         module.load_state_dict({key: tensors.pop(f"{name}/{key}") for key in module.state_dict()})
     if not optimizers:

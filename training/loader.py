@@ -11,6 +11,7 @@
 A sample that cannot be read is left out: its batch names it, and its place stays empty.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
@@ -154,24 +155,30 @@ class Mixture(Batches):
         return [planned.counts for planned in self.planned]
 
     def counted(self, part: int, packs: int) -> Counted:
-        """How much there is of a set; tokens that are learned are counted in at most so many packs, spread over it."""
+        """How much there is of a set; tokens that are learned are counted in at most so many packs, spread over it.
+
+        Samples of these packs that can no longer be read are left out. Raises `UserError` if all of them are.
+        """
         planned, counts = self.planned[part], self.counts[part]
         numbers = sorted({number * len(planned) // packs for number in range(packs)})
         read = [row for number in numbers for row in planned[number]]
-        learned = sum(self._learned(part, row) for row in read)
+        lost, learned = Counter[str](counts["reasons"]), 0
+        failed: list[Lost] = []
+        for row in read:
+            try:
+                learned += int((self._tokens(part, row)[0].labels != IGNORED).sum())
+            except (Damaged, SampleRejected) as error:
+                failed.append(Lost.of(row["sample"], row["tar"], error))
+        lost.update(one.reason for one in failed)
+        if len(failed) == len(read):
+            raise UserError(f"{self.parts[part].set}: has nothing to train on; of {len(read)} samples none can be "
+                            f"read; the first, {failed[0].sample} of {failed[0].tar}: {failed[0].detail}")  # fmt: skip
         if about := len(numbers) < len(planned):
             learned = round(learned * counts["tokens"] / sum(row["tokens"] for row in read))
         return Counted(
-            samples=counts["samples"], left_out=counts["reasons"], packs=len(planned), tokens=counts["tokens"],
+            samples=counts["samples"], left_out=dict(sorted(lost.items())), packs=len(planned), tokens=counts["tokens"],
             learned=learned, about=about,
         )  # fmt: skip
-
-    def _learned(self, part: int, row: PlannedSample) -> int:
-        """The tokens of a sample that are learned; none if it cannot be read any more."""
-        try:
-            return int((self._tokens(part, row)[0].labels != IGNORED).sum())
-        except (Damaged, SampleRejected):
-            return 0
 
     def lost(self) -> Iterator[Lost]:
         """The samples that are in no pack."""

@@ -1,7 +1,7 @@
 """One trainer of a run's folder at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,12 @@ LOCK = "lock.json"
 
 
 @contextmanager
-def hold(run: Path) -> Iterator[None]:
-    """Holds a run's folder, which is made if it is missing. Raises `UserError` if another trainer holds it."""
+def hold(run: Path) -> Iterator[Callable[[], None]]:
+    """Holds a run's folder, which is made if it is missing. Raises `UserError` if another trainer holds it.
+
+    Gives a function that raises `UserError` if the folder or its lock was removed or replaced since: another trainer
+    may hold it then. Call it before each write.
+    """
     run.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = file_lock.take(run / LOCK, file_lock.this_process())
@@ -21,6 +25,19 @@ def hold(run: Path) -> Iterator[None]:
         who = file_lock.process_of(held.holder) or "another process"
         raise UserError(f"{run}: is being trained by {who}; wait for it, or name another folder") from None
     try:
-        yield
+        yield lambda: _check(run, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check(run: Path, descriptor: int) -> None:
+    held = os.fstat(descriptor)
+    try:
+        there = os.stat(run / LOCK, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+        raise UserError(
+            f"{run}: {LOCK} was removed or replaced while the run was trained, so another trainer may hold the folder; "
+            "nothing more is written; train again, in a folder that is not moved meanwhile"
+        )

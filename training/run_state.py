@@ -44,6 +44,13 @@ def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str], ends:
     return _settings(recipe, stage) | {"releases": releases} | ({"ends": ends} if stage.epochs else {})
 
 
+def of_old(recipe: Recipe, tokenizer: Tokenizer, stage: str) -> State:
+    """What `begun` gives, for a run of 0.1 in a `stage`, whose state does not have it: as the recipe says now."""
+    names = [one.name for one in recipe.stages]
+    passed = recipe.stages[: names.index(stage) + 1]
+    return begun(recipe, tokenizer) | {"stages": [stage_entry(recipe, one, [], 0) for one in passed]}
+
+
 def has_ended(stage: TrainingStage, state: Mapping[str, Any]) -> bool:
     """Whether a run's current stage has no step left."""
     if stage.steps:
@@ -82,7 +89,7 @@ def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Rec
 
 
 def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[str, Any], recipe: Recipe) -> None:
-    ends = entry.get("ends") or entry["steps"]
+    ends = entry["ends"] if "ends" in entry else entry["steps"]
     step = state["step"] if stage.name == state["stage"] else ends
     where = "has ended" if step >= ends else f"is at step {step}"
     was = TrainingStage.model_validate({key: entry[key] for key in TrainingStage.model_fields if key in entry})

@@ -6,9 +6,8 @@ checkpoint with the same next step; on a CPU bit for bit. The run's folder holds
 """
 
 import argparse
-import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from schemas.printable import printable_line
 from schemas.shards import Damaged
 from training.begin import begin, held_out_of, samples_of, start
 from training.chart import draw
-from training.checkpoint import MODEL, STATE, latest, load_run, load_weights, read_tensors, save_run
+from training.checkpoint import MODEL, latest, load_run, load_weights, read_state, read_tensors, save_run
 from training.divergence import check_weights, diverged, names_of
 from training.held_out import HeldOut, overlap
 from training.learner import Learner, make_optimizers
@@ -31,7 +30,7 @@ from training.progress import Progress
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
 from training.run_log import RunLog
-from training.run_state import BEGUN, begun, check_goes_on, has_ended, stage_entry
+from training.run_state import BEGUN, begun, check_goes_on, has_ended, of_old, stage_entry
 from training.stage_table import lines_of, table_of
 from training.tensorboard import TensorBoard
 from training.tokenizer import Tokenizer
@@ -56,15 +55,15 @@ def train(
     recipe, see `training.run_state`.
     """
     with ExitStack() as held:
-        if world.rank == 0:
-            held.enter_context(hold(run))
+        check = held.enter_context(hold(run)) if world.rank == 0 else lambda: None
         board = held.enter_context(closing(TensorBoard(run))) if tensorboard and world.rank == 0 else None
-        _train(recipe, run, world, workers, every, stop, board)
+        _train(recipe, run, world, workers, every, stop, board, check)
 
 
 def _train(
-    recipe: Recipe, run: Path, world: World, workers: int, every: float, stop: int | None, board: TensorBoard | None
-) -> None:
+    recipe: Recipe, run: Path, world: World, workers: int, every: float, stop: int | None, board: TensorBoard | None,
+    check_held: Callable[[], None],
+) -> None:  # fmt: skip
     device = world.device
     tokenizer = Tokenizer(recipe.tokenizer)
     torch.manual_seed(recipe.seed)
@@ -75,13 +74,20 @@ def _train(
             raise UserError(f"stages.{stage.name}.batch: {stage.batch} packs a step for {world.ranks} processes; "
                             f"give each one at least")  # fmt: skip
     if folder:
-        state = json.loads((folder / STATE).read_text())
+        state = read_state(folder)
         check_goes_on(run, folder, state, recipe, tokenizer)
         load_weights(model, read_tensors(folder / MODEL), str(folder))
     else:
         state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
         state |= begun(recipe, tokenizer)
     names, settled = [stage.name for stage in stages], {key: state[key] for key in BEGUN if key in state}
+    if "stages" not in settled:
+        settled = of_old(recipe, tokenizer, state["stage"]) | settled
+        if world.rank == 0:
+            print(
+                f"{run}: its state is of an older version and does not have its recipe, so nothing was compared; it goes "
+                f"on as if it had begun with this recipe, batch included", flush=True,
+            )  # fmt: skip
     done = state["total"]
     if stop is not None and done >= stop:
         return
@@ -142,6 +148,7 @@ def _train(
         if held_out and not step:
             note(0.0, progress.rate, 0.0, True)
         saved = shown = time.monotonic()
+        idle = False  # whether a step trained nothing
 
         for micros in in_steps(batches):
             of_losses: list[Tensor] = []
@@ -156,9 +163,15 @@ def _train(
                     continue
                 losses = learner.losses(batch.to(device, non_blocking=True))
                 of_losses.append(losses.learned.detach())
-                (losses.learned / of_step).sum().backward()
+                if losses.learned.requires_grad:  # not if only the vision encoder is trained, and there is no image
+                    (losses.learned / of_step).sum().backward()
                 meter.add(batch, losses, counted)
             world.sum_gradients(learned)
+            if not idle and all(weight.grad is None for weight in learned):
+                idle = True
+                if world.rank == 0:
+                    print(f"{stage.name}  warning: step {progress.step + 1} trains nothing: no sample of it was read, or "
+                          f"none has an image for {', '.join(stage.trains)}", flush=True)  # fmt: skip
             norm = nn.utils.get_total_norm([weight.grad for weight in learned if weight.grad is not None])
             if not norm.isfinite():
                 if world.rank == 0:
@@ -191,9 +204,8 @@ def _train(
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": progress.step, "total": done, "mixture": samples.identity}
                     state |= {"packs": progress.trained, "releases": sorted(releases)} | settled
-                    if "stages" in settled:
-                        state["stages"] = [*settled["stages"][: names.index(stage.name)], entry]
-                        settled["stages"] = state["stages"]
+                    state["stages"] = settled["stages"] = [*settled["stages"][: names.index(stage.name)], entry]
+                    check_held()
                     log.write()  # first: a resumed run drops the rows of steps after its checkpoint
                     draw(run, log.rows)
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
