@@ -11,11 +11,18 @@ class UserError(Exception):
     """Something that a user can fix. The message is one line that names the place and the fix."""
 
 
+def one_line(error: Exception) -> str:
+    """An error as a line; one of a file begins with its name."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 @contextmanager
 def answered(*more: type[Exception]) -> Iterator[None]:
     """Ends the program with exit code 2 and one printable line for a `UserError`, or an error of `more` types."""
     try:
         yield
     except (UserError, *more) as error:
-        print(printable_line(error), file=sys.stderr)
+        print(printable_line(one_line(error)), file=sys.stderr)
         sys.exit(2)

@@ -16,6 +16,7 @@ import torch
 from schemas.errors import UserError, answered
 from schemas.shards import Damaged
 from training.checkpoint import latest, load_model, save_model
+from training.options import at_least
 from training.recipe import Recipe, checked
 from training.train import train
 from training.world import World
@@ -64,11 +65,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
     parser.add_argument("out", type=Path, help="folder of the trained model")
     parser.add_argument("--recipe", type=Path, help="a TOML file with [[stages]]")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with answered(Damaged, FileNotFoundError):
+    with answered(Damaged, OSError):
         recipe = round_recipe(options.policy, options.root, options.set, options.recipe)
         train_round(recipe, options.run, options.out, World())
 

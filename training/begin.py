@@ -7,6 +7,7 @@ import torch
 
 from schemas.errors import UserError
 from training.checkpoint import MODEL, SHAPE, STATE, load_weights, read_tensors
+from training.divergence import check_loaded
 from training.dpo import Pairs
 from training.loader import Mixture, Part
 from training.model import VisionLanguageModel
@@ -36,6 +37,7 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
     named = recipe.start.model_dump(exclude_none=True)
     if not (checkpoint := named.pop("checkpoint", None)):
         load_public(model, **named)
+        check_loaded(model, ", ".join(f"start.{what}: {folder}" for what, folder in named.items()) or "start")
         return []
     folder = Path(checkpoint)
     if read_shape(folder / SHAPE) != model.shape:

@@ -1,6 +1,5 @@
 """The chart of a run: losses, learning rate, norm of the gradient, and margins of pairs, by step, as one SVG file."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from math import floor, isfinite, log10
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.training import TrainingRow
+from training.whole_files import replace
 
 CHART, BEFORE = "chart.svg", "loss.svg"  # the second is its name in runs of version 0.1
 WIDTH, LEFT, RIGHT = 960, 64, 24  # pixels
@@ -41,8 +41,7 @@ def draw(run: Path, rows: Sequence[TrainingRow]) -> None:
     """Writes the chart of a run."""
     if not rows:
         return
-    (run / f"{CHART}.new").write_text(svg(rows), "utf-8")
-    os.replace(run / f"{CHART}.new", run / CHART)
+    replace(run / CHART, svg(rows))
     (run / BEFORE).unlink(missing_ok=True)
 
 

@@ -29,6 +29,7 @@ from training.model import VisionLanguageModel
 from training.run_log import LINES, LOG
 from training.shapes import SHAPE, Shape, read_checkpoint_shape
 from training.tokenizer import Tokenizer
+from training.whole_files import naming, replace
 
 MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
 
@@ -44,12 +45,13 @@ def save_model(
         for name, weight in model.state_dict().items()
         if name not in tied
     }
-    (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
-    save_tensors(folder / MODEL, weights)
-    (folder / "tokenizer.json").write_text(tokenizer.json, "utf-8")
-    config = tokenizer.path.with_name("tokenizer_config.json")
-    if config.exists() and config.resolve() != (folder / config.name).resolve():
-        shutil.copyfile(config, folder / config.name)
+    with naming(folder):
+        (folder / SHAPE).write_text(json.dumps(model.shape.as_dict(), indent=1))
+        save_tensors(folder / MODEL, weights)
+        (folder / "tokenizer.json").write_text(tokenizer.json, "utf-8")
+        config = tokenizer.path.with_name("tokenizer_config.json")
+        if config.exists() and config.resolve() != (folder / config.name).resolve():
+            shutil.copyfile(config, folder / config.name)
 
 
 def _converted(name: str, weight: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
@@ -139,16 +141,14 @@ def save_run(
     }
     tensors |= {f"{name}/{key}": value for name, module in more.items() for key, value in module.state_dict().items()}
     save_tensors(new / OPTIMIZER, tensors)
-    (new / STATE).write_text(json.dumps({**state, "tensors": len(tensors)}, indent=1))
+    with naming(new / STATE):
+        (new / STATE).write_text(json.dumps({**state, "tensors": len(tensors)}, indent=1))
     for path in (*new.iterdir(), new):
         _to_disk(path)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
-    latest = run / f"{LATEST}.new"
-    latest.write_text(json.dumps({"checkpoint": name}))
-    _to_disk(latest)
     _to_disk(run)
-    os.replace(latest, run / LATEST)
+    replace(run / LATEST, json.dumps({"checkpoint": name}))
     _to_disk(run)
     steps = "[0-9]" * len(name)
     for old in (*run.glob(steps), *run.glob(f"{steps}.new")):
@@ -243,7 +243,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("out", type=Path, help="the folder to write")
     options = parser.parse_args()
-    with answered():
+    with answered(OSError):
+        if options.out.resolve().is_relative_to(options.run.resolve()):
+            raise UserError(f"{options.out}: is the run's own folder, or in it; name another")
         if (folder := latest(options.run)) is None:
             raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
         model, tokenizer = load_model(folder)
@@ -252,8 +254,16 @@ def main() -> None:
             if (options.run / name).exists():
                 shutil.copyfile(options.run / name, options.out / name)
         shutil.copyfile(folder / STATE, options.out / STATE)  # which releases it was trained on
+        state = read_state(folder)
+        entry = next((one for one in state.get("stages", []) if one["name"] == state["stage"]), {})
+        ends = entry.get("ends") or entry.get("steps")
     size = (options.out / MODEL).stat().st_size
-    print(f"{options.out}: {sum(parameter.numel() for parameter in model.parameters()):,} weights, {size / 1e6:.1f} MB")
+    step = f"{state['step']:,} of {ends:,}" if ends else f"{state['step']:,}"
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{options.out}: {weights:,} weights, {size / 1e6:.1f} MB; after step {step} of stage {state['stage']}")
+    if ends and state["step"] < ends:
+        print(f"warning: the stage is not finished: its learning rate has not come to its end; train it on with "
+              f"`python -m training.train RECIPE {options.run}`")  # fmt: skip
 
 
 if __name__ == "__main__":

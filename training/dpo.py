@@ -28,6 +28,7 @@ from training.sample_text import pair_of
 from training.samples import SampleEncoder, images
 from training.shards import Sample, Shards
 from training.shuffle import Cut, Order
+from training.whole_files import replace
 
 NOTHING = Tokens(np.empty(0, np.int32), np.empty(0, np.int32), ())
 
@@ -200,10 +201,11 @@ def references(
     """
     if not begins:
         try:
-            return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
+            return {name: (chosen, rejected) for name, (chosen, rejected) in json.loads(file.read_text()).items()}
         except FileNotFoundError:
-            raise UserError(f"{file}: is gone, and cannot be made again, since the model has changed; restore it, or "
-                            f"begin another run from a checkpoint before this stage") from None  # fmt: skip
+            raise no_references(file, "is gone") from None
+        except (ValueError, TypeError, AttributeError):
+            raise no_references(file, "is damaged") from None
     by_name: dict[str, tuple[float, float]] = {}
     with torch.no_grad():
         for batch in pairs.all(at_once, turn, most):
@@ -218,7 +220,10 @@ def references(
         torch.distributed.all_gather_object(shares, by_name)
         by_name = {name: values for share in shares for name, values in share.items()}
     if turn[0] == 0:
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps(by_name))
-        new.rename(file)
+        replace(file, json.dumps(by_name))
     return by_name
+
+
+def no_references(file: Path, what: str) -> UserError:
+    return UserError(f"{file}: {what}, and cannot be made again, since the model has changed; restore it, or begin "
+                     f"another run from a checkpoint before this stage")  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import UserError
-from training.dpo import Pairs, log_probabilities, loss_of, margins_of, references
+from training.dpo import Pairs, log_probabilities, loss_of, margins_of, no_references, references
 from training.layout import IGNORED
 from training.loader import Batch, Mixture
 from training.model import VisionLanguageModel, blocks_of, document_mask
@@ -37,7 +37,7 @@ class Learner:
     ):  # fmt: skip
         self.stage, self.model, self.probe, self.query = stage, model, probe, query
         self.truths = Truths(samples.shards) if stage.truth else None
-        self.references = {}
+        self.references, self.file = {}, file
         if isinstance(samples, Pairs):  # a stage of pairs
             self.references = references(
                 file, samples, lambda batch: self.tokens(batch.to(world.device)), at_once or stage.micro,
@@ -72,13 +72,18 @@ class Learner:
             losses = self.tokens(batch, seen if self.truths is not None else None)
         if self.stage.beta:
             read = [number for number, names in enumerate(batch.samples) if names]
-            start = torch.tensor([self.references[name] for names in batch.samples for name in names])
+            start = torch.tensor([self._reference(name) for names in batch.samples for name in names])
             start = start.reshape(-1, 2).T.to(losses.device)
             margins = margins_of(log_probabilities(losses)[:, read], start, self.stage.beta)
             of_pairs = torch.stack([margins.sum(), (margins > 0).sum()]).detach()
             losses = loss_of(margins)
         answers = losses.sum() * self.stage.answers
         return Losses(sums + torch.stack([answers, torch.zeros_like(answers)]), of_pairs)
+
+    def _reference(self, name: str) -> tuple[float, float]:
+        if name not in self.references:
+            raise no_references(self.file, f"lacks {name}")
+        return self.references[name]
 
     def tokens(self, batch: Batch, seen: Tensor | None = None) -> Tensor:
         """Minus the log-probability of each learned token, float32 [packs, length]."""

@@ -13,12 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 from schemas.printable import printable, printable_line
 from schemas.shards import Damaged
 from training.begin import encoder_of
 from training.loader import Lost
 from training.look_page import caption, page, summary
+from training.options import at_least
 from training.recipe import Recipe, TrainingStage, read_recipe
 from training.shards import Shards
 from training.shown import Piece, Shown, draw
@@ -100,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.look", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("recipe", help="a TOML file, see training.recipe")
     parser.add_argument("--stage", help="name of a stage; not needed if there is one")
-    parser.add_argument("-n", "--number", type=_positive, default=5, help="number of samples")
+    parser.add_argument("-n", "--number", type=at_least(1), default=5, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other samples")
     parser.add_argument("--out", type=Path, help="the HTML file to write; look-STAGE.html if not given")
     options = parser.parse_args()
@@ -109,6 +110,8 @@ def main() -> None:
         stage = the_stage(recipe, options.recipe, options.stage)
         samples, lost, queries = look(recipe, stage, options.number, options.seed)
         out = options.out or Path(f"look-{stage.name}.html")
+        if out.is_dir():
+            raise UserError(f"--out: {out} is a folder; name a file")
         html = page(f"{Path(options.recipe).name}, stage {stage.name}", about(recipe, stage), samples, lost, queries)
         new = out.with_name(f".{out.name}.new")
         new.write_text(html, "utf-8")
@@ -130,15 +133,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (UserError, Damaged, OSError) as error:
-        print(printable_line(error), file=sys.stderr)
+        print(printable_line(one_line(error)), file=sys.stderr)
         sys.exit(2)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
 
 
 if __name__ == "__main__":

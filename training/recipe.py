@@ -34,6 +34,7 @@ Part = Literal["vision", "resampler", "language"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -68,13 +69,13 @@ class TrainingStage(Table):
     epochs: Weight | None = None  # passes through all its sets, by their weights
     held_out: HeldOut | None = None
     trains: tuple[Part, ...] = Field(default=("vision", "resampler", "language"), min_length=1)
-    answers: float = Field(default=1.0, ge=0)  # weight of the loss of answers; at 0 the language model is not run
-    truth: float = Field(default=0.0, ge=0)  # weight of the probe's loss, see `training.probe`
-    beta: float | None = Field(default=None, gt=0)  # of DPO; its sets hold pairs
+    answers: Amount = 1.0  # weight of the loss of answers; at 0 the language model is not run
+    truth: Amount = 0.0  # weight of the probe's loss, see `training.probe`
+    beta: Weight | None = None  # of DPO; its sets hold pairs
 
     plan: Literal["llama.cpp", "openbmb"] = "llama.cpp"
     side: int | None = Field(default=None, gt=0)  # pixels of an image that is not sliced; the shape's if not given
-    length: int = Field(default=2048, gt=0)  # tokens of a pack
+    length: int = Field(default=2048, gt=0, le=1 << 20)  # tokens of a pack
     batch: int = Field(default=8, gt=0)  # packs a step, on all ranks together
     micro: int = Field(default=8, gt=0)  # packs at once, on each rank
 
@@ -83,7 +84,7 @@ class TrainingStage(Table):
     schedule: Literal["cosine", "warmup_stable_decay"] = "cosine"
     warm_up: Share = 0.01  # of the steps
     decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: Amount = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     clip: float = Field(default=1.0, gt=0)  # norm of the gradient
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
@@ -117,7 +118,7 @@ class Recipe(Table):
     stages: tuple[TrainingStage, ...] = Field(min_length=1)
     instructions: dict[str, str] = {}  # task -> the user's text in its samples
     start: Start = Start()
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 64)  # what torch takes
 
     def model_shape(self) -> Shape:
         return SHAPES[self.shape] if self.shape in SHAPES else read_shape(self.shape)

@@ -18,6 +18,8 @@ def hold(run: Path) -> Iterator[Callable[[], None]]:
     Gives a function that raises `UserError` if the folder or its lock was removed or replaced since: another trainer
     may hold it then. Call it before each write.
     """
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run}: is not a folder; name another")
     run.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = file_lock.take(run / LOCK, file_lock.this_process())

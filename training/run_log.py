@@ -1,14 +1,16 @@
 """A run's measurements: `log.parquet` for the catalog, and `log.jsonl` with the same rows and the tables of stages."""
 
 import json
-import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.printable import printable_line
 from schemas.training import TRAINING, StageTable, TrainingRow
+from training.whole_files import replace
 
 LOG, LINES = "log.parquet", "log.jsonl"
 
@@ -21,7 +23,11 @@ class RunLog:
 
     def __init__(self, run: Path, done: int = 0):
         self.run = run
-        rows = pq.read_table(run / LOG).to_pylist() if (run / LOG).exists() else []
+        try:
+            rows = list(read_log(run))
+        except (pa.ArrowException, OSError) as error:  # it is only shown: the run does not need it
+            print(printable_line(f"{run / LOG}: is begun anew, as it cannot be read: {error}"), flush=True)
+            rows = []
         # A row of step 0 is of the stage that begins behind `done`: it will be measured again.
         self.rows: list[TrainingRow] = [row for row in rows if row["total"] <= done - (row["step"] == 0)]
         begun = {row["stage"] for row in self.rows}
@@ -33,8 +39,9 @@ class RunLog:
     def write(self) -> None:
         """Replaces both files."""
         rows = pa.Table.from_pylist(self.rows, TRAINING)
-        pq.write_table(rows, self.run / f"{LOG}.new")
-        os.replace(self.run / f"{LOG}.new", self.run / LOG)
+        parquet = BytesIO()
+        pq.write_table(rows, parquet)
+        replace(self.run / LOG, parquet.getvalue())
         lines, told = [], set[str]()
         for row in rows.to_pylist():
             if row["stage"] in self.tables and row["stage"] not in told:
@@ -42,8 +49,7 @@ class RunLog:
             told.add(row["stage"])
             lines.append({"kind": "step", **row})
         lines += [{"kind": "stage", **table} for stage, table in self.tables.items() if stage not in told]
-        (self.run / f"{LINES}.new").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(self.run / f"{LINES}.new", self.run / LINES)
+        replace(self.run / LINES, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_log(run: Path) -> Sequence[TrainingRow]:

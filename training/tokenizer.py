@@ -23,6 +23,7 @@ from schemas.shards import Damaged
 from training.layout import Marks, SampleRejected
 from training.sample_text import texts
 from training.shards import Shards
+from training.whole_files import replace
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def save(tokenizer: tokenizers.Tokenizer, folder: str | Path, names: Names = Nam
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": names.begin, "eos_token": names.turn[1],
         "pad_token": names.end, "unk_token": names.query, "clean_up_tokenization_spaces": False,
     }  # fmt: skip
-    Path(folder, "tokenizer_config.json").write_text(json.dumps(config, indent=1))
-    tokenizer.save(str(Path(folder, "tokenizer.json")))
+    replace(Path(folder, "tokenizer_config.json"), json.dumps(config, indent=1))
+    replace(Path(folder, "tokenizer.json"), tokenizer.to_str(pretty=True))
 
 
 def main() -> None:
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("out", help="the folder to write")
     parser.add_argument("--vocab", type=int, default=2048)
     options = parser.parse_args()
-    with answered(FileNotFoundError, Damaged, SampleRejected):
+    with answered(OSError, Damaged, SampleRejected):
         shards = Shards(options.root, options.set)
         if not any(text.strip() for sample in shards for text in texts(sample)):
             raise UserError(f"{options.root}: the set {options.set} has no texts; choose another")

@@ -6,6 +6,8 @@ checkpoint with the same next step; on a CPU bit for bit. The run's folder holds
 """
 
 import argparse
+import errno
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -15,17 +17,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from schemas.errors import UserError, answered
+from schemas.errors import UserError, answered, one_line
 from schemas.printable import printable_line
 from schemas.shards import Damaged
 from training.begin import begin, held_out_of, samples_of, start
 from training.chart import draw
 from training.checkpoint import MODEL, latest, load_run, load_weights, read_state, read_tensors, save_run
-from training.divergence import check_weights, diverged, names_of
+from training.divergence import bad_gradient, bad_loss, check_weights, diverged, names_of
 from training.held_out import HeldOut, overlap
 from training.learner import Learner, make_optimizers
 from training.loader import Batch, load
 from training.meter import Meter, line_of, row_of
+from training.options import at_least
 from training.progress import Progress
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
@@ -36,6 +39,8 @@ from training.tensorboard import TensorBoard
 from training.tokenizer import Tokenizer
 from training.world import World
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room
+GOES_ON = "run it again: training goes on from the last checkpoint"
 SHOWN = 10.0  # seconds between lines of output
 
 
@@ -85,11 +90,13 @@ def _train(
         settled = of_old(recipe, tokenizer, state["stage"]) | settled
         if world.rank == 0:
             print(
-                f"{run}: its state is of an older version and does not have its recipe, so nothing was compared; it goes "
-                f"on as if it had begun with this recipe, batch included", flush=True,
+                f"{run}: its state is of an older version and lacks its recipe, so nothing was compared; it goes on "
+                f"as if it had begun with this recipe, batch included", flush=True,
             )  # fmt: skip
-    done = state["total"]
+    done = began = state["total"]
     if stop is not None and done >= stop:
+        if world.rank == 0:
+            print(f"{run}: has done {done:,} steps; --stop {stop} trains no more", flush=True)
         return
     log = RunLog(run, done)
     if board:
@@ -129,6 +136,7 @@ def _train(
             stage, model, probe, tokenizer.marks.query, held_out_samples, run, world, workers, begins=step == 0
         )
         learned = [weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]]
+        weight_names = names_of(model, probe)
         batches = load(
             samples, stage.batch, micro=stage.micro, rank=world.rank, ranks=world.ranks, start=step, stop=ends,
             trained=trained, workers=workers, pin=device.type == "cuda",
@@ -170,15 +178,15 @@ def _train(
             if not idle and all(weight.grad is None for weight in learned):
                 idle = True
                 if world.rank == 0:
-                    print(f"{stage.name}  warning: step {progress.step + 1} trains nothing: no sample of it was read, or "
-                          f"none has an image for {', '.join(stage.trains)}", flush=True)  # fmt: skip
+                    print(f"{stage.name}  warning: step {progress.step + 1} trains nothing: no sample is read, or none "
+                          f"has an image for {', '.join(stage.trains)}", flush=True)  # fmt: skip
             norm = nn.utils.get_total_norm([weight.grad for weight in learned if weight.grad is not None])
             if not norm.isfinite():
                 if world.rank == 0:
                     log.write()
                     draw(run, log.rows)
-                line = diverged(stage, progress.step, of_losses, micros, names_of(model, probe), learned, latest(run))
-                raise UserError(line)
+                found = world.first(bad_loss(of_losses, micros)) or bad_gradient(weight_names, learned)
+                world.fail(diverged(stage, progress.step, found, run))
             nn.utils.clip_grads_with_norm_(learned, stage.clip, norm)
             rate = progress.rate
             for optimizer in optimizers:
@@ -187,6 +195,7 @@ def _train(
                 optimizer.step()
                 optimizer.zero_grad()
             progress.advance()
+            check_weights(stage, progress.step, weight_names, learned, run)
             done, now = done + 1, time.monotonic()
             last = progress.step == ends or done == stop
 
@@ -200,7 +209,6 @@ def _train(
                 shown = time.monotonic()
             if last or now - saved > every:
                 saved = now
-                check_weights(stage, progress.step, names_of(model, probe), learned, latest(run))
                 if world.rank == 0:
                     state = {"stage": stage.name, "step": progress.step, "total": done, "mixture": samples.identity}
                     state |= {"packs": progress.trained, "releases": sorted(releases)} | settled
@@ -211,6 +219,8 @@ def _train(
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
             if done == stop:
                 return
+    if done == began and world.rank == 0:
+        print(f"{run}: has done all {done:,} steps of its stages; nothing is left to train", flush=True)
 
 
 def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
@@ -227,24 +237,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("recipe", help="recipe, a TOML file: see training.recipe")
     parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes that read samples")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="number of processes that read samples")
     parser.add_argument("--every", type=float, default=300, help="seconds between checkpoints")
-    parser.add_argument("--stop", type=int, help="stop after this many steps of all stages together")
+    parser.add_argument("--stop", type=at_least(1), help="stop after this many steps of all stages together")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with answered(Damaged):
+    with answered(Damaged, OSError):
         try:
             recipe = read_recipe(options.recipe)
             train(recipe, options.run, World(), options.workers, options.every, options.stop, options.tensorboard)
         except OSError as error:
-            if error.errno is None:  # a shard set that is not published
-                raise UserError(str(error)) from None
-            where = f"{error.filename}: " if error.filename else ""  # a full disk, a folder that is gone
-            line = f"{where}{error.strerror}; mend it and run again: training goes on from the last checkpoint"
-            raise UserError(line) from None
+            if error.errno not in FULL:
+                raise
+            raise UserError(f"{one_line(error)}; {GOES_ON}") from None
+        except KeyboardInterrupt:
+            print(f"interrupted; {GOES_ON}", file=sys.stderr)
+            sys.exit(130)
 
 
 if __name__ == "__main__":

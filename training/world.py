@@ -1,10 +1,14 @@
 """The processes of a training run, and what they do together."""
 
 import os
+import sys
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from schemas.errors import UserError
 
 
 class World:
@@ -23,6 +27,19 @@ class World:
         if self.ranks > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def first(self, text: str | None) -> str | None:
+        """The text of the first rank that has one, on all ranks."""
+        texts = [text] * self.ranks
+        if self.ranks > 1:
+            dist.all_gather_object(texts, text)
+        return next((one for one in texts if one is not None), None)
+
+    def fail(self, line: str) -> NoReturn:
+        """Ends the run on all ranks, with one `UserError`."""
+        if self.rank:
+            sys.exit(2)
+        raise UserError(line)
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Sums gradients over ranks in one message, since a small model has a hundred small ones.

@@ -8,6 +8,7 @@ import pytest
 
 BAD = "a\x1b[31m\x07\u202eb\nc\x9b"
 PROGRAMS = {
+    "training.align": [BAD, BAD, "pairs", "run", "out"],
     "training.checkpoint": [BAD, "out"],
     "training.evaluate": [BAD, BAD, "train"],
     "training.generate": [BAD, "What is it?"],
