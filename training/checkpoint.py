@@ -63,8 +63,13 @@ def _converted(name: str, weight: torch.Tensor, dtype: torch.dtype | None) -> to
         largest = weight.abs().max().item()
         kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
         raise UserError(f"{name}: has {largest:g}, and {kind} holds at most {most:g}; export the run's own checkpoint, "
-                        f"with --quant F32")  # fmt: skip
+                        f"with {uncut(name)}")  # fmt: skip
     return converted
+
+
+def uncut(name: str) -> str:
+    """The option of `shardmill export` that stores a weight in float32."""
+    return "--quant F32" if name.startswith("language.") else "--mmproj f32"
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

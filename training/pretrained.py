@@ -3,18 +3,21 @@
     load_public(model, vision="siglip-so400m-patch14-384", language="Meta-Llama-3-8B-Instruct")
     load_public(model, whole="MiniCPM-Llama3-V-2_5")
 
-Each argument is a folder with safetensors files, as downloaded. Weights are read one at a time.
+Each argument is a folder with safetensors files, as downloaded. Weights are read one at a time. Settings that decide
+what the same weights compute, such as the number of heads, are compared with the shape if the folder has a config.json.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import LlamaConfig, PretrainedConfig, SiglipVisionConfig
 
 from schemas.errors import UserError
 from training.model import VisionLanguageModel
@@ -57,21 +60,58 @@ KINDS: dict[str, tuple[Callable[[str, Tensor], Renamed], tuple[str, ...]]] = {
 }
 
 
+SETTINGS = {  # part of a model -> what decides its results, and is not seen in its weights
+    "language": ("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "hidden_act", "rope_parameters"),
+    "vision": ("num_attention_heads", "layer_norm_eps", "hidden_act", "patch_size"),
+}
+EMBEDDINGS, HEAD = "language.model.embed_tokens.weight", "language.lm_head.weight"
+
+
+def check_settings(model: VisionLanguageModel, kind: str, folder: Path) -> None:
+    """Raises `UserError` if a folder's config.json has another setting than the model. What it lacks is the default of
+    its own library."""
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        read: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        configs: dict[str, PretrainedConfig] = {}
+        if kind != "vision":
+            configs["language"] = LlamaConfig.from_dict(read)
+        if kind != "language":
+            configs["vision"] = SiglipVisionConfig.from_dict(read.get("vision_config") or read)
+    except Exception as error:  # each library checks with errors of its own
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read: {reason}") from None
+    for part, config in configs.items():
+        ours = getattr(model, part).config
+        for name in SETTINGS[part]:
+            theirs, wanted = getattr(config, name), getattr(ours, name)
+            if theirs != wanted:
+                raise UserError(f"{path}: {part}: {name} is {theirs}, the shape has {wanted}; choose a shape with it, "
+                                "or other weights")  # fmt: skip
+
+
 @torch.no_grad()
 def load_public(model: VisionLanguageModel, **folders: str | Path) -> None:
     """Loads published weights into a model; `vision`, `language` or `whole` name their folders.
 
-    A position table of another size is resized. Raises `UserError` if a weight of the model is missing, or has another
-    shape.
+    A position table of another size is resized. Raises `UserError` if a weight of the model is missing, has another
+    shape, or is not finite, and where `check_settings` does.
     """
     wanted = dict(model.named_parameters())
     for kind, folder in folders.items():
         rename, parts = KINDS[kind]
+        check_settings(model, kind, Path(folder))
+        head: Tensor | None = None
         missing = {name for name in wanted if name.partition(".")[0] in parts}
         for theirs, their_weight in _weights(Path(folder)):
             for name, weight in rename(theirs, their_weight):
-                if name == "language.lm_head.weight" and name not in wanted:
-                    continue  # tied: the same as the embeddings
+                if not weight.isfinite().all():
+                    raise UserError(f"{folder}: {theirs} holds numbers that are not finite; choose other weights")
+                if name == HEAD and name not in wanted:
+                    head = weight  # of a tied shape
+                    continue
                 if name not in wanted:
                     raise UserError(f"{folder}: {theirs} has no place in this shape")
                 if name.endswith("position_embedding.weight"):
@@ -84,6 +124,9 @@ def load_public(model: VisionLanguageModel, **folders: str | Path) -> None:
                 missing.discard(name)
         if missing:
             raise UserError(f"{folder}: lacks {sorted(missing)[0]}, and {len(missing) - 1} more weights of this shape")
+        if head is not None and not torch.equal(head.to(wanted[EMBEDDINGS]), wanted[EMBEDDINGS]):
+            raise UserError(f"{folder}: has an lm_head of its own, and the shape shares the embeddings with it; "
+                            "set language.tied = false in the shape")  # fmt: skip
 
 
 def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:

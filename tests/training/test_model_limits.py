@@ -135,14 +135,15 @@ def test_an_id_without_an_embedding_is_refused_however_few_tokens_there_are(numb
 # Numbers
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("language.model.embed_tokens.weight", 1e5), ("resampler.query", -7e4), ("language.model.norm.weight", 65_520.0),
+@pytest.mark.parametrize(("name", "value", "option"), [
+    ("language.model.embed_tokens.weight", 1e5, "--quant F32"), ("resampler.query", -7e4, "--mmproj f32"),
+    ("language.model.norm.weight", 65_520.0, "--quant F32"), ("vision.post_layernorm.bias", 1e9, "--mmproj f32"),
 ])  # fmt: skip
-def test_a_weight_that_float16_cannot_hold_is_refused(name, value, tokenizer, tmp_path):
+def test_a_weight_that_float16_cannot_hold_is_refused(name, value, option, tokenizer, tmp_path):
     model = VisionLanguageModel(TINY)
     with torch.no_grad():
         model.get_parameter(name).flatten()[1] = value
-    with pytest.raises(UserError, match=rf"^{name}: has {abs(value):g}, and float16 holds at most 65504; "):
+    with pytest.raises(UserError, match=rf"^{name}: has {abs(value):g}, and float16 holds at most 65504; .* {option}$"):
         save_model(tmp_path, model, tokenizer, torch.float16)
     assert not [*tmp_path.iterdir()]
     save_model(tmp_path, model, tokenizer)

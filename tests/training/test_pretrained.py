@@ -1,6 +1,7 @@
 """Weights that others published: files as their own libraries write them, and what the model then says."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import LlamaForCausalLM, SiglipConfig, SiglipModel
 
 from schemas.errors import UserError
 from training.model import VisionLanguageModel
-from training.pretrained import load_public
+from training.pretrained import check_settings, load_public
 
 SQUARE = 8  # positions of the published table's side; ours has 35
 
@@ -105,4 +106,91 @@ def test_weights_of_another_shape_or_none_are_refused_in_one_line(llama, tmp_pat
         assert said in str(refused.value) and "\n" not in str(refused.value)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"no": "map"}))
     with pytest.raises(UserError, match="cannot be read"):
+        load_public(tiny(), language=tmp_path)
+
+
+# Settings that no weight shows
+
+
+def copied(folder: Path, to: Path, **changed: object) -> Path:
+    """A copy of published weights with another config.json."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(config | changed))
+    return to
+
+
+LLAMA_3_1 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+             "high_freq_factor": 4.0, "original_max_position_embeddings": 128}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"num_attention_heads": 8}, "num_attention_heads is 8, the shape has 4"),
+    ({"num_key_value_heads": 4}, "num_key_value_heads is 4, the shape has 2"),
+    ({"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-06, the shape has 1e-05"),
+    ({"hidden_act": "gelu"}, "hidden_act is gelu, the shape has silu"),
+    ({"rope_parameters": None, "rope_theta": 500_000.0}, "rope_parameters is {'rope_theta': 500000.0"),
+    ({"rope_parameters": LLAMA_3_1}, "'rope_type': 'llama3'"),
+    ({"num_attention_heads": "four"}, "cannot be read: "),
+])  # fmt: skip
+def test_settings_of_a_language_model_that_the_shape_does_not_have_are_refused(llama, tmp_path, changed, said):
+    with pytest.raises(UserError) as refused:
+        load_public(tiny(), language=copied(llama, tmp_path / "llama", **changed))
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'llama' / 'config.json'}: ") and said in message and "\n" not in message
+
+
+@pytest.mark.parametrize("changed", [
+    {"num_attention_heads": 4}, {"layer_norm_eps": 1e-5}, {"hidden_act": "gelu"}, {"patch_size": 16},
+])  # fmt: skip
+def test_settings_of_a_vision_encoder_that_the_shape_does_not_have_are_refused(siglip, tmp_path, changed):
+    both = json.loads((siglip / "config.json").read_text())
+    one = both["vision_config"] | changed
+    for name, config in (("both", {"vision_config": one}), ("alone", one | {"vision_config": None})):
+        with pytest.raises(UserError, match=f"config.json: vision: {next(iter(changed))} is "):
+            load_public(tiny(), vision=copied(siglip, tmp_path / name, **config))
+
+
+@pytest.mark.parametrize(("part", "changed"), [
+    (None, {}), ("language", {"num_key_value_heads": 4}), ("language", {"rope_theta": 500_000.0}),
+    ("vision", {"num_attention_heads": 4}),
+])  # fmt: skip
+def test_settings_of_both_parts_of_a_whole_model_are_compared(tmp_path, part, changed):
+    vision = {"model_type": "idefics2", "num_attention_heads": 2, "patch_size": 14, "image_size": 980}
+    language = {"model_type": "minicpmv", "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+                "rope_theta": 10_000.0, "rope_scaling": None, "query_num": 4}  # fmt: skip
+    (vision if part == "vision" else language).update(changed)
+    (tmp_path / "config.json").write_text(json.dumps(language | {"vision_config": vision}))
+    if part is None:
+        check_settings(tiny(), "whole", tmp_path)
+        return
+    with pytest.raises(UserError, match=f"config.json: {part}: "):
+        check_settings(tiny(), "whole", tmp_path)
+
+
+def test_without_a_config_weights_are_loaded_by_their_sizes_alone(llama, tmp_path):
+    folder = copied(llama, tmp_path / "llama")
+    (folder / "config.json").unlink()
+    load_public(tiny(), language=folder)
+
+
+def test_an_output_layer_of_its_own_is_not_dropped(tmp_path):
+    weights = {name: weight.clone() for name, weight in tiny(seed=3).language.state_dict().items()}
+    for number, head in enumerate((weights["model.embed_tokens.weight"], torch.zeros(400, 256))):
+        (folder := tmp_path / str(number)).mkdir()
+        save_file(weights | {"lm_head.weight": head.clone()}, folder / "model.safetensors")
+    load_public(tiny(), language=tmp_path / "0")  # a copy of the embeddings
+    with pytest.raises(UserError, match=r"an lm_head of its own, .* set language\.tied = false"):
+        load_public(tiny(), language=tmp_path / "1")
+    load_public(
+        VisionLanguageModel(replace(TINY, language=replace(TINY.language, tied=False))), language=tmp_path / "1"
+    )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_published_weights_that_are_not_finite_are_named(tmp_path, value):
+    weights = {name: weight.clone() for name, weight in tiny(seed=3).language.state_dict().items() if "lm" not in name}
+    weights["model.layers.0.mlp.up_proj.weight"][3, 3] = value
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.up_proj\.weight holds numbers that are not finite"):
         load_public(tiny(), language=tmp_path)

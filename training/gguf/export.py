@@ -10,7 +10,8 @@ figures that `shardmill verify-gguf` measures later are added to the card.
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gguf import GGMLQuantizationType as Type
 from safetensors import SafetensorError, safe_open
 
 from schemas.errors import UserError
+from training.checkpoint import uncut
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
 from training.shapes import read_checkpoint_shape
 from training.tokenizer import Tokenizer
@@ -41,47 +43,49 @@ def export(
     """Writes the files and returns the card.
 
     `imatrix` is the importance of each column of a weight, see `training.gguf.imatrix`; `calibration` describes it on
-    the card. Raises `UserError` if the folder is not a checkpoint, and where `names_in` does.
+    the card. Either all files are written or none: those of an earlier export stay until the new ones are complete.
+    Raises `UserError` if the folder is not a checkpoint, if llama.cpp cannot read its tokenizer, and where `names_in`,
+    `write` and `quantise` do.
     """
     checkpoint, begun = Path(checkpoint), time.perf_counter()
     language, mmproj = names_in(out, quant, vision)
     shape, tokenizer = read_checkpoint_shape(checkpoint), Tokenizer(checkpoint)
-    weights = Weights(checkpoint / WEIGHTS)
+    tokenizer.check_room(shape.language.vocab)
+    keys, weights = language_keys(shape, tokenizer), Weights(checkpoint / WEIGHTS)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be created: {error.strerror}; choose another") from None
 
-    sees, new = list(vision_tensors(shape)), _beside(mmproj)
+    sees, speaks = list(vision_tensors(shape)), list(language_tensors(shape))
     general = {"general.name": checkpoint.resolve().name, "general.type": "mmproj"}
-    write(new, "clip", vision_keys(shape), sees, weights, VISION[vision], general)
-    new.replace(mmproj)
+    new, whole = {path: _beside(path) for path in (mmproj, language)}, out / "model.unquantised"
+    with _all_or_none(out, [*new.values(), whole]):
+        write(new[mmproj], "clip", vision_keys(shape), sees, weights, VISION[vision], general)
+        if quant in WHOLE:
+            whole = new[language]
+        write(whole, "llama", keys, speaks, weights, WHOLE.get(quant, Type.F16), general | {"general.type": "model"})
+        size = whole.stat().st_size
+        if quant not in WHOLE:
+            from training.gguf.quantise import quantise
 
-    speaks, new = list(language_tensors(shape)), _beside(language)
-    general["general.type"] = "model"
-    whole = new if quant in WHOLE else _beside(out / "model-F16.gguf")
-    write(whole, "llama", language_keys(shape, tokenizer), speaks, weights, WHOLE.get(quant, Type.F16), general)
-    size = whole.stat().st_size
-    if quant not in WHOLE:
-        from training.gguf.quantise import quantise
-
-        try:
-            quantise(whole, new, quant, imatrix)
-        finally:
-            whole.unlink()
-    new.replace(language)
-
-    card = {
-        "checkpoint": {"name": checkpoint.resolve().name, "sha256": sha256(checkpoint / WEIGHTS)},
-        "trained_on": _releases(checkpoint / STATE),
-        "quantisation": {"language": quant, "vision": vision, "importance": calibration},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in (language, mmproj)},
-        "parameters": sum(int(np.prod(tensor.shape)) for tensor in speaks + sees),
-        "of_unquantised": language.stat().st_size / size,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "parity": None,
-    }  # fmt: skip
-    write_model_card(out, card)
+            quantise(whole, new[language], quant, imatrix)
+        card = {
+            "checkpoint": {"name": checkpoint.resolve().name, "sha256": sha256(checkpoint / WEIGHTS)},
+            "trained_on": _releases(checkpoint / STATE),
+            "quantisation": {"language": quant, "vision": vision, "importance": calibration},
+            "files": {
+                path.name: {"bytes": new[path].stat().st_size, "sha256": sha256(new[path])}
+                for path in (language, mmproj)
+            },
+            "parameters": sum(int(np.prod(tensor.shape)) for tensor in speaks + sees),
+            "of_unquantised": new[language].stat().st_size / size,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "parity": None,
+        }  # fmt: skip
+        write_model_card(out, card)
+        for path, written in new.items():
+            written.replace(path)
     return card
 
 
@@ -107,7 +111,10 @@ def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
 
 
 class Weights:
-    """Weights of a safetensors file by name, in float32. Opens the file for each one, so that none stays in memory."""
+    """Weights of a safetensors file by name, in float32. Opens the file for each one, so that none stays in memory.
+
+    Raises `UserError` for a weight that is missing or not finite.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -115,9 +122,12 @@ class Weights:
     def __getitem__(self, name: str) -> np.ndarray:
         try:
             with safe_open(self.path, "pt") as file:
-                return file.get_tensor(name).float().numpy()
+                weight = file.get_tensor(name).float().numpy()
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.path}: cannot be read: {error}") from None
+        if not np.isfinite(weight).all():
+            raise UserError(f"{self.path}: {name} holds numbers that are not finite; choose another checkpoint")
+        return weight
 
 
 def write(
@@ -125,7 +135,7 @@ def write(
 ) -> None:
     """Writes a GGUF file; matrices as `kind`, the rest in float32.
 
-    Raises `UserError` for a weight that is missing, of another shape, or too large for float16.
+    Raises `UserError` for a weight that is missing, not finite, of another shape, or too large for its type.
     """
     writer = GGUFWriter(path, arch)
     for key, value in {**general, "general.file_type": _file_type(kind), **keys}.items():
@@ -143,10 +153,12 @@ def write(
         if values.shape != tensor.shape:
             where = f"{weights.path}: {tensor.source}"
             raise UserError(f"{where} makes {list(values.shape)}, the shape says {list(tensor.shape)}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             data = quants.quantize(np.ascontiguousarray(values), stored)
-        if stored == Type.F16 and not np.isfinite(data).all():
-            raise UserError(f"{weights.path}: {tensor.source} has weights that float16 cannot hold; choose F32")
+            finite = np.isfinite(quants.dequantize(data, stored)).all()
+        if not finite:
+            raise UserError(f"{weights.path}: {tensor.source} has weights that {stored.name} cannot hold; choose "
+                            f"{uncut(tensor.source)}")  # fmt: skip
         writer.write_tensor_data(data)
     writer.close()
 
@@ -195,6 +207,18 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_float32(key, value)
     else:
         writer.add_array(key, value)
+
+
+@contextmanager
+def _all_or_none(out: Path, unfinished: Iterable[Path]) -> Iterator[None]:
+    """Removes files that are left unfinished. Raises `UserError` for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}; make room, or choose another folder") from None
+    finally:
+        for path in unfinished:
+            path.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:

@@ -40,6 +40,8 @@ PRE_TOKENIZERS = {  # regex that splits words, whether words of the vocabulary a
     (LLAMA_3.replace("{1,3}", ""), False): "qwen2",
 }
 
+UNKNOWN_TO_LLAMA = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")  # of a BPE
+
 Keys = dict[str, Any]
 Made = Callable[[np.ndarray], np.ndarray]
 
@@ -222,7 +224,10 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Keys:
 
 
 def pre_tokenizer(tokenizer: Tokenizer) -> str:
-    """llama.cpp's name for this tokenizer's way to split words. Raises `UserError` if it has none."""
+    """llama.cpp's name for this tokenizer's way to split words.
+
+    Raises `UserError`, naming the part of tokenizer.json, if llama.cpp would read texts otherwise.
+    """
     read = json.loads(tokenizer.json)
     model, pre = read["model"], read["pre_tokenizer"] or {}
     steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
@@ -231,9 +236,17 @@ def pre_tokenizer(tokenizer: Tokenizer) -> str:
     byte_level = last.get("type") == "ByteLevel" and not last["add_prefix_space"]
     known = PRE_TOKENIZERS.get((regex, bool(model.get("ignore_merges"))))
     whole = len(splits) <= 1 and last.get("use_regex", True) == (not splits)
-    if not (model["type"] == "BPE" and byte_level and whole and known) or read["normalizer"]:
-        raise UserError(
-            f"{tokenizer.path}: llama.cpp has no name for its normalizer and pre_tokenizer; "
-            "it can be a byte-level BPE as GPT-2's, Llama 3's or Qwen 2's, without a normalizer"
-        )
+    other = None
+    if model["type"] != "BPE":
+        other = f"model.type {model['type']}"
+    elif extra := [key for key in UNKNOWN_TO_LLAMA if model.get(key)]:
+        other = f"model.{extra[0]} {model[extra[0]]!r}"
+    elif read["normalizer"]:
+        other = f"normalizer {read['normalizer'].get('type')}"
+    elif not (byte_level and whole and known):
+        other = f"pre_tokenizer {', '.join(str(step.get('type')) for step in steps)}"
+        other += " with model.ignore_merges" if model.get("ignore_merges") else ""
+    if other or not known:
+        raise UserError(f"{tokenizer.path}: llama.cpp cannot read its {other}; train with a byte-level BPE as GPT-2's, "
+                        "Llama 3's or Qwen 2's, without a normalizer and without dropout")  # fmt: skip
     return known

@@ -3,6 +3,7 @@
 # ruff: noqa: E402 (what the extra brings is imported after it is looked for)
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -247,34 +248,89 @@ def test_the_command_writes_the_files(checkpoint, corpus, tmp_path):
     assert json.loads((tmp_path / "card.json").read_text())["quantisation"]["importance"]["samples"] == 3
 
 
-def test_a_weight_that_float16_cannot_hold_is_named(checkpoint, tmp_path):
-    for file in checkpoint.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
-    weights["language.model.layers.0.mlp.up_proj.weight"][3, 4] = 1e6
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"layers\.0\.mlp\.up_proj\.weight"):
-        export(tmp_path, tmp_path / "phone", "F16")
-    assert not list((tmp_path / "phone").glob("model*.gguf"))
-    export(tmp_path, tmp_path / "phone", "F32")
+def with_weight(checkpoint: Path, folder: Path, name: str, value: float) -> Path:
+    """A copy of a checkpoint, the first number of one weight replaced."""
+    copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[name].flatten()[0] = value
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+MATRIX, KV = "language.model.layers.0.mlp.up_proj.weight", "resampler.kv.weight"
+
+
+@pytest.mark.parametrize(("name", "value", "quant", "vision", "said"), [
+    (MATRIX, 1e6, "F16", "f16", "F16 cannot hold; choose --quant F32"),
+    (MATRIX, 1e6, "Q4_K_M", "f16", "F16 cannot hold; choose --quant F32"),
+    (KV, 1e6, "F32", "f16", "F16 cannot hold; choose --mmproj f32"),
+    (KV, 1e8, "F32", "Q8_0", "Q8_0 cannot hold; choose --mmproj f32"),
+    ("vision.embeddings.patch_embedding.weight", -1e5, "F32", "Q8_0", "F16 cannot hold; choose --mmproj f32"),
+])  # fmt: skip
+def test_a_weight_that_its_type_cannot_hold_is_named(checkpoint, tmp_path, name, value, quant, vision, said):
+    copy = with_weight(checkpoint, tmp_path / "copy", name, value)
+    with pytest.raises(UserError, match=rf"{name} has weights that {said}$"):
+        export(copy, tmp_path / "phone", quant, vision)
+    assert not [*(tmp_path / "phone").iterdir()]
+    export(copy, tmp_path / "phone", "F32", "f32")
+
+
+@pytest.mark.parametrize(("name", "value", "quant", "vision"), [
+    ("language.model.norm.weight", np.nan, "F16", "f16"), ("language.model.norm.weight", -np.inf, "Q4_K_M", "f16"),
+    (MATRIX, np.inf, "F32", "f32"), ("resampler.ln_q.bias", np.nan, "Q8_0", "Q8_0"),
+])  # fmt: skip
+def test_a_weight_that_is_not_finite_is_named_whatever_it_is_stored_as(
+    checkpoint, tmp_path, name, value, quant, vision
+):
+    copy = with_weight(checkpoint, tmp_path / "copy", name, value)
+    with pytest.raises(UserError, match=f"{name} holds numbers that are not finite"):
+        export(copy, tmp_path / "phone", quant, vision)
+    assert not [*(tmp_path / "phone").iterdir()]
+
+
+@pytest.mark.parametrize(("name", "value", "quant"), [(MATRIX, 1e6, "F16"), (MATRIX, 1e6, "Q8_0"), (KV, np.nan, "F16")])
+def test_a_failed_export_leaves_an_earlier_one_as_it_was(checkpoint, tmp_path, name, value, quant):
+    export(checkpoint, tmp_path / "phone", quant)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "phone").iterdir()}
+    copy = with_weight(checkpoint, tmp_path / "copy", name, value)
+    with pytest.raises(UserError):
+        export(copy, tmp_path / "phone", quant)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "phone").iterdir()} == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.gguf.export.GGUFWriter.write_tensor_data", fails)
+    with pytest.raises(UserError, match=r"phone: cannot be written: No space left on device; make room"):
+        export(checkpoint, tmp_path / "phone", "F16")
+    assert not [*(tmp_path / "phone").iterdir()]
+
+
+@pytest.mark.parametrize("number", [400, 401, 1500])
+def test_a_token_without_an_embedding_is_named(checkpoint, tmp_path, number):
+    copytree(checkpoint, tmp_path / "copy")
+    read = json.loads((checkpoint / "tokenizer.json").read_text())
+    read["model"]["vocab"]["zzzz"] = number
+    (tmp_path / "copy" / "tokenizer.json").write_text(json.dumps(read))
+    with pytest.raises(UserError, match=rf"ids up to {number}; the shape has room for 400$"):
+        export(tmp_path / "copy", tmp_path / "phone", "F16")
 
 
 def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(checkpoint, tmp_path):
     read = json.loads((checkpoint / "tokenizer.json").read_text())
     assert pre_tokenizer(Tokenizer(checkpoint)) == "gpt-2"
-    for name, value in (
-        ("normalizer", {"type": "Lowercase"}),
-        (
-            "pre_tokenizer",
-            {
-                "type": "Sequence",
-                "pretokenizers": [{"type": "Digits", "individual_digits": True}, read["pre_tokenizer"]],
-            },
-        ),
-        ("model", {**read["model"], "ignore_merges": True}),
+    digits = [{"type": "Digits", "individual_digits": True}, read["pre_tokenizer"]]
+    for name, value, said in (
+        ("normalizer", {"type": "Lowercase"}, "normalizer Lowercase"),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": digits}, "pre_tokenizer Digits, ByteLevel"),
+        ("model", {**read["model"], "ignore_merges": True}, "pre_tokenizer ByteLevel with model.ignore_merges"),
+        ("model", {**read["model"], "dropout": 0.5}, "model.dropout 0.5"),
+        ("model", {**read["model"], "byte_fallback": True}, "model.byte_fallback True"),
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps({**read, name: value}))
-        with pytest.raises(UserError, match="pre_tokenizer"):
+        with pytest.raises(UserError, match=f"llama.cpp cannot read its {re.escape(said)}; "):
             pre_tokenizer(Tokenizer(tmp_path))
 
 
