@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -16,6 +16,8 @@ from training.layout import SampleRejected, Turn
 
 ROLES = ("system", "user", "assistant")
 HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}  # change no answer
+PARTS = {"text": ("type", "text"), "image_url": ("type", "image_url")}  # kind of a part -> its fields
+DETAILS = (None, "auto", "high")  # that ask for an image as it is shown here; "low" would ask for one without slices
 NORMALISED = 4  # times shorter that normalisation makes a text at most: Hangul, 9 bytes to 3, and full-width letters
 IMAGE_TOKENS = 8  # that an image has at least
 
@@ -38,12 +40,13 @@ class Talks(Protocol):
 
 
 class Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
     role: str
     content: str | list[dict[str, Any]] | None = None
 
 
 class Asked(BaseModel):
-    """A request. A field that is not listed here and could change an answer is refused, never ignored."""
+    """A request. A field of it, of a message or of a part that could change an answer is refused, never ignored."""
 
     model_config = ConfigDict(extra="allow")
     model: str
@@ -73,11 +76,19 @@ class Gone(Exception):
 
 def check(asked: Asked) -> None:
     """Raises `Refused` for a request that this server does not support."""
-    for name, value in (asked.model_extra or {}).items():
-        if value and name not in HARMLESS:  # null, false, 0 and empty values request nothing
-            raise Refused(f"{name[:200]}: this server does not support it", name[:200])
+    check_fields("", asked.model_extra or {}, HARMLESS)
+    for number, message in enumerate(asked.messages):
+        check_fields(f"messages.{number}.", message.model_extra or {})
     if asked.top_logprobs and not asked.logprobs:
         raise Refused("top_logprobs: set logprobs too", "top_logprobs")
+
+
+def check_fields(where: str, given: Mapping[str, Any], known: Collection[str] = ()) -> None:
+    """Raises `Refused` for a field that is not known; null, false, 0 and empty values request nothing."""
+    for name, value in given.items():
+        if value and name not in known:
+            place = f"{where}{name[:200]}"
+            raise Refused(f"{place}: this server does not support it", place)
 
 
 class Encoded(NamedTuple):
@@ -145,7 +156,10 @@ def read(
         parts: list[Any] = []
         for place, part in enumerate(content or []):
             place_of_part = f"{where}.content.{place}"
-            if part.get("type") == "text" and isinstance(text := part.get("text"), str):
+            kind = part.get("type")
+            if isinstance(kind, str) and kind in PARTS:
+                check_fields(f"{place_of_part}.", part, PARTS[kind])
+            if kind == "text" and isinstance(text := part.get("text"), str):
                 if (length := length + _bytes_of(text, place_of_part)) > most_bytes:
                     raise _too_long(f"{length} bytes of text do not fit into {generator.room} tokens")
                 parts.append(text)
@@ -184,14 +198,20 @@ def _bytes_of(text: str, where: str) -> int:
 def _data_of(part: dict[str, Any], where: str) -> bytes:
     """The bytes of the image of a content part. Raises `Refused`."""
     url = part.get("image_url") if part.get("type") == "image_url" else None
-    url = url.get("url") if isinstance(url, dict) else url
+    if isinstance(url, dict):
+        check_fields(f"{where}.image_url.", url, ("url", "detail"))
+        if (detail := url.get("detail")) not in DETAILS:
+            said = "shows each image as the model was trained" if detail == "low" else f"does not know {detail!r:.80}"
+            raise Refused(f"{where}.image_url.detail: this server {said}; give auto or high, or leave it out",
+                          f"{where}.image_url.detail")  # fmt: skip
+        url = url.get("url")
     if not isinstance(url, str):
         raise Refused(f"{where}: is neither a text nor an image_url", where)
     head, comma, data = url.partition(",")
     if not (url.startswith("data:") and comma and head.endswith(";base64")):
         raise Refused(f"{where}: give the image as data:image/png;base64,…; nothing is fetched from elsewhere", where)
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(data.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(f"{where}: is not base64: {error}", where) from None
 

@@ -177,7 +177,7 @@ def latest(run: Path) -> Path | None:
         return None
     except (ValueError, KeyError, TypeError):
         whole = sorted(path.parent.name for path in run.glob(f"[0-9]*[0-9]/{STATE}"))
-        fix = f'write {json.dumps({"checkpoint": whole[-1]})} into it' if whole else "begin another run"
+        fix = f"write {json.dumps({'checkpoint': whole[-1]})} into it" if whole else "begin another run"
         raise UserError(f"{run / LATEST}: is damaged; {fix}") from None
     if not folder.is_dir():
         raise UserError(f"{run / LATEST}: names {folder.name}, which is gone; restore it, or begin another run")

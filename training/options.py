@@ -3,13 +3,27 @@
 import argparse
 from collections.abc import Callable
 
+import torch
 
-def at_least(least: int) -> Callable[[str], int]:
-    """A whole number that is not below `least`."""
+
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A whole number that is not below `least`, and not above `most`."""
 
     def number(text: str) -> int:
         if (value := int(text)) < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{value} is above {most}")
         return value
 
     return number
+
+
+def device(name: str) -> str:
+    """A device that torch can use here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"torch cannot use {name!r} here: {reason}; give another, or cpu") from None
+    return name

@@ -13,10 +13,12 @@ or ends at the next token. Only requests to an address, to localhost, or to a na
 import argparse
 import asyncio
 import logging
+import socket
 import time
 from asyncio import wrap_future
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,11 +35,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from tokenizers.pre_tokenizers import ByteLevel
 
-from schemas.errors import answered
+from schemas.errors import UserError, answered
 from training.chat import Asked, Gone, Refused, Talks, check, longest_text, read
 from training.generate import Generated, GenerationRequest, Generator
 from training.guard import USUAL, Guard, Limits
 from training.guard import error as error_response
+from training.options import at_least, device
 from training.tokenizer import Tokenizer
 
 
@@ -257,25 +260,38 @@ def _digest(files: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections at this address; at a free port if it is 0.
+
+    Raises `UserError` if the address cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise UserError(f"--host {host} --port {port}: {reason}; choose another") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.serve", description=str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", type=Path, help="a folder with model.safetensors, or one with GGUF files")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=at_least(0, 65_535), default=8000, help="0: one that is free")
     parser.add_argument("--name", help="name of the model; by default that of the folder")
-    parser.add_argument("--at-once", type=int, default=64, help="number of requests in a batch")
+    parser.add_argument("--at-once", type=at_least(1), default=64, help="number of requests in a batch")
     parser.add_argument(
         "--alone",
         action="store_true",
         help="answer one request at a time: no answer depends on others",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; all cores if 0")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                         help="a host name under which it answers, besides addresses and localhost; *: any")  # fmt: skip
-    parser.add_argument("--max-body", type=int, default=Limits.body, help="maximum bytes of a request")
+    parser.add_argument("--max-body", type=at_least(1), default=Limits.body, help="maximum bytes of a request")
     parser.add_argument(
-        "--max-pixels", type=int, default=Limits.pixels, help="maximum pixels of all images of a request"
+        "--max-pixels", type=at_least(1), default=Limits.pixels, help="maximum pixels of all images of a request"
     )
     options = parser.parse_args()
     if options.threads:
@@ -283,10 +299,13 @@ def main() -> None:
     name = options.name or options.checkpoint.resolve().name
     with answered():
         generator, piece, revision = open_model(options.checkpoint, options.device)
+        listener = listening(options.host, options.port)
     limits, hosts = Limits(options.max_body, options.max_pixels), [options.host, *options.allow_host]
     app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once, limits, hosts)
-    print(f"{name} {revision[:12]} at http://{options.host}:{options.port}/v1", flush=True)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"{name} {revision[:12]} at http://{host}:{listener.getsockname()[1]}/v1", flush=True)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

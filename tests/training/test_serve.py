@@ -154,6 +154,39 @@ def test_what_a_client_does_wrong_is_said_in_one_line(client, how, status, named
 
 
 @pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        ([{"role": "user", "content": "Hi", "name": "bob"}], "messages.0.name"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [{}]}],
+         "messages.1.tool_calls"),
+        ([{"role": "user", "content": [{"type": "text", "text": "Hi", "image_url": "x"}]}],
+         "messages.0.content.0.image_url"),
+        ([{"role": "user", "content": [shown(noise(1)) | {"text": "Look."}]}], "messages.0.content.0.text"),
+        *(([{"role": "user", "content": [{"type": "image_url", "image_url": shown(noise(1))["image_url"] | more}]}],
+           f"messages.0.content.0.image_url.{next(iter(more))}")
+          for more in ({"detail": "low"}, {"detail": "banana"}, {"detail": 5}, {"detail": ["high"]}, {"width": 9})),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_message_or_a_part_that_would_be_ignored_is_refused(client, messages, named):
+    with pytest.raises(openai.BadRequestError) as error:
+        ask(client, messages)
+    assert error.value.param == named and error.value.body["message"].startswith(f"{named}: this server ")
+
+
+@pytest.mark.parametrize("detail", [{}, {"detail": None}, {"detail": "auto"}, {"detail": "high"}])
+@pytest.mark.parametrize("line_break", ["", "\n", "\r\n"])
+def test_an_image_is_read_with_line_breaks_and_the_detail_it_is_shown_in(client, detail, line_break):
+    data = shown(noise(1))["image_url"]["url"]
+    head, _, coded = data.partition(",")
+    broken = head + "," + line_break.join(coded[start : start + 76] for start in range(0, len(coded), 76)) + line_break
+    part = {"type": "image_url", "image_url": {"url": broken, **detail}, "text": None}
+    echoed = {"refusal": None, "annotations": [], "tool_calls": None}  # as a client sends an answer back
+    said = ask(client, [{"role": "user", "content": [part], **echoed}], temperature=0)
+    same = ask(client, [{"role": "user", "content": [shown(noise(1))]}], temperature=0)
+    assert said.choices[0].message.content == same.choices[0].message.content
+
+
+@pytest.mark.parametrize(
     "url", ["https://example.com/cat.png", "data:image/png;base64,%%", "data:image/png;base64,AAAA"]
 )
 def test_an_image_that_is_none_is_refused(client, url):

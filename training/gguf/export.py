@@ -215,7 +215,7 @@ def _all_or_none(out: Path, unfinished: Iterable[Path]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}; make room, or choose another folder") from None
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     finally:
         for path in unfinished:
             path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from schemas.errors import answered
 from training.gguf.files import files
 from training.gguf.probes import drawn
 from training.gguf.runtime import KV, LanguageModel, Settings, VisionEncoder
+from training.options import at_least
 
 QUESTION = "Describe the image."
 
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=at_least(1), default=os.cpu_count() or 1)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--micro-batch", type=int, default=512)
     parser.add_argument("--flash", action="store_true")
