@@ -42,7 +42,7 @@ def test_a_gate_holds_how_often_the_chosen_text_is_shorter(configured, instructi
     root = Root(str(config.parent / "corpus"))
     texts = query(root, "select chosen, rejected from preferences").to_pylist()
     shorter = [len(row["chosen"].split()) < len(row["rejected"].split()) for row in texts]
-    assert any(shorter) and f"chosen_shorter_share = {sum(shorter) / len(shorter):.4g}," in str(failed.value)
+    assert any(shorter) and f"chosen_shorter_share = {sum(shorter) / len(shorter):.4g})" in str(failed.value)
 
 
 def test_facts_and_questions_may_have_a_model_each(configured, instructions, server):
