@@ -1,6 +1,6 @@
 """What a training run measures at each step: rows for the catalog; and a table of each stage at its start."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from schemas.arrow import arrow_schema
 
@@ -68,3 +68,4 @@ class StageTable(TypedDict):
     held_out: str | None    # name in [data]
     held_out_trained: int   # held-out samples that are trained on too
     lengths: Lengths | None     # of pairs
+    cut: NotRequired[str | None]    # how images are cut, if the phone cuts them otherwise

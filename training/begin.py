@@ -15,7 +15,7 @@ from training.pretrained import load_public
 from training.probe import Probe
 from training.recipe import Recipe, TrainingStage
 from training.samples import SampleEncoder, Slicing
-from training.shapes import Shape, read_shape
+from training.shapes import BUCKETS, Shape, read_checkpoint_shape
 from training.tokenizer import Tokenizer
 from training.world import World
 
@@ -40,7 +40,11 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
         check_loaded(model, ", ".join(f"start.{what}: {folder}" for what, folder in named.items()) or "start")
         return []
     folder = Path(checkpoint)
-    if read_shape(folder / SHAPE) != model.shape:
+    try:
+        shape = read_checkpoint_shape(folder)
+    except UserError as error:
+        raise UserError(f"start.checkpoint: {error}") from None
+    if shape != model.shape:
         raise UserError(f'start.checkpoint: {folder} has another shape; say shape = "{folder / SHAPE}"')
     if Tokenizer(folder).identity != tokenizer.identity:
         raise UserError(f'start.checkpoint: {folder} was trained with another tokenizer; say tokenizer = "{folder}"')
@@ -52,6 +56,9 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
 def encoder_of(recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, shape: Shape) -> SampleEncoder:
     """What makes tokens and pixels of a stage's samples."""
     vision = shape.vision
+    if stage.side and stage.side > (most := BUCKETS * vision.patch):
+        raise UserError(f"stages.{stage.name}.side: {stage.side} pixels are more than {BUCKETS} patches, the limit of "
+                        f"llama.cpp; choose at most {most}")  # fmt: skip
     slicing = Slicing(stage.plan, stage.side or vision.side, vision.patch)
     context = shape.language.context
     return SampleEncoder(tokenizer, shape.queries, stage.length, slicing, recipe.instructions, context)

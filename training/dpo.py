@@ -176,6 +176,8 @@ def pair_tokens(encoder: SampleEncoder, sample: Sample) -> tuple[Tokens, Tokens]
     marks = ["<image>"] if len(pictures) == 1 else [f"<image_{n:02d}>" for n in range(len(pictures))]
     prompt = read_turns([{"role": "user", "content": question}], dict(zip(marks, pictures, strict=True)))
     chosen, rejected = (encoder.layout.conversation([*prompt, Turn("assistant", [text])]) for text in answers)
+    if np.array_equal(chosen.ids, rejected.ids):
+        raise SampleRejected("equal_answers", "the chosen and the rejected answer are the same tokens")
     return chosen, rejected
 
 

@@ -24,9 +24,12 @@ from schemas.texts import is_empty
 
 IGNORED = -100  # the label of a token that is not learned, as in torch's cross entropy
 
+ROLES = ("system", "user", "assistant")  # the assistant's turns are answers
+
 REASONS = {
     "too_long": "more tokens than the limit",
     "no_answer": "nothing to learn: the answer is missing or empty",
+    "unknown_role": "a turn is not of system, user or assistant",
     "image_in_answer": "an answer shows an image; a model answers with text only",
     "unknown_image": "the text names an image that the sample does not have",
 }
@@ -143,11 +146,13 @@ class Layout:
 
 
 def check_answers(turns: Sequence[Turn]) -> None:
-    """Raises `SampleRejected` if one of the answers is not a text to learn: it is empty, or shows an image.
+    """Raises `SampleRejected` if a role is unknown, or an answer is not a text to learn: empty, or with an image.
 
     A prompt may have such answers in its history, where they are not learned.
     """
     for number, (role, parts) in enumerate(turns, 1):
+        if role not in ROLES:
+            raise SampleRejected("unknown_role", f"turn {number} is of {role!r:.60}; choose from {', '.join(ROLES)}")
         if role != "assistant":
             continue
         if any(isinstance(part, Picture) for part in parts):

@@ -7,9 +7,10 @@ of a stage, `steps`, if the rates of the steps that are done stay the same.
 
     {"stage", "step", "total", "mixture", "releases",       where it is
      "packs": packs that the stage has trained,
-     "seed", "instructions", "tokenizer": digest, "start": {what: digest of its weights},
-     "stages": [{"name", every key of the stage, "data": {name: its set}, "releases": [...],
-                 "ends": its last step, if it counts epochs}, of all that have begun]}
+     "seed", "instructions", "tokenizer": digest, "start": {what: digest of its weights}, "start_paths": {what: folder},
+     "stages": [{"name", every key of the stage, "data": {name: its set}, "roots": {name: its root}, "releases": [...],
+                 "batches": {first step: batch}, "ends": its last step, if it counts epochs}, of all that have begun],
+     "tensors": how many the state of the optimizer and the probe has}
 """
 
 from collections.abc import Collection, Mapping
@@ -24,7 +25,7 @@ from training.tokenizer import Tokenizer
 
 FREE = ("batch", "micro", "held_out")  # what may change at any time
 
-BEGUN = ("seed", "instructions", "tokenizer", "start", "stages")  # what `begun` gives
+BEGUN = ("seed", "instructions", "tokenizer", "start", "start_paths", "stages")  # what `begun` gives
 
 State = dict[str, Any]
 
@@ -32,7 +33,8 @@ State = dict[str, Any]
 def begun(recipe: Recipe, tokenizer: Tokenizer) -> State:
     """The part of a run's state that is set from its first step on."""
     start = {what: _digest(Path(folder)) for what, folder in recipe.start.model_dump(exclude_none=True).items()}
-    return _of_all(recipe, tokenizer) | {"start": start, "stages": []}
+    paths = recipe.start.model_dump(exclude_none=True)
+    return _of_all(recipe, tokenizer) | {"start": start, "start_paths": paths, "stages": []}
 
 
 def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
@@ -41,7 +43,8 @@ def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
 
 def stage_entry(recipe: Recipe, stage: TrainingStage, releases: list[str], ends: int) -> State:
     """The part of a run's state about a stage that has begun, and that ends with step `ends`."""
-    return _settings(recipe, stage) | {"releases": releases} | ({"ends": ends} if stage.epochs else {})
+    more = {"roots": _roots(recipe, stage), "releases": releases}
+    return _settings(recipe, stage) | more | ({"ends": ends} if stage.epochs else {})
 
 
 def of_old(recipe: Recipe, tokenizer: Tokenizer, stage: str) -> State:
@@ -61,6 +64,10 @@ def has_ended(stage: TrainingStage, state: Mapping[str, Any]) -> bool:
 def _settings(recipe: Recipe, stage: TrainingStage) -> State:
     data = {name: recipe.data[name].set for name in sorted(stage.sets)}
     return stage.model_dump(mode="json") | {"data": data}
+
+
+def _roots(recipe: Recipe, stage: TrainingStage) -> dict[str, str]:
+    return {name: recipe.data[name].root for name in sorted(stage.sets)}
 
 
 def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Recipe, tokenizer: Tokenizer) -> None:
@@ -99,11 +106,32 @@ def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[s
             continue
         if key == "steps" and step < ends and _same_rates(was, stage, step):
             continue
-        before, after = ("nothing" if value is None else value for value in (then[key], now))
+        before, after = ("not given" if value is None else value for value in (then[key], now))
         raise UserError(
             f"{run}: stages.{stage.name}.{key}: was {before}, the recipe says {after}, and the stage {where}; "
             f"put it back, or begin another run"
         )
+
+
+def other_samples(run: Path, state: Mapping[str, Any], stage: TrainingStage, releases: Collection[str]) -> UserError:
+    """The error of a stage whose sets now give other samples; `releases` are those of its sets now, in their order."""
+    entry = next((one for one in state.get("stages", []) if one["name"] == stage.name), None)
+    line = f"{run}: is at step {state['step']} of {stage.name}, with other samples than those of the recipe now"
+    if entry and [*entry["sets"]] != [*stage.sets]:
+        was, now = (", ".join(sets) for sets in (entry["sets"], stage.sets))
+        return UserError(f"{line}: stages.{stage.name}.sets: the order was {was}, and is now {now}; put it back")
+    for name, now in zip(stage.sets, releases, strict=True):
+        same = [one for one in (entry or {}).get("releases", ()) if one.partition("@")[0] == now.partition("@")[0]]
+        if same and now not in same:
+            return UserError(f'{line}: data.{name}: was {same[0]}, is now {now}; say set = "{same[0]}"')
+    return UserError(f"{line}; name the release it began with in [data], or begin another run")
+
+
+def batches_of(stage: TrainingStage, step: int, entries: list[State]) -> dict[str, int]:
+    """The first step of each batch that a stage, which is at `step`, has had -> the batch."""
+    was = next((entry for entry in entries if step and entry["name"] == stage.name), None)
+    batches = was.get("batches", {"1": was["batch"]}) if was else {}
+    return batches if [*batches.values()][-1:] == [stage.batch] else {**batches, str(step + 1): stage.batch}
 
 
 def _same_sets(was: Mapping[str, str], now: Mapping[str, str], releases: Collection[str]) -> bool:

@@ -24,6 +24,7 @@ from training.tokenizer import Tokenizer
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jxl"}
 
 REASONS = OF_LAYOUT | {
+    "equal_answers": "both answers of a pair are the same, so nothing is learned from it",
     "unknown_task": "its task is unknown here",
     "unreadable_text": "a member is not the text or JSON that its task needs",
     "unreadable_image": "an image cannot be decoded",

@@ -12,6 +12,7 @@ from schemas.training import Lengths, SetTable, StageTable
 from training.dpo import Pairs
 from training.loader import Mixture
 from training.progress import Progress
+from training.samples import Slicing
 
 COUNTED = 64  # packs of a set whose learned tokens are counted; beyond, the rest is taken to be like them
 TELLING = 2 / 3  # of the pairs: if in more of them the chosen answer is the longer, or the shorter, they teach length
@@ -19,9 +20,10 @@ FEWEST = 20  # pairs from which on that is more than chance
 
 
 def table_of(
-    samples: Mixture | Pairs, progress: Progress, releases: list[str], held_out_trained: int = 0
-) -> StageTable:
-    """The table of a stage that is at `progress`."""
+    samples: Mixture | Pairs, progress: Progress, releases: list[str], held_out_trained: int = 0,
+    side: int | None = None,
+) -> StageTable:  # fmt: skip
+    """The table of a stage that is at `progress`, of a model with images of `side` pixels on the phone."""
     stage = progress.stage
     counted = [samples.counted(number, COUNTED) for number in range(len(stage.sets))]
     sets = [
@@ -39,7 +41,15 @@ def table_of(
         learned=round(sum(row["learned"] * times for row, times in zip(sets, passes, strict=False))), sets=sets,
         held_out=stage.held_out.set if stage.held_out else None, held_out_trained=held_out_trained,
         lengths=lengths_of(np.concatenate(samples.lengths)) if isinstance(samples, Pairs) else None,
+        cut=_cut(samples.encoder.slicing, side),
     )  # fmt: skip
+
+
+def _cut(slicing: Slicing, side: int | None) -> str | None:
+    """How images are cut, if it is not as the phone does: by llama.cpp's plan, with the side of the model's shape."""
+    if side is None or (slicing.plan, slicing.side) == ("llama.cpp", side):
+        return None
+    return f"by {slicing.plan} with side = {slicing.side}; the phone cuts them by llama.cpp with side = {side}"
 
 
 def lengths_of(lengths: np.ndarray) -> Lengths:
@@ -89,6 +99,11 @@ def warnings_of(table: StageTable) -> Iterator[str]:
     """What is likely to be a mistake."""
     if both := table["held_out_trained"]:
         yield f"held_out: {both:,} samples of {table['held_out']} are trained on too, so their loss says too little"
+    for row in table["sets"]:
+        if table["epochs"] * row["weight"] * row["packs"] < 1:
+            yield f"{row['set']}: the steps train one of its {table['unit']} at most, or none; give it a higher weight"
+    if cut := table.get("cut"):
+        yield f"images are cut {cut}; this is right for an early stage only"
     lengths = table["lengths"]
     if not lengths or lengths["pairs"] < FEWEST:
         return

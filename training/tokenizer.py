@@ -9,7 +9,7 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -62,6 +62,10 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(self.json)
         except Exception as error:  # it raises no other kind
             raise UserError(f"{self.path}: is not a valid tokenizer.json: {error}") from None
+        if dropout := json.loads(self.json)["model"].get("dropout"):
+            raise UserError(
+                f"{self.path}: model.dropout: {dropout} makes other tokens of a text each time; set it to null"
+            )
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True  # special tokens in a text are words; pickling loses this
@@ -154,6 +158,15 @@ def save(tokenizer: tokenizers.Tokenizer, folder: str | Path, names: Names = Nam
     replace(Path(folder, "tokenizer.json"), tokenizer.to_str(pretty=True))
 
 
+def _lines(shards: Shards) -> Iterator[str]:
+    """All texts of a set. Raises `UserError` for a sample whose texts cannot be read."""
+    for sample in shards:
+        try:
+            yield from texts(sample)
+        except SampleRejected as error:
+            raise UserError(f"{shards.release}: {sample['__key__']}: {error}; leave it out of the set") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=str(train.__doc__).split("\n")[0])
     parser.add_argument("root", help="folder or URL of a corpus")
@@ -161,11 +174,11 @@ def main() -> None:
     parser.add_argument("out", help="the folder to write")
     parser.add_argument("--vocab", type=int, default=2048)
     options = parser.parse_args()
-    with answered(OSError, Damaged, SampleRejected):
+    with answered(OSError, Damaged):
         shards = Shards(options.root, options.set)
-        if not any(text.strip() for sample in shards for text in texts(sample)):
+        if not any(text.strip() for text in _lines(shards)):
             raise UserError(f"{options.root}: the set {options.set} has no texts; choose another")
-        save(train((text for sample in shards for text in texts(sample)), options.vocab), options.out)
+        save(train(_lines(shards), options.vocab), options.out)
         tokenizer = Tokenizer(options.out)
     print(f"{options.out}: {len(tokenizer)} tokens, of {len(shards)} samples; {tokenizer.identity[:12]}")
 

@@ -33,7 +33,7 @@ from training.progress import Progress
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
 from training.run_log import RunLog
-from training.run_state import BEGUN, begun, check_goes_on, has_ended, of_old, stage_entry
+from training.run_state import BEGUN, batches_of, begun, check_goes_on, has_ended, of_old, other_samples, stage_entry
 from training.stage_table import lines_of, table_of
 from training.tensorboard import TensorBoard
 from training.tokenizer import Tokenizer
@@ -113,20 +113,18 @@ def _train(
         if ended:
             continue
         samples = samples_of(recipe, stage, tokenizer, model, world, run / "packs")
-        if step and state["mixture"] != samples.identity:
-            raise UserError(
-                f"{run}: is at step {step} of {stage.name}, with other samples than those of the recipe now; "
-                f"name the release it began with in [data], or begin another run"
-            )
         of_sets = [shards.release for shards in samples.shards]
+        if step and state["mixture"] != samples.identity:
+            raise other_samples(run, state, stage, of_sets)
         releases |= {*of_sets}
         progress = Progress(stage, samples.order.total, step, trained)
         ends = progress.ends
         entry = stage_entry(recipe, stage, sorted({*of_sets}), ends)
+        entry["batches"] = batches_of(stage, step, settled["stages"])
         held_out_samples = held_out_of(recipe, stage, tokenizer, model, world, run / "packs")
         if world.rank == 0:
             both = overlap(held_out_samples.shards, samples.shards) if held_out_samples else 0
-            log.tables[stage.name] = table_of(samples, progress, of_sets, both)
+            log.tables[stage.name] = table_of(samples, progress, of_sets, both, model.shape.vision.side)
             log.write()
             for line in lines_of(log.tables[stage.name]):
                 print(line, flush=True)
