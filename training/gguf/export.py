@@ -72,7 +72,7 @@ def export(
             quantise(whole, new[language], quant, imatrix)
         card = {
             "checkpoint": {"name": checkpoint.resolve().name, "sha256": sha256(checkpoint / WEIGHTS)},
-            "trained_on": _releases(checkpoint / STATE),
+            "trained_on": _state(checkpoint).get("releases"),
             "quantisation": {"language": quant, "vision": vision, "importance": calibration},
             "files": {
                 path.name: {"bytes": new[path].stat().st_size, "sha256": sha256(new[path])}
@@ -225,9 +225,22 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
 
 
-def _releases(state: Path) -> Any:
-    """The releases of shard sets that a checkpoint was trained on, if it names them."""
-    try:
-        return json.loads(state.read_text()).get("releases")
-    except FileNotFoundError:
+def slicing_warning(checkpoint: Path) -> str | None:
+    """A line about the last stage of a checkpoint's training, if it cut images otherwise than llama.cpp will."""
+    stages, side = _state(checkpoint).get("stages"), read_checkpoint_shape(checkpoint).vision.side
+    if not stages:
         return None
+    last = stages[-1]
+    trained = last.get("plan", "llama.cpp"), last.get("side") or side
+    if trained == ("llama.cpp", side):
+        return None
+    return (f'stage {last["name"]} was trained with plan = "{trained[0]}" and side = {trained[1]}; llama.cpp cuts '
+            f"images by its own plan and side {side}, so the phone sees other slices than were trained")  # fmt: skip
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """The state of the run that a checkpoint comes from; empty if there is none."""
+    try:
+        return json.loads((checkpoint / STATE).read_text())
+    except FileNotFoundError:
+        return {}

@@ -28,7 +28,7 @@ from gguf import GGUFReader, quants
 
 from schemas.errors import UserError
 from training.checkpoint import load_model
-from training.gguf.export import export
+from training.gguf.export import export, slicing_warning
 from training.gguf.imatrix import calibrate, gathering, hidden, spread_samples
 from training.gguf.names import language_tensors, pre_tokenizer, stretched, vision_tensors
 from training.model import _buckets
@@ -316,6 +316,25 @@ def test_a_token_without_an_embedding_is_named(checkpoint, tmp_path, number):
     (tmp_path / "copy" / "tokenizer.json").write_text(json.dumps(read))
     with pytest.raises(UserError, match=rf"ids up to {number}; the shape has room for 400$"):
         export(tmp_path / "copy", tmp_path / "phone", "F16")
+
+
+@pytest.mark.parametrize(("stages", "said"), [
+    ([{"side": 28}], 'plan = "llama.cpp" and side = 28'), ([{"plan": "openbmb"}], 'plan = "openbmb" and side = 56'),
+    ([{"side": None}, {"side": 112, "plan": "openbmb"}], 'plan = "openbmb" and side = 112'),
+    ([{"side": None, "plan": "llama.cpp"}], None), ([{"side": 28}, {"side": 56}], None), ([], None),
+])  # fmt: skip
+def test_a_model_whose_images_were_cut_otherwise_is_warned_of(checkpoint, tmp_path, stages, said):
+    copytree(checkpoint, tmp_path / "copy")
+    assert slicing_warning(tmp_path / "copy") is None
+    state = {"stages": [{"name": f"stage{number}", **one} for number, one in enumerate(stages)]}
+    (tmp_path / "copy" / "state.json").write_text(json.dumps(state))
+    warning = slicing_warning(tmp_path / "copy")
+    if said is None:
+        assert warning is None
+        return
+    assert warning.startswith(f"stage stage{len(stages) - 1} was trained with {said}; llama.cpp cuts images ")
+    shown = " ".join(say("export", tmp_path / "copy", tmp_path / "phone", "--quant", "F16").out.split())
+    assert f"warning: {warning}" in shown
 
 
 def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(checkpoint, tmp_path):
