@@ -49,12 +49,12 @@ def diverged(stage: TrainingStage, step: int, what: str, run: Path) -> str:
 
 def check_weights(
     stage: TrainingStage, step: int, names: Mapping[nn.Parameter, str], learned: Sequence[nn.Parameter], run: Path
-) -> None:
-    """Raises `UserError` if a step made a weight that is not finite, before such weights replace a checkpoint."""
+) -> str | None:
+    """A line about a weight that is not finite after a step, before such weights replace a checkpoint."""
     if nn.utils.get_total_norm(learned, math.inf).isfinite():
-        return
+        return None
     broken = next(names[weight] for weight in learned if not weight.isfinite().all())
-    raise UserError(_line(stage, f"{broken} is not finite after step {step}", run))
+    return _line(stage, f"{broken} is not finite after step {step}", run)
 
 
 def check_loaded(model: nn.Module, where: str) -> None:

@@ -193,7 +193,8 @@ def _train(
                 optimizer.step()
                 optimizer.zero_grad()
             progress.advance()
-            check_weights(stage, progress.step, weight_names, learned, run)
+            if line := check_weights(stage, progress.step, weight_names, learned, run):
+                world.fail(line)
             done, now = done + 1, time.monotonic()
             last = progress.step == ends or done == stop
 
