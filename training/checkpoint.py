@@ -27,7 +27,7 @@ from schemas.errors import UserError, answered
 from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
 from training.run_log import LINES, LOG
-from training.shapes import SHAPE, Shape, read_checkpoint_shape
+from training.shapes import SHAPE, Shape, read_checkpoint_shape, uncut
 from training.tokenizer import Tokenizer
 from training.whole_files import naming, replace
 
@@ -65,11 +65,6 @@ def _converted(name: str, weight: torch.Tensor, dtype: torch.dtype | None) -> to
         raise UserError(f"{name}: has {largest:g}, and {kind} holds at most {most:g}; export the run's own checkpoint, "
                         f"with {uncut(name)}")  # fmt: skip
     return converted
-
-
-def uncut(name: str) -> str:
-    """The option of `shardmill export` that stores a weight in float32."""
-    return "--quant F32" if name.startswith("language.") else "--mmproj f32"
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

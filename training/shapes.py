@@ -172,3 +172,8 @@ def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"{where.rstrip('.') or 'shape'}: {str(error).partition(') ')[2] or error}") from None
+
+
+def uncut(name: str) -> str:
+    """The option of `shardmill export` that stores a weight in float32."""
+    return "--quant F32" if name.startswith("language.") else "--mmproj f32"

@@ -22,12 +22,12 @@ from gguf import GGMLQuantizationType as Type
 from safetensors import SafetensorError, safe_open
 
 from schemas.errors import UserError
-from training.checkpoint import uncut
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
-from training.shapes import read_checkpoint_shape
+from training.shapes import read_checkpoint_shape, uncut
 from training.tokenizer import Tokenizer
 
 WEIGHTS, STATE, MODEL_CARD = "model.safetensors", "state.json", "card.json"
+AT_ONCE = 1 << 16  # stored numbers that are looked at together
 WHOLE = {"F32": Type.F32, "F16": Type.F16}  # types that are written directly, without llama.cpp's quantiser
 VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
 
@@ -125,7 +125,7 @@ class Weights:
                 weight = file.get_tensor(name).float().numpy()
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.path}: cannot be read: {error}") from None
-        if not np.isfinite(weight).all():
+        if not np.isfinite(weight.sum(dtype=np.float64)):  # which sums of float32 never exceed
             raise UserError(f"{self.path}: {name} holds numbers that are not finite; choose another checkpoint")
         return weight
 
@@ -155,12 +155,21 @@ def write(
             raise UserError(f"{where} makes {list(values.shape)}, the shape says {list(tensor.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):
             data = quants.quantize(np.ascontiguousarray(values), stored)
-            finite = np.isfinite(quants.dequantize(data, stored)).all()
+            finite = _is_finite(data, stored)
         if not finite:
             raise UserError(f"{weights.path}: {tensor.source} has weights that {stored.name} cannot hold; choose "
                             f"{uncut(tensor.source)}")  # fmt: skip
         writer.write_tensor_data(data)
     writer.close()
+
+
+def _is_finite(data: np.ndarray, kind: Type) -> bool:
+    """Whether all stored weights are finite. Reads some rows at a time, which are float32 for a moment."""
+    rows = data.reshape(-1, data.shape[-1])
+    step = max(1, AT_ONCE // rows.shape[1])
+    return all(
+        np.isfinite(quants.dequantize(rows[start : start + step], kind)).all() for start in range(0, len(rows), step)
+    )
 
 
 def stored_bytes(size: int, kind: Type) -> int:

@@ -345,7 +345,6 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(checkpoint, 
         ("normalizer", {"type": "Lowercase"}, "normalizer Lowercase"),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": digits}, "pre_tokenizer Digits, ByteLevel"),
         ("model", {**read["model"], "ignore_merges": True}, "pre_tokenizer ByteLevel with model.ignore_merges"),
-        ("model", {**read["model"], "dropout": 0.5}, "model.dropout 0.5"),
         ("model", {**read["model"], "byte_fallback": True}, "model.byte_fallback True"),
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps({**read, name: value}))
