@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from schemas.printable import printable_line
 
@@ -26,3 +27,14 @@ def answered(*more: type[Exception]) -> Iterator[None]:
     except (UserError, *more) as error:
         print(printable_line(one_line(error)), file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Adds this file's name to errors of the system without one, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

@@ -23,13 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from schemas.errors import UserError, answered
+from schemas.errors import UserError, answered, naming
 from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
 from training.run_log import LINES, LOG
 from training.shapes import SHAPE, Shape, read_checkpoint_shape, uncut
 from training.tokenizer import Tokenizer
-from training.whole_files import naming, replace
+from training.whole_files import replace
 
 MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
 

@@ -1,9 +1,9 @@
-"""Small files that are written whole or not at all, and errors that name the file."""
+"""Small files that are written whole or not at all."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from schemas.errors import naming
 
 
 def replace(path: Path, data: str | bytes) -> None:
@@ -14,14 +14,3 @@ def replace(path: Path, data: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Gives an `OSError` that names no file, such as of a full disk, the name of this one."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise

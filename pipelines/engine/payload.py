@@ -5,9 +5,10 @@ from contextlib import ExitStack
 
 from pipelines.engine.commit import Commit, Stage
 from pipelines.engine.parquet import Corrupt
-from pipelines.engine.root import Root, naming, new_file
+from pipelines.engine.root import Root, new_file
 from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
+from schemas.errors import naming
 
 
 class Payload:

@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.engine.remote import open_bytes, read_bytes
 from schemas.checked import bytes_at, is_name, open_file, plain_json, read_remote
-from schemas.errors import UserError
+from schemas.errors import UserError, naming
 
 FSYNC = True
 MOST = 256 << 20  # bytes of a file that is read as a whole; more is not what Shardmill writes
@@ -282,17 +282,6 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 path.unlink()
             raise
-
-
-@contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Adds this file's name to errors of the system without one, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
 
 
 def fault(error: BaseException) -> str | None:

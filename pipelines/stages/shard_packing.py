@@ -17,7 +17,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes
 from pipelines.engine.payload import read_payload
 from pipelines.engine.releases import read_card
-from pipelines.engine.root import Root, naming, new_file, point
+from pipelines.engine.root import Root, new_file, point
 from pipelines.engine.tar import TarWriter
 from pipelines.stages.bounded_images import BoundedImages
 from pipelines.stages.sample_sql import PLACE, members
@@ -25,6 +25,7 @@ from pipelines.stages.samples import SampleImage, add_sample
 from pipelines.stages.shard_layout import PackItem, WantedShard
 from pipelines.stages.shards import ShardSet, item_of
 from schemas.arrow import Row
+from schemas.errors import naming
 from schemas.shards import ShardEntry
 
 

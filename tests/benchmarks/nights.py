@@ -14,12 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.corpora import ONE_PROCESS, picture, shardmill
 from support.prefect_server import PREFECT, Server, processes, serving, started, until
+from support.webhooks import webhook
 
 from pipelines.engine.ledger import runs
 from pipelines.engine.root import Root
@@ -186,26 +185,6 @@ def outage(server: Server, folder: Path, pause: Callable[[float], None], seconds
     pause(seconds)
     night.ended(run)
     return night.next(night.row(f"the Prefect server does not answer for {seconds:.0f} s", run))
-
-
-@contextmanager
-def webhook() -> Iterator[tuple[str, list[dict]]]:
-    """A webhook on loopback, and what it is told."""
-    told: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", told
-    server.shutdown()
 
 
 class Workers:

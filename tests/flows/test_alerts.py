@@ -1,37 +1,22 @@
 """Alerts: each calls a webhook, on a real Prefect server."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from support.corpora import say
 from support.prefect_server import until
+from support.webhooks import webhook
 
 SCENES = 'root = "corpus"\n[source]\nkind = "scenes"\ncount = 4\n'
 
 
 @pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict]]]:
-    """A webhook on loopback, and what it was told."""
-    told: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", told
-    server.shutdown()
-    server.server_close()
+def hook() -> Iterator[tuple[str, list[dict]]]:
+    """A webhook, and what it was told."""
+    with webhook() as found:
+        yield found
 
 
 def automations(server) -> list[str]:
@@ -39,9 +24,9 @@ def automations(server) -> list[str]:
 
 
 @pytest.mark.slow
-def test_each_alert_calls_the_webhook_once(server, tmp_path, webhook):
+def test_each_alert_calls_the_webhook_once(server, tmp_path, hook):
     (tmp_path / "my.toml").write_text(SCENES)
-    url, told = webhook
+    url, told = hook
     name = f"{tmp_path.name}-my"
     with temporary_settings({PREFECT_API_URL: server.url}):
         words = ("--cron", "0 3 * * *", "--alert", url, "--within", str(15 / 3600))

@@ -2,15 +2,13 @@
 
 import json
 import resource
-import shutil
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.recipes import DPO, SFT, make, recipe, toml
+from support.recipes import DPO, SFT, recipe, toml
 
 from schemas.errors import UserError
 from training import checkpoint, look, tokenizer
@@ -19,24 +17,6 @@ from training.checkpoint import latest
 from training.recipe import checked
 from training.run_log import read_log
 from training.train import World, train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("ends"))
-
-
-@pytest.fixture(scope="module")
-def stopped(folder, tmp_path_factory) -> Path:
-    """A run that was stopped after two of four steps."""
-    run = tmp_path_factory.mktemp("stopped")
-    train(recipe(folder), run, World(), stop=2)
-    return run
-
-
-@pytest.fixture
-def run(stopped, tmp_path) -> Path:
-    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def program(module, monkeypatch, capsys, *words) -> tuple[int, str, str]:

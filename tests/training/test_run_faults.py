@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support.recipes import DPO, SFT, make, recipe
+from support.recipes import DPO, SFT, recipe
 from support.releases import publish
 
 from schemas.errors import UserError
@@ -15,24 +15,6 @@ from training.checkpoint import latest
 from training.run_lock import LOCK, hold
 from training.run_log import read_tables
 from training.train import World, train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("faults"))
-
-
-@pytest.fixture(scope="module")
-def stopped(folder, tmp_path_factory) -> Path:
-    """A run that was stopped after two of four steps."""
-    run = tmp_path_factory.mktemp("stopped")
-    train(recipe(folder), run, World(), stop=2)
-    return run
-
-
-@pytest.fixture
-def run(stopped, tmp_path) -> Path:
-    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def moved(made, root: Path):
