@@ -6,7 +6,6 @@ the data that it names are replaced. `shardmill align` runs it.
 """
 
 import argparse
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import torch
 
 from schemas.errors import UserError, answered
 from schemas.shards import Damaged
-from training.checkpoint import latest, load_model, save_model
+from training.checkpoint import MODEL, latest, load_model, save_model
 from training.options import at_least
 from training.recipe import Recipe, checked
 from training.train import train
+from training.whole_files import filled
 from training.world import World
 
 PAIRS = "pairs"
@@ -49,12 +49,9 @@ def train_round(recipe: Recipe, run: Path, out: Path, world: World, every: float
     folder = latest(run)
     if world.rank or folder is None:
         return
-    new = out.with_name(f"{out.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
     model, tokenizer = load_model(folder)
-    save_model(new, model, tokenizer, torch.float16)
-    shutil.rmtree(out, ignore_errors=True)
-    new.rename(out)
+    with filled(out, MODEL) as new:
+        save_model(new, model, tokenizer, torch.float16)
 
 
 def main() -> None:

@@ -64,13 +64,19 @@ def encoder_of(recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, shape
     return SampleEncoder(tokenizer, shape.queries, stage.length, slicing, recipe.instructions, context)
 
 
+def parts_of(recipe: Recipe, stage: TrainingStage) -> list[Part]:
+    """The stage's shard sets, with their weights."""
+    tables = [(name, recipe.data[name], weight) for name, weight in stage.sets.items()]
+    return [Part(data.root, data.set, weight, f"data.{name}") for name, data, weight in tables]
+
+
 def samples_of(
     recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, model: VisionLanguageModel, world: World,
     packs: Path | None = None,
 ) -> Mixture | Pairs:  # fmt: skip
     """The stage's shard sets, planned; into the folder `packs` if one of them is in an object store."""
     encoder = encoder_of(recipe, stage, tokenizer, model.shape)
-    parts = [Part(recipe.data[name].root, recipe.data[name].set, weight) for name, weight in stage.sets.items()]
+    parts = parts_of(recipe, stage)
     if stage.beta:
         return Pairs(parts, encoder, recipe.seed)
     far = any("://" in part.root for part in parts)

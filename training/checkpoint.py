@@ -29,7 +29,7 @@ from training.model import VisionLanguageModel
 from training.run_log import LINES, LOG
 from training.shapes import SHAPE, Shape, read_checkpoint_shape, uncut
 from training.tokenizer import Tokenizer
-from training.whole_files import replace
+from training.whole_files import filled, replace
 
 MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
 
@@ -249,11 +249,12 @@ def main() -> None:
         if (folder := latest(options.run)) is None:
             raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
         model, tokenizer = load_model(folder)
-        save_model(options.out, model, tokenizer, torch.float16)
-        for name in (LOG, LINES, CHART, BEFORE):
-            if (options.run / name).exists():
-                shutil.copyfile(options.run / name, options.out / name)
-        shutil.copyfile(folder / STATE, options.out / STATE)  # which releases it was trained on
+        with filled(options.out, MODEL) as out:
+            save_model(out, model, tokenizer, torch.float16)
+            for name in (LOG, LINES, CHART, BEFORE):
+                if (options.run / name).exists():
+                    shutil.copyfile(options.run / name, out / name)
+            shutil.copyfile(folder / STATE, out / STATE)  # which releases it was trained on
         state = read_state(folder)
         entry = next((one for one in state.get("stages", []) if one["name"] == state["stage"]), {})
         ends = entry.get("ends") or entry.get("steps")

@@ -59,7 +59,7 @@ class Pairs(Batches):
 
     def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
         self.encoder, self.lost_pairs = encoder, []
-        self.shards = [Shards(part.root, part.set) for part in parts]
+        self.shards = [part.opened() for part in parts]
         self.usable, self.lengths = zip(*(self._measure(shards) for shards in self.shards), strict=False)
         counts = [len(usable) for usable in self.usable]
         for part, shards, count in zip(parts, self.shards, counts, strict=True):

@@ -34,6 +34,7 @@ from training.pixels import raw_patches
 from training.samples import SampleEncoder
 from training.shards import Sample, Shards
 from training.shuffle import Cut, Cuts, Order
+from training.stopping import ignore_signals
 
 
 class Part(NamedTuple):
@@ -42,6 +43,14 @@ class Part(NamedTuple):
     root: str
     set: str  # its name, or that of one release, "train@3f2a9c81d04e"
     weight: float = 1.0
+    table: str = ""  # the recipe's table that names it, for errors
+
+    def opened(self) -> Shards:
+        """Its samples. Raises `UserError`, which names the recipe's table, if it is not published."""
+        try:
+            return Shards(self.root, self.set)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.table}: {error}" if self.table else str(error)) from None
 
 
 class Lost(NamedTuple):
@@ -136,7 +145,7 @@ class Mixture(Batches):
         for part in self.parts:
             if not 0 < part.weight < inf:
                 raise UserError(f"{part.set}: a weight of {part.weight}; give one above 0, or leave the set out")
-        self.shards = [Shards(part.root, part.set) for part in self.parts]
+        self.shards = [part.opened() for part in self.parts]
         self.planned: list[PlannedSet] = [
             plan_set(shards, encoder, strict=strict, **planning) for shards in self.shards
         ]
@@ -265,7 +274,7 @@ def load(
     """
     loader = DataLoader(
         mixture, batch_size=None, sampler=Cuts(batch, micro, rank, ranks, start, stop, trained), num_workers=workers,
-        collate_fn=_as_it_is, pin_memory=pin, generator=torch.Generator(),
+        collate_fn=_as_it_is, pin_memory=pin, generator=torch.Generator(), worker_init_fn=ignore_signals,
     )  # fmt: skip
     return _checked(mixture, loader)
 

@@ -16,12 +16,11 @@ from rich.text import Text
 from schemas.errors import UserError, one_line
 from schemas.printable import printable, printable_line
 from schemas.shards import Damaged
-from training.begin import encoder_of
+from training.begin import encoder_of, parts_of
 from training.loader import Lost
 from training.look_page import caption, page, summary
 from training.options import at_least
 from training.recipe import Recipe, TrainingStage, read_recipe
-from training.shards import Shards
 from training.shown import Piece, Shown, draw
 from training.tokenizer import Tokenizer
 
@@ -33,7 +32,7 @@ def look(recipe: Recipe, stage: TrainingStage, count: int, seed: int = 0) -> tup
     shape, tokenizer = recipe.model_shape(), Tokenizer(recipe.tokenizer)
     tokenizer.check_room(shape.language.vocab)
     encoder = encoder_of(recipe, stage, tokenizer, shape)
-    sets = {name: Shards(recipe.data[name].root, recipe.data[name].set) for name in stage.sets}
+    sets = {name: part.opened() for name, part in zip(stage.sets, parts_of(recipe, stage), strict=True)}
     drawn = [*draw(sets, stage, encoder, count, seed)]
     lost = [one for one in drawn if isinstance(one, Lost)]
     return [one for one in drawn if isinstance(one, Shown)], lost, shape.queries

@@ -29,12 +29,14 @@ from training.learner import Learner, make_optimizers
 from training.loader import Batch, load
 from training.meter import Meter, line_of, row_of
 from training.options import at_least
+from training.pre_tokenizer import pre_tokenizer
 from training.progress import Progress
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
 from training.run_log import RunLog
 from training.run_state import BEGUN, batches_of, begun, check_goes_on, has_ended, of_old, other_samples, stage_entry
 from training.stage_table import lines_of, table_of
+from training.stopping import Stopping, asked_to_stop
 from training.tensorboard import TensorBoard
 from training.tokenizer import Tokenizer
 from training.world import World
@@ -56,21 +58,26 @@ def train(
     """Trains the recipe's stages, from the run's last checkpoint on, while it holds the run's folder.
 
     A checkpoint is written every `every` seconds and at the end of a stage. `stop` ends the run after that many steps
-    of all stages together. Raises `UserError` if another trainer holds the folder, or if the run was trained by another
-    recipe, see `training.run_state`.
+    of all stages together; Ctrl-C or SIGTERM end it after the step that it is in, with exit code 130 or 143.
+
+    Raises `UserError` if another trainer holds the folder, or if the run was trained by another recipe, see
+    `training.run_state`.
     """
     with ExitStack() as held:
         check = held.enter_context(hold(run)) if world.rank == 0 else lambda: None
         board = held.enter_context(closing(TensorBoard(run))) if tensorboard and world.rank == 0 else None
-        _train(recipe, run, world, workers, every, stop, board, check)
+        stopping = held.enter_context(asked_to_stop())
+        _train(recipe, run, world, workers, every, stop, board, check, stopping)
 
 
 def _train(
     recipe: Recipe, run: Path, world: World, workers: int, every: float, stop: int | None, board: TensorBoard | None,
-    check_held: Callable[[], None],
+    check_held: Callable[[], None], stopping: Stopping,
 ) -> None:  # fmt: skip
     device = world.device
     tokenizer = Tokenizer(recipe.tokenizer)
+    if world.rank == 0:
+        warn_of(tokenizer)
     torch.manual_seed(recipe.seed)
     model, probe = start(recipe, tokenizer, device)
     stages, folder = list(recipe.stages), latest(run)
@@ -155,6 +162,7 @@ def _train(
             note(0.0, progress.rate, 0.0, True)
         saved = shown = time.monotonic()
         idle = False  # whether a step trained nothing
+        stopping.waits = True
 
         for micros in in_steps(batches):
             of_losses: list[Tensor] = []
@@ -196,12 +204,12 @@ def _train(
             if line := check_weights(stage, progress.step, weight_names, learned, run):
                 world.fail(line)
             done, now = done + 1, time.monotonic()
-            last = progress.step == ends or done == stop
-
-            if world.ranks > 1:  # all ranks use the clock of the first
-                clock = torch.tensor([now - shown, now - saved], dtype=torch.float64, device=device)
+            asked = stopping.signal
+            if world.ranks > 1:  # all ranks use the clock of the first, and its signals
+                clock = torch.tensor([now - shown, now - saved, asked], dtype=torch.float64, device=device)
                 dist.broadcast(clock, 0)
-                shown, saved = now - clock[0].item(), now - clock[1].item()
+                shown, saved, asked = now - clock[0].item(), now - clock[1].item(), int(clock[2].item())
+            last = progress.step == ends or done == stop or asked > 0
             measures = held_out is not None and held_out.is_due(progress.step, ends)
             if last or measures or now - shown > SHOWN:
                 note(float(norm), rate, now - shown, measures)
@@ -216,10 +224,23 @@ def _train(
                     log.write()  # first: a resumed run drops the rows of steps after its checkpoint
                     draw(run, log.rows)
                     save_run(run, f"{done:07d}", model, tokenizer, {"probe": probe}, optimizers, state)
+            if asked:
+                if world.rank == 0:
+                    print(f"stopped after step {progress.step:,} of stage {stage.name}; {GOES_ON}", file=sys.stderr)
+                sys.exit(128 + asked)
             if done == stop:
                 return
+        stopping.waits = False
     if done == began and world.rank == 0:
         print(f"{run}: has done all {done:,} steps of its stages; nothing is left to train", flush=True)
+
+
+def warn_of(tokenizer: Tokenizer) -> None:
+    """Says before the training if its model cannot be exported."""
+    try:
+        pre_tokenizer(tokenizer)
+    except UserError as error:
+        print(f"warning: the model can be trained, but not exported: {error}", flush=True)
 
 
 def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:

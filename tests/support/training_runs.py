@@ -1,5 +1,6 @@
 """Recipes for small training runs, and what a run leaves."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def plain_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
 
 
 PREFERENCE = {"name": "dpo", "sets": {"pairs": 1.0}, "beta": 0.1, "steps": 4, "batch": 3, "micro": 3}
+
+
+def program(module, monkeypatch, capsys, *words) -> tuple[int, str, str]:
+    """The exit code of a program and what it said."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
+    code = 0
+    try:
+        module.main()
+    except SystemExit as end:
+        code = end.code
+    said = capsys.readouterr()
+    return code, said.out, said.err

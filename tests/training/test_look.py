@@ -195,7 +195,8 @@ def test_a_set_that_is_not_there_is_one_line(folder, tmp_path, command):
     path = toml(folder, SFT)
     path.write_text(path.read_text().replace('set = "captions"', 'set = "catpions"'))
     code, _, err = command(path)
-    assert code == 2 and "unknown shard set 'catpions'; published: " in err and err.count("\n") == 1
+    assert code == 2 and err.startswith("data.captions: ") and err.count("\n") == 1
+    assert "unknown shard set 'catpions'; published: " in err
 
 
 def test_a_look_that_is_interrupted_leaves_the_old_page(folder, tmp_path, command, monkeypatch):

@@ -2,13 +2,13 @@
 
 import json
 import resource
-import sys
 from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.recipes import DPO, SFT, recipe, toml
+from support.training_runs import program
 
 from schemas.errors import UserError
 from training import checkpoint, look, tokenizer
@@ -17,19 +17,6 @@ from training.checkpoint import latest
 from training.recipe import checked
 from training.run_log import read_log
 from training.train import World, train
-
-
-def program(module, monkeypatch, capsys, *words) -> tuple[int, str, str]:
-    """The exit code of a program and what it said."""
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
-    code = 0
-    try:
-        module.main()
-    except SystemExit as end:
-        code = end.code
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
 
 # What is blamed
 
@@ -161,11 +148,11 @@ def test_options_out_of_range_are_refused(words, said, folder, run, monkeypatch,
     assert code == 2 and said in err
 
 
-def test_ctrl_c_is_one_line(folder, run, monkeypatch, capsys):
+def test_ctrl_c_before_the_first_step_is_one_line(folder, run, monkeypatch, capsys):
     def interrupted(*some):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(World, "sum_gradients", interrupted)
+    monkeypatch.setattr(trainer, "samples_of", interrupted)
     code, _out, err = program(trainer, monkeypatch, capsys, toml(folder, SFT), run, "--workers", "0")
     assert (code, err) == (130, "interrupted; run it again: training goes on from the last checkpoint\n")
 
