@@ -181,6 +181,9 @@ ORDER BY run, "set"
 """
 
 
+KEPT = "reason IS NULL AS kept"
+
+
 def accounting_sql(stages: Stages, named: bool) -> str:
     """The view `accounting`: the rows of each stage by reason and source. `named`: whether sources have names."""
     by = "partition, reason" if named else "reason"
@@ -190,9 +193,9 @@ def accounting_sql(stages: Stages, named: bool) -> str:
     )
     order = "ORDER BY step, rows DESC, reason, source"
     if not named:
-        return f"SELECT stage, reason, rows, NULL::VARCHAR AS source FROM ({counts}) {order}"
+        return f"SELECT stage, reason, rows, NULL::VARCHAR AS source, {KEPT} FROM ({counts}) {order}"
     return f"""
-SELECT stage, reason, sum(rows)::BIGINT AS rows, source FROM ({counts}) LEFT JOIN sources USING (partition)
+SELECT stage, reason, sum(rows)::BIGINT AS rows, source, {KEPT} FROM ({counts}) LEFT JOIN sources USING (partition)
 GROUP BY step, stage, reason, source {order}"""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.arguments import RootUrl, open_root
-from flows.commands.terminal import cell, console, fits, table, tell
+from flows.commands.terminal import cell, console, cut_table, fits, table, tell
 from schemas.printable import printable
 
 
@@ -27,6 +27,10 @@ def sql(
     root: RootUrl,
     question: Annotated[str, typer.Argument(help="SQL query over the views of the catalog.", show_default=False)],
     csv: Annotated[bool, typer.Option("--csv", help="Print the complete answer as CSV instead of a table.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the complete answer as JSON, a row a line.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print whole cells and all rows; where a table is too wide, row by row.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Write the complete answer to this file: .parquet, .csv or .jsonl.")
     ] = None,
@@ -35,10 +39,14 @@ def sql(
     ] = [],
 ) -> None:
     """Query the catalog with SQL. Nothing is changed. Views: rows, images, selection, samples, shards, accounting, …"""
-    from pipelines.catalog.answers import flat, write_answer
+    from pipelines.catalog.answers import as_json, flat, write_answer
     from pipelines.catalog.catalog import query, refresh_catalog
     from pipelines.engine.root import Corrupt
+    from schemas.errors import UserError
 
+    forms = ("--csv", csv), ("--json", json), ("--full", full), ("--output", output)
+    if len(chosen := [name for name, given in forms if given]) > 1:
+        raise UserError(f"sql: choose one of {' and '.join(chosen)}")
     opened = open_root(root)
     with suppress(OSError, Corrupt):  # the root may be read-only; the query says what is damaged
         refresh_catalog(opened)
@@ -51,8 +59,13 @@ def sql(
 
         answer = flat(answer)
         pyarrow.csv.write_csv(_printable(answer) if sys.stdout.isatty() else answer, sys.stdout.buffer)
+    elif json:
+        for line in as_json(answer):
+            print(printable(line) if sys.stdout.isatty() else line)
+    elif full:
+        _print_whole(answer)
     else:
-        _print_answer(answer)
+        _print_cut(answer)
 
 
 def _printable(answer):
@@ -67,25 +80,35 @@ def _printable(answer):
     return Table.from_arrays(columns, [printable(name) for name in answer.column_names])
 
 
-def _print_answer(answer, most: int = 100) -> None:
-    """Prints a table, or one row after the other if the terminal is too narrow for a table."""
-    names = [cell(name) for name in answer.column_names]
+def _print_cut(answer, most: int = 100) -> None:
+    """Prints a table of the first rows that fits into the terminal: long cells are cut, and the columns that do not fit
+    are named below it."""
     rows = [*zip(*(column.slice(0, most).to_pylist() for column in answer.columns), strict=True)]
+    shown, columns = cut_table(answer.column_names, rows)
+    console.print(shown)
+    if left_out := answer.column_names[columns:]:
+        tell(f"{len(left_out)} more columns; --full prints all: {', '.join(map(cell, left_out))}")
+    if answer.num_rows > most:
+        tell(f"the first {most} of {answer.num_rows:,} rows; --full, --csv and --json print all")
+
+
+def _print_whole(answer) -> None:
+    """Prints all rows with whole cells: as a table, or one row after the other if the terminal is too narrow."""
+    names = [cell(name) for name in answer.column_names]
+    rows = [*zip(*(column.to_pylist() for column in answer.columns), strict=True)]
     shown = table(*names)
     for row in rows:
         shown.add_row(*map(cell, row))
     if fits(shown):
         console.print(shown)
-    else:
-        for number, row in enumerate(rows, 1):
-            shown = table("column", "value", title=f"row {number}", title_justify="left", show_header=False)
-            for name, value in zip(names, row, strict=True):
-                shown.add_row(name, cell(value))
-            console.print(shown)
-        if not rows:
-            tell(f"no rows; the columns: {', '.join(names)}")
-    if answer.num_rows > most:
-        tell(f"the first {most} of {answer.num_rows:,} rows; --csv prints all")
+        return
+    for number, row in enumerate(rows, 1):
+        shown = table("column", "value", title=f"row {number}", title_justify="left", show_header=False)
+        for name, value in zip(names, row, strict=True):
+            shown.add_row(name, cell(value))
+        console.print(shown)
+    if not rows:
+        tell(f"no rows; the columns: {', '.join(names)}")
 
 
 def urls(

@@ -2,14 +2,19 @@
 
 import os
 import sys
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from pipelines.engine.secrets import hidden
 from schemas.printable import printable, printable_line
+
+LEAST = 16  # signs of a column that is cut
 
 # A file or pipe has no width: output to it is not wrapped.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)
@@ -43,6 +48,25 @@ class PrintableTable(Table):
 def table(*columns: str, **how: Any) -> Table:
     """A table that wraps what does not fit into the terminal instead of cutting it."""
     return PrintableTable(*(Column(printable(column), overflow="fold") for column in columns), **how)
+
+
+def cut_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[Table, int]:
+    """A table of as many columns, from the left, as the terminal has room for, and how many these are. A cell is one
+    line; where it is too long, it is cut and ends with `…`."""
+    lines = [[printable_line("" if value is None else value) for value in row] for row in rows]
+    heads = [printable_line(name) for name in names]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *lines, strict=True)]
+    columns, room = len(heads), console.width - 1  # each column has three signs beside its text, and the table one
+    while columns > 1 and sum(min(width, LEAST) + 3 for width in widths[:columns]) > room:
+        columns -= 1
+    widths, room = widths[:columns], room - 3 * columns
+    most = bisect_right(range(room), room, key=lambda most: sum(min(width, most) for width in widths)) - 1
+    shown = PrintableTable()
+    for head, width in zip(heads, widths, strict=False):
+        shown.add_column(escape(head), no_wrap=True, overflow="ellipsis", width=max(1, min(width, most)))
+    for line in lines:
+        shown.add_row(*map(escape, line[:columns]))
+    return shown, columns
 
 
 def fits(shown: Table) -> bool:

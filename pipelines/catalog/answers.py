@@ -50,9 +50,12 @@ def _writer(path: Path, file, answer: pa.RecordBatchReader) -> Iterator:
         with pyarrow.csv.CSVWriter(file, schema) as writer:
             yield lambda batch: writer.write_table(flat(pa.Table.from_batches([batch])))
     else:
-        yield lambda batch: file.writelines(
-            json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n" for row in batch.to_pylist()
-        )
+        yield lambda batch: file.writelines(line.encode() + b"\n" for line in as_json(batch))
+
+
+def as_json(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
+    """Each row as a line of JSON."""
+    return (json.dumps(row, ensure_ascii=False, default=str) for row in rows.to_pylist())
 
 
 def flat(table: pa.Table) -> pa.Table:

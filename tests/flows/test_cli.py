@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 import webdataset
+from rich.cells import cell_len
 from support.corpora import ONE_PROCESS, build, data_files, say, shardmill, write_tar
 
 from flows.cli import PANELS, app
+from flows.commands.terminal import console
 
 TOML = f"""
 root = "corpus"
@@ -180,24 +183,64 @@ def test_sql_csv_holds_every_column_of_every_view(folder):
     assert json.loads(row["samples"]) == [{"set": "train", "task": "caption"}]
 
 
+def test_sql_json_is_a_line_a_row(folder):
+    said = say("sql", folder / "corpus", "from samples order by key", "--json")
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert said.code == 0 and len(rows) == 12 and rows[0]["samples"] == [{"set": "train", "task": "caption"}]
+    assert say("sql", folder / "corpus", "from samples where false", "--json").out == ""
+
+
 def test_sql_cuts_a_long_table_and_says_so(folder):
     said = say("sql", folder / "corpus", "select range as n from range(250)")
     assert len(cells(said.out)) == 100
-    assert said.out.endswith("the first 100 of 250 rows; --csv prints all\n")
+    assert said.out.endswith("the first 100 of 250 rows; --full, --csv and --json print all\n")
+    assert len(cells(say("sql", folder / "corpus", "select range as n from range(250)", "--full").out)) == 250
 
 
-def test_sql_shows_a_row_after_the_other_where_a_table_is_too_wide(folder, monkeypatch):
+@pytest.mark.parametrize("width", [20, 40, 80, 81, 120, 300])
+def test_sql_prints_a_table_at_any_width(width, folder, monkeypatch):
+    monkeypatch.setattr(console, "_width", width)
     (row,) = csv.DictReader(io.StringIO(say("sql", folder / "corpus", "from samples limit 1", "--csv").out))
-    narrow = shardmill("sql", folder / "corpus", "from samples limit 1", COLUMNS="80").stdout
+    said = say("sql", folder / "corpus", "from samples limit 1")
+    *lines, left_out = said.out.splitlines()
+    assert {len(line) for line in lines} <= {*range(1, width + 1)} and len(cells(said.out)) == 1
+    count, names = re.fullmatch(r"(\d+) more columns; --full prints all: (.*)", left_out).groups()
+    shown = [cell.strip() for cell in lines[1].strip("┃").split("┃")]
+    assert [name.rstrip("…") for name in shown] == [
+        name[: len(cell.rstrip("…"))] for name, cell in zip(row, shown, strict=False)
+    ]  # fmt: skip
+    assert names.split(", ") == [*row][len(shown) :] and int(count) == len(row) - len(shown)
+    assert "text" in shown or width < 80
+
+
+@pytest.mark.parametrize("text", ["a" * 500, "a\nb" * 90, "漢字" * 300, "[red]" * 90, "\x1b[31m" * 90, ""])
+def test_sql_cuts_long_cells_and_keeps_short_ones_whole(text, folder, monkeypatch):
+    monkeypatch.setattr(console, "_width", 60)
+    literal = "'" + text.replace("'", "''") + "'"
+    said = say("sql", folder / "corpus", f"select 12345 as n, {literal} as long, 'a short text' as short")
+    ((number, long, short),) = cells(said.out)
+    assert (number, short) == ("12345", "a short text") and (long.endswith("…") or long == text)
+    assert all(cell_len(line) <= 60 for line in said.out.splitlines())
+    assert "\x1b" not in said.out
+
+
+def test_sql_full_shows_a_row_after_the_other_where_a_table_is_too_wide(folder, monkeypatch):
+    (row,) = csv.DictReader(io.StringIO(say("sql", folder / "corpus", "from samples limit 1", "--csv").out))
+    narrow = shardmill("sql", folder / "corpus", "from samples limit 1", "--full", COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80
     names, values = zip(*cells(narrow.replace("┌", "").replace("└", "")), strict=True)
     assert [name for name in names if name] == list(row)
     assert row["key"] in values and "".join(values).count(row["sha256"]) == 1
-    none = shardmill("sql", folder / "corpus", "from samples limit 0", COLUMNS="80").stdout
+    none = shardmill("sql", folder / "corpus", "from samples limit 0", "--full", COLUMNS="80").stdout
     assert none == f"no rows; the columns: {', '.join(row)}\n"
     monkeypatch.delenv("COLUMNS")
     piped = shardmill("sql", folder / "corpus", "from samples").stdout
     assert len(cells(piped)) == 12 and row["sha256"] in piped and "…" not in piped
+
+
+def test_sql_prints_in_one_form(folder):
+    said = say("sql", folder / "corpus", "select 1", "--csv", "--json")
+    assert (said.code, said.err) == (2, "shardmill: sql: choose one of --csv and --json\n")
 
 
 def test_sql_columns_may_have_one_name(folder):

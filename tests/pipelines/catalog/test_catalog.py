@@ -26,6 +26,16 @@ pytestmark = pytest.mark.usefixtures("catalogs")
 PLAIN = "import duckdb, sys; print(duckdb.connect(sys.argv[1], read_only=True).sql('from accounting').fetchall())"
 
 
+EVERY_VIEW = """
+import duckdb, sys
+catalog = duckdb.connect(sys.argv[1], read_only=True)
+views = [name for name, in catalog.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
+for view in views:
+    catalog.execute(f'SELECT * FROM "{view}"').fetchall()
+print(duckdb.__version__, len(views))
+"""
+
+
 def plain_duckdb(catalog: Path, cwd: str = "/") -> str:
     """What DuckDB alone, in another process and folder, says of a catalog."""
     command = [sys.executable, "-c", PLAIN, str(catalog)]
@@ -34,7 +44,7 @@ def plain_duckdb(catalog: Path, cwd: str = "/") -> str:
     return done.stdout.strip()
 
 
-ALL_THREE = str([(stage, None, 3, None) for stage in ("rows", "images", "selection")])
+ALL_THREE = str([(stage, None, 3, None, True) for stage in ("rows", "images", "selection")])
 
 
 # Where it can be read
@@ -52,6 +62,23 @@ def test_its_file_is_of_the_storage_version_that_every_duckdb_since_1_0_reads(co
     with duckdb.connect(corpus.path("catalog.duckdb"), read_only=True) as connection:
         ((views,),) = connection.sql(names).fetchall()
         assert views >= 24 and connection.sql("from accounting").fetchall()
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("version", ["1.1.3", "1.4.4", "2.0.0"])
+def test_every_view_is_read_by_duckdb_of(version, corpus, tmp_path):
+    """From wheels in folders of their own; the other tests read with the pinned one."""
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [shutil.which("uv") or Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--no-deps",
+         "--python", sys.executable, "--target", wheels, f"duckdb=={version}"], check=True, timeout=300,
+    )  # fmt: skip
+    command = [sys.executable, "-c", EVERY_VIEW, corpus.path("catalog.duckdb")]
+    done = subprocess.run(
+        command, cwd="/", env={"PYTHONPATH": str(wheels)}, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+    said, views = done.stdout.split()
+    assert (said, done.stderr) == (version, "") and int(views) >= 24
 
 
 def test_it_works_after_the_root_moved(corpus, tmp_path):
@@ -142,9 +169,9 @@ def test_a_shell_that_has_it_open_stops_no_run_and_no_reader(how, corpus, tmp_pa
         write_tar(tmp_path / "source/1.tar", range(3, 5))
         build(tmp_path / "my.toml")
         assert say("sql", corpus.url, "select count(*) as n from rows", "--csv").out == '"n"\n5\n'
-        assert "('rows', None, 5, None)" in plain_duckdb(catalog)
+        assert "('rows', None, 5, None, True)" in plain_duckdb(catalog)
         assert ask() == 5  # its views are over the same files
-    assert "('rows', None, 5, None)" in plain_duckdb(catalog)  # though the shell was killed
+    assert "('rows', None, 5, None, True)" in plain_duckdb(catalog)  # though the shell was killed
 
 
 def test_asking_writes_nothing_but_the_catalog(corpus):
@@ -194,7 +221,7 @@ def test_stages_not_yet_run_are_empty_views(tmp_path):
     counted = {view: query(root, f"from {view}").num_rows for view in ("rows", "images", "ocr", "shards")}
     assert counted == {"rows": 2, "images": 0, "ocr": 0, "shards": 0}
     assert query(root, "select key, ocr_text, width, samples from samples").num_rows == 2
-    assert plain_duckdb(Path(root.path("catalog.duckdb"))) == "[('rows', None, 2, None)]"
+    assert plain_duckdb(Path(root.path("catalog.duckdb"))) == "[('rows', None, 2, None, True)]"
 
 
 def test_a_stage_that_was_taken_out_is_empty_again(read, tmp_path):
