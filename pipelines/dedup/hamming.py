@@ -14,6 +14,7 @@ import numpy as np
 
 BITS = 64
 MANY = 1000  # hashes; up to so many are compared all with all
+AT_ONCE = 1 << 22  # hashes that are worked on together: what is needed beside the sorted copy depends on this alone
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -22,7 +23,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     """Every pair of hashes that differ in at most `distance` bits, once.
 
     `hashes`: uint64 of shape (n,), strictly increasing. Yields some pairs at a time, as two arrays of positions, int64
-    of shape (m,). Takes about 100 bytes per hash, besides the pairs that the caller keeps. Raises `ValueError` for
+    of shape (m,). Takes about 25 bytes per hash, besides the pairs that the caller keeps. Raises `ValueError` for
     hashes that are not in order or occur twice.
     """
     if np.any(hashes[1:] <= hashes[:-1]):
@@ -66,6 +67,18 @@ def _in_blocks(hashes: np.ndarray, widths: Sequence[int], distance: int) -> Pair
 
 def _in_runs(hashes: np.ndarray, free: int, distance: int) -> Pairs:
     """Pairs among sorted hashes that are equal in all but their `free` lowest bits."""
+    start = 0
+    while start < len(hashes):
+        end = min(start + AT_ONCE, len(hashes))
+        if end < len(hashes):  # where a run ends
+            last = hashes[end - 1] | _mask(0, free)
+            end += int(np.searchsorted(hashes[end:], last, side="right"))
+        yield from _in_some_runs(hashes[start:end], free, distance)
+        start = end
+
+
+def _in_some_runs(hashes: np.ndarray, free: int, distance: int) -> Pairs:
+    """The same for a part of the hashes that ends where a run does."""
     tops = hashes >> np.uint64(free)
     ends = np.append(np.flatnonzero(tops[1:] != tops[:-1]) + 1, len(hashes))
     lengths = np.diff(ends, prepend=0)
@@ -111,6 +124,11 @@ def _dealt(hashes: np.ndarray, bits: int, distance: int) -> list[list[int]]:
 
 def _permuted(hashes: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
     """Hashes whose bit n is bit `order[n]` of the given ones, counted from the lowest bit."""
+    if len(hashes) > AT_ONCE:
+        permuted = np.empty_like(hashes)
+        for start in range(0, len(hashes), AT_ONCE):
+            permuted[start : start + AT_ONCE] = _permuted(hashes[start : start + AT_ONCE], order)
+        return permuted
     permuted, place = np.zeros_like(hashes), 0
     while place < len(order):
         low, width = int(order[place]), 1

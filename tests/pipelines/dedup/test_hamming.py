@@ -42,8 +42,9 @@ def flipped(hashes: np.ndarray, bits: int, draws: np.random.Generator) -> np.nda
 
 @pytest.fixture
 def few(monkeypatch):
-    """Blocks are cut, and runs of equal ones cut again, for hashes as few as can be compared with each other."""
+    """Blocks are cut, runs of equal ones cut again, and parts are small, for hashes as few as can be compared."""
     monkeypatch.setattr(hamming, "MANY", 50)
+    monkeypatch.setattr(hamming, "AT_ONCE", 7)
 
 
 @given(
@@ -51,14 +52,16 @@ def few(monkeypatch):
     turned=st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 63), max_size=6)), max_size=80),
     kept=st.sampled_from([2**64 - 1, 2**32 - 1, 0xFFFF << 40, 0x5555555555555555, 0xFF]),
     distance=st.integers(0, 4),
+    part=st.sampled_from([1, 3, 1 << 22]),
 )
 @settings(max_examples=200, deadline=None)
-def test_as_when_all_are_compared_with_all(centres, turned, kept, distance):
+def test_as_when_all_are_compared_with_all(centres, turned, kept, distance, part):
     """Clusters around some hashes, of which some only differ in some bits."""
     hashes = {centres[n % len(centres)] ^ sum(1 << bit for bit in bits) for n, bits in turned} | {*centres}
     hashes = np.array(sorted({value & kept for value in hashes}), np.uint64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "MANY", 50)
+        patch.setattr(hamming, "AT_ONCE", part)
         check(hashes, distance)
 
 
