@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Table
+from schemas.measures import LANGUAGES, UNKNOWN
 from schemas.stage import stage_info
 
 
@@ -23,10 +24,13 @@ class SelectionRow(TypedDict):
     made_from: str
 
 
+OTHERS = "*"      # in quotas: all languages that are not named
+
 REASONS = {
     "equal_keys": "an earlier partition has a row with the same key",
     "not_selected": "the row does not fulfil the condition of any set",
     "sampled_out": "a condition holds, but the draw by weight left it out",
+    "over_quota": "a condition holds, but the draw by the quota of its language left it out",
     "other_format": "a condition holds, but an image of the row has another format than the set",
     "no_caption": "a condition holds, but the caption is missing",
     "no_ocr": "a condition holds, but no text was read in the image",
@@ -43,6 +47,8 @@ class SetConfig(Table):
     task: Literal["caption", "ocr", "conversation", "preference", "best"] = "caption"   # best: best response
     weight: float = Field(default=1.0, gt=0, le=1)      # share of the samples that is kept, by hash(seed, key)
     seed: int = 0                                       # seed of the draw by weight
+    languages: dict[str, float] | None = None           # share of samples by language, such as { zh = 0.2, "*" = 0.8 };
+                                                        # "*": all others. Those of a language that has more are drawn
     samples_per_shard: int = Field(default=1000, ge=1)
     max_side: int | None = Field(default=None, ge=1)    # pixels; images with a longer side are scaled down
     max_pixels: int | None = Field(default=None, ge=256)  # width times height; larger images are scaled down
@@ -64,9 +70,21 @@ class SetConfig(Table):
             raise PydanticCustomError("unused", "quality is of images that are encoded here; add max_side or format")
         if self.task != "best" and (self.min_score, self.min_judged) != (0, 1):
             raise PydanticCustomError("unused", "min_score and min_judged are of task = \"best\"; remove them")
+        if self.languages is not None:
+            self._check_quotas(self.languages)
         if not self.format and self.other_formats != "encode":
             raise PydanticCustomError("unused", "other_formats needs a format; add it")
         return self
+
+    def _check_quotas(self, quotas: Mapping[str, float]) -> None:
+        codes = sorted(quotas.keys() - LANGUAGES - {UNKNOWN, OTHERS})
+        if codes:
+            message = "{code} is not a known language; write a code of ISO 639-1, unknown, or \"*\" for all others"
+            raise PydanticCustomError("language", message, {"code": codes[0]})
+        if min(quotas.values(), default=-1) < 0 or abs(sum(quotas.values()) - 1) > 1e-6:
+            raise PydanticCustomError("quotas", "the shares of languages must add up to 1, and none be negative")
+        if self.task not in ("caption", "ocr", "conversation"):
+            raise PydanticCustomError("quotas", "only captions, OCR and conversations have quotas of languages")
 
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}     # suffix -> format, as the stage `images` names it

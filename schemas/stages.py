@@ -4,7 +4,20 @@ accounting, `verify`, what is packed, plans, the report, and the audit of a take
 from collections.abc import Iterable
 from itertools import pairwise
 
-from schemas import captions, claims, duplicates, images, instructions, ocr, pairs, responses, rows, selection, verdicts
+from schemas import (
+    captions,
+    claims,
+    duplicates,
+    images,
+    instructions,
+    measures,
+    ocr,
+    pairs,
+    responses,
+    rows,
+    selection,
+    verdicts,
+)
 from schemas.stage import StageInfo
 
 Stages = dict[str, StageInfo]  # by name, in order
@@ -17,6 +30,7 @@ STAGES: Stages = {
         duplicates.STAGE,
         ocr.STAGE,
         captions.STAGE,
+        measures.STAGE,
         selection.STAGE,
         instructions.STAGE,
         responses.STAGE,

@@ -41,6 +41,9 @@ def candidates_sql(stages: Stages) -> str:
     """The view `candidates`: each row of the source, with the columns of every stage before `selection`."""
     joined = [name for name in of_corpus(stages) if name != "selection"]
     columns = {column: sql for name in joined for column, sql in stages[name].samples.items()}
+    for name in joined:  # a user's stage may have columns of built-in stages that its corpus does not have
+        if stages[name].own:
+            columns |= stages[name].samples
     selected = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
     reasons = [f"{quoted(name)}.reason" for name in joined]
     first = ", ".join(reasons[:1] + [f"nullif({reason}, 'upstream')" for reason in reasons[1:]])

@@ -22,6 +22,7 @@ from pipelines.stages.shards import ShardSet
 from schemas.config.file import read_config
 from schemas.config.model import Config, with_engine
 from schemas.errors import UserError
+from schemas.measures import STAGE as MEASURES
 from schemas.own_stages import OwnStageConfig, own_info
 from schemas.rows import STAGE as ROWS
 from schemas.stage import StageInfo
@@ -116,6 +117,8 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
     columns = {column for stage in STAGES.values() for column in (*stage.samples, "reason", "left_out_by", "samples")}
     if not any(source.name for source in config.source):  # the column is empty: a stage of before 0.2 may have its own
         columns.remove("source")
+    if config.measures is None:
+        columns -= MEASURES.samples.keys()
     words = _reserved_words() if config.stages else set()
     for name, own in config.stages.items():
         if reserved := sorted({name, *own.columns} & words):

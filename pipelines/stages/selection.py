@@ -15,13 +15,15 @@ from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.stages.quotas import weights_by_quota
 from pipelines.stages.sample_sql import has_format
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
-from schemas.selection import BOUNDS, STAGE, SetConfig
+from schemas.measures import UNKNOWN
+from schemas.selection import BOUNDS, OTHERS, STAGE, SetConfig
 from schemas.texts import not_empty_sql
-from schemas.views import OF_VIEWS, TARGETS, drawn
+from schemas.views import OF_VIEWS, TARGETS, drawn, literal, lot
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Select(CorpusStage):
         return packing if config.other_formats == "encode" else packing - {"format"}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        question = _question(self.sets)
-        with connect(root, stage_files(root, self.earlier), self.earlier, [question]) as connection:
+        named = ["candidates", *(config.where for config in self.sets.values())]
+        with connect(root, stage_files(root, self.earlier), self.earlier, named) as connection:
             try:
+                question = _question(self.sets, _weights(connection, self.sets))
                 answer = connection.sql(question).to_arrow_reader(50_000)
                 for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
                     yield partition, _placed(self, list(rows))
@@ -63,7 +66,7 @@ class Select(CorpusStage):
         for name, config in self.sets.items():
             check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
             try:
-                connection.sql(_question({name: config}))
+                connection.sql(_question({name: config}, _weights(connection, {name: config})))
             except duckdb.Error as error:
                 raise condition_error(f"sets.{name}.where", error) from None
 
@@ -73,13 +76,44 @@ def _rows(reader) -> Iterator[Row]:
         yield from batch.to_pylist()
 
 
-def _question(sets: Mapping[str, SetConfig]) -> str:
+def _weights(connection: duckdb.DuckDBPyConnection, sets: Mapping[str, SetConfig]) -> dict[str, dict[str, float]]:
+    """Of each set with quotas the weight of each language, by what the corpus has of it."""
+    weights = {}
+    for name, config in sets.items():
+        if config.languages is not None:
+            answer = connection.sql(f"""
+                SELECT {_language(config)}, count(*) FROM candidates AS samples
+                WHERE left_out_by IS NULL AND part_of IS NULL AND ({config.where}\n) AND {has_format(config)}
+                  AND {not_empty_sql(TARGETS[config.task])}
+                GROUP BY ALL""")
+            weights[name] = weights_by_quota(dict(answer.fetchall()), config.languages)
+    return weights
+
+
+def _language(config: SetConfig) -> str:
+    """The language of what a sample of the set teaches to say, as SQL."""
+    return f"coalesce({'ocr_language' if config.task == 'ocr' else 'language'}, {literal(UNKNOWN)})"
+
+
+def _drawn_by_quota(config: SetConfig, weights: Mapping[str, float]) -> str:
+    """The condition by which a sample is drawn by the quota of its language."""
+    cases = "".join(
+        f" WHEN {literal(code)} THEN {weight}" for code, weight in weights.items() if code != OTHERS
+    )  # fmt: skip
+    weight = (
+        f"CASE {_language(config)}{cases} ELSE {weights.get(OTHERS, 0.0)} END" if cases else weights.get(OTHERS, 0.0)
+    )
+    return f"{lot(str(config.seed))} < {config.weight} * {weight}"
+
+
+def _question(sets: Mapping[str, SetConfig], weights: Mapping[str, Mapping[str, float]]) -> str:
     """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
     columns = ["row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth"]
     for name, config in sets.items():
         columns += [
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
             f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
+            f'{_drawn_by_quota(config, weights[name]) if name in weights else "true"} AS "{name}:quota"',
             f'{not_empty_sql(TARGETS[config.task])} AS "{name}:target"',
             f'{has_format(config)} AS "{name}:format"',
         ]
@@ -117,7 +151,8 @@ def _place(
     set) where an image has another format than the set takes."""
     holds = [name for name in stage.sets if row[f"{name}:holds"]]
     drawn = [name for name in holds if row[f"{name}:drawn"]]
-    of_format = [name for name in drawn if (row["key"], name) not in others]
+    in_quota = [name for name in drawn if row[f"{name}:quota"]]
+    of_format = [name for name in in_quota if (row["key"], name) not in others]
     with_target = [name for name in of_format if row[f"{name}:target"]]
     if row["left_out_by"]:
         return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
@@ -129,6 +164,8 @@ def _place(
         return [], "not_selected", None
     if not drawn:
         return [], "sampled_out", None
+    if not in_quota:
+        return [], "over_quota", None
     if not of_format:
         return [], "other_format", None
     if not with_target:
@@ -137,4 +174,8 @@ def _place(
 
 
 def open_stage(config: Config) -> Select:
+    """Raises `UserError` for quotas of languages that are not measured."""
+    for name, settings in config.sets.items():
+        if settings.languages is not None and config.measures is None:
+            raise UserError(f"sets.{name}.languages: needs the table [measures]; add it")
     return Select({name: settings for name, settings in config.sets.items() if settings.task not in OF_VIEWS})

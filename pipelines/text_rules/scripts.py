@@ -1,6 +1,7 @@
 """The scripts of letters, and words that mix scripts as no language does."""
 
 import unicodedata
+from collections import Counter
 from functools import cache
 
 # These scripts may stand together in one word, also with Latin letters (UTS 39, section 5.2: "highly restrictive").
@@ -19,6 +20,22 @@ def script_of(character: str) -> str | None:
 
 def scripts_of(text: str) -> set[str]:
     return {script for character in text if (script := script_of(character))}
+
+
+NAMES = {"CJK": "Han", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}  # of scripts, where they are not their words
+
+
+def main_script(text: str) -> str | None:
+    """The script of most letters, such as `Latin` or `Cyrillic`; None for a text without letters. Kana makes a text
+    Japanese, whatever signs of Han stand between."""
+    counts: Counter[str] = Counter()
+    for character in text:
+        if unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo"):
+            word = unicodedata.name(unicodedata.normalize("NFKC", character)[:1], "UNNAMED").split()[0]
+            counts[NAMES.get(word, word.capitalize())] += 1
+    if counts["Japanese"]:
+        counts["Japanese"] += counts.pop("Han", 0)
+    return max(sorted(counts), key=lambda script: counts[script], default=None)
 
 
 def mixes_scripts(word: str) -> bool:

@@ -14,6 +14,7 @@ from schemas.duplicates import DuplicatesConfig
 from schemas.errors import UserError
 from schemas.images import FetchConfig, ImagesConfig
 from schemas.instructions import InstructionsConfig
+from schemas.measures import MeasuresConfig
 from schemas.ocr import OcrConfig
 from schemas.own_stages import OwnStageConfig
 from schemas.pairs import PairsConfig
@@ -49,6 +50,7 @@ class Config(Table):
     duplicates: DuplicatesConfig | None = None
     ocr: OcrConfig | None = None
     captions: CaptionsConfig | None = None
+    measures: MeasuresConfig | None = None
     instructions: InstructionsConfig = InstructionsConfig()
     responses: ResponsesConfig | None = None
     claims: ClaimsConfig = ClaimsConfig()

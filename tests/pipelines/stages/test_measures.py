@@ -1,0 +1,267 @@
+"""What is measured of texts and images without opening one, and quotas of languages."""
+
+import json
+from collections import Counter
+
+import duckdb
+import pytest
+from support.corpora import build, say
+from support.paths import PROJECT
+
+from pipelines.build.corpus import open_corpus
+from pipelines.build.plan import plan
+from pipelines.catalog.catalog import query
+from pipelines.maintain.verify import verify_root
+from pipelines.stages.measures import Measure, open_stage
+from pipelines.stages.quotas import stepped, weights_by_quota
+from pipelines.stages.selection import _drawn_by_quota
+from schemas.config.file import read_config
+from schemas.errors import UserError
+from schemas.measures import MeasuresConfig
+from schemas.selection import SetConfig
+from schemas.slices import plan_llama_cpp, plan_openbmb
+
+SOURCE = '[source]\nkind = "folder"\npath = "pictures"\n'
+CAPTIONS = ["a dog runs on the beach", "ein Hund läuft am Strand", "一只狗在海滩上奔跑", "IMG_0001"]
+
+
+@pytest.fixture
+def captioned(pictures):
+    """0.png to 3.png with captions in three languages, and one without words."""
+    for number, caption in enumerate(CAPTIONS):
+        (pictures / f"{number}.txt").write_text(caption)
+    return pictures
+
+
+def row(text=None, turns=None, read=None, size=(None, None), rewritten=None) -> dict:
+    """A row as the stage gets it."""
+    talk = turns and json.dumps(
+        {"turns": [{"role": role, "content": content} for role, content in turns], "images": []}
+    )
+    made = {
+        "rows": {"key": "k", "text": text, "conversation": talk},
+        "images": dict(zip(("width", "height"), size, strict=True)),
+    }
+    if read is not None:
+        made["ocr"] = {"lines": [{"text": line} for line in read]}
+    return made | ({"captions": {"text": rewritten}} if rewritten else {})
+
+
+def measured(row: dict, **config) -> dict:
+    return Measure(MeasuresConfig(**config)).measured(row)
+
+
+# The stage
+
+
+def test_captions_have_a_language_a_script_and_words(captioned, configure):
+    config = configure(SOURCE + "[measures]\n[sets.train]\nwhere = \"language = 'de'\"\n")
+    root = build(config)
+    sql = "select text, language, script, words, text_tokens, slices_llama_cpp as slices from samples order by text"
+    assert [tuple(row.values()) for row in query(root, sql).to_pylist()] == [
+        ("IMG_0001", "unknown", "Latin", 1, None, 0), ("a dog runs on the beach", "en", "Latin", 6, None, 0),
+        ("ein Hund läuft am Strand", "de", "Latin", 5, None, 0), ("一只狗在海滩上奔跑", "zh", "Han", 5, None, 0),
+    ]  # fmt: skip
+    assert query(root, "select count(*) as n from shards")["n"].to_pylist() == [1]
+    assert verify_root(root).problems == [] and plan(open_corpus(config)).work() == 0
+
+
+def test_a_corpus_without_the_table_has_no_such_stage_and_null_columns(captioned, configure):
+    root = build(config := configure(SOURCE + "[sets.train]\n"))
+    assert "measures" not in open_corpus(config).stages()
+    assert query(root, "select distinct language, ocr_words from samples").to_pylist() == [
+        {"language": None, "ocr_words": None}
+    ]
+
+
+def test_adding_it_makes_nothing_anew_but_itself(captioned, configure):
+    build(configure(SOURCE + "[sets.train]\n"))
+    planned = plan(open_corpus(configure(SOURCE + "[measures]\n[sets.train]\n")))
+    assert {stage.stage for stage in planned.stages if stage.todo} <= {"measures", "selection", "shards"}
+
+
+def test_the_language_of_a_conversation_is_that_of_its_answers():
+    talk = [
+        ("system", "Réponds en allemand."),
+        ("user", "<image>What is it?"),
+        ("assistant", "Ein Hund läuft am Strand."),
+    ]
+    columns = measured(row(turns=talk))
+    assert (columns["language"], columns["words"]) == ("de", 11)
+    assert columns["ocr_language"] is columns["ocr_words"] is columns["slices_openbmb"] is None
+
+
+def test_a_rewritten_caption_is_the_one_that_is_measured():
+    assert measured(row("x_1.jpg", rewritten="ein Hund läuft am Strand"))["language"] == "de"
+
+
+@pytest.mark.parametrize(
+    ("read", "language", "script", "words"),
+    [([], None, None, None), (["EXIT", "12"], "unknown", "Latin", 2), (["禁止停车", "出口在右边"], "zh", "Han", 5)],
+)
+def test_the_text_that_was_read_is_measured_apart(read, language, script, words):
+    columns = measured(row("a dog runs on the beach", read=read), min_confidence=0.5)
+    assert columns["language"] == "en"
+    assert (columns["ocr_language"], columns["ocr_script"], columns["ocr_words"]) == (language, script, words)
+
+
+@pytest.mark.parametrize("size", [(448, 448), (449, 300), (1344, 896), (100, 3000), (5000, 400)])
+def test_slices_and_visual_tokens_are_those_of_each_plan(size):
+    columns = measured(row("a", size=size), queries=96)
+    for name, of in (("llama_cpp", plan_llama_cpp), ("openbmb", plan_openbmb)):
+        views = of(*size).views
+        assert (columns[f"slices_{name}"], columns[f"visual_tokens_{name}"]) == (len(views) - 1, 96 * len(views))
+
+
+def test_an_image_that_llama_cpp_refuses_has_null_there():
+    columns = measured(row("a", size=(100_000, 3)))
+    assert columns["slices_llama_cpp"] is columns["visual_tokens_llama_cpp"] is None and columns["slices_openbmb"]
+
+
+def test_tokens_are_counted_by_the_tokenizer_that_is_named(captioned, configure, tmp_path):
+    from tokenizers import Tokenizer
+
+    config = configure(f'{SOURCE}[measures]\ntokenizer = "{PROJECT}/training/pico"\n[sets.train]\n')
+    root = build(config)
+    tokenizer = Tokenizer.from_file(str(PROJECT / "training/pico/tokenizer.json"))
+    expected = {text: len(tokenizer.encode(text, add_special_tokens=False)) for text in CAPTIONS}
+    counted = query(root, "select text, text_tokens from samples").to_pylist()
+    assert {row["text"]: row["text_tokens"] for row in counted} == expected
+    copy = tmp_path / "elsewhere.json"
+    copy.write_bytes((PROJECT / "training/pico/tokenizer.json").read_bytes())
+    moved = configure(f'{SOURCE}[measures]\ntokenizer = "{copy}"\n[sets.train]\n')
+    assert plan(open_corpus(moved)).work() == 0, "its content counts, not its place"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [(None, "cannot be read: No such file"), ("{}", "is not a valid tokenizer.json: ")]
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_in_one_line(text, complaint, captioned, configure, tmp_path):
+    if text is not None:
+        (tmp_path / "t.json").write_text(text)
+    said = say("plan", configure(f'{SOURCE}[measures]\ntokenizer = "t.json"\n[sets.train]\n'))
+    assert said.code == 2 and f"measures.tokenizer: {tmp_path}/t.json: {complaint}" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_stage_of_a_users_own_may_have_such_a_column_where_nothing_is_measured(captioned, configure, tmp_path):
+    (tmp_path / "mine.py").write_text("def own(row):\n    return {'language': 'xx'}\n")
+    own = (
+        '[stages.own]\ncallable = "mine.py:own"\nreads = ["rows.text"]\ncolumns = { language = "str" }\n[sets.train]\n'
+    )
+    root = build(configure(SOURCE + own))
+    assert query(root, "select distinct language from samples")["language"].to_pylist() == ["xx"]
+    with pytest.raises(UserError, match=r"stages\.own\.columns: `samples` already has a column language"):
+        open_corpus(configure(SOURCE + own + "[measures]\n"))
+
+
+# Quotas
+
+
+def test_the_scarcest_language_is_kept_whole():
+    weights = weights_by_quota({"en": 8000, "zh": 500, "de": 100}, {"zh": 0.25, "en": 0.75})
+    assert weights == {"zh": 1.0, "en": stepped(1500 / 8000)}
+    assert weights_by_quota({"en": 60, "fr": 20, "de": 20}, {"de": 0.5, "*": 0.5}) == {"de": 1.0, "*": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "weights"),
+    [
+        ({}, {"de": 0.5, "*": 0.5}, {"de": 0.0, "*": 0.0}),
+        ({"en": 10}, {"de": 0.5, "*": 0.5}, {"de": 0.0, "*": 1.0}),
+        ({"en": 10, "de": 10}, {"de": 0.0, "*": 1.0}, {"de": 0.0, "*": 1.0}),
+        ({"en": 10, "unknown": 30}, {"unknown": 0.5, "en": 0.5}, {"unknown": stepped(1 / 3), "en": 1.0}),
+    ],
+)
+def test_a_language_without_samples_or_without_a_share_stops_no_other(counts, shares, weights):
+    assert weights_by_quota(counts, shares) == weights
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-6, 0.013, 0.25, 0.333, 0.5, 0.77, 0.999, 1.0])
+def test_a_step_is_a_small_part_of_a_weight(weight):
+    assert abs(stepped(weight) - weight) <= weight / 64 and 0 <= stepped(weight) <= 1
+
+
+CORPUS = {"en": 0.70, "zh": 0.15, "fr": 0.06, "unknown": 0.05, "de": 0.04}
+SHARES = {"zh": 0.2, "de": 0.01, "*": 0.79}
+
+
+def drawn(counts: dict[str, int], shares: dict[str, float] = SHARES) -> set[tuple[str, str]]:
+    """(key, language) of the samples that are drawn of a corpus of so many."""
+    config = SetConfig(languages=shares)
+    condition = _drawn_by_quota(config, weights_by_quota(counts, shares))
+    keys = " UNION ALL ".join(
+        f"SELECT left(sha256('{language}' || range), 16) AS key, '{language}' AS language FROM range({count})"
+        for language, count in counts.items()
+    )
+    return {*duckdb.sql(f"SELECT key, language FROM ({keys}) WHERE {condition}").fetchall()}
+
+
+@pytest.mark.parametrize("shares", [SHARES, {"zh": 0.5, "de": 0.5}, {"de": 0.003, "fr": 0.3, "*": 0.697}, {"*": 1.0}])
+def test_quotas_are_met_within_one_percent(shares):
+    kept = Counter(
+        language for _, language in drawn({name: int(60_000 * share) for name, share in CORPUS.items()}, shares)
+    )
+    for language, share in shares.items():
+        got = kept[language] if language != "*" else sum(n for name, n in kept.items() if name not in shares)
+        assert abs(got / kept.total() - share) <= 0.01, (language, kept)
+
+
+def test_growth_that_changes_no_step_moves_no_sample():
+    before = drawn({"en": 31_000, "zh": 6000, "de": 900})
+    after = drawn({"en": 31_100, "zh": 6005, "de": 902})
+    assert before <= after and len(after - before) < 150
+
+
+def test_growth_that_changes_a_step_only_adds_or_only_removes():
+    before = drawn({"en": 31_000, "zh": 6000, "de": 900})
+    after = drawn({"en": 60_000, "zh": 6000, "de": 900})
+    english = [{key for key, language in kept if language == "en"} for kept in (before, after)]
+    old = {key for key, _ in drawn({"en": 30_000}, {"*": 1.0})}
+    assert english[0] >= english[1] & old and len(english[0]) > len(english[1] & old) > 0
+
+
+def test_a_set_with_quotas_says_why_a_sample_is_not_in_it(tmp_path, configure):
+    texts = {"en": "a dog number {} runs on the beach", "de": "ein Hund Nummer {} läuft am Strand"}
+    talks = [
+        {"id": f"{language}{n}", "conversations": [
+            {"role": "user", "content": "?"}, {"role": "assistant", "content": text.format(n)}]}
+        for language, text in texts.items() for n in range(300 if language == "en" else 60)
+    ]  # fmt: skip
+    (tmp_path / "talks.json").write_text(json.dumps(talks))
+    source = '[source]\nkind = "conversations"\npath = "talks.json"\n[measures]\n'
+    table = '[sets.talk]\ntask = "conversation"\nlanguages = { de = 0.5, "*" = 0.5 }\n'
+    root = build(configure(source + table))
+    sql = "select language, reason, count(*) as n from samples group by all"
+    counts = {(row["language"], row["reason"]): row["n"] for row in query(root, sql).to_pylist()}
+    assert counts[("de", None)] == 60 and counts.keys() == {("de", None), ("en", None), ("en", "over_quota")}
+    assert 40 <= counts[("en", None)] <= 80
+    assert query(root, "select count(*) as n from shards")["n"].to_pylist() == [60 + counts[("en", None)]]
+    assert verify_root(root).problems == []
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("languages = { jp = 1.0 }", "jp is not a known language"),
+        ("languages = { de = 0.5 }", "the shares of languages must add up to 1"),
+        ('languages = { de = 1.5, "*" = -0.5 }', "the shares of languages must add up to 1"),
+        ("languages = {}", "the shares of languages must add up to 1"),
+        ('task = "best"\nlanguages = { de = 1.0 }', "only captions, OCR and conversations"),
+    ],
+)
+def test_quotas_that_cannot_be_are_refused(table, complaint, captioned, configure):
+    with pytest.raises(UserError, match=complaint):
+        read_config(configure(f"{SOURCE}[measures]\n[sets.train]\n{table}\n"))
+
+
+def test_quotas_need_the_stage(captioned, configure):
+    config = configure(SOURCE + '[sets.train]\nlanguages = { "*" = 1.0 }\n')
+    with pytest.raises(UserError, match=r"sets\.train\.languages: needs the table \[measures\]; add it"):
+        open_corpus(config)
+    assert open_stage(read_config(config)) is None
+
+
+def test_half_a_surrogate_pair_stops_nothing():
+    talk = [("user", "?"), ("assistant", "ein Hund \ud800 läuft am Strand")]
+    assert measured(row(turns=talk))["language"] == "de"
