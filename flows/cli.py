@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import align, build, inspect, maintain, phone, releases, schedules
+from flows.commands import align, build, cluster, inspect, maintain, phone, releases, schedules
 from flows.commands.terminal import say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 PANELS = {  # of `--help`
     build: "Build",
     align: "Build",
+    cluster: "Build",
     schedules: "Schedule",
     inspect: "Inspect",
     releases: "Releases",
@@ -25,6 +26,7 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "plan": build.plan,
     "run": build.run,
     "retry": build.retry,
+    "work": cluster.work,
     "align": align.align,
     "try": build.try_stage,
     "check-endpoint": build.check_endpoint,

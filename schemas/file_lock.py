@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from schemas.errors import UserError
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 MOST = 1000  # bytes that are read of who holds it
+TRIES, PAUSE = 5, 0.02  # to share a lock: somebody may hold it alone for a moment, to write
 
 
 class Held(Exception):
@@ -30,10 +32,11 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
-def take(path: str | os.PathLike, holder: Mapping[str, Any]) -> int:
+def take(path: str | os.PathLike, holder: Mapping[str, Any], share: bool = False) -> int:
     """Locks a file and writes into it who holds it; creates it if needed. Closing the returned descriptor frees it.
 
-    Raises `Held` if another process holds it, and `UserError` for what is not a plain file of its own.
+    With `share`, it is held together with all others who share it and name the same `lease`. Raises `Held` if another
+    process holds it, and `UserError` for what is not a plain file of its own.
     """
     try:
         descriptor = os.open(path, FLAGS, 0o644)
@@ -46,16 +49,38 @@ def take(path: str | os.PathLike, holder: Mapping[str, Any]) -> int:
         if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
             what = "has another name elsewhere (a hard link)" if stat.S_ISREG(info.st_mode) else "is not a file"
             raise UserError(f"{path}: {what}; a lock is a file of its own: remove it")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Held(read_holder(os.read(descriptor, MOST))) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        _lock(descriptor, holder, share)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _lock(descriptor: int, holder: Mapping[str, Any], share: bool) -> None:
+    """Takes the lock alone, which is needed to write the holder. Who shares it lets others in then: between the two
+    another process can take it, so that what the file says is compared."""
+    now: dict[str, Any] = {}
+    for _ in range(TRIES if share else 1):
+        if _flock(descriptor, fcntl.LOCK_EX):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            if not share:
+                return
+        shared = share and _flock(descriptor, fcntl.LOCK_SH)
+        now = read_holder(os.pread(descriptor, MOST, 0))
+        if shared and now.get("lease") == holder["lease"]:
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(PAUSE if share else 0)
+    raise Held(now)
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_holder(text: bytes) -> dict[str, Any]:

@@ -84,10 +84,10 @@ def begin(corpus: Corpus, wait: float = 0.0, asked: Callable[[], bool] = lambda:
     for stage in corpus.made.values():
         stage.prepare()
     read_manifest(corpus.root)
-    with hold(corpus.root, wait):
+    with hold(corpus.root, wait) as held:
         last = _end_dead_runs(corpus.root)
         named = _named(corpus.root)
-        ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"))
+        ledger = Ledger.start(corpus.root, corpus.name, version("shardmill"), held)
         try:
             with closing_servers(corpus.root), Workers(corpus.config.beam, corpus.root) as workers:
                 open_runs[ledger.run] = Run(corpus, ledger, workers)
@@ -162,6 +162,7 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
 def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None = None) -> StageReport:
     """Makes what is not current in one stage, and its failed rows for which the condition `again` holds."""
     corpus, ledger = run.corpus, run.ledger
+    ledger.check()
     stage = corpus.made.get(name)
     if isinstance(stage, PartitionStage):
         made = _run_partitions(run, stage, progress, again)
@@ -231,13 +232,19 @@ def run(
         return [run_stage(begun, name, again=retry.get(name)) for name in names]
 
 
-def _follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
+def follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: str = "") -> None:
     """Has workers make the items, and reports progress."""
     ledger = run.ledger
     done_before = ledger.done(work.name)
     progress(0, of)
     log = f"runs/{ledger.run}/{log or work.name}.log"
-    run.workers.make(work, items, log, lambda: progress(min(of, ledger.done(work.name) - done_before), of))
+
+    def report_progress() -> None:
+        if ledger.hold and ledger.hold.is_lost and ledger.hold.is_lost():
+            ledger.check()  # raises an error
+        progress(min(of, ledger.done(work.name) - done_before), of)
+
+    run.workers.make(work, items, log, report_progress)
     progress(of, of)
 
 
@@ -253,7 +260,7 @@ def _run_rows(run: Run, name: str, progress: Progress) -> int:
     write_manifest(root, files, infos, sets, min_mass)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
-    _follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
+    follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
     gone = {*settlement.vanished}
     files = [replace(file, split=None) if file in gone else file for file in settlement.files]
     write_manifest(root, files, infos, sets, min_mass)
@@ -286,9 +293,8 @@ def _run_partitions(run: Run, stage: PartitionStage, progress: Progress, again: 
     if items:
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)
-    _follow(run, work, items, len(items), progress)
-    if items:
-        stage.finish(corpus.root)
+    follow(run, work, items, len(items), progress)
+    stage.finish(corpus.root)  # also of parts that others made
     return len(items)
 
 
@@ -328,7 +334,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         layout = lay_out(root, stage, before, commits)
         packs = layout.packs(stage, shards_there(root, stage, before), before)
         of = sum(len(pack.wanted) for pack in packs)
-        _follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
+        follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")
         card = card_of(stage, layout, shards_there(root, stage, before))
         sets.append(NewRelease(before, card, card_changes(root, before, card), corpus.settings_of(stage)))
         made += of

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.commit import digest
+from pipelines.engine.conditional import stamp
 from pipelines.engine.remote import read_bytes
-from pipelines.engine.root import open_url, stamp
+from pipelines.engine.root import open_url
 from pipelines.sources.files import find, suffix
 from pipelines.sources.source import IMAGE_SUFFIXES
 from schemas.errors import UserError

@@ -7,27 +7,34 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.engine.conditional import Replaced
 from pipelines.engine.ledger import Ledger
-from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes, read_rows
+from pipelines.engine.parquet import FOOTER, Corrupt, opened, opened_bytes, parquet_bytes, read_rows
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 from schemas.checked import is_name, too_deep
 from schemas.ledger import MADE
+from schemas.parquet import ParquetTable
 from schemas.stage import Columns, StageInfo
 
 if TYPE_CHECKING:
     import duckdb
+
+TRIES = 3  # to replace a file that another process replaces, too
+
+Made = TypeVar("Made")
 
 
 def canonical(value: Any) -> bytes:
@@ -204,8 +211,22 @@ def commit_in(metadata: pq.FileMetaData) -> Commit | None:
 
 def read_commit(root: Root, name: str) -> Commit | None:
     """The commit of a partition's file, or None if it is absent, damaged, or the file of another partition."""
+    return _commit_at(name, lambda: opened(root, name))
+
+
+def read_now(root: Root, name: str) -> tuple[Commit | None, str | None]:
+    """The commit of a partition's file as `read_commit` gives it, and the stamp of the file that may be replaced; None
+    if there is no file."""
     try:
-        with opened(root, name) as file:
+        data, stamp = root.read_stamped(name)
+    except FileNotFoundError:
+        return None, None
+    return _commit_at(name, lambda: opened_bytes(data, name)), stamp
+
+
+def _commit_at(name: str, open_file: Callable[[], AbstractContextManager[ParquetTable]]) -> Commit | None:
+    try:
+        with open_file() as file:
             commit = commit_in(file.metadata)
     except (FileNotFoundError, Corrupt, ValueError, TypeError, AttributeError, RecursionError):
         return None
@@ -260,12 +281,12 @@ def changes(old: Sequence[Row], new: Sequence[Row], ignored: Iterable[str]) -> l
 
 def commit_rows(
     root: Root, ledger: Ledger, stage: Stage, commit: Commit, rows: Sequence[Row], old: Sequence[Row],
-    now: Commit | None, **measured: Any,
+    now: Commit | None, stamp: str | None, **measured: Any,
 ) -> Commit:  # fmt: skip
     """Replaces a partition's old rows, and records it in the ledger. The partition's payload must exist already.
 
-    `now` is the commit of the old rows. If two workers make the same partition, as when one was given up too early, the
-    first to commit wins.
+    `now` is the commit of the old rows, `stamp` that of their file. If two workers make the same partition, as when one
+    was given up too early, the first to commit wins. Raises `Replaced` if the file is now another one.
     """
     commit = completed(commit, rows, stage.schema)
     data = parquet_bytes(rows, stage.schema, commit_json(commit))
@@ -281,12 +302,25 @@ def commit_rows(
     )
     point(f"{stage.name}:recorded")
     name = stage.file(commit.partition)
-    first = read_commit(root, name)
-    if first and first.fingerprint == commit.fingerprint and first != now:
-        return first
-    root.write(name, data)
+    try:
+        root.write_if(name, data, stamp)
+    except Replaced:
+        first = read_commit(root, name)
+        if first and first.fingerprint == commit.fingerprint:
+            return first
+        raise
     point(f"{stage.name}:committed")
     return commit
+
+
+def unless_replaced(ledger: Ledger, make: Callable[[], Made]) -> Made:
+    """Makes something while its run holds the root. A late worker of an earlier run may replace a file meanwhile, as
+    it began before this run did: then it is made again, of what is there now."""
+    for _ in range(TRIES):
+        ledger.check()
+        with suppress(Replaced):
+            return make()
+    raise Replaced("another process keeps replacing the same partition; stop it and run again")
 
 
 def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows: list[Row]) -> bool:
@@ -297,10 +331,14 @@ def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows:
     started = time.time()
     rows.sort(key=lambda row: row["key"])
     fingerprint = fingerprint_of(stage.identity(), column_digests(rows, stage.schema))
-    now = read_commit(root, stage.file(partition))
-    if now and now.fingerprint == fingerprint:
-        return False
-    commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
-    old = old_rows(root, stage.file(partition), stage.info.optional)
-    commit_rows(root, ledger, stage, commit, rows, old, now, made=len(rows), started=started)
-    return True
+
+    def replaced() -> bool:
+        now, stamp = read_now(root, stage.file(partition))
+        if now and now.fingerprint == fingerprint:
+            return False
+        commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
+        old = old_rows(root, stage.file(partition), stage.info.optional)
+        commit_rows(root, ledger, stage, commit, rows, old, now, stamp, made=len(rows), started=started)
+        return True
+
+    return unless_replaced(ledger, replaced)

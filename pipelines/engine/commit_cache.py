@@ -6,9 +6,10 @@ since the cache was written are read.
 
 import gc
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -36,10 +37,30 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+class Part(NamedTuple):
+    """The partitions whose number modulo `of` is `rest`."""
+
+    rest: int
+    of: int
+
+    def __contains__(self, partition: object) -> bool:
+        return isinstance(partition, int) and partition % self.of == self.rest
+
+    def __str__(self) -> str:
+        return f"{self.rest + 1}/{self.of}"
+
+
+ALL = Part(0, 1)
+
+
 @uncollected()
-def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = True) -> dict[int, Commit]:
-    """partition -> its commit, for every partition file of a stage that can be read, in order."""
-    files = {name: entry for name, entry in root.files(stage).items() if is_partition(name)}
+def read_commits(
+    root: Root, stage: str, *, write: bool = False, cached: bool = True, only: Container[int] = ALL
+) -> dict[int, Commit]:
+    """partition -> its commit, for every partition file of a stage that can be read, in order. `only`: some partitions;
+    then no cache is written."""
+    files = {name: entry for name, entry in root.files(stage).items() if is_partition(name) and number_of(name) in only}
+    write = write and only is ALL
     known, columns = _cached(root, stage) if cached else ({}, None)
     fresh = {name: known[name][1] for name, entry in files.items() if name in known and known[name][0] == entry.stamp}
     stale = [name for name in files if name not in fresh]
@@ -51,7 +72,7 @@ def read_commits(root: Root, stage: str, *, write: bool = False, cached: bool = 
     except (ValueError, TypeError, AttributeError):
         commits, whole = [], False
     if not whole and cached:  # the cache is damaged
-        return read_commits(root, stage, write=write, cached=False)
+        return read_commits(root, stage, write=write, cached=False, only=only)
     if write and (stale or len(known) != len(fresh) or columns is None):
         rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
         _write_cache(root, stage, rows, commits)
@@ -101,6 +122,11 @@ def remove_partitions(root: Root, stage: str, partitions: Iterable[int]) -> None
 
 def is_partition(name: str) -> bool:
     return PARTITION.fullmatch(name) is not None
+
+
+def number_of(name: str) -> int:
+    """The partition of a file's name."""
+    return int(name.removesuffix(".parquet"))
 
 
 def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[frozenset[str]] | None]:

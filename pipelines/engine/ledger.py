@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from pipelines.engine.lock import Hold
 from pipelines.engine.parquet import Corrupt, parquet_bytes, read_table, table_bytes
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
@@ -37,19 +38,25 @@ def utc(seconds: float | None = None) -> str:
 class Ledger:
     root: Root
     run: str
+    hold: Hold | None = None  # of the root, by the run; None if nothing checks it
 
     # What a run is
 
     @classmethod
-    def start(cls, root: Root, config: str, version: str) -> "Ledger":
+    def start(cls, root: Root, config: str, version: str, hold: Hold | None = None) -> "Ledger":
         """Opens a run's ledger."""
         run = f"{_start(root):{TIME}}-{uuid.uuid4().hex[:6]}"
-        ledger = cls(root, run)
+        ledger = cls(root, run, hold)
         ledger._write("run", [
             {"run": run, "config": config, "version": version, "started": utc(), "ended": None,
              "status": "running", "detail": None}
         ], RUNS)  # fmt: skip
         return ledger
+
+    def check(self) -> None:
+        """Raises `Lost` if another run holds the root now: nothing is replaced then."""
+        if self.hold:
+            self.hold.check()
 
     def end(self, status: str, detail: str | None = None) -> None:
         (row,) = self._read("run")

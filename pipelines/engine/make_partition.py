@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.engine.checkpoints import drop_chunks, read_chunks, write_chunk
-from pipelines.engine.commit import Commit, MadeWith, commit_rows, file_of, fingerprint_of, old_rows, read_commit
+from pipelines.engine.commit import (
+    Commit,
+    MadeWith,
+    commit_rows,
+    file_of,
+    fingerprint_of,
+    old_rows,
+    read_commit,
+    read_now,
+    unless_replaced,
+)
 from pipelines.engine.ledger import Ledger, new_attempt
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import (
@@ -38,11 +48,17 @@ def make_partition(
 
     `again` says which of its failed rows are made again.
     """
+    return unless_replaced(ledger, lambda: _make_partition(stage, root, ledger, partition, again))
+
+
+def _make_partition(
+    stage: PartitionStage, root: Root, ledger: Ledger, partition: int, again: Again | None
+) -> Commit:  # fmt: skip
     started = time.time()
     upstream = _read_upstream(stage, root, partition)
     inputs = stage.declared(upstream)
     fingerprint = fingerprint_of(stage.identity(), inputs)
-    now = read_commit(root, stage.file(partition))
+    now, stamp = read_now(root, stage.file(partition))
     anew = again.keys(root, stage.name, partition) if again and now else set()
     if now and stage.is_current(now, fingerprint, upstream) and not anew:
         drop_chunks(root, stage, partition)
@@ -73,7 +89,7 @@ def make_partition(
             name, sha256 = pack.put()
             commit = replace(commit, payload=name, payload_sha256=sha256)
             point(f"{stage.name}:payload")
-        commit = commit_rows(root, ledger, stage, commit, rows, old.rows, now, made=len(todo), started=started)
+        commit = commit_rows(root, ledger, stage, commit, rows, old.rows, now, stamp, made=len(todo), started=started)
     drop_chunks(root, stage, partition)
     return commit
 
@@ -242,6 +258,9 @@ class MakePartitions:
     @property
     def holds_model(self) -> bool:
         return self.stage.holds_model
+
+    def among(self, workers: int) -> "MakePartitions":
+        return replace(self, stage=self.stage.among(workers))
 
     def make(self, partition: int) -> None:
         make_partition(self.stage, self.root, self.ledger, partition, self.again)

@@ -21,7 +21,7 @@ from schemas.verdicts import MIN_MASS
 
 MANIFEST = "root.json"
 # what a run leaves that is killed before it writes root.json; an alignment begins with an evaluation
-BEFORE_MANIFEST = {"lock.json", "runs", "catalog.duckdb", "align.json"}
+BEFORE_MANIFEST = {"lock.json", "leases", "runs", "catalog.duckdb", "align.json"}
 NOTES = "rows/split"  # a small file for each range that was split, until root.json records it
 MOST = 10_000_000  # partitions of a corpus: ten billion rows
 SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged

@@ -1,9 +1,9 @@
 """Rows as Parquet files with fixed settings: equal rows give equal bytes."""
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,8 +62,21 @@ def opened(root: Root, name: str) -> Iterator[ParquetTable]:
 
     Raises `FileNotFoundError`, and `Corrupt` if Arrow cannot read it, when it is opened or later.
     """
+    with _opened(name, lambda: root.open(name)) as file:
+        yield file
+
+
+@contextmanager
+def opened_bytes(data: bytes, name: str) -> Iterator[ParquetTable]:
+    """A Parquet file that was read. Raises `Corrupt` as `opened` does."""
+    with _opened(name, lambda: io.BytesIO(data)) as file:
+        yield file
+
+
+@contextmanager
+def _opened(name: str, open_file: Callable[[], BinaryIO]) -> Iterator[ParquetTable]:
     try:
-        with root.open(name) as raw, ParquetTable(raw) as file:
+        with open_file() as raw, ParquetTable(raw) as file:
             yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):

@@ -108,6 +108,10 @@ class PartitionStage(Stage):
     def finish(self, root: Root) -> None:
         """Removes what `ready` made for the workers. Called when all is made."""
 
+    def among(self, workers: int) -> Self:
+        """The stage for one of so many workers, which share limits such as that of requests to one host."""
+        return self
+
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 

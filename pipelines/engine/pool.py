@@ -38,8 +38,9 @@ class Worker:
         self.is_dismissed = False
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def begin(self, order: Order) -> None:
-        self._send((None, (order.work, order.at_once)))
+    def begin(self, order: Order, of: int) -> None:
+        """Gives it a work that it shares with others; they are `of` together."""
+        self._send((None, (order.work, order.at_once, of)))
 
     def make(self, item: bytes) -> str | None:
         """Has an item made. Returns why that failed, in one line, or nothing."""
@@ -110,7 +111,7 @@ class Pool:
             self.workers.append(Worker(Connection(here.detach())))
         self.failure, self.free = None, SimpleQueue()
         for worker in self.workers[:count]:
-            worker.begin(order)
+            worker.begin(order, count)
         for worker in self.workers[:count] * order.at_once:
             self.free.put(worker)
         pools[:] = [self]

@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.engine.conditional import Replaced, read_stamped, stamp, write_if
 from pipelines.engine.remote import open_bytes, read_bytes
 from schemas.checked import bytes_at, is_name, open_file, plain_json, read_remote
 from schemas.errors import UserError, naming
@@ -121,6 +122,13 @@ class Root:
             raise Corrupt(f"{name}: has more than {most:,} bytes")
         return data
 
+    def read_stamped(self, name: str) -> tuple[bytes, str]:
+        """A whole file, and the stamp that it has in a listing. Raises `FileNotFoundError`."""
+        if not self.is_local:
+            return read_stamped(self.fs, self.path(name))
+        with open(self._open(name), "rb") as file:
+            return file.read(), local_stamp(os.fstat(file.fileno()))
+
     def read_json(self, name: str) -> Any:
         """The JSON in a file. Raises `ValueError` if it is not plain JSON."""
         try:
@@ -165,7 +173,7 @@ class Root:
                     for file in scanned:
                         if file.is_file():
                             info = file.stat()
-                            entries[file.name] = Entry(info.st_size, f"{info.st_size}-{info.st_mtime_ns}")
+                            entries[file.name] = Entry(info.st_size, local_stamp(info))
             except FileNotFoundError:
                 pass
         else:
@@ -233,14 +241,44 @@ class Root:
             file.write(data)
         self.put(temporary, name)
 
-    def put(self, temporary: Path, name: str) -> None:
-        """Commits a local file under `name` in one step; the local file is gone afterwards."""
+    def write_if(self, name: str, data: bytes, expected: str | None) -> str:
+        """Commits `data` under `name` if the file there still has the stamp `expected`, or does not exist if that is
+        None. Returns its new stamp.
+
+        Raises `Replaced` if it is another file. On a local root another process can still come in between the check
+        and the rename, which are microseconds apart.
+        """
+        if not self.is_local:
+            return write_if(self.fs, self.path(name), data, expected)
+        temporary = self.temporary(os.path.dirname(name))
+        with naming(self.path(name)), new_file(temporary) as file:
+            file.write(data)
+        now = local_stamp(os.lstat(temporary))
+        self.put(temporary, name, lambda: self._check_stamp(name, expected))
+        return now
+
+    def _check_stamp(self, name: str, expected: str | None) -> None:
+        try:
+            now = local_stamp(os.stat(self.path(name)))
+        except FileNotFoundError:
+            now = None
+        if now != expected:
+            raise Replaced(name)
+
+    def put(self, temporary: Path, name: str, check: Callable[[], None] = lambda: None) -> None:
+        """Commits a local file under `name` in one step; the local file is gone afterwards. `check` is called right
+        before a rename; if it raises, nothing is committed."""
         if not self.is_local:
             self.fs.put_file(str(temporary), self.path(name))
             temporary.unlink()
             return
         if FSYNC:
             _fsync(temporary)
+        try:
+            check()
+        except BaseException:
+            temporary.unlink()
+            raise
         os.replace(temporary, self.path(name))
         if FSYNC:
             _fsync(os.path.dirname(self.path(name)))
@@ -260,6 +298,11 @@ class Root:
         if self.is_local:
             with suppress(OSError):
                 os.rmdir(self.path(folder))
+
+
+def local_stamp(info: os.stat_result) -> str:
+    """The stamp of a local file."""
+    return f"{info.st_size}-{info.st_mtime_ns}"
 
 
 def read_at(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
@@ -303,12 +346,6 @@ HINTS = {
     errno.EPERM: "run again when this is allowed",
     errno.ENOENT: "was it moved or removed? put it back and run again",
 }
-
-
-def stamp(info: dict) -> str:
-    """A text that changes when the file does, from an fsspec listing: its size with its etag or modification time."""
-    mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
-    return f"{info['size']}-{str(mark).strip(chr(34))}"
 
 
 def _fsync(path: str | Path) -> None:

@@ -23,6 +23,11 @@ class Work(Protocol):
     def make(self, item: Any) -> None: ...
 
 
+def among(work: Any, workers: int) -> Any:
+    """A work for one of so many workers, which share its limits, if it has any."""
+    return work.among(workers) if hasattr(work, "among") else work
+
+
 class Order(NamedTuple):
     """A stage's work for the process that drives Beam. It stays pickled, so that only workers import its modules."""
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pipelines.engine.child import take_stdin
 from pipelines.engine.pool import FORK, IMPORT
 from pipelines.engine.secrets import hidden, hide
-from pipelines.engine.worker import Work, one_line
+from pipelines.engine.worker import Work, among, one_line
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def work_off(job: Connection) -> None:
         while message := job.recv():
             number, said = message
             if number is None:
-                work, at_once = loaded(said[0]), said[1]
+                work, at_once = loaded(said[0], said[2]), said[1]
                 threads = ThreadPoolExecutor(at_once)
             elif at_once == 1:
                 make(number, work, said)
@@ -83,9 +83,9 @@ def work_off(job: Connection) -> None:
     os._exit(0)
 
 
-def loaded(work: bytes) -> Work | Exception:
+def loaded(work: bytes, workers: int) -> Work | Exception:
     try:
-        return pickle.loads(work)
+        return among(pickle.loads(work), workers)
     except Exception as error:
         return error
 

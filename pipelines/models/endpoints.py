@@ -77,11 +77,16 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
         raise UserError(f"{place}: unknown endpoint {name!r}; add [endpoints.{name}], or choose from {known}")
     endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
     if not is_local(runner):
-        for field in ("command", "max_calls", "max_tokens"):
-            if getattr(endpoint, field) is not None:
-                why = "starts a server that" if field == "command" else "is counted in one process, which"
-                raise UserError(f"endpoints.{name}.{field}: {why} workers of {runner} do not reach; leave it out")
+        check_shared(name, endpoint, f"workers of {runner}")
     return open_endpoint(name, endpoint)
+
+
+def check_shared(name: str, endpoint: EndpointConfig, who: str) -> None:
+    """Raises `UserError` if an endpoint cannot be asked by processes on several machines, such as those of `who`."""
+    for field in ("command", "max_calls", "max_tokens"):
+        if getattr(endpoint, field) is not None:
+            why = "starts a server that" if field == "command" else "is counted in one process, which"
+            raise UserError(f"endpoints.{name}.{field}: {why} {who} do not reach; leave it out")
 
 
 def open_endpoint(name: str, config: EndpointConfig) -> Endpoint:

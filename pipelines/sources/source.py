@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.engine.root import open_url, stamp
+from pipelines.engine.conditional import stamp
+from pipelines.engine.root import open_url
 from pipelines.sources.files import Info, TooLarge, find, is_no_data, stem_of, suffix
 from pipelines.sources.opening import open_file, read_file, read_range
 from schemas.arrow import Row

@@ -161,6 +161,12 @@ class CopyImages(PartitionStage):
     def finish(self, root: Root) -> None:
         root.remove(MOVED)
 
+    def among(self, workers: int) -> Self:
+        if not self.fetch:
+            return self
+        share = {"per_host": max(1, self.fetch.per_host // workers)}
+        return replace(self, fetch=self.fetch.model_copy(update=share))
+
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         rows, taken = list(rows), read_takedowns(root)
         if self.moved and rows:

@@ -41,6 +41,7 @@ class PackShards:
     name = "shards"
 
     def make(self, pack: PackItem) -> None:
+        self.ledger.check()
         files = stage_files(self.root, self.stage.stages, pack.partitions)
         query = members(self.stage.set, self.stage.config, self.stage.own)
         settings = {"threads": "1", "memory_limit": "1GB"}

@@ -14,16 +14,16 @@ from unittest.mock import patch
 import fsspec
 import pytest
 import s3fs
-from fsspec.config import conf, set_conf_env
-from moto.server import ThreadedMotoServer
 from support.corpora import ONE_PROCESS, build, data_files, say, shardmill, write_tar
+from support.object_store import object_store
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
+from pipelines.engine import lease
 from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
-from pipelines.engine.lock import LEASE, LOCK, Busy, hold
+from pipelines.engine.lock import LOCK, Busy, hold
 from pipelines.engine.root import Root
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.urls import piped_urls
@@ -33,24 +33,9 @@ from schemas.errors import UserError
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """A server that speaks S3, and the environment in which every process finds it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    env = {
-        "FSSPEC_S3_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
-        "FSSPEC_S3_KEY": "key",
-        "FSSPEC_S3_SECRET": "secret",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        set_conf_env(conf)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("bucket")
-        yield env
-    conf.pop("s3")
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    """The environment in which every process finds a server that speaks S3."""
+    with object_store() as store:
+        yield store.env
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -315,6 +300,11 @@ def test_beams_workers_and_prefect_take_a_url(s3, tmp_path):
 # One run at a time
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+
+
 def test_a_root_is_held_by_one(root):
     with hold(root), pytest.raises(Busy, match=f"is being built by process {os.getpid()} on "), hold(Root(root.url)):
         raise AssertionError("held twice")
@@ -337,30 +327,6 @@ def test_who_waits_gets_it(root):
     with hold(Root(root.url), wait=20):
         assert released.is_set()
     thread.join()
-
-
-@pytest.mark.parametrize("root", ["memory", "s3"], indirect=True)
-def test_a_lease_that_is_not_renewed_is_void(root):
-    lease = {"host": "gone", "pid": 1, "lease": "x"}
-    root.write(LOCK, json.dumps({**lease, "until": time.time() + LEASE}).encode())
-    with pytest.raises(Busy, match="process 1 on gone"), hold(root):
-        raise AssertionError("taken from its holder")
-    root.write(LOCK, json.dumps({**lease, "until": time.time() - 1}).encode())
-    with hold(root):
-        assert json.loads(root.read(LOCK))["pid"] == os.getpid()
-    assert not root.exists(LOCK)
-
-
-@pytest.mark.parametrize("root", ["memory"], indirect=True)
-def test_who_lost_a_lease_leaves_it_to_who_has_it(root, monkeypatch):
-    """As a machine does that slept: its lease was void, and another run took it."""
-    monkeypatch.setattr("pipelines.engine.lock.LEASE", 0.4)
-    other = json.dumps({"host": "other", "pid": 1, "lease": "x", "until": time.time() + 100}).encode()
-    with hold(root):
-        root.write(LOCK, other)
-        time.sleep(0.3)  # it would have been renewed twice
-        assert root.read(LOCK) == other
-    assert root.read(LOCK) == other
 
 
 def test_a_broken_lock_file_holds_nobody_up(root):
