@@ -11,7 +11,7 @@ from schemas.stage import stage_info
 class DuplicateRow(TypedDict):
     key: str
     of: str | None          # key of the kept row that it duplicates
-    distance: int | None    # bits in which perceptual hashes differ, from that row's or an excluded one; 0: equal bytes
+    distance: int | None    # bits in which 64-bit hashes differ, from that row's or an excluded one; 0: equal bytes
     reason: str | None
     detail: str | None      # of what is excluded: which file says so
     made_from: str          # the image's SHA-256, first half, and perceptual hash: while they stay, a kept row stays
@@ -19,7 +19,7 @@ class DuplicateRow(TypedDict):
 
 REASONS = {
     "exact_duplicate": "a kept row has the same bytes",
-    "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart",
+    "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart, and a near phash256",
     "benchmark_overlap": "duplicates.exclude has these bytes, or a perceptual hash at most duplicates.near bits apart",
 }
 
@@ -27,12 +27,12 @@ REASONS = {
 class DuplicatesConfig(Table):
     """Leaves out duplicates. Without this table, duplicates stay."""
 
-    near: int = Field(default=3, ge=-1, le=8)           # bits in which perceptual hashes may differ; -1: equal bytes
+    near: int = Field(default=3, ge=-1, le=8)           # bits in which 64-bit hashes may differ; -1: equal bytes
     exclude: tuple[Location, ...] = ()                  # images to keep out: folders of images, or lists of hashes
 
 
 STAGE = stage_info(
     "duplicates", DuplicateRow, REASONS,
-    reads={"images": ("key", "sha256", "phash"), "rows": ("conversation", "part_of")},
+    reads={"images": ("key", "sha256", "phash", "phash256"), "rows": ("conversation", "part_of")},
     samples={"duplicate_of": "duplicates.of"},
 )

@@ -137,7 +137,8 @@ def _plan_step(
     if changing := [plan.stage for plan in plans if plan.todo]:
         why = f"follows {changing[-1]}"
     elif not step.is_current(corpus.root, upstream, commits[step.name]):
-        why = "the corpus or its settings changed"
+        older = {commit.version for commit in commits[step.name].values()} - {step.version}
+        why = f"stage version {min(older)} -> {step.version}" if older else "the corpus or its settings changed"
     rows = _rows_in(commits["rows"], every) if why else 0
     return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
 

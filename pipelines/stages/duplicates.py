@@ -1,10 +1,11 @@
 """Leaves out images that the corpus has already, or that are excluded.
 
-A corpus step over the hashes of all images. A row is a duplicate of a *kept* row. Rows that were kept before come
-first, then all others, both in the order of (partition, key), and each is kept if no kept row is near it. So new rows
-never replace old ones, and a run that was killed half-way comes to the same result. The pictures of conversations are
-compared only with what is excluded: the same picture with different turns teaches something else. With `captions =
-"all"`, rows of one source image stay together: they are not duplicates of each other.
+A corpus step over the hashes of all images. Two images are near duplicates if both of their perceptual hashes are near:
+by the 64-bit one alone, pages of one layout are equal whatever is written on them. A row is a duplicate of a *kept*
+row. Rows that were kept before come first, then all others, both in the order of (partition, key), and each is kept if
+no kept row is near it. So new rows never replace old ones, and a run that was killed half-way comes to the same result.
+The pictures of conversations are compared only with what is excluded: the same picture with different turns teaches
+something else. With `captions = "all"`, rows of one source image stay together: they are not duplicates of each other.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +19,8 @@ import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.dedup.decontamination import Excluded, Hashes, find_excluded
-from pipelines.dedup.hamming import distances, near_pairs
+from pipelines.dedup.hamming import distances
+from pipelines.dedup.two_hashes import near_in_both
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
@@ -36,12 +38,13 @@ BLANK = ((KEPT, np.int8), (-1, np.int64), (-1, np.int8), (-1, np.int64))
 
 
 class ImageHashes(NamedTuple):
-    """The columns that decide about n rows, in the order of (partition, key). Arrays of shape (n,) except `sha256`."""
+    """The columns that decide about n rows, in the order of (partition, key). Arrays of shape (n,) but for two."""
 
     partition: np.ndarray  # int32
     key: np.ndarray  # uint64
     sha256: np.ndarray  # uint64 of shape (n, 2): its first half
     phash: np.ndarray  # uint64
+    phash256: np.ndarray  # uint64 of shape (n, 4); zeros: unknown
     present: np.ndarray  # bool: the row has an image, and nothing has left it out
     talked_of: np.ndarray  # bool: in a conversation
     kept_before: np.ndarray  # bool: with the same bytes and hash
@@ -65,6 +68,7 @@ class MarkDuplicates(CorpusStage):
     captions: tuple[str, ...] = ()  # sources in which each caption of an image is a row of its own; "" has no name
 
     info = STAGE
+    version = 2  # near only if `phash256` is near too
 
     def settings(self) -> dict[str, Any]:
         more = {"exclude": self.excluded.digest} if self.config.exclude else {}
@@ -116,6 +120,7 @@ SELECT CASE {why} END AS why, i.partition, ('0x' || i.key)::UBIGINT AS key,
        coalesce(('0x' || left(i.sha256, 16))::UBIGINT, 0) AS high,
        coalesce(('0x' || substr(i.sha256, 17, 16))::UBIGINT, 0) AS low,
        coalesce(('0x' || i.phash)::UBIGINT, 0) AS phash,
+       [coalesce(('0x' || substr(i.phash256, 16 * n + 1, 16))::UBIGINT, 0) for n in range(4)] AS phash256,
        why IS NULL AND i.sha256 IS NOT NULL AS present,
        coalesce(r.conversation, r.part_of) IS NOT NULL AS talked_of, {image} AS image,
        coalesce(d.reason IS NULL AND d.made_from = left(i.sha256, 16) || i.phash, false) AS kept_before
@@ -171,12 +176,14 @@ def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashe
     """Rows of FACTS. New details are added to `reasons` with the next number."""
     causes = batch["why"].dictionary_encode(null_encoding="encode")
     numbers = [reasons.setdefault(reason, len(reasons)) for reason in causes.dictionary.to_pylist()]
-    column = {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names if name != "why"}
+    nested = ("why", "phash256")
+    column = {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names if name not in nested}
     return ImageHashes(
         partition=column["partition"],
         key=column["key"],
         sha256=np.stack([column["high"], column["low"]], axis=1),
         phash=column["phash"],
+        phash256=batch["phash256"].flatten().to_numpy().reshape(-1, 4),
         present=column["present"],
         talked_of=column["talked_of"],
         kept_before=column["kept_before"],
@@ -194,18 +201,22 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     `near`: bits in which perceptual hashes may differ; -1 for none, when only equal bytes count.
     """
     rows = np.flatnonzero(images.present)
-    numbered = _numbered(np.concatenate([images.sha256[rows], excluded.sha256[excluded.has_sha256]]))
+    numbered, _ = numbers_of(np.concatenate([images.sha256[rows], excluded.sha256[excluded.has_sha256]]))
     same, same_excluded = np.split(numbered, [len(rows)])  # equal bytes have one number
     look, pairs, apart = same, np.empty((2, 0), np.int64), np.empty(0, np.int8)
     look_excluded, looks = np.empty(0, np.int64), numbered.max(initial=-1) + 1
     if near >= 0:
-        phash = np.full(looks, ~np.uint64(0))
+        phash, phash256 = np.full(looks, ~np.uint64(0)), np.zeros((looks, 4), np.uint64)
         np.minimum.at(phash, same, images.phash[rows])  # one for equal bytes, whichever version measured them
-        hashes = np.concatenate([phash[same], excluded.phash[excluded.has_phash]])
-        hashes, look = np.unique(hashes, return_inverse=True)
+        np.maximum.at(phash256, same, images.phash256[rows])  # equal, or unknown
+        hashes = np.column_stack([phash, phash256])[same]
+        listed = np.zeros((int(excluded.has_phash.sum()), hashes.shape[1]), np.uint64)
+        listed[:, 0] = excluded.phash[excluded.has_phash]  # its second hash is unknown: the first one decides
+        look, first = numbers_of(np.concatenate([hashes, listed]))
+        hashes = np.concatenate([hashes, listed])[first]
         (look, look_excluded), looks = np.split(look, [len(rows)]), len(hashes)  # equal hashes have one number
-        pairs = np.concatenate([pairs, *map(np.stack, near_pairs(hashes, near))], axis=1)
-        apart = distances(*hashes[pairs]).astype(np.int8)
+        pairs = np.concatenate([pairs, *map(np.stack, near_in_both(hashes[:, 0], hashes[:, 1:], near))], axis=1)
+        apart = distances(*hashes[:, 0][pairs]).astype(np.int8)
     one, other, apart = *np.concatenate([pairs, pairs[::-1]], axis=1), np.tile(apart, 2)  # both ways
 
     # What is excluded
@@ -264,13 +275,14 @@ def kept_first(count: int, earlier: np.ndarray, later: np.ndarray) -> np.ndarray
     return np.frombuffer(kept, bool)
 
 
-def _numbered(values: np.ndarray) -> np.ndarray:
-    """A number for each row of an array of shape (n, 2), equal for equal rows: int64 of shape (n,)."""
-    order = np.lexsort((values[:, 1], values[:, 0]))
-    new = np.any(np.diff(values[order], axis=0, prepend=values[order[:1]]) != 0, axis=1)
+def numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each row of an array of shape (n, k), equal for equal rows and in their order: int64 of shape (n,).
+    And of each number the position of one of its rows."""
+    order = np.lexsort(values.T[::-1])
+    new = np.any(np.diff(values[order], axis=0, prepend=~values[order[:1]]) != 0, axis=1)
     numbers = np.empty(len(values), np.int64)
-    numbers[order] = np.cumsum(new)
-    return numbers
+    numbers[order] = np.cumsum(new) - 1
+    return numbers, order[new]
 
 
 def _nearest(count: int, where: np.ndarray, distance: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,14 +54,20 @@ def peak() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
-def images_of(phash: np.ndarray, contents: np.ndarray | None = None) -> ImageHashes:
+def images_of(phash: np.ndarray, contents: np.ndarray | None = None, phash256: np.ndarray | None = None) -> ImageHashes:
     """Rows with these hashes, a thousand a partition, whose bytes all differ if not said otherwise."""
     numbers, none = np.arange(len(phash)), np.zeros(len(phash), bool)
     high = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) if contents is None else contents
     return ImageHashes(
-        (numbers // 1000).astype(np.int32), numbers.astype(np.uint64), np.stack([high, high], axis=1), phash, ~none,
+        (numbers // 1000).astype(np.int32), numbers.astype(np.uint64), np.stack([high, high], axis=1), phash,
+        np.zeros((len(phash), 4), np.uint64) if phash256 is None else phash256, ~none,
         none, none, none.astype(np.int8), none.astype(np.uint64),
     )  # fmt: skip
+
+
+def words_of(phash256: str) -> list[int]:
+    """The four words of a 256-bit hash."""
+    return [int(phash256[at : at + 16], 16) for at in range(0, 64, 16)]
 
 
 # Hashes
@@ -135,7 +141,7 @@ def write_partition(root: Root, number: int, draws: np.random.Generator, old: li
         known[n] = (content, phash) if n < 100 else (known[n][0], f"{int(phash, 16) ^ 0b101:016x}")
     old += known[200:]
     for stage in ("rows", "images"):
-        schema = STAGES[stage]
+        schema = STAGES[stage].schema
         blank = {field.name: None if field.nullable else "" for field in schema}
         rows = [
             {**blank, "key": key} | ({"sha256": content, "phash": phash} if stage == "images" else {})
@@ -155,7 +161,7 @@ def corpus(partitions: int) -> dict[str, Any]:
         for what in ("from_nothing", "one_more", "nothing_new"):
             if what == "one_more":
                 write_partition(root, partitions, draws, old)
-            step = MarkDuplicates(DuplicatesConfig(), Excluded(()))
+            step = MarkDuplicates(DuplicatesConfig(), Excluded(()), earlier=(STAGES["rows"], STAGES["images"]))
             ledger = Ledger.start(root, what, "0")
             started = time.perf_counter()
             upstream = {stage: read_commits(root, stage, write=True) for stage in ("rows", "images")}
@@ -175,7 +181,7 @@ def corpus(partitions: int) -> dict[str, Any]:
 def pictures(count: int) -> dict[str, Any]:
     """What is left out, against what was planted: pictures encoded again, the near ones scaled by up to 10 % before."""
     source = Scenes(ScenesConfig(count=count, planted=0.3))
-    phash, contents, scene, planted = [], [], [], []
+    phash, phash256, contents, scene, planted = [], [], [], [], []
     for file in source.files():
         for row in source.rows(file.path):
             data = source.load(row)
@@ -185,10 +191,12 @@ def pictures(count: int) -> dict[str, Any]:
                 continue
             extra = row["extra"]
             phash.append(int(said["phash"], 16))
+            phash256.append(words_of(said["phash256"]))
             contents.append(int(sha256(data).hexdigest()[:16], 16))
             scene.append(int(row["member"]) if extra["of"] is None else extra["of"])
             planted.append(extra["planted"])
-    scene, images = np.array(scene), images_of(np.array(phash, np.uint64), np.array(contents, np.uint64))
+    scene = np.array(scene)
+    images = images_of(*(np.array(column, np.uint64) for column in (phash, contents, phash256)))
     order = np.array([sum(scene[:n] == scene[n]) > 0 for n in range(len(scene))])  # there is an earlier one of it
     found = {}
     for near in range(-1, 9):

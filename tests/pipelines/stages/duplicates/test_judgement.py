@@ -14,15 +14,20 @@ ROW = st.tuples(
     st.integers(0, 9).map(lambda n: n > 0),  # there
     st.integers(0, 9).map(lambda n: n == 0),  # talked of
     st.booleans(),  # kept before
+    st.integers(0, 3).map(lambda n: n > 0),  # its second hash is known
 )
+FINE = np.array([[1, 2, 3, 4], [1, 2, 3, 4 + (0xFFFFFFFFF << 8)], [1, 2, 3, 4 + (0xFFF << 30)], [9, 2**64 - 1, 7, 7]],
+                np.uint64)  # 36, 12 and many bits apart from the first  # fmt: skip
 ENTRY = st.one_of(st.tuples(st.integers(0, 9), st.none()), st.tuples(st.none(), ROW.map(lambda row: row[2])))
 
 
 def images_of(rows: list[tuple]) -> ImageHashes:
-    partition, content, phash, there, talked_of, kept_before = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    columns = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    partition, content, phash, there, talked_of, kept_before, known = columns
     return ImageHashes(
         np.array(partition, np.int32), np.arange(len(rows), dtype=np.uint64),
-        np.array([(n, 3 * n) for n in content], np.uint64), np.array(phash, np.uint64), np.array(there),
+        np.array([(n, 3 * n) for n in content], np.uint64), np.array(phash, np.uint64),
+        np.array([FINE[n % 4] * np.uint64(known) for n, known in zip(content, known, strict=True)]), np.array(there),
         np.array(talked_of), np.array(kept_before), np.array([0 if some else 1 for some in there], np.int8),
         np.zeros(len(rows), np.uint64),
     )  # fmt: skip
@@ -42,11 +47,16 @@ def one_by_one(images: ImageHashes, entries: list[tuple], near: int) -> list[tup
     content = {n: int(images.sha256[n, 0]) for n in rows}
     phash = {n: min(int(images.phash[other]) for other in rows if content[other] == content[n]) for n in rows}
 
+    fine = {
+        n: max(tuple(images.phash256[other].tolist()) for other in rows if content[other] == content[n]) for n in rows
+    }
+
     def apart(a: int, b: int) -> int | None:
         if content[a] == content[b]:
             return 0
         bits = (phash[a] ^ phash[b]).bit_count()
-        return bits if bits <= near else None
+        second = sum((x ^ y).bit_count() for x, y in zip(fine[a], fine[b], strict=True))
+        return bits if bits <= near and (second <= 36 or not any(fine[a]) or not any(fine[b])) else None
 
     said = [(None, -1, -1, -1)] * len(images.key)
     for n in rows:
@@ -96,8 +106,8 @@ def test_a_step_that_was_killed_between_two_partitions_comes_to_the_same_end(row
 @settings(max_examples=200, deadline=None)
 def test_new_rows_never_evict_old_ones(rows, near, new):
     """Whichever rows come in addition, and wherever they stand. Equal bytes have one hash, as one version measures."""
-    phash = {row[1]: row[2] for row in rows}
-    images = images_of([(row[0], row[1], phash[row[1]], *row[3:5], False) for row in rows])
+    phash = {row[1]: (row[2], row[6]) for row in rows}
+    images = images_of([(*row[:2], phash[row[1]][0], *row[3:5], False, phash[row[1]][1]) for row in rows])
     old = np.random.default_rng(new).permutation(len(rows)) >= new
     before = judge(images._replace(present=images.present & old), hashes_of([]), near)
     kept = (before.reason == KEPT) & images.present & old
