@@ -8,19 +8,21 @@ The pictures of conversations are compared only with what is excluded: the same 
 something else. With `captions = "all"`, rows of one source image stay together: they are not duplicates of each other.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
-from pipelines.dedup.decontamination import Excluded, Hashes, find_excluded
-from pipelines.dedup.hamming import distances
-from pipelines.dedup.two_hashes import near_in_both
+from pipelines.dedup.decontamination import Excluded, find_excluded
+from pipelines.dedup.judgement import EXACT, NEAR, WORDS, DuplicateMarks, ImageHashes
+from pipelines.dedup.suspects import judged
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
@@ -28,37 +30,10 @@ from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.config.model import Config
-from schemas.duplicates import REASONS, STAGE, DuplicatesConfig
+from schemas.duplicates import STAGE, DuplicatesConfig
 from schemas.views import literal, quoted
 
 AT_ONCE = 256  # partitions that are read in one question
-KEPT, EXACT, NEAR, EXCLUDED = range(4)
-WORDS = (None, *REASONS)
-BLANK = ((KEPT, np.int8), (-1, np.int64), (-1, np.int8), (-1, np.int64))
-
-
-class ImageHashes(NamedTuple):
-    """The columns that decide about n rows, in the order of (partition, key). Arrays of shape (n,) but for two."""
-
-    partition: np.ndarray  # int32
-    key: np.ndarray  # uint64
-    sha256: np.ndarray  # uint64 of shape (n, 2): its first half
-    phash: np.ndarray  # uint64
-    phash256: np.ndarray  # uint64 of shape (n, 4); zeros: unknown
-    present: np.ndarray  # bool: the row has an image, and nothing has left it out
-    talked_of: np.ndarray  # bool: in a conversation
-    kept_before: np.ndarray  # bool: with the same bytes and hash
-    why: np.ndarray  # int32, position in a list of the reasons for which an earlier stage left it out; 0 for none
-    image: np.ndarray  # uint64, equal for rows of one source image; 0 where that does not matter
-
-
-class DuplicateMarks(NamedTuple):
-    """What happens to n rows."""
-
-    reason: np.ndarray  # int8, position in WORDS
-    of: np.ndarray  # int64, the row that it duplicates; -1 for none
-    distance: np.ndarray  # int8; -1 for none
-    by: np.ndarray  # int64, the excluded file that holds it; -1 for none
 
 
 @dataclass(frozen=True)
@@ -87,25 +62,33 @@ class MarkDuplicates(CorpusStage):
         self.prepare()
         if not any(commit.rows for commit in upstream["images"].values()):
             return
-        images, reasons = read_images(root, self, list(upstream["images"]), read_commits(root, self.name))
-        verdicts = judge(images, self.excluded.hashes, self.config.near)
-        cuts = np.flatnonzero(np.diff(images.partition, prepend=-1, append=-1)).tolist()
-        for start, end in pairwise(cuts):
-            yield int(images.partition[start]), list(self._rows(images, verdicts, slice(start, end), reasons))
+        excluded, near = self.excluded.hashes, self.config.near
+        with Facts.read(root, self, list(upstream["images"]), read_commits(root, self.name)) as facts:
+            for images, marks, keys in judged(facts, excluded, near):
+                cuts = np.flatnonzero(np.diff(images.partition, prepend=-1, append=-1)).tolist()
+                for start, end in pairwise(cuts):
+                    rows = self._rows(images, marks, slice(start, end), keys, facts.reasons)
+                    yield int(images.partition[start]), list(rows)
 
     def _rows(
-        self, images: ImageHashes, verdicts: DuplicateMarks, rows: slice, reasons: Sequence[str | None]
+        self,
+        images: ImageHashes,
+        marks: DuplicateMarks,
+        rows: slice,
+        keys: np.ndarray,
+        reasons: Mapping[str | None, int],
     ) -> Iterator[Row]:
-        columns = (images.key, images.sha256[:, 0], images.phash, images.why, *verdicts)
+        details = [*reasons]
+        columns = (images.key, images.sha256[:, 0], images.phash, images.why, *marks)
         for key, sha256, phash, why, reason, of, distance, by in zip(
             *(column[rows].tolist() for column in columns), strict=True
         ):
-            word, detail = (UPSTREAM, reasons[why]) if why else (WORDS[reason], None)
+            word, detail = (UPSTREAM, details[why]) if why else (WORDS[reason], None)
             if not why and by >= 0:
                 detail = f"{self.excluded.files[by].name}, distance {distance}"
             yield {
                 "key": f"{key:016x}",
-                "of": f"{images.key[of]:016x}" if reason in (EXACT, NEAR) else None,
+                "of": f"{keys[of]:016x}" if reason in (EXACT, NEAR) else None,
                 "distance": distance if reason else None,
                 "reason": word,
                 "detail": detail,
@@ -149,27 +132,55 @@ def facts_sql(own: Sequence[str], captions: Sequence[str] = ()) -> str:
     return FACTS.format(why=why, joins=joins, image=image)
 
 
-def read_images(
-    root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]
-) -> tuple[ImageHashes, list[str | None]]:
-    """The columns that decide about all rows, and the details that `ImageHashes.why` points to.
+class Facts:
+    """FACTS about all rows, in a temporary file: they are gone through several times, and never held as a whole.
 
-    `done`: partitions with a file of this stage. Raises `Corrupt` for a file that DuckDB cannot read.
+    Iterating gives `ImageHashes` of some whole partitions at a time. `reasons` numbers the details of `why`.
     """
-    own = [name for name, columns in stage.inputs.items() if "reason" in (columns or ()) and name != "images"]
-    facts = facts_sql(own, stage.captions)
-    reasons: dict[str | None, int] = {None: 0}
-    read = []
-    for start in range(0, len(partitions), AT_ONCE):
-        batch = partitions[start : start + AT_ONCE]
-        files = stage_files(root, [info for info in stage.earlier if info.name in stage.inputs], batch)
-        files |= stage_files(root, [stage.info], [partition for partition in batch if partition in done])
-        with connect(root, files, stage.earlier, [facts]) as connection:
-            try:
-                read += [_images(rows, reasons) for rows in connection.sql(facts).to_arrow_reader(100_000)]
-            except duckdb.Error as error:
-                raise Corrupt(f"duplicates: {one_line(error)}") from None
-    return ImageHashes(*map(np.concatenate, zip(*read, strict=True))), list(reasons)
+
+    def __init__(self, folder: str):
+        self.path, self.batches, self.rows = f"{folder}/facts.arrow", list[int](), 0
+        self.reasons: dict[str | None, int] = {None: 0}
+
+    @classmethod
+    @contextmanager
+    def read(
+        cls, root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]
+    ) -> Iterator["Facts"]:
+        """Reads `partitions`; those `done` have a file of this stage. Raises `Corrupt` for a file that DuckDB cannot
+        read."""
+        with TemporaryDirectory(prefix="shardmill-") as folder:
+            facts = cls(folder)
+            facts._write(root, stage, partitions, done)
+            yield facts
+
+    def _write(self, root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]) -> None:
+        own = [name for name, columns in stage.inputs.items() if "reason" in (columns or ()) and name != "images"]
+        sql = facts_sql(own, stage.captions)
+        with ExitStack() as opened:
+            writer = None
+            for start in range(0, len(partitions), AT_ONCE):
+                some = partitions[start : start + AT_ONCE]
+                files = stage_files(root, [info for info in stage.earlier if info.name in stage.inputs], some)
+                files |= stage_files(root, [stage.info], [partition for partition in some if partition in done])
+                with connect(root, files, stage.earlier, [sql]) as connection:
+                    try:
+                        batches = connection.sql(sql).to_arrow_reader(100_000)
+                        writer = writer or opened.enter_context(pa.ipc.new_file(self.path, batches.schema))
+                        before = self.batches[-1] if self.batches else 0
+                        for batch in batches:
+                            writer.write_batch(batch)
+                            before, self.rows = before + 1, self.rows + len(batch)
+                        self.batches.append(before)
+                    except duckdb.Error as error:
+                        raise Corrupt(f"duplicates: {one_line(error)}") from None
+
+    def __iter__(self) -> Iterator[ImageHashes]:
+        with pa.memory_map(self.path) as file, pa.ipc.open_file(file) as reader:
+            for first, end in pairwise([0, *self.batches]):
+                parts = [_images(reader.get_batch(number), self.reasons) for number in range(first, end)]
+                if parts:
+                    yield ImageHashes(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashes:
@@ -190,108 +201,6 @@ def _images(batch: pa.RecordBatch, reasons: dict[str | None, int]) -> ImageHashe
         why=np.array(numbers, np.int32)[causes.indices.to_numpy()],
         image=column["image"],
     )
-
-
-# Judging
-
-
-def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
-    """What happens to each row. It depends on what is excluded, the order of rows, and which were kept before.
-
-    `near`: bits in which perceptual hashes may differ; -1 for none, when only equal bytes count.
-    """
-    rows = np.flatnonzero(images.present)
-    numbered, _ = numbers_of(np.concatenate([images.sha256[rows], excluded.sha256[excluded.has_sha256]]))
-    same, same_excluded = np.split(numbered, [len(rows)])  # equal bytes have one number
-    look, pairs, apart = same, np.empty((2, 0), np.int64), np.empty(0, np.int8)
-    look_excluded, looks = np.empty(0, np.int64), numbered.max(initial=-1) + 1
-    if near >= 0:
-        phash, phash256 = np.full(looks, ~np.uint64(0)), np.zeros((looks, 4), np.uint64)
-        np.minimum.at(phash, same, images.phash[rows])  # one for equal bytes, whichever version measured them
-        np.maximum.at(phash256, same, images.phash256[rows])  # equal, or unknown
-        hashes = np.column_stack([phash, phash256])[same]
-        listed = np.zeros((int(excluded.has_phash.sum()), hashes.shape[1]), np.uint64)
-        listed[:, 0] = excluded.phash[excluded.has_phash]  # its second hash is unknown: the first one decides
-        look, first = numbers_of(np.concatenate([hashes, listed]))
-        hashes = np.concatenate([hashes, listed])[first]
-        (look, look_excluded), looks = np.split(look, [len(rows)]), len(hashes)  # equal hashes have one number
-        pairs = np.concatenate([pairs, *map(np.stack, near_in_both(hashes[:, 0], hashes[:, 1:], near))], axis=1)
-        apart = distances(*hashes[:, 0][pairs]).astype(np.int8)
-    one, other, apart = *np.concatenate([pairs, pairs[::-1]], axis=1), np.tile(apart, 2)  # both ways
-
-    # What is excluded
-    names = excluded.name[excluded.has_phash][: len(look_excluded)]
-    _, name = _nearest(looks, look_excluded, np.zeros_like(names), names)
-    shown = name[one] >= 0
-    distance, by = _nearest(
-        looks,
-        np.concatenate([look_excluded, other[shown]]),
-        np.concatenate([np.zeros_like(names), apart[shown]]),
-        np.concatenate([names, name[one][shown]]),
-    )
-    names = excluded.name[excluded.has_sha256]
-    _, by_bytes = _nearest(numbered.max(initial=-1) + 1, same_excluded, np.zeros_like(names), names)
-    distance = np.where(by_bytes[same] >= 0, 0, distance[look])
-    by = np.where(by_bytes[same] >= 0, by_bytes[same], by[look])
-    verdicts = DuplicateMarks(*(np.full(len(images.key), value, kind) for value, kind in BLANK))
-    verdicts.reason[rows] = np.where(by >= 0, EXCLUDED, KEPT)
-    verdicts.distance[rows], verdicts.by[rows] = distance, by
-
-    # The other rows: the first row of each look represents it, and is kept if no kept look is near
-    left = np.flatnonzero((by < 0) & ~images.talked_of[rows])
-    order = left[np.argsort(~images.kept_before[rows[left]], kind="stable")]
-    seen, first = np.unique(look[order], return_index=True)
-    rank, stands = np.full((2, looks), -1)
-    rank[seen], stands[seen] = first, order[first]
-    later = (rank[one] >= 0) & (rank[one] < rank[other])
-    kept = np.zeros(looks, bool)
-    kept[seen] = kept_first(len(order), rank[one[later]], rank[other[later]])[first]
-    near_kept = kept[one] & (rank[other] >= 0)
-    distance, of = _nearest(looks, other[near_kept], apart[near_kept], stands[one[near_kept]])
-    distance, of = np.where(kept, 0, distance)[look[left]], np.where(kept, stands, of)[look[left]]
-    twice = (of != left) & ~same_image(images.image[rows], left, of)
-    left, of = left[twice], of[twice]
-    verdicts.reason[rows[left]] = np.where(same[left] == same[of], EXACT, NEAR)
-    verdicts.of[rows[left]], verdicts.distance[rows[left]] = rows[of], distance[twice]
-    return verdicts
-
-
-def same_image(image: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether each of these rows is of one source image with the other: bool of shape (n,). `image`: 0 for no image."""
-    return (image[rows] == image[others]) & (image[rows] != 0)
-
-
-def kept_first(count: int, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Which of `count` things are kept, one after another, each if no kept one is near: bool of shape (count,).
-
-    `earlier`, `later`: pairs that are near, int64 of shape (m,).
-    """
-    order, kept = np.argsort(earlier, kind="stable"), bytearray(b"\1") * count
-    for start in range(0, len(order), 1_000_000):
-        pairs = order[start : start + 1_000_000]
-        for one, other in zip(earlier[pairs].tolist(), later[pairs].tolist(), strict=True):
-            if kept[one]:  # final: every pair that could drop it came before
-                kept[other] = 0
-    return np.frombuffer(kept, bool)
-
-
-def numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each row of an array of shape (n, k), equal for equal rows and in their order: int64 of shape (n,).
-    And of each number the position of one of its rows."""
-    order = np.lexsort(values.T[::-1])
-    new = np.any(np.diff(values[order], axis=0, prepend=~values[order[:1]]) != 0, axis=1)
-    numbers = np.empty(len(values), np.int64)
-    numbers[order] = np.cumsum(new) - 1
-    return numbers, order[new]
-
-
-def _nearest(count: int, where: np.ndarray, distance: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` places the smallest distance and the smallest value that is so near; -1 if there is none."""
-    order = np.lexsort((value, distance, where))
-    places, first = np.unique(where[order], return_index=True)
-    best = np.full((2, count), -1)
-    best[:, places] = distance[order[first]], value[order[first]]
-    return best[0], best[1]
 
 
 def open_stage(config: Config) -> MarkDuplicates | None:

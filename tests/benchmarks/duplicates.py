@@ -7,7 +7,8 @@ from one. Each pair planted up to 3 bits apart must be found, and no pair beyond
 those there are when these are compared with all others. `like_images`: as many hashes whose bits are unbalanced and
 follow each other, as those of images do. `corpus`: the step over committed partitions of 1,000 rows, from nothing; with
 one more partition, which holds duplicates of old rows; and when nothing changed. `pictures`: generated scenes with
-planted duplicates, judged at each distance. Each part is measured in a process of its own.
+planted duplicates, judged at each distance. `large`: rows that are drawn part by part and never held, one of ten near a
+row of the part before; only if it is asked for (`--large 100000000`). Each part is measured in a process of its own.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.dedup.decontamination import Excluded, Hashes
 from pipelines.dedup.hamming import distances, near_pairs
+from pipelines.dedup.judgement import KEPT, ImageHashes, judge
+from pipelines.dedup.suspects import judged
 from pipelines.engine.commit import Commit, canonical, completed, digest
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.ledger import Ledger
@@ -36,7 +40,7 @@ from pipelines.engine.parquet import parquet_bytes
 from pipelines.engine.partition_stage import Rejected
 from pipelines.engine.root import Root
 from pipelines.sources.scenes import Scenes
-from pipelines.stages.duplicates import KEPT, ImageHashes, MarkDuplicates, judge
+from pipelines.stages.duplicates import MarkDuplicates
 from pipelines.stages.images import inspect
 from schemas.config.sources import ScenesConfig
 from schemas.duplicates import DuplicatesConfig
@@ -175,6 +179,41 @@ def corpus(partitions: int) -> dict[str, Any]:
     return said | {"reasons": reasons}
 
 
+# A corpus that is not held
+
+
+class Drawn:
+    """Rows with random hashes, a million a part. One of ten is two bits away from a row of the part before."""
+
+    def __init__(self, rows: int):
+        self.rows, self.each = rows, min(rows, 1_000_000)
+
+    def draw(self, number: int) -> np.ndarray:
+        return np.random.default_rng(number).integers(0, 2**64, min(self.each, self.rows - number * self.each), "u8")
+
+    def __iter__(self) -> Iterator[ImageHashes]:
+        before = None
+        for number in range(-(-self.rows // self.each)):
+            own = self.draw(number)
+            phash, planted = own.copy(), len(own) // 10
+            if before is not None:
+                phash[:planted] = before[-planted:] ^ np.uint64(0b101 << 20)
+            yield images_of(phash, np.random.default_rng([number, 1]).integers(0, 2**64, len(own), "u8"))
+            before = own
+
+
+def large(count: int) -> dict[str, Any]:
+    drawn, reasons = Drawn(count), np.zeros(4, int)
+    started = time.process_time()
+    for _, marks, _ in judged(drawn, NOTHING, NEAR):
+        reasons += np.bincount(marks.reason, minlength=4)
+    planted = sum(len(drawn.draw(number)) // 10 for number in range(1, -(-count // drawn.each)))
+    return {
+        "rows": count, "planted": planted, "left_out": int(reasons[1:].sum()), "peak_MB": peak(),
+        "processor_seconds": round(time.process_time() - started, 1),
+    }  # fmt: skip
+
+
 # Pictures
 
 
@@ -214,7 +253,7 @@ def pictures(count: int) -> dict[str, Any]:
     return {"pictures": len(scene), "planted": Counter(planted), "at_distance": found}
 
 
-PARTS = {"hashes": hashes, "like_images": like_images, "corpus": corpus, "pictures": pictures}
+PARTS = {"large": large, "hashes": hashes, "like_images": like_images, "corpus": corpus, "pictures": pictures}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -230,7 +269,7 @@ def main(options: argparse.Namespace) -> None:
         "like_images": options.hashes,
         "corpus": options.partitions,
         "pictures": options.pictures,
-    }
+    } | ({"large": options.large} if options.large else {})
     for part, size in sizes.items():
         command = [sys.executable, __file__, "--part", part, "--size", str(size)]
         said[part] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -243,6 +282,7 @@ if __name__ == "__main__":
     parser.add_argument("--hashes", type=int, default=5_000_000)
     parser.add_argument("--partitions", type=int, default=1_000)
     parser.add_argument("--pictures", type=int, default=4_000)
+    parser.add_argument("--large", type=int, help="rows of a corpus that is never held; none if not given")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     main(parser.parse_args())

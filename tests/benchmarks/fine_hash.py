@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.dedup.decontamination import Hashes
 from pipelines.dedup.fine_hash import NEAR, bits_apart
-from pipelines.stages.duplicates import ImageHashes, judge
+from pipelines.dedup.judgement import ImageHashes, judge
 from pipelines.stages.images import inspect
 from schemas.images import ImagesConfig
 

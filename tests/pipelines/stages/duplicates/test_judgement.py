@@ -1,11 +1,14 @@
 """The judgement of duplicates alone, against one that goes through the rows one by one."""
 
+from typing import NamedTuple
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.decontamination import Hashes
-from pipelines.stages.duplicates import KEPT, WORDS, ImageHashes, judge, kept_first
+from pipelines.dedup.judgement import KEPT, WORDS, ImageHashes, judge, kept_first
+from pipelines.dedup.suspects import judged
 
 ROW = st.tuples(
     st.integers(0, 4),  # partition
@@ -87,6 +90,41 @@ def said_by(verdicts) -> list[tuple]:
 def test_rows_are_judged_as_if_one_by_one(rows, entries, near):
     images = images_of(rows)
     assert said_by(judge(images, hashes_of(entries), near)) == one_by_one(images, entries, near)
+
+
+class Cut(NamedTuple):
+    """Rows, some at a time."""
+
+    images: ImageHashes
+    each: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.images.key)
+
+    def __iter__(self):
+        for start in range(0, self.rows, self.each):
+            yield ImageHashes(*(column[start : start + self.each] for column in self.images))
+
+
+LONE = st.tuples(st.integers(0, 2**32), st.integers(0, 2**64 - 1))
+
+
+@given(
+    st.lists(ROW, min_size=1, max_size=30), st.lists(LONE, max_size=10), st.lists(ENTRY, max_size=3),
+    st.integers(-1, 4), st.integers(1, 20),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_the_suspects_alone_are_judged_as_in_the_whole(rows, lone, entries, near, each):
+    """Whatever rows stand beside them that resemble nothing."""
+    images = images_of([*rows, *((n % 5, content, phash, True, False, n % 2, True) for n, (content, phash) in
+                                 enumerate(lone))])  # fmt: skip
+    said, excluded = [], hashes_of(entries)
+    for part, marks, keys in judged(Cut(images, each), excluded, near):
+        of = np.where(marks.of >= 0, keys[marks.of].astype(np.int64) if len(keys) else -1, -1)
+        said += said_by(marks._replace(of=of))
+        assert len(part.key) == len(of)
+    assert said == said_by(judge(images, excluded, near))
 
 
 @given(
