@@ -9,8 +9,9 @@ import duckdb
 
 from pipelines.catalog.catalog import create
 from pipelines.catalog.gates import FACTS, check_gates
-from pipelines.engine.commit import Commit, digest
+from pipelines.engine.commit import digest
 from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.commits import Commits
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.root import Root
@@ -29,7 +30,7 @@ from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
 from schemas.views import OF_VIEWS, views
 
-Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
+CommitsByStage = dict[str, Commits]  # stage -> partition -> commit
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Corpus:
         names = self.stages()
         return names[: names.index(stage)]
 
-    def commits(self, *stages: str, write: bool = False) -> Commits:
+    def commits(self, *stages: str, write: bool = False) -> CommitsByStage:
         return {stage: read_commits(self.root, stage, write=write) for stage in stages}
 
 

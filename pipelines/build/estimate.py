@@ -1,6 +1,6 @@
 """Estimates the calls and tokens of a run from earlier runs, for `shardmill plan`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pipelines.build.corpus import Corpus
@@ -90,7 +90,7 @@ def _estimate_of(corpus: Corpus, plan: StagePlan, stage: ModelStage, took: tuple
     return Estimate(stage.name, tuple(endpoint.name for endpoint in stage.endpoints), calls, tokens, each(stage))
 
 
-def rows_of(planned: StagePlan, source: dict[int, Commit], own: dict[int, Commit]) -> int | None:
+def rows_of(planned: StagePlan, source: Mapping[int, Commit], own: Mapping[int, Commit]) -> int | None:
     """Estimates the rows of the partitions that a stage has to make, from those that it has."""
     made = [p for p in own if p in source]
     base = sum(source[p].rows for p in made)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipelines.build.corpus import Commits, Corpus
+from pipelines.build.corpus import CommitsByStage, Corpus
 from pipelines.engine.commit import Commit, Stage, fingerprint_of
-from pipelines.engine.commit_cache import uncollected
+from pipelines.engine.commits import Commits, as_recorded
 from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.manifest import SourceFile, read_manifest
 from pipelines.engine.partition_stage import PartitionStage
@@ -45,7 +45,6 @@ class RunPlan:
         return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
 
 
-@uncollected()
 def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     """What a run would make, and why. Writes nothing."""
     names = corpus.stages(until)
@@ -92,18 +91,13 @@ def _renamed(names: tuple[str | None, str | None]) -> str:
     return f"{place_of(now)}: has all files of {before}, which is gone; to keep what was made of them, write {instead}"
 
 
-def _without_vanished(commits: Commits, settlement: Settlement) -> Commits:
+def _without_vanished(commits: CommitsByStage, settlement: Settlement) -> CommitsByStage:
     """The commits of all partitions but those of source files that are gone."""
     gone = {p for file in settlement.vanished for p in file.partitions}
-    return {stage: {p: c for p, c in of_stage.items() if p not in gone} for stage, of_stage in commits.items()}
+    return {stage: of_stage.without(gone) if gone else of_stage for stage, of_stage in commits.items()}
 
 
-def _rows_in(commits: Mapping[int, Commit], partitions: Collection[int]) -> int | None:
-    """The number of rows in some partitions; None if one of them was never split."""
-    return sum(commits[p].rows for p in partitions) if all(p in commits for p in partitions) else None
-
-
-def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commits: dict[int, Commit]) -> StagePlan:
+def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commits: Commits) -> StagePlan:
     """What would be split: the partitions of new and of changed source files."""
     waiting = {p: _of_source(file, "new file") for file in settlement.new for p in file.partitions}
     for file in settlement.changed:
@@ -111,7 +105,7 @@ def _plan_rows(stages: Mapping[str | None, Rows], settlement: Settlement, commit
             now = commits.get(partition)
             reason = why(now, stages[file.source], {}) if now else "changed"
             waiting[partition] = _of_source(file, "file changed" if reason == "changed" else reason)
-    return StagePlan("rows", waiting, _rows_in(commits, waiting), len(settlement.partitions()))
+    return StagePlan("rows", waiting, commits.rows_in(waiting), len(settlement.partitions()))
 
 
 def _of_source(file: SourceFile, reason: str) -> str:
@@ -120,30 +114,30 @@ def _of_source(file: SourceFile, reason: str) -> str:
 
 
 def _plan_partitions(
-    corpus: Corpus, stage: PartitionStage, commits: Commits, plans: list[StagePlan], upstream_todo: Collection[int],
-    total: int,
+    corpus: Corpus, stage: PartitionStage, commits: CommitsByStage, plans: list[StagePlan],
+    upstream_todo: Collection[int], total: int,
 ) -> StagePlan:  # fmt: skip
     waiting = todo(stage, commits, upstream_todo)
     # Rows that turn from left out to kept in a step that it reads are made too.
     unsure = any(p.todo and isinstance(corpus.made.get(p.stage), CorpusStage) for p in plans)
-    rows = _rows_in(commits["rows"], waiting)
+    rows = commits["rows"].rows_in(waiting)
     return StagePlan(stage.name, waiting, rows, total, open=unsure and len(waiting) < total)
 
 
 def _plan_step(
-    corpus: Corpus, step: CorpusStage, commits: Commits, plans: list[StagePlan], every: list[int]
+    corpus: Corpus, step: CorpusStage, commits: CommitsByStage, plans: list[StagePlan], every: list[int]
 ) -> StagePlan:
     upstream, why = {name: commits[name] for name in corpus.before(step.name)}, None
     if changing := [plan.stage for plan in plans if plan.todo]:
         why = f"follows {changing[-1]}"
     elif not step.is_current(corpus.root, upstream, commits[step.name]):
-        older = {commit.version for commit in commits[step.name].values()} - {step.version}
+        older = commits[step.name].versions() - {step.version}
         why = f"stage version {min(older)} -> {step.version}" if older else "the corpus or its settings changed"
-    rows = _rows_in(commits["rows"], every) if why else 0
+    rows = commits["rows"].rows_in(every) if why else 0
     return StagePlan(step.name, {p: why for p in every} if why else {}, rows, len(every))
 
 
-def _plan_shards(corpus: Corpus, commits: Commits, choosing: bool) -> StagePlan:
+def _plan_shards(corpus: Corpus, commits: CommitsByStage, choosing: bool) -> StagePlan:
     """`choosing`: whether the run still has to choose what goes into the shards."""
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
     total = sum(len(card["shards"]) for card in cards.values() if card)
@@ -170,7 +164,8 @@ def todo(
     new input has equal columns."""
     reasons, first, last = {}, stage.answers, [*stage.inputs][-1]
     own, identity = commits.get(stage.name, {}), stage.identity()
-    for partition in sorted({*commits[first], *upstream_todo}):  # without commits if they are new
+    current = as_recorded(stage, commits)
+    for partition in sorted({*commits[first], *upstream_todo} - current | {*upstream_todo}):  # without commits if new
         if partition in upstream_todo:
             reasons[partition] = f"follows {last}" if partition in own else "new"
             continue

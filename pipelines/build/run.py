@@ -152,7 +152,7 @@ def close_ledger(root: Root, ledger: Ledger) -> None:
     for stage in stages:
         if stage in known:
             commits = read_commits(root, stage, write=True)  # each footer is read once
-            committed = {f"{p:05d}": commit.fingerprint for p, commit in commits.items()}
+            committed = {f"{partition:05d}": fingerprint for partition, fingerprint in commits.fingerprints()}
         else:
             committed = published(root)
         ledger.close_stage(stage, committed, taken)
@@ -212,12 +212,8 @@ def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
         cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
         samples = sum(card["samples"] for card in cards)
         return StageReport(name, made, sum(len(card["shards"]) for card in cards), samples, samples, {})
-    commits = read_commits(corpus.root, name, write=True).values()
-    reasons: dict[str, int] = {}
-    for commit in commits:
-        for reason, count in commit.reasons.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    rows, kept = sum(c.rows for c in commits), sum(c.kept for c in commits)
+    commits = read_commits(corpus.root, name, write=True)
+    rows, kept, reasons = commits.totals()
     return StageReport(name, made, len(commits), rows, kept, reasons)
 
 
@@ -340,7 +336,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
         made += of
     asks_only = "instructions" in corpus.made and all(stage.asks for stage in corpus.shards)
     chosen = "instructions" if asks_only else "selection"
-    rows, kept = (sum(getattr(c, count) for c in commits[chosen].values()) for count in ("rows", "kept"))
+    rows, kept, _ = commits[chosen].totals()
     hold_gates(corpus.config.gates, root, rows, kept, sets)
     for new in sets:
         publish(root, ledger, new.after, new.changes, started, new.settings)

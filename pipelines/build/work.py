@@ -5,6 +5,7 @@ others work. Parts share the root with each other, and with no run. Each is a ru
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -13,6 +14,7 @@ from pipelines.build.plan import todo
 from pipelines.build.run import Progress, Run, follow, quiet
 from pipelines.engine.commit import digest
 from pipelines.engine.commit_cache import Part, read_commits
+from pipelines.engine.commits import Commits
 from pipelines.engine.ledger import Ledger, ending
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
@@ -94,7 +96,7 @@ def work(corpus: Corpus, name: str, part: Part, wait: float = 0.0, progress: Pro
     return WorkReport(partitions, len(items))
 
 
-def _complete(stage: PartitionStage, commits: dict) -> int:
+def _complete(stage: PartitionStage, commits: Mapping[str, Commits]) -> int:
     """The number of partitions of a part. Raises `UserError` if not all that the stage reads is made."""
     every = commits["rows"].keys()
     for name in stage.inputs:

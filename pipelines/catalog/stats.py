@@ -24,13 +24,11 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     sets; the last runs."""
     stages = []
     for stage in stages_of(root):
-        commits = read_commits(root, stage).values()
+        commits = read_commits(root, stage)
         if not commits:
             continue
-        reasons: Counter[str] = Counter()
-        for commit in commits:
-            reasons.update(commit.reasons)
-        rows, kept = sum(c.rows for c in commits), sum(c.kept for c in commits)
+        rows, kept, counts = commits.totals()
+        reasons = Counter(counts)
         stages.append((stage, len(commits), rows, "kept", kept, share(kept, rows)))
         stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
     sources, captions = rows_by_source(root), rewritten(root)

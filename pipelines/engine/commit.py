@@ -186,13 +186,17 @@ def fingerprint_of(identity: str, made_of: Mapping[str, Any]) -> str:
     return digest([identity, made_of])
 
 
-def contents(commits: Iterable[Commit], columns: Collection[str] | None = None) -> str:
-    """One digest of some columns of many partitions; of all columns but `made_from` if `columns` is not given."""
+def text_of(commit: Commit, columns: Collection[str] | None = None) -> str:
+    """What identifies the content of some columns of a partition; of all but `made_from` if none are named."""
+    names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
+    return f"{commit.stage}/{commit.partition}{''.join([commit.digests.get(name, '') for name in names])}"
+
+
+def contents(texts: Iterable[str]) -> str:
+    """One digest of the contents of many partitions, each as `text_of` gives it."""
     sha256 = hashlib.sha256()
-    for commit in commits:
-        names = sorted(name for name in commit.digests if name != "made_from") if columns is None else sorted(columns)
-        digests = "".join([commit.digests.get(name, "") for name in names])
-        sha256.update(f"{commit.stage}/{commit.partition}{digests}".encode())
+    for text in texts:
+        sha256.update(text.encode())
     return sha256.hexdigest()[:32]
 
 

@@ -4,37 +4,27 @@ Reading 100,000 Parquet footers takes 10 s, listing as many files a second: so o
 since the cache was written are read.
 """
 
-import gc
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.engine.commit import Commit, commit_json, file_of, read_commit
-from pipelines.engine.parquet import FOOTER, Corrupt, opened, parquet_bytes
+from pipelines.engine.commit import Commit, file_of, read_commit
+from pipelines.engine.commits import COLUMNS, REASON, Commits, Packer, Shape
+from pipelines.engine.parquet import FOOTER, Corrupt, opened, table_bytes
 from pipelines.engine.root import Entry, Root
-from schemas.arrow import Row
 from schemas.parquet import ParquetTable, checked_table
 
 CACHE = "_commits.parquet"
-CACHED = pa.schema([(name, pa.string()) for name in ("file", "stamp", "commit")])
+CACHED = pa.schema([*COLUMNS, pa.field("stamp", pa.string(), nullable=False)])
 PARTITION = re.compile(r"[0-9]{5,}\.parquet")
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Stops the garbage collector while millions of objects are made, none of which is garbage."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+MOST = 1 << 31  # of a partition's number
+AT_ONCE = 10_000  # commits that are objects at the same time
 
 
 class Part(NamedTuple):
@@ -53,65 +43,128 @@ class Part(NamedTuple):
 ALL = Part(0, 1)
 
 
-@uncollected()
 def read_commits(
     root: Root, stage: str, *, write: bool = False, cached: bool = True, only: Container[int] = ALL
-) -> dict[int, Commit]:
+) -> Commits:
     """partition -> its commit, for every partition file of a stage that can be read, in order. `only`: some partitions;
     then no cache is written."""
-    files = {name: entry for name, entry in root.files(stage).items() if is_partition(name) and number_of(name) in only}
+    stamps = _stamps(root.files(stage))
+    if only is not ALL:
+        stamps = {number: stamp for number, stamp in stamps.items() if number in only}
     write = write and only is ALL
-    known, columns = _cached(root, stage) if cached else ({}, None)
-    fresh = {name: known[name][1] for name, entry in files.items() if name in known and known[name][0] == entry.stamp}
-    stale = [name for name in files if name not in fresh]
-    if stale:
-        fresh |= _read_as_json(root, stage, stale)
-    try:
-        commits = [Commit.read(orjson.loads(text)) for text in fresh.values()]
-        whole = all(file_of(stage, c.partition) == f"{stage}/{name}" for name, c in zip(fresh, commits, strict=True))
-    except (ValueError, TypeError, AttributeError):
-        commits, whole = [], False
-    if not whole and cached:  # the cache is damaged
-        return read_commits(root, stage, write=write, cached=False, only=only)
-    if write and (stale or len(known) != len(fresh) or columns is None):
-        rows = [{"file": name, "stamp": files[name].stamp, "commit": text} for name, text in fresh.items()]
-        _write_cache(root, stage, rows, commits)
-    return {commit.partition: commit for commit in sorted(commits, key=lambda commit: commit.partition)}
+    known, packer = _cached(root, stage) if cached else _nothing()
+    numbers = np.fromiter(sorted(stamps), np.int64, len(stamps))
+    fresh = _fresh(known, numbers, [stamps[number] for number in numbers.tolist()])
+    stale = np.setdiff1d(numbers, fresh["partition"].to_numpy(), assume_unique=True).tolist()
+    tables = [fresh, *_read(root, stage, stale, stamps, packer)]
+    table = pa.concat_tables(tables)
+    if len(tables) > 1:
+        table = table.sort_by("partition")
+    if write and (stale or len(known) != len(table) or not packer.shapes):
+        _write(root, stage, table, packer)
+    return Commits(stage, table.drop_columns(["stamp"]), [*packer.shapes], [*packer.reasons])
 
 
-def _read_as_json(root: Root, stage: str, names: list[str]) -> dict[str, str]:
-    """file -> its commit as JSON, from the footers of those files that can be read."""
+def _stamps(files: Mapping[str, Entry]) -> dict[int, str]:
+    """partition -> the stamp of its file."""
+    numbers = {name: number_of(name) for name in files if is_partition(name)}
+    return {n: files[name].stamp for name, n in numbers.items() if name == f"{n:05d}.parquet" and n < MOST}
+
+
+def _fresh(known: pa.Table, numbers: np.ndarray, stamps: list[str]) -> pa.Table:
+    """The rows of the cache whose files are still the same."""
+    if not len(known) or not len(numbers):
+        return known.slice(0, 0)
+    there = known["partition"].to_numpy()
+    places = np.searchsorted(there, numbers).clip(max=len(there) - 1)
+    same = pc.call_function("equal", [known["stamp"].take(pa.array(places)), pa.array(stamps, pa.string())])
+    good = (there[places] == numbers) & same.to_numpy()
+    return known if good.all() and len(known) == len(numbers) else known.take(pa.array(places[good]))
+
+
+def _read(root: Root, stage: str, numbers: list[int], stamps: dict[int, str], packer: Packer) -> Iterator[pa.Table]:
+    """The commits in the footers of those files that can be read."""
     with ThreadPoolExecutor(16) as pool:
-        commits = pool.map(lambda name: read_commit(root, f"{stage}/{name}"), names)
-        return {name: commit_json(commit) for name, commit in zip(names, commits, strict=True) if commit}
+        for start in range(0, len(numbers), AT_ONCE):
+            names = [file_of(stage, number) for number in numbers[start : start + AT_ONCE]]
+            commits = [commit for commit in pool.map(lambda name: read_commit(root, name), names) if commit]
+            told = pa.array([stamps[commit.partition] for commit in commits], pa.string())
+            yield packer.pack(commits).append_column(CACHED.field("stamp"), told)
 
 
-def _write_cache(root: Root, stage: str, rows: list[Row], commits: list[Commit]) -> None:
-    columns = sorted({tuple(sorted(commit.digests)) for commit in commits})
-    root.write(f"{stage}/{CACHE}", parquet_bytes(rows, CACHED, orjson.dumps(columns).decode()))
+def _write(root: Root, stage: str, table: pa.Table, packer: Packer) -> None:
+    footer = orjson.dumps({"shapes": [tuple(shape) for shape in packer.shapes], "reasons": [*packer.reasons]}).decode()
+    root.write(f"{stage}/{CACHE}", table_bytes(table, footer))
+
+
+def write_cache(root: Root, stage: str, commits: Iterable[Commit]) -> None:
+    """Writes the cache of a stage whose files have these commits, in order."""
+    stamps, packer = _stamps(root.files(stage)), Packer()
+    table = packer.pack(commits)
+    told = pa.array([stamps[number] for number in table["partition"].to_pylist()], pa.string())
+    _write(root, stage, table.append_column(CACHED.field("stamp"), told), packer)
+
+
+def _nothing() -> tuple[pa.Table, Packer]:
+    return CACHED.empty_table(), Packer()
+
+
+def _cached(root: Root, stage: str) -> tuple[pa.Table, Packer]:
+    """What the cache holds; nothing if it is missing, damaged, or of an earlier version."""
+    try:
+        with opened(root, f"{stage}/{CACHE}") as file:
+            table, packer = checked_table(file, CACHED.names, CACHED), _packer_in(file)
+    except (FileNotFoundError, Corrupt, ValueError, TypeError, KeyError, AttributeError):
+        return _nothing()
+    return (table.select(CACHED.names), packer) if _is_whole(table, packer) else _nothing()
+
+
+def _packer_in(file: ParquetTable) -> Packer:
+    footer: Any = orjson.loads((file.metadata.metadata or {})[FOOTER])
+    shapes = [
+        Shape(int(version), str(settings), (*map(str, digests),),
+              tuple((str(name), (*map(str, columns),)) for name, columns in inputs), payload is True, answered is True)
+        for version, settings, digests, inputs, payload, answered in footer["shapes"]
+    ]  # fmt: skip
+    for shape in shapes:
+        if not isinstance(orjson.loads(shape.settings), dict):
+            raise ValueError("not the settings of a stage")
+    return Packer(shapes, [*map(str, footer["reasons"])])
+
+
+def _is_whole(table: pa.Table, packer: Packer) -> bool:
+    """Whether every row has a shape that is known, and the bytes that it needs."""
+    numbers, shapes = table["partition"].to_numpy(), table["shape"].to_numpy()
+    if not len(table):
+        return True
+    widths = np.array([*(shape.width for shape in packer.shapes), -1])
+    lengths = pc.call_function("binary_length", [table["packed"]]).to_numpy()
+    told = b"".join(table["reasons"].to_pylist())
+    counts = np.frombuffer(told[: len(told) // REASON.itemsize * REASON.itemsize], REASON)
+    return bool(
+        (np.diff(numbers) > 0).all() and numbers[0] >= 0 and shapes.min() >= -1 and shapes.max() < len(packer.shapes)
+        and ((widths[shapes] == lengths) | (shapes == -1)).all() and not len(told) % REASON.itemsize
+        and min(table[name].to_numpy().min() for name in ("rows", "kept")) >= 0
+        and (counts["reason"] < len(packer.reasons)).all()
+        and all(map(_is_commit, table.filter(pa.array(shapes == -1))["packed"].to_pylist()))
+    )  # fmt: skip
+
+
+def _is_commit(text: bytes) -> bool:
+    try:
+        Commit.read(orjson.loads(text))
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[frozenset[str]] | None:
     """The sets of columns that a stage's files have; None if the cache is not about exactly these files."""
-    try:
-        with opened(root, f"{stage}/{CACHE}") as file:
-            names, stamps = (column.to_pylist() for column in checked_table(file, ["file", "stamp"]).columns)
-            columns = _columns_in(file)
-    except (FileNotFoundError, Corrupt, ValueError):
+    table, packer = _cached(root, stage)
+    known = dict(zip(table["partition"].to_pylist(), table["stamp"].to_pylist(), strict=True))
+    if known != _stamps(files) or (table["shape"].to_numpy() < 0).any():
         return None
-    return (
-        columns
-        if dict(zip(names, stamps, strict=True)) == {name: entry.stamp for name, entry in files.items()}
-        else None
-    )
-
-
-def _columns_in(file: ParquetTable) -> list[frozenset[str]] | None:
-    """The sets of columns that a cache's footer names; None if a version that did not name them wrote it."""
-    try:
-        return [frozenset(columns) for columns in orjson.loads((file.metadata.metadata or {})[FOOTER])]
-    except (ValueError, KeyError, TypeError):
-        return None
+    return [frozenset(shape.digests) for shape in packer.shapes]
 
 
 def remove_partitions(root: Root, stage: str, partitions: Iterable[int]) -> None:
@@ -127,14 +180,3 @@ def is_partition(name: str) -> bool:
 def number_of(name: str) -> int:
     """The partition of a file's name."""
     return int(name.removesuffix(".parquet"))
-
-
-def _cached(root: Root, stage: str) -> tuple[dict[str, tuple[str, str]], list[frozenset[str]] | None]:
-    """file -> (stamp, commit as JSON) from the cache, and the sets of columns; nothing if it is missing or damaged."""
-    try:
-        with opened(root, f"{stage}/{CACHE}") as file:
-            names, stamps, texts = (column.to_pylist() for column in checked_table(file, CACHED.names, CACHED).columns)
-            columns = _columns_in(file)
-    except (FileNotFoundError, Corrupt, ValueError):
-        return {}, None
-    return dict(zip(names, zip(stamps, texts, strict=True), strict=True)), columns

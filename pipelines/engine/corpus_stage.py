@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipelines.engine.commit import Commit, Stage, contents, digest, replace_rows
+from pipelines.engine.commits import texts_of
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
@@ -27,7 +28,7 @@ class CorpusStage(Stage):
     def fingerprint(self, upstream: Upstream) -> str:
         """The fingerprint of the whole step: of everything that it reads, in every partition."""
         read = self.inputs or dict.fromkeys(upstream)
-        commits = (contents(upstream[stage].values(), columns) for stage, columns in read.items())
+        commits = (contents(texts_of(upstream[stage], columns)) for stage, columns in read.items())
         return digest([self.identity(), *commits])
 
     def is_current(self, root: Root, upstream: Upstream, own: Mapping[int, Commit]) -> bool:

@@ -1,7 +1,7 @@
 """Checks that everything under a root is what was committed."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ from schemas.stages import STAGES, Stages, of_corpus
 
 PAYLOAD = pa.schema([STAGES["images"].schema.field(name) for name in ("key", "byte_offset", "size", "sha256")])
 
-Commits = dict[str, dict[int, Commit]]  # stage -> partition -> commit
+Commits = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit
 
 
 @dataclass
@@ -50,7 +50,7 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     for stage in stages.values():
         seen.problems += found(check_stage(root, stage, settled, commits, say, stage.name in begun))
     seen.problems += found(check_losses(root, stages, commits))
-    seen.rows = sum(commit.rows for commit in commits["rows"].values())
+    seen.rows = commits["rows"].totals()[0]
     for commit in commits.get("images", {}).values():
         seen.bytes += check_payload(root, commit, seen.problems)
     say("shards")

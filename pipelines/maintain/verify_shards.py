@@ -1,7 +1,7 @@
 """Checks the cards of shard sets, and their shards: tars, indexes and which samples they have."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import duckdb
@@ -67,7 +67,7 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
             yield from (f"{tar}: {problem}" for problem in check_pictures(sample, members))
 
 
-def check_selected(root: Root, card: Card, selection: dict[int, Commit]) -> Iterator[str]:
+def check_selected(root: Root, card: Card, selection: Mapping[int, Commit]) -> Iterator[str]:
     """Compares the samples of a published set with the selection, one by one."""
     try:
         if card["settings"].get("task") in OF_VIEWS:

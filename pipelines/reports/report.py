@@ -17,8 +17,8 @@ import duckdb
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.catalog.stats import rows_by_source
-from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
+from pipelines.engine.commits import Commits
 from pipelines.engine.ledger import Ledger, runs
 from pipelines.engine.manifest import read_manifest, stages_of
 from pipelines.engine.parquet import Corrupt
@@ -44,7 +44,7 @@ TEACHES = {
     "preference": "which of two answers is better",
 }
 
-Commits = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit
+ByStage = Mapping[str, Commits]  # stage -> partition -> commit
 
 
 def write_report(root: Root, seed: int = 0) -> str:
@@ -78,14 +78,14 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
+def funnel(table: Stages, commits: ByStage, settled: set[int]) -> list[Row]:
     """For each stage the rows in, kept, and left out for each reason; `before` are those left out by earlier stages."""
     stages = []
     for stage, by_partition in commits.items():
-        reasons = sum((Counter(commit.reasons) for commit in by_partition.values()), Counter())
+        rows, kept, counts = by_partition.totals()
+        reasons = Counter(counts)
         stages.append({
-            "stage": stage, "rows": sum(commit.rows for commit in by_partition.values()),
-            "kept": sum(commit.kept for commit in by_partition.values()), "before": reasons.pop(UPSTREAM, 0),
+            "stage": stage, "rows": rows, "kept": kept, "before": reasons.pop(UPSTREAM, 0),
             "partitions": len(settled), "missing": len(settled - by_partition.keys()),
             "reasons": [{"reason": reason, "rows": rows, "meaning": table[stage].reasons.get(reason, "")}
                         for reason, rows in reasons.most_common()],
@@ -94,7 +94,7 @@ def funnel(table: Stages, commits: Commits, settled: set[int]) -> list[Row]:
 
 
 def preferred(
-    root: Root, table: Stages, commits: Commits, looked: set[int], settled: set[int], seed: int
+    root: Root, table: Stages, commits: ByStage, looked: set[int], settled: set[int], seed: int
 ) -> dict[str, Any] | None:
     """The content of the section on preferences; None without preferences. `commits`: those of the corpus."""
     stages = [name for name, stage in table.items() if not stage.per_image]
@@ -106,7 +106,7 @@ def preferred(
     return {"funnel": funnel(table, ours, settled), "kept": kept, "note": note, **(section or {})}
 
 
-def look_at(commits: Commits) -> set[int]:
+def look_at(commits: ByStage) -> set[int]:
     """The partitions to read: all of a small corpus; of a large one some drawn by lot, and one with each reason."""
     rows = commits.get("rows", {})
     lots = sorted(rows, key=lambda partition: hashlib.sha256(str(partition).encode()).digest())
@@ -127,7 +127,7 @@ def look_at(commits: Commits) -> set[int]:
 # Queries of the catalog
 
 
-def asked(root: Root, table: Stages, commits: Commits, done: list[str], looked: set[int], seed: int) -> dict[str, Any]:
+def asked(root: Root, table: Stages, commits: ByStage, done: list[str], looked: set[int], seed: int) -> dict[str, Any]:
     """Distributions, samples, and rows left out."""
     content: dict[str, Any] = {"charts": [], "formats": [], "verdicts": [], "hosts": [], "sheets": [], "left_out": [],
                                "cards": {}, "spread_note": None, "sheet_note": None}  # fmt: skip
@@ -151,12 +151,12 @@ def asked(root: Root, table: Stages, commits: Commits, done: list[str], looked: 
         return content | {"cards": shown or {}, "sheet_note": note or content["sheet_note"]}
 
 
-def left_out(connection: duckdb.DuckDBPyConnection, stage: StageInfo, commits: Commits, seed: int) -> dict[str, Any]:
+def left_out(connection: duckdb.DuckDBPyConnection, stage: StageInfo, commits: ByStage, seed: int) -> dict[str, Any]:
     """{stage, reasons, note}: examples for each reason of a stage, with the counts of its commits."""
     picked, note = attempt(lambda: pick_left_out(connection, seed, stage.name))
+    _, _, counts = commits[stage.name].totals()
     for group in picked or []:
-        group |= {"rows": sum(commit.reasons.get(group["reason"], 0) for commit in commits[stage.name].values()),
-                  "meaning": stage.reasons.get(group["reason"], "")}  # fmt: skip
+        group |= {"rows": counts.get(group["reason"], 0), "meaning": stage.reasons.get(group["reason"], "")}
     return {"stage": stage.name, "reasons": picked or [], "note": note}
 
 

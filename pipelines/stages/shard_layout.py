@@ -15,6 +15,7 @@ import duckdb
 
 from pipelines.catalog.catalog import condition_error, connect, stage_files
 from pipelines.engine.commit import Commit, contents, digest
+from pipelines.engine.commits import texts_of
 from pipelines.engine.manifest import min_mass_of
 from pipelines.engine.root import Root
 from pipelines.stages.sample_sql import members
@@ -86,8 +87,9 @@ def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str
     scored_by = [min_mass] if "verdicts" in stages and min_mass != MIN_MASS else []
     groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
-        partitions = tuple(p for p in range(first, first + GROUP) if p in commits[stages[-1]])
-        inputs = digest([stage.identity(), contents(commits[s][p] for s in stages for p in partitions), *scored_by])
+        partitions = tuple(numbers[bisect_left(numbers, first) : bisect_left(numbers, first + GROUP)])
+        texts = (text for name in stages for text in texts_of(commits[name], None, first, first + GROUP))
+        inputs = digest([stage.identity(), contents(texts), *scored_by])
         before, start, shards = kept.get(first, (None, 0, ()))
         n = before["shards"] if before and before["settled"] else None
         if before and before["inputs"] == inputs and start == number:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import open_catalog
-from pipelines.engine.commit import Commit, canonical, fingerprint_of
-from pipelines.engine.commit_cache import CACHE, CACHED
+from pipelines.engine.commit import Commit, fingerprint_of
+from pipelines.engine.commit_cache import write_cache
 from pipelines.engine.manifest import write_manifest
-from pipelines.engine.parquet import parquet_bytes, table_bytes
+from pipelines.engine.parquet import table_bytes
 from pipelines.engine.root import Root
 from pipelines.stages.rows import settle
 from schemas.stages import STAGES as TABLE
@@ -127,12 +127,9 @@ def write_partitions(folder: Path, partitions: int) -> Corpus:
     stages = {"rows": corpus.rows[None], **corpus.made}
     for name, stage in stages.items():
         made[name] = {p: commit_of(stage, p, made) for p in numbers}
-        rows = []
-        for partition, commit in made[name].items():
+        for partition in made[name]:
             Path(root.path(stage.file(partition))).touch()
-            rows.append({"file": f"{partition:05d}.parquet", "commit": canonical(asdict(commit)).decode()})
-        entries = root.files(name)
-        root.write(f"{name}/{CACHE}", parquet_bytes([r | {"stamp": entries[r["file"]].stamp} for r in rows], CACHED))
+        write_cache(root, name, made[name].values())
     for name, stage in stages.items():
         if not hasattr(stage, "declared") and name != "rows":  # a corpus step has one fingerprint for all
             upstream = {s: made[s] for s in list(stages)[: list(stages).index(name)]}
