@@ -14,11 +14,10 @@ import torch
 
 from schemas.errors import UserError, answered
 from schemas.shards import Damaged
-from training.checkpoint import MODEL, latest, load_model, save_model
+from training.checkpoint import check_out, write_model
 from training.options import at_least
 from training.recipe import Recipe, checked
 from training.train import train
-from training.whole_files import filled
 from training.world import World
 
 PAIRS = "pairs"
@@ -45,13 +44,13 @@ def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None)
 
 def train_round(recipe: Recipe, run: Path, out: Path, world: World, every: float = 60.0, workers: int = 0) -> None:
     """Trains a round, from where it was, and writes its model. Raises `UserError` if `run` is another round's."""
+    check_out(run, out)
+    policy = Path(recipe.start.checkpoint or "").resolve()
+    if out.resolve() == policy:
+        raise UserError(f"{out}: is the policy that is trained; name another folder for the model")
     train(recipe, run, world, workers, every)
-    folder = latest(run)
-    if world.rank or folder is None:
-        return
-    model, tokenizer = load_model(folder)
-    with filled(out, MODEL) as new:
-        save_model(new, model, tokenizer, torch.float16)
+    if not world.rank:
+        write_model(run, out)
 
 
 def main() -> None:

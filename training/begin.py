@@ -1,12 +1,11 @@
 """What a run begins with: a model, the weights that it starts from, and the samples of a stage."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from schemas.errors import UserError
-from training.checkpoint import MODEL, SHAPE, STATE, load_weights, read_tensors
+from training.checkpoint import MODEL, SHAPE, load_weights, read_tensors
 from training.divergence import check_loaded
 from training.dpo import Pairs
 from training.loader import Mixture, Part
@@ -16,6 +15,7 @@ from training.probe import Probe
 from training.recipe import Recipe, TrainingStage
 from training.samples import SampleEncoder, Slicing
 from training.shapes import BUCKETS, Shape, read_checkpoint_shape
+from training.state_file import check_beside
 from training.tokenizer import Tokenizer
 from training.world import World
 
@@ -49,8 +49,7 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
     if Tokenizer(folder).identity != tokenizer.identity:
         raise UserError(f'start.checkpoint: {folder} was trained with another tokenizer; say tokenizer = "{folder}"')
     load_weights(model, read_tensors(folder / MODEL), str(folder))
-    state = folder / STATE
-    return json.loads(state.read_text()).get("releases", []) if state.exists() else []
+    return [*check_beside(folder, tokenizer, shape).get("releases", ())]
 
 
 def encoder_of(recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, shape: Shape) -> SampleEncoder:

@@ -42,7 +42,6 @@ def draw(run: Path, rows: Sequence[TrainingRow]) -> None:
     if not rows:
         return
     replace(run / CHART, svg(rows))
-    (run / BEFORE).unlink(missing_ok=True)
 
 
 def svg(rows: Sequence[TrainingRow]) -> str:

@@ -26,12 +26,17 @@ from torch import nn
 from schemas.errors import UserError, answered, naming
 from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
+from training.places import MODEL as A_MODEL
+from training.places import check_place
 from training.run_log import LINES, LOG
 from training.shapes import SHAPE, Shape, read_checkpoint_shape, uncut
+from training.state_file import STATE, State, check_beside, end_of, read_state, unfinished
 from training.tokenizer import Tokenizer
-from training.whole_files import filled, replace
+from training.whole_files import clear, filled, is_of, replace
 
-MODEL, OPTIMIZER, STATE, LATEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest.json"
+MODEL, OPTIMIZER, LATEST = "model.safetensors", "optimizer.safetensors", "latest.json"
+FILES = {MODEL, OPTIMIZER, STATE, SHAPE, "tokenizer.json", "tokenizer_config.json"}  # of a checkpoint
+LOGS = (LOG, LINES, CHART, BEFORE)
 
 
 def save_model(
@@ -84,6 +89,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> tuple[VisionLanguageM
     model = VisionLanguageModel(shape)
     tokenizer = Tokenizer(folder)
     tokenizer.check_room(shape.language.vocab)
+    check_beside(folder, tokenizer, shape)
     load_weights(model, read_tensors(folder / MODEL), str(folder / MODEL))
     return model.to(device).eval(), tokenizer
 
@@ -128,9 +134,9 @@ def save_run(
     optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
 ) -> None:
-    """Writes a run's checkpoint and makes it the latest; older ones are removed."""
+    """Writes a run's checkpoint and makes it the latest; older ones are removed, and no folder with other files."""
     new, folder = run / f"{name}.new", run / name
-    shutil.rmtree(new, ignore_errors=True)
+    clear(new, FILES)
     save_model(new, model, tokenizer)
     names = _names(model, more)
     tensors = {
@@ -145,14 +151,14 @@ def save_run(
         (new / STATE).write_text(json.dumps({**state, "tensors": len(tensors)}, indent=1))
     for path in (*new.iterdir(), new):
         _to_disk(path)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder, FILES)
     new.rename(folder)
     _to_disk(run)
     replace(run / LATEST, json.dumps({"checkpoint": name}))
     _to_disk(run)
     steps = "[0-9]" * len(name)
     for old in (*run.glob(steps), *run.glob(f"{steps}.new")):
-        if old.is_dir() and old != folder:
+        if old != folder and is_of(old, FILES):
             shutil.rmtree(old)
 
 
@@ -165,31 +171,23 @@ def _to_disk(path: Path) -> None:
 
 
 def latest(run: Path) -> Path | None:
-    """The folder of the last checkpoint that is whole; None if there is none yet. Raises `UserError` if it is gone."""
+    """The folder of the last checkpoint that is whole; None if there is none yet. Raises `UserError` if it is gone.
+
+    A run that was killed between the two halves of its first checkpoint has one, and no `latest.json` yet.
+    """
+    whole = sorted(path.parent.name for path in run.glob(f"*/{STATE}") if path.parent.name.isdigit())
+    fix = f"write {json.dumps({'checkpoint': whole[-1]})} into it" if whole else "begin another run"
     try:
         folder = run / json.loads((run / LATEST).read_text())["checkpoint"]
     except FileNotFoundError:
-        return None
+        if len(whole) > 1:
+            raise UserError(f"{run / LATEST}: is missing, and there is {' and '.join(whole)}; {fix}") from None
+        return run / whole[0] if whole else None
     except (ValueError, KeyError, TypeError):
-        whole = sorted(path.parent.name for path in run.glob(f"[0-9]*[0-9]/{STATE}"))
-        fix = f"write {json.dumps({'checkpoint': whole[-1]})} into it" if whole else "begin another run"
         raise UserError(f"{run / LATEST}: is damaged; {fix}") from None
     if not folder.is_dir():
         raise UserError(f"{run / LATEST}: names {folder.name}, which is gone; restore it, or begin another run")
     return folder
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The state of a run's checkpoint. Raises `UserError` if it cannot be read."""
-    path = folder / STATE
-    try:
-        state = json.loads(path.read_text())
-        if missing := [key for key in ("stage", "step", "total") if key not in state]:
-            raise ValueError(f"{missing[0]} is missing")
-    except (OSError, ValueError, TypeError) as error:
-        wrong = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot be read: {wrong}; restore it, or begin another run from {folder}") from None
-    return state
 
 
 def load_run(
@@ -238,33 +236,61 @@ def _names(model: nn.Module, more: Mapping[str, nn.Module]) -> dict[torch.Tensor
     return {parameter: name for name, parameter in named}
 
 
+# Models of runs
+
+
+def check_out(run: Path, out: Path) -> None:
+    """Raises `UserError` if a run's model cannot be written to `out`, or would be written over something else."""
+    if out.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"{out}: is the run's own folder, or in it; name another")
+    check_place(out, A_MODEL)
+
+
+def write_model(run: Path, out: Path) -> State:
+    """Writes the model of a run's last checkpoint in float16, whole or not at all; with its state, the run's log and
+    its chart. Returns the state. Raises `UserError` if there is no checkpoint yet, and where `check_out` does.
+    """
+    check_out(run, out)
+    state, text, model, tokenizer = _last(run)
+    with filled(out, MODEL, {*FILES, *LOGS}) as new:
+        save_model(new, model, tokenizer, torch.float16)
+        for name in LOGS:
+            if (run / name).exists():
+                shutil.copyfile(run / name, new / name)
+        with naming(new / STATE):
+            (new / STATE).write_bytes(text)  # which releases it was trained on
+    return state
+
+
+def _last(run: Path) -> tuple[State, bytes, VisionLanguageModel, Tokenizer]:
+    """The state of a run's last checkpoint, also as a file, and its model. If a trainer has replaced the checkpoint
+    meanwhile, the next one."""
+    while True:
+        named = (run / LATEST).read_bytes() if (run / LATEST).exists() else b""
+        try:
+            if (folder := latest(run)) is None:
+                raise UserError(f"{run}: has no checkpoint; `python -m training.train` writes one")
+            return read_state(folder), (folder / STATE).read_bytes(), *load_model(folder)
+        except (UserError, OSError):
+            if not (run / LATEST).exists() or (run / LATEST).read_bytes() == named:
+                raise
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.checkpoint", description="A run's model, in float16.")
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("out", type=Path, help="the folder to write")
     options = parser.parse_args()
     with answered(OSError):
-        if options.out.resolve().is_relative_to(options.run.resolve()):
-            raise UserError(f"{options.out}: is the run's own folder, or in it; name another")
-        if (folder := latest(options.run)) is None:
-            raise UserError(f"{options.run}: has no checkpoint; `python -m training.train` writes one")
-        model, tokenizer = load_model(folder)
-        with filled(options.out, MODEL) as out:
-            save_model(out, model, tokenizer, torch.float16)
-            for name in (LOG, LINES, CHART, BEFORE):
-                if (options.run / name).exists():
-                    shutil.copyfile(options.run / name, out / name)
-            shutil.copyfile(folder / STATE, out / STATE)  # which releases it was trained on
-        state = read_state(folder)
-        entry = next((one for one in state.get("stages", []) if one["name"] == state["stage"]), {})
-        ends = entry.get("ends") or entry.get("steps")
-    size = (options.out / MODEL).stat().st_size
+        state = write_model(options.run, options.out)
+        shape = read_checkpoint_shape(options.out)
+    size, ends = (options.out / MODEL).stat().st_size, end_of(state)
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in VisionLanguageModel(shape).parameters())
     step = f"{state['step']:,} of {ends:,}" if ends else f"{state['step']:,}"
-    weights = sum(parameter.numel() for parameter in model.parameters())
     print(f"{options.out}: {weights:,} weights, {size / 1e6:.1f} MB; after step {step} of stage {state['stage']}")
-    if ends and state["step"] < ends:
-        print(f"warning: the stage is not finished: its learning rate has not come to its end; train it on with "
-              f"`python -m training.train RECIPE {options.run}`")  # fmt: skip
+    if line := unfinished(state):
+        print(f"warning: {line}; train it on with `python -m training.train RECIPE {options.run}`")
 
 
 if __name__ == "__main__":

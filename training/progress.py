@@ -33,10 +33,14 @@ class Progress:
         return self.step + ceil(max(0, self.packs - self.trained) / self.stage.batch)
 
     @property
+    def all(self) -> int:
+        """The packs that the whole stage trains: whole batches, so they may be more than its epochs mean."""
+        return self.trained + (self.ends - self.step) * self.stage.batch
+
+    @property
     def epochs(self) -> float:
-        """The epochs that the whole stage means."""
-        packs = self.trained + (self.ends - self.step) * self.stage.batch
-        return self.stage.epochs or float(packs / self.epoch)
+        """The epochs that these packs are."""
+        return float(self.all / self.epoch)
 
     @property
     def rate(self) -> float:

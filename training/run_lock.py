@@ -7,19 +7,20 @@ from pathlib import Path
 
 from schemas import file_lock
 from schemas.errors import UserError
+from training.places import RUN, check_place
 
 LOCK = "lock.json"
 
 
 @contextmanager
 def hold(run: Path) -> Iterator[Callable[[], None]]:
-    """Holds a run's folder, which is made if it is missing. Raises `UserError` if another trainer holds it.
+    """Holds a run's folder, which is made if it is missing. Raises `UserError` if another trainer holds it, or if it
+    is the folder of something else.
 
     Gives a function that raises `UserError` if the folder or its lock was removed or replaced since: another trainer
     may hold it then. Call it before each write.
     """
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run}: is not a folder; name another")
+    check_place(run, RUN)
     run.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = file_lock.take(run / LOCK, file_lock.this_process())

@@ -7,7 +7,8 @@ of a stage, `steps`, if the rates of the steps that are done stay the same.
 
     {"stage", "step", "total", "mixture", "releases",       where it is
      "packs": packs that the stage has trained,
-     "seed", "instructions", "tokenizer": digest, "start": {what: digest of its weights}, "start_paths": {what: folder},
+     "seed", "instructions", "tokenizer": digest, "shape": its sizes,
+     "start": {what: digest of its weights}, "start_paths": {what: folder},
      "stages": [{"name", every key of the stage, "data": {name: its set}, "roots": {name: its root}, "releases": [...],
                  "batches": {first step: batch}, "ends": its last step, if it counts epochs}, of all that have begun],
      "tensors": how many the state of the optimizer and the probe has}
@@ -18,23 +19,25 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from schemas.errors import UserError
 from training.recipe import Recipe, TrainingStage
-from training.shapes import SHAPE, Shape, read_shape
+from training.shapes import SHAPE, difference, read_shape
+from training.state_file import STATE, State
 from training.tokenizer import Tokenizer
 
 FREE = ("batch", "micro", "held_out")  # what may change at any time
 
-BEGUN = ("seed", "instructions", "tokenizer", "start", "start_paths", "stages")  # what `begun` gives
-
-State = dict[str, Any]
+BEGUN = ("seed", "instructions", "tokenizer", "shape", "start", "start_paths", "stages")  # what `begun` gives
 
 
 def begun(recipe: Recipe, tokenizer: Tokenizer) -> State:
     """The part of a run's state that is set from its first step on."""
     start = {what: _digest(Path(folder)) for what, folder in recipe.start.model_dump(exclude_none=True).items()}
     paths = recipe.start.model_dump(exclude_none=True)
-    return _of_all(recipe, tokenizer) | {"start": start, "start_paths": paths, "stages": []}
+    shape = {"shape": recipe.model_shape().as_dict()}
+    return _of_all(recipe, tokenizer) | shape | {"start": start, "start_paths": paths, "stages": []}
 
 
 def _of_all(recipe: Recipe, tokenizer: Tokenizer) -> State:
@@ -78,7 +81,7 @@ def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Rec
     other = "put it back, or begin another run"
     if Tokenizer(folder, tokenizer.names).identity != tokenizer.identity:
         raise UserError(f"{run}: tokenizer: {recipe.tokenizer} is not the one that the run was trained with; {other}")
-    if changed := _changed(read_shape(folder / SHAPE), recipe.model_shape()):
+    if changed := difference(read_shape(folder / SHAPE).as_dict(), recipe.model_shape().as_dict()):
         raise UserError(f"{run}: shape: {changed}; {other}")
     for key, now in _of_all(recipe, tokenizer).items():
         if state.get(key, now) != now:
@@ -92,14 +95,22 @@ def check_goes_on(run: Path, folder: Path, state: Mapping[str, Any], recipe: Rec
     if before != names[: len(before)]:
         raise UserError(f"{run}: has trained {', '.join(before)}, in this order; the recipe has {', '.join(names)}")
     for entry, stage in zip(entries, recipe.stages, strict=False):
-        _check_stage(run, entry, stage, state, recipe)
+        _check_stage(run, folder, entry, stage, state, recipe)
 
 
-def _check_stage(run: Path, entry: State, stage: TrainingStage, state: Mapping[str, Any], recipe: Recipe) -> None:
+def _check_stage(
+    run: Path, folder: Path, entry: State, stage: TrainingStage, state: Mapping[str, Any], recipe: Recipe
+) -> None:
     ends = entry["ends"] if "ends" in entry else entry["steps"]
     step = state["step"] if stage.name == state["stage"] else ends
     where = "has ended" if step >= ends else f"is at step {step}"
-    was = TrainingStage.model_validate({key: entry[key] for key in TrainingStage.model_fields if key in entry})
+    try:
+        was = TrainingStage.model_validate({key: entry[key] for key in TrainingStage.model_fields if key in entry})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{folder / STATE}: stage {stage.name}: {key}: {first['input']!r:.80}: {first['msg']}; "
+                        f"restore it, or begin another run from {folder}") from None  # fmt: skip
     then = was.model_dump(mode="json") | {"data": entry["data"]}
     for key, now in _settings(recipe, stage).items():
         if key in FREE or then[key] == now or (key == "data" and _same_sets(then[key], now, entry["releases"])):
@@ -160,20 +171,6 @@ def _check_start(run: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
     for what, folder in named.items():
         if Path(folder).exists() and _digest(Path(folder)) != was[what]:
             raise UserError(f"{run}: start.{what}: {folder} has other weights than the run began with")
-
-
-def _changed(was: Shape, now: Shape) -> str | None:
-    """A text about the first value in which two shapes differ."""
-    before, after = _flat(was.as_dict()), _flat(now.as_dict())
-    keys = [key for key in before if before[key] != after.get(key)]
-    return f"{keys[0]}: was {before[keys[0]]}, is now {after[keys[0]]}" if keys else None
-
-
-def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {f"{where}{key}": value}
-    return flat
 
 
 def _digest(folder: Path) -> str:

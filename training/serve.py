@@ -241,6 +241,9 @@ def _byte_letters() -> dict[str, bytes]:
 def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], bytes], str]:
     """The model to serve, the function from its tokens to bytes, and its revision. Raises `UserError`."""
     if any(path.glob("*.gguf")):
+        if (path / "model.safetensors").exists():
+            raise UserError(f"{path}: holds model.safetensors and GGUF files, which may be of another model; move one "
+                            "of them to a folder of its own")  # fmt: skip
         from training.gguf.files import files
         from training.gguf.generator import GgufGenerator
 

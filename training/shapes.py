@@ -174,6 +174,20 @@ def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where.rstrip('.') or 'shape'}: {str(error).partition(') ')[2] or error}") from None
 
 
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """A text about the first value in which two shapes, as dictionaries, differ."""
+    before, after = _flat(was), _flat(now)
+    keys = [key for key in before if before[key] != after.get(key)]
+    return f"{keys[0]}: was {before[keys[0]]}, is now {after.get(keys[0])}" if keys else None
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {f"{where}{key}": value}
+    return flat
+
+
 def uncut(name: str) -> str:
     """The option of `shardmill export` that stores a weight in float32."""
     return "--quant F32" if name.startswith("language.") else "--mmproj f32"

@@ -35,7 +35,7 @@ def table_of(
         row["learned"] *= stage.answers > 0
     return StageTable(
         stage=stage.name, unit="pairs" if stage.beta else "packs", steps=progress.ends, batch=stage.batch,
-        length=samples.encoder.limit, packs=progress.trained + (progress.ends - progress.step) * stage.batch,
+        length=samples.encoder.limit, packs=progress.all,
         epochs=round(progress.epochs, 6),
         tokens=round(sum(row["tokens"] * times for row, times in zip(sets, passes, strict=False))),
         learned=round(sum(row["learned"] * times for row, times in zip(sets, passes, strict=False))), sets=sets,
@@ -75,9 +75,10 @@ def lines_of(table: StageTable) -> Iterator[str]:
     for first, *others in rows:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
         yield f"{stage}  {'  '.join(cells)}"
+    now = ", from now on" * (table["packs"] != table["steps"] * table["batch"])  # its batch has changed
     about = "~" * any(row["about"] for row in table["sets"])
     yield (
-        f"{stage}  {_counted(table['steps'], 'steps')} of {_counted(table['batch'], unit)}: "
+        f"{stage}  {_counted(table['steps'], 'steps')}{now} of {_counted(table['batch'], unit)}: "
         f"{_counted(table['packs'], unit)}, "
         f"{table['epochs']:.2f} epochs, {table['tokens']:,} tokens, {about}{table['learned']:,} of them learned"
     )

@@ -21,6 +21,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from schemas.errors import UserError, answered
 from schemas.shards import Damaged
 from training.layout import Marks, SampleRejected
+from training.places import TOKENIZER, check_place
 from training.sample_text import texts
 from training.shards import Shards
 from training.whole_files import replace
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=2048)
     options = parser.parse_args()
     with answered(OSError, Damaged):
+        check_place(Path(options.out), TOKENIZER)
         shards = Shards(options.root, options.set)
         if not any(text.strip() for text in _lines(shards)):
             raise UserError(f"{options.root}: the set {options.set} has no texts; choose another")

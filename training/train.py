@@ -21,8 +21,8 @@ from schemas.errors import UserError, answered, one_line
 from schemas.printable import printable_line
 from schemas.shards import Damaged
 from training.begin import begin, held_out_of, samples_of, start
-from training.chart import draw
-from training.checkpoint import MODEL, latest, load_run, load_weights, read_state, read_tensors, save_run
+from training.chart import BEFORE, draw
+from training.checkpoint import LATEST, MODEL, latest, load_run, load_weights, read_tensors, save_run
 from training.divergence import bad_gradient, bad_loss, check_weights, diverged, names_of
 from training.held_out import HeldOut, overlap
 from training.learner import Learner, make_optimizers
@@ -36,6 +36,7 @@ from training.run_lock import hold
 from training.run_log import RunLog
 from training.run_state import BEGUN, batches_of, begun, check_goes_on, has_ended, of_old, other_samples, stage_entry
 from training.stage_table import lines_of, table_of
+from training.state_file import read_state
 from training.stopping import Stopping, asked_to_stop
 from training.tensorboard import TensorBoard
 from training.tokenizer import Tokenizer
@@ -89,12 +90,15 @@ def _train(
         state = read_state(folder)
         check_goes_on(run, folder, state, recipe, tokenizer)
         load_weights(model, read_tensors(folder / MODEL), str(folder))
+        if world.rank == 0 and not (run / LATEST).exists():
+            print(f"{run / LATEST}: is missing; the run goes on from {folder.name}, its one checkpoint", flush=True)
     else:
         state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
         state |= begun(recipe, tokenizer)
     names, settled = [stage.name for stage in stages], {key: state[key] for key in BEGUN if key in state}
     if "stages" not in settled:
         settled = of_old(recipe, tokenizer, state["stage"]) | settled
+        (run / BEFORE).unlink(missing_ok=True)  # its chart
         if world.rank == 0:
             print(
                 f"{run}: its state is of an older version and lacks its recipe, so nothing was compared; it goes on "

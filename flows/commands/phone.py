@@ -32,7 +32,7 @@ def export(
     """
     with _extra("gguf"):
         from training.gguf.export import export as write
-        from training.gguf.export import names_in, slicing_warning
+        from training.gguf.export import names_in, warnings_of
         from training.gguf.imatrix import calibrate as look
         from training.gguf.verify import verify_short
 
@@ -41,7 +41,7 @@ def export(
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
         tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
-    if warning := slicing_warning(checkpoint):
+    for warning in warnings_of(checkpoint):
         tell(f"warning: {warning}")
     verify = join(["shardmill", "verify-gguf", str(out), "--checkpoint", str(checkpoint)])
     if (result := verify_short(out, checkpoint)) is None:

@@ -82,7 +82,7 @@ def test_the_chart_of_a_run_loads_nothing_and_names_its_stages(tmp_path):
     drawing = (tmp_path / "run" / CHART).read_text()
     assert {"sft", "dpo", "margin of pairs"} <= {*texts(drawing)}
     assert "href" not in drawing and "url(" not in drawing and drawing.count("http") == 1  # the name of SVG
-    assert not (tmp_path / "run/loss.svg").exists()
+    assert (tmp_path / "run/loss.svg").exists(), "it may be the user's: only a run of 0.1 that goes on removes it"
 
 
 def test_names_of_stages_are_escaped():

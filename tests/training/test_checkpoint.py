@@ -21,7 +21,7 @@ def run(checkpoint, tmp_path_factory) -> Path:
     """A run folder of one checkpoint."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(checkpoint, folder / "0000001")
-    (folder / "0000001" / "state.json").write_text(json.dumps({"stage": "sft", "step": 1, "releases": []}))
+    (folder / "0000001" / "state.json").write_text(json.dumps({"stage": "sft", "step": 1, "total": 1, "releases": []}))
     (folder / "latest.json").write_text(json.dumps({"checkpoint": "0000001"}))
     return folder
 
@@ -54,7 +54,7 @@ def refused(monkeypatch, capsys) -> Callable[..., None]:
 @pytest.mark.parametrize("most", [100, 100_000])
 def test_a_full_disk_of_a_checkpoint_is_one_line(run, tmp_path, most, refused):
     with largest_file(most):
-        refused(checkpoint_program, [run, tmp_path / "out"], tmp_path / "out")
+        refused(checkpoint_program, [run, tmp_path / "out"], tmp_path / ".out.new")
 
 
 @pytest.mark.parametrize("most", [10, 1000])

@@ -159,7 +159,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(folder, run, monkeypatch, caps
 
 def test_the_model_of_a_stage_that_is_not_finished_is_warned_of(folder, run, tmp_path, monkeypatch, capsys):
     code, out, _err = program(checkpoint, monkeypatch, capsys, run, tmp_path / "half")
-    assert code == 0 and "after step 2 of 4 of stage sft" in out and "warning: the stage is not finished" in out
+    assert code == 0 and "after step 2 of 4 of stage sft" in out and "warning: stage sft is not finished" in out
     train(recipe(folder), run, World())
     code, out, _err = program(checkpoint, monkeypatch, capsys, run, tmp_path / "whole")
     assert code == 0 and "after step 4 of 4 of stage sft" in out and "warning" not in out

@@ -254,7 +254,7 @@ def test_the_last_state_says_all_that_decided_the_run(folder, run):
         == recipe(folder).stages[0]
     )
     assert state.keys() == {"stage", "step", "total", "mixture", "packs", "releases", "seed", "instructions",
-                            "tokenizer", "start", "start_paths", "stages", "tensors"}  # fmt: skip
+                            "tokenizer", "shape", "start", "start_paths", "stages", "tensors"}  # fmt: skip
     assert stage["data"] == {"captions": "captions"} and stage["releases"] == state["releases"]
 
 

@@ -91,7 +91,8 @@ def test_epochs_of_a_stage_are_what_its_steps_mean_also_where_it_goes_on(folder)
     made = recipe(folder, {**SFT, "steps": None, "epochs": 1.5})
     samples, found = table(made)
     packs = len(samples.planned[0])
-    assert found["epochs"] == 1.5 and found["steps"] == -(-3 * packs // 4)
+    assert found["steps"] == -(-3 * packs // 4) and found["packs"] == 2 * found["steps"]
+    assert found["epochs"] == pytest.approx(found["packs"] / packs, abs=1e-6) and found["epochs"] >= 1.5
     on = Progress(made.stages[0].model_copy(update={"batch": 1}), samples.order.total, step=1, trained=2)
     assert on.ends == 1 + (-(-3 * packs // 2) - 2)
 

@@ -10,7 +10,7 @@ figures that `shardmill verify-gguf` measures later are added to the card.
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -23,10 +23,12 @@ from safetensors import SafetensorError, safe_open
 
 from schemas.errors import UserError
 from training.gguf.names import Keys, Tensor, language_keys, language_tensors, vision_keys, vision_tensors
+from training.places import EXPORT, check_place
 from training.shapes import read_checkpoint_shape, uncut
+from training.state_file import check_beside, state_beside, unfinished
 from training.tokenizer import Tokenizer
 
-WEIGHTS, STATE, MODEL_CARD = "model.safetensors", "state.json", "card.json"
+WEIGHTS, MODEL_CARD = "model.safetensors", "card.json"
 AT_ONCE = 1 << 16  # stored numbers that are looked at together
 WHOLE = {"F32": Type.F32, "F16": Type.F16}  # types that are written directly, without llama.cpp's quantiser
 VISION = {"f32": Type.F32, "f16": Type.F16, "Q8_0": Type.Q8_0}
@@ -51,13 +53,15 @@ def export(
     language, mmproj = names_in(out, quant, vision)
     shape, tokenizer = read_checkpoint_shape(checkpoint), Tokenizer(checkpoint)
     tokenizer.check_room(shape.language.vocab)
+    state = check_beside(checkpoint, tokenizer, shape)
     keys, weights = language_keys(shape, tokenizer), Weights(checkpoint / WEIGHTS)
+    sees, speaks = list(vision_tensors(shape)), list(language_tensors(shape))
+    weights.check({tensor.source for tensor in sees + speaks})
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be created: {error.strerror}; choose another") from None
 
-    sees, speaks = list(vision_tensors(shape)), list(language_tensors(shape))
     general = {"general.name": checkpoint.resolve().name, "general.type": "mmproj"}
     new, whole = {path: _beside(path) for path in (mmproj, language)}, out / "model.unquantised"
     with _all_or_none(out, [*new.values(), whole]):
@@ -72,7 +76,7 @@ def export(
             quantise(whole, new[language], quant, imatrix)
         card = {
             "checkpoint": {"name": checkpoint.resolve().name, "sha256": sha256(checkpoint / WEIGHTS)},
-            "trained_on": _state(checkpoint).get("releases"),
+            "trained_on": state.get("releases"),
             "quantisation": {"language": quant, "vision": vision, "importance": calibration},
             "files": {
                 path.name: {"bytes": new[path].stat().st_size, "sha256": sha256(new[path])}
@@ -92,8 +96,8 @@ def export(
 def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
     """The files that an export writes: the language model, and the mmproj.
 
-    Raises `UserError` for an unknown quantisation, and if `out` is not a folder or holds another export: llama.cpp is
-    given one file of each kind.
+    Raises `UserError` for an unknown quantisation, and if `out` is not a folder or holds another export, a model or
+    anything else that is not an export: llama.cpp is given one file of each kind.
     """
     if quant not in WHOLE:
         from training.gguf.quantise import FTYPES
@@ -102,8 +106,7 @@ def names_in(out: Path, quant: str, vision: str) -> tuple[Path, Path]:
             raise UserError(f"--quant: unknown type {quant!r}; choose from {', '.join([*WHOLE, *FTYPES])}")
     if vision not in VISION:
         raise UserError(f"--mmproj: unknown type {vision!r}; choose from {', '.join(VISION)}")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is not a folder; choose another")
+    check_place(out, EXPORT)
     names = out / f"model-{quant}.gguf", out / f"mmproj-model-{vision}.gguf"
     if others := sorted({*out.glob("*.gguf")} - {*names}):
         raise UserError(f"{out}: holds {others[0].name} of another export; choose another folder, or remove it")
@@ -119,15 +122,28 @@ class Weights:
     def __init__(self, path: Path):
         self.path = path
 
+    def check(self, wanted: Collection[str]) -> None:
+        """Raises `UserError` if the file has other weights than those that are wanted."""
+        with self._opened() as file:
+            wrong = sorted({*file.keys()} ^ {*wanted})
+        if wrong:
+            raise UserError(f"{self.path}: {'lacks' if wrong[0] in wanted else 'has an unknown'} weight {wrong[0]}, by "
+                            f"the shape.json beside it; put back the one that it was trained with")  # fmt: skip
+
     def __getitem__(self, name: str) -> np.ndarray:
-        try:
-            with safe_open(self.path, "pt") as file:
-                weight = file.get_tensor(name).float().numpy()
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{self.path}: cannot be read: {error}") from None
+        with self._opened() as file:
+            weight = file.get_tensor(name).float().numpy()
         if not np.isfinite(weight.sum(dtype=np.float64)):  # which sums of float32 never exceed
             raise UserError(f"{self.path}: {name} holds numbers that are not finite; choose another checkpoint")
         return weight
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                yield file
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.path}: cannot be read: {error}") from None
 
 
 def write(
@@ -234,22 +250,16 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
 
 
-def slicing_warning(checkpoint: Path) -> str | None:
-    """A line about the last stage of a checkpoint's training, if it cut images otherwise than llama.cpp will."""
-    stages, side = _state(checkpoint).get("stages"), read_checkpoint_shape(checkpoint).vision.side
-    if not stages:
-        return None
-    last = stages[-1]
+def warnings_of(checkpoint: Path) -> Iterator[str]:
+    """Lines about the last stage of a checkpoint's training: if it cut images otherwise than llama.cpp will, and if it
+    was not finished."""
+    state, side = state_beside(checkpoint), read_checkpoint_shape(checkpoint).vision.side
+    if line := unfinished(state):
+        yield f"{line}; train it on before it is exported"
+    if not state.get("stages"):
+        return
+    last = state["stages"][-1]
     trained = last.get("plan", "llama.cpp"), last.get("side") or side
-    if trained == ("llama.cpp", side):
-        return None
-    return (f'stage {last["name"]} was trained with plan = "{trained[0]}" and side = {trained[1]}; llama.cpp cuts '
-            f"images by its own plan and side {side}, so the phone sees other slices than were trained")  # fmt: skip
-
-
-def _state(checkpoint: Path) -> dict[str, Any]:
-    """The state of the run that a checkpoint comes from; empty if there is none."""
-    try:
-        return json.loads((checkpoint / STATE).read_text())
-    except FileNotFoundError:
-        return {}
+    if trained != ("llama.cpp", side):
+        yield (f'stage {last["name"]} was trained with plan = "{trained[0]}" and side = {trained[1]}; llama.cpp cuts '
+               f"images by its own plan and side {side}, so the phone sees other slices than were trained")  # fmt: skip
