@@ -84,7 +84,17 @@ class ReleaseRow(TypedDict):
     published: str          # UTC, ISO 8601
 
 
+class DistributionRow(TypedDict):
+    run: str                # that published the release
+    set: str
+    release: str
+    measure: str            # see `schemas.drift`
+    value: str              # of a number the least of its bin
+    samples: int
+
+
 RUNS = arrow_schema(RunRow)
+DISTRIBUTIONS = arrow_schema(DistributionRow)
 RELEASES = arrow_schema(ReleaseRow)
 WORK = arrow_schema(WorkRow)
 CHANGES = arrow_schema(ChangeRow)

@@ -14,6 +14,7 @@ from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
 from pipelines.catalog.catalog import build_catalog, refresh_catalog
+from pipelines.catalog.distributions import record_distributions
 from pipelines.catalog.gates import NewRelease, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
@@ -21,7 +22,7 @@ from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import DIED, Ledger, ending, forget, runs
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
-from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages_of, write_manifest
+from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages_of, write_manifest, write_training
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
@@ -112,6 +113,8 @@ def note_nothing_to_do(corpus: Corpus, wait: float = 0.0) -> None:
     with hold(corpus.root, wait):
         _end_dead_runs(corpus.root)
         Ledger.start(corpus.root, corpus.name, version("shardmill")).end("completed")
+        if write_training(corpus.root, corpus.config.training.folders):
+            build_catalog(corpus.root)
         refresh_catalog(corpus.root)
 
 
@@ -251,15 +254,16 @@ def _run_rows(run: Run, name: str, progress: Progress) -> int:
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
     min_mass = corpus.config.verdicts.min_mass if corpus.config.verdicts else MIN_MASS
+    settings = min_mass, corpus.config.training.folders
     known, waiting = {file.name: file for file in settled}, {*settlement.new, *settlement.changed}
     files = [replace(file, split=SPLITTING) if file in waiting else known[file.name] for file in settlement.files]
-    write_manifest(root, files, infos, sets, min_mass)
+    write_manifest(root, files, infos, sets, *settings)
     splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
     of = sum(split.end - split.first for split in splits)
     follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
     gone = {*settlement.vanished}
     files = [replace(file, split=None) if file in gone else file for file in settlement.files]
-    write_manifest(root, files, infos, sets, min_mass)
+    write_manifest(root, files, infos, sets, *settings)
     return of
 
 
@@ -340,4 +344,6 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     hold_gates(corpus.config.gates, root, rows, kept, sets)
     for new in sets:
         publish(root, ledger, new.after, new.changes, started, new.settings)
+    with suppress(Corrupt):  # of files that nothing of this was made from; `verify` names them
+        record_distributions(root, ledger, [new.after for new in sets])
     return made

@@ -16,9 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.catalog.read_only import checked, close_off
+from pipelines.engine.alignment import ALIGN
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
-from pipelines.engine.manifest import SourceRange, min_mass_of, sources_of, stages_of
+from pipelines.engine.manifest import SourceRange, min_mass_of, sources_of, stages_of, training_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
@@ -27,6 +28,7 @@ from schemas.selection import has_bounds
 from schemas.shards import Card, SampleRow
 from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
+from schemas.trained import EVALUATION, LOG
 from schemas.verdicts import MIN_MASS
 from schemas.views import LEDGER, Files, literal, quoted, views
 
@@ -40,6 +42,16 @@ def files(root: Root, stages: Stages) -> dict[str, Files | None]:
     """The Parquet files of each view; None for a view without files."""
     by_view: dict[str, Files | None] = {**stage_files(root, stages.values()), **ledger_files(root)}
     by_view["shards"] = index_files(root, read_cards(root))
+    return by_view | training_files(root)
+
+
+def training_files(root: Root) -> dict[str, Files | None]:
+    """The files of training runs and evaluations that exist, and the root's own alignment."""
+    by_view: dict[str, Files | None] = {}
+    for view, name in (("training", LOG), ("evaluations", EVALUATION)):
+        paths = [path for folder in training_of(root) if (path := Path(folder) / name).is_file()]
+        by_view[view] = Files([glob.escape(str(path)) for path in paths], mixed=True) if paths else None
+    by_view["alignment"] = Files(_literally(root, ALIGN)) if root.exists(ALIGN) else None
     return by_view
 
 
@@ -54,7 +66,8 @@ def index_files(root: Root, cards: Iterable[Card]) -> Files | None:
 def ledger_files(root: Root) -> dict[str, Files | None]:
     """The files of the ledger's views, of all runs."""
     by_view, names = {}, {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
-    for view, pattern in zip(LEDGER, ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases"), strict=True):
+    patterns = ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases", "distributions")
+    for view, pattern in zip(LEDGER, patterns, strict=True):
         exists = any(fnmatch(name, f"{pattern}.parquet") for name in names)
         by_view[view] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
     return by_view
@@ -199,12 +212,16 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
     for path in map(str, read):
         if "://" not in path and not Path(path).exists():
             raise UserError(f"sql: --read {path}: does not exist")
+    trained = [
+        path for folder in training_of(root) for name in (LOG, EVALUATION) if (path := Path(folder) / name).exists()
+    ]
+    trained = [name for path in trained for name in (str(path), glob.escape(str(path)))]  # views name them as patterns
     try:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, ExitStack() as opened:
 
             def ask(queries: Sequence[str]) -> pa.RecordBatchReader:
                 connection = opened.enter_context(open_catalog(root, queries))
-                close_off(connection, root, read, spill)
+                close_off(connection, root, [*read, *trained], spill)
                 return connection.sql(checked(connection, sql)).to_arrow_reader()
 
             try:

@@ -1,27 +1,39 @@
-"""Statistics of a corpus, from commits, cards and the ledger; of all rows, it reads only those of captions."""
+"""Statistics of a corpus, from commits, cards and the ledger; of all rows, it reads only captions and measures."""
 
 from collections import Counter
+from collections.abc import Mapping
 
-from pipelines.catalog.catalog import connect, stage_files
+from pipelines.catalog.catalog import connect, ledger_files, stage_files
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.ledger import runs
 from pipelines.engine.manifest import read_manifest, sources_of, stages_of
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
-from schemas import captions
+from schemas import captions, measures
 from schemas.arrow import Row
 from schemas.captions import ACCEPTED
 from schemas.selection import bounds_text, has_bounds
 from schemas.stages import of_corpus
+from schemas.views import literal
 
 NO_NAME = "(without a name)"  # of a source
+SPREAD = ("language", "script", "host", "licence")
+OF_OCR = "CASE WHEN task = 'ocr' THEN {} ELSE {} END"
+TOTALS = {  # heading -> SQL over placements and `measures`
+    "words": OF_OCR.format("ocr_words", "words"),
+    "text tokens": OF_OCR.format("ocr_tokens", "text_tokens"),
+    "slices, llama.cpp": "slices_llama_cpp",
+    "visual tokens, llama.cpp": "visual_tokens_llama_cpp",
+    "slices, OpenBMB": "slices_openbmb",
+    "visual tokens, OpenBMB": "visual_tokens_openbmb",
+}
 
 Table = tuple[str, tuple[str, ...], list[tuple]]
 
 
 def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     """(title, columns, lines) of tables: the rows of each stage by reason; sources, if they have names; captions; shard
-    sets; the last runs."""
+    sets, what they measure, and how their samples are distributed; the last runs."""
     stages = []
     for stage in stages_of(root):
         commits = read_commits(root, stage)
@@ -46,6 +58,9 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         *([("captions", ("what became of them", "rows", "share"),
             [(outcome, count, share(count, total)) for outcome, count in captions])] if captions else []),
         ("shard sets", ("set", "task", "release", "samples", "shards", "bytes", *["images"] * bounded), sets),
+        *([("measures of shard sets", ("set", *TOTALS), totals)] if (totals := totals_of(root)) else []),
+        *([("samples of shard sets", ("set", "of", "value", "samples", "share"), spread)]
+          if (spread := spread_of(root, {card["set"]: card["release"] for card in cards})) else []),
         ("last runs", ("run", "status", "ended", "detail"),
          [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),
     ]  # fmt: skip
@@ -82,6 +97,38 @@ def rewritten(root: Root) -> list[tuple[str, int]]:
         ).fetchall()
     words = {None: "not asked for", ACCEPTED: "rewritten"}
     return [(words.get(answer, f"stay as they came: {answer}"), count) for answer, count in counts]
+
+
+def totals_of(root: Root) -> list[tuple]:
+    """Of each shard set of samples its words, tokens and slices, where the stage `measures` is made."""
+    stages = stages_of(root)
+    if not read_commits(root, measures.STAGE.name) or not read_commits(root, "selection"):
+        return []
+    columns = ", ".join(f"sum({sql})::BIGINT" for sql in TOTALS.values())
+    question = f"""
+        SELECT "set", {columns}
+        FROM (SELECT partition, key, unnest(samples, recursive := true) FROM selection) AS p
+        JOIN rows AS r ON r.partition = p.partition AND coalesce(r.part_of, r.key) = p.key  -- all of its images
+        JOIN measures AS m ON m.partition = r.partition AND m.key = r.key GROUP BY "set" ORDER BY "set\""""
+    files = stage_files(root, [stages["rows"], stages["measures"], stages["selection"]])
+    with connect(root, files, queries=[question]) as connection:
+        return connection.sql(question).fetchall()
+
+
+def spread_of(root: Root, releases: Mapping[str, str], most: int = 5) -> list[tuple]:
+    """The most frequent languages, scripts, hosts and licences of the published releases, as a run recorded them."""
+    pairs = ", ".join(f"({literal(name)}, {literal(release)})" for name, release in releases.items())
+    if not pairs or not (files := ledger_files(root)["distributions"]):
+        return []
+    question = f"""
+        SELECT "set", measure, value, samples, samples / sum(samples) OVER (PARTITION BY "set", measure)
+        FROM (SELECT DISTINCT * EXCLUDE (run) FROM distributions)
+        WHERE ("set", release) IN ({pairs}) AND measure IN ({", ".join(map(literal, SPREAD))})
+        QUALIFY row_number() OVER (PARTITION BY "set", measure ORDER BY samples DESC, value) <= {most}
+        ORDER BY "set", measure, samples DESC, value"""
+    with connect(root, {"distributions": files}, queries=[question]) as connection:
+        rows = connection.sql(question).fetchall()
+    return [(name, of, value, samples, f"{part:.1%}") for name, of, value, samples, part in rows]
 
 
 def share(part: int, whole: int) -> str:

@@ -22,9 +22,11 @@ from pipelines.engine.parquet import Corrupt, parquet_bytes, read_table, table_b
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
 from schemas.arrow import Row, to_table
-from schemas.ledger import CHANGES, MEASURED, RELEASES, RUNS, WORK
+from schemas.ledger import CHANGES, DISTRIBUTIONS, MEASURED, RELEASES, RUNS, WORK
 
-SCHEMAS = {"run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, **MEASURED}  # by how files begin
+SCHEMAS = {  # by how files begin
+    "run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, "distributions": DISTRIBUTIONS, **MEASURED,
+}  # fmt: skip
 AT_ONCE = 100  # notes that are Python objects at the same time
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
@@ -95,6 +97,11 @@ class Ledger:
         schema, name = MEASURED[table], f"{table}-{stage}-{partition:05d}-{attempt}"
         where = {"run": self.run, "stage": stage, "partition": partition}
         self._write(name, [{n: where.get(n, row.get(n)) for n in schema.names} for row in rows], schema)
+
+    def distribute(self, rows: Sequence[Row]) -> None:
+        """Records how the samples of a release are distributed."""
+        before = self._read("distributions")
+        self._write("distributions", [*before, *(row for row in rows if row not in before)], DISTRIBUTIONS)
 
     def spent(self, endpoint: str) -> tuple[int, int]:
         """(calls, tokens) that this run has spent on an endpoint."""

@@ -76,6 +76,7 @@ class Manifest(TypedDict):
     stages: NotRequired[dict[FileName, OwnColumns]]
     sets: NotRequired[list[FileName]]
     min_mass: NotRequired[Annotated[float, Field(allow_inf_nan=False)]]
+    training: NotRequired[list[str]]
 
 
 class Note(TypedDict):
@@ -143,14 +144,16 @@ def _check(files: list[SourceFile]) -> None:
 
 
 def write_manifest(
-    root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str], min_mass: float = MIN_MASS
+    root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str], min_mass: float = MIN_MASS,
+    training: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Writes root.json, after which the workers' notes are no longer needed. `stages`: those of the corpus, in
     order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have.
-    `min_mass`: of verdicts, for the view `scores`."""
+    `min_mass`: of verdicts, for the view `scores`; `training`: folders of training runs, for the view `training`."""
     own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
     named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
     named |= {"min_mass": min_mass} if min_mass != MIN_MASS else {}
+    named |= {"training": [*training]} if training else {}
     data = json.dumps(named | {"sets": sets, "files": [file.recorded() for file in files]}, indent=1).encode()
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
@@ -209,6 +212,25 @@ def min_mass_of(root: Root) -> float:
         return _manifest(root).get("min_mass", MIN_MASS)
     except FileNotFoundError:
         return MIN_MASS
+
+
+def training_of(root: Root) -> list[str]:
+    """The folders of training runs that the catalog shows."""
+    try:
+        return _manifest(root).get("training", [])
+    except FileNotFoundError:
+        return []
+
+
+def write_training(root: Root, folders: Sequence[str]) -> bool:
+    """Writes other folders of training runs into root.json. Returns whether they are others."""
+    if not root.exists(MANIFEST) or training_of(root) == [*folders]:
+        return False
+    known = {name: value for name, value in root.read_json(MANIFEST).items() if name != "training"}
+    settled = {name: known.pop(name) for name in ("sets", "files") if name in known}
+    named = known | ({"training": [*folders]} if folders else {}) | settled
+    root.write(MANIFEST, json.dumps(named, indent=1).encode())
+    return True
 
 
 def sets_of(root: Root) -> list[str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from pipelines.catalog.stats import share
-from pipelines.reports import preferences, rounds
+from pipelines.reports import drift, preferences, rounds
 from pipelines.reports.style import STYLE
 from pipelines.reports.template import PAGE
 
@@ -73,7 +73,8 @@ def size(bytes: float) -> str:
 def _template() -> Any:
     from jinja2 import DictLoader, Environment, StrictUndefined  # a run that changes nothing writes no page
 
-    templates = DictLoader({"page": PAGE, "preferences": preferences.SECTION, "rounds": rounds.SECTION})
+    sections = {"preferences": preferences.SECTION, "rounds": rounds.SECTION, "drift": drift.SECTION}
+    templates = DictLoader({"page": PAGE, **sections})
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -25,7 +25,7 @@ from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
-from pipelines.reports import preferences, rounds
+from pipelines.reports import drift, preferences, rounds
 from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_samples, rows_of
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
@@ -74,6 +74,7 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         **asked(root, table, commits, done, looked, seed),
         "preferences": preferred(root, table, commits, looked, settled, seed),
         "rounds": attempt(lambda: rounds.gather(root))[0],
+        "drift": attempt(lambda: drift.gather(root))[0],
         **changed(root, table, ledgers[-1] if ledgers else None),
     }  # fmt: skip
 

@@ -206,6 +206,9 @@ or damaged</p>
 {% if rounds %}
 <a href="#alignment">Alignment</a>
 {% endif %}
+{% if drift %}
+<a href="#drift">Drift</a>
+{% endif %}
 <a href="#left-out">Left out</a> <a href="#changes">Changes</a>
 </nav>
 </header>
@@ -295,6 +298,10 @@ or damaged</p>
 
 {% if rounds %}
 {% include "rounds" %}
+{% endif %}
+
+{% if drift %}
+{% include "drift" %}
 {% endif %}
 
 <h2 id="left-out">Left out</h2>

@@ -94,7 +94,8 @@ def texts_of(row: Row) -> tuple[str, str]:
     conversation = row["rows"]["conversation"]
     if conversation is None:
         caption = row["captions"]["text"] if "captions" in row else row["rows"]["text"]
-        return (without_images(caption),) * 2
+        text = without_images(caption)
+        return text, text
     turns = json.loads(conversation)["turns"]
     answers = (turn["content"] for turn in turns if turn["role"] == "assistant")
     return without_images("\n".join(answers)), without_images("\n".join(turn["content"] for turn in turns))
@@ -121,7 +122,8 @@ def open_stage(config: Config) -> Measure | None:
     """Raises `UserError` for a tokenizer that cannot be read."""
     if config.measures is None:
         return None
-    return Measure(config.measures, config.measures.tokenizer and _read(config.measures.tokenizer))
+    tokenizer = config.measures.tokenizer
+    return Measure(config.measures, None if tokenizer is None else _read(tokenizer))
 
 
 def _read(place: str) -> bytes:

@@ -5,6 +5,7 @@ does not: docs/benchmarks.md compares them. The models come with their packages;
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from math import sqrt
@@ -68,10 +69,10 @@ def _by_fasttext(text: str) -> dict[str, float]:
     return _merged(zip(codes, map(float, probabilities), strict=True))
 
 
-def _merged(probabilities) -> dict[str, float]:
+def _merged(probabilities: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Probabilities by code, those of a language's variants summed up."""
     merged: dict[str, float] = {}
     for code, probability in probabilities:
-        code = ALIASES.get(code, code)
-        merged[code] = merged.get(code, 0.0) + probability
+        known = ALIASES.get(code, code)
+        merged[known] = merged.get(known, 0.0) + probability
     return merged

@@ -20,6 +20,7 @@ from schemas.own_stages import OwnStageConfig
 from schemas.pairs import PairsConfig
 from schemas.responses import ResponsesConfig
 from schemas.selection import SetConfig
+from schemas.trained import TrainingConfig
 from schemas.verdicts import VerdictsConfig
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -57,6 +58,7 @@ class Config(Table):
     verdicts: VerdictsConfig | None = None
     pairs: PairsConfig = PairsConfig()
     align: AlignConfig | None = None
+    training: TrainingConfig = TrainingConfig()
     root: Location                                      # folder of the corpus, or s3://…, gs://…
     source: Annotated[                                  # one source, or several as [[source]]
         tuple[Annotated[SourceConfig, Field(discriminator="kind")], ...],

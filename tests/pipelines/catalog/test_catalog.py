@@ -11,14 +11,17 @@ import duckdb
 import pytest
 from support.catalogs import TOML
 from support.corpora import build, data_files, say, write_tar
+from support.paths import PROJECT
 
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import build_catalog, connect, create, files, query, refresh_catalog
 from pipelines.catalog.gates import GateFailed
+from pipelines.engine.alignment import write_alignment
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
+from schemas.align import nothing_begun
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -195,11 +198,13 @@ def types(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[str, st
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory) -> Path:
-    """A folder with a corpus of two pictures that were read."""
+    """A folder with a corpus of two pictures that were read, and with training and an alignment."""
     folder = tmp_path_factory.mktemp("read")
     write_tar(folder / "source/0.tar", range(2))
-    (folder / "my.toml").write_text(TOML.replace("[sets", "[duplicates]\nnear = -1\n[ocr]\n[sets"))
-    build(folder / "my.toml")
+    pico = PROJECT / "training/pico"
+    more = f'[duplicates]\nnear = -1\n[ocr]\n[training]\nfolders = ["{pico}"]\n[sets'
+    (folder / "my.toml").write_text(TOML.replace("[sets", more))
+    write_alignment(build(folder / "my.toml"), nothing_begun())
     return folder
 
 
