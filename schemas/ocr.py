@@ -27,14 +27,17 @@ class OcrRow(TypedDict):
 OCR_VERDICTS = {                # the first that holds
     "no_text": "no letter and no digit was read",
     "too_short": "fewer letters and digits than `good_length`",
-    "low_confidence": "its confidence is below `good_confidence`, or that of every line is below `min_confidence`",
+    "low_confidence": "its confidence is below `good_confidence`, or that of a line below `good_line_confidence`",
     "mixed_script": "too many words that mix scripts as no language does, as in KA\u03a6E",
     "symbols": "too many lines that are not words: only signs, or one letter of a script that no other line has",
     "good": "good enough to learn from",
 }
 GOOD = "good"
 
-REASONS = {"engine_failed": "the OCR engine raised an error on this image"}
+REASONS = {
+    "engine_failed": "the OCR engine raised an error on this image",
+    "too_many_tiles": "the image is so large that it takes more than `max_tiles` tiles to read it",
+}
 RETRYABLE = {"engine_failed"}
 
 
@@ -54,8 +57,10 @@ class OcrConfig(Table):
     easyocr: EasyOcrConfig = EasyOcrConfig()            # used only with engine = "easyocr"
     min_confidence: float = Field(default=0.5, ge=0, le=1)  # lines of a lower confidence are left out
     good_confidence: float = Field(default=0.9, ge=0, le=1)  # least mean confidence of a good text
+    good_line_confidence: float | None = Field(default=None, ge=0, le=1)  # least of each of its lines, see docs/ocr.md
     good_length: int = Field(default=3, ge=1)           # least letters and digits; East Asian ones count twice
     good_share: float = Field(default=0.9, ge=0, le=1)  # least share of characters in lines that make sense
+    max_tiles: int = Field(default=32, ge=1)            # most tiles of an image; of 2000 pixels, easyocr: 2560
 
 
 STAGE = stage_info(

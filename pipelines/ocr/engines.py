@@ -26,8 +26,12 @@ from schemas.errors import UserError
 from schemas.extras import not_installed
 from schemas.ocr import EasyOcrConfig, OcrConfig, OcrLine
 
+SIDES = {"rapidocr": 2000, "easyocr": 2560}  # pixels; by themselves, both scale larger pictures down
+
 
 class Engine(Protocol):
+    side: int  # pixels; a picture with a longer side would be scaled down
+
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
         """The lines of an RGB image, uint8 of shape (height, width, 3), in any order."""
         ...
@@ -36,12 +40,14 @@ class Engine(Protocol):
 class RapidOcr:
     """PP-OCR by onnxruntime, with one thread: two in a process are slower than one."""
 
+    side = SIDES["rapidocr"]
+
     def __init__(self):
         from rapidocr import RapidOCR
 
         threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
         # Its own threshold of confidence, 0.5, would drop lines before `min_confidence` is applied.
-        params = {**threads, "Global.log_level": "error", "Global.text_score": 0.0}
+        params = {**threads, "Global.log_level": "error", "Global.text_score": 0.0, "Global.max_side_len": self.side}
         self.engine: Callable[[np.ndarray], Any] = RapidOCR(params=params)  # what it returns differs with its settings
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
@@ -51,6 +57,8 @@ class RapidOcr:
 
 class EasyOcr:
     """CRAFT and a CRNN by torch, with one thread per process."""
+
+    side = SIDES["easyocr"]
 
     def __init__(self, config: EasyOcrConfig):
         fetch_weights(config)
@@ -62,7 +70,7 @@ class EasyOcr:
         self.reader: Any = _reader(config, config.models)
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
-        return _lines(self.reader.readtext(pixels))
+        return _lines(self.reader.readtext(pixels, canvas_size=self.side))
 
 
 def _lines(readings: Iterable[tuple[Any, str, float]]) -> list[OcrLine]:

@@ -9,9 +9,10 @@ import numpy as np
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
-from pipelines.ocr.engines import check_engine, identity, open_engine, prepare_engine
-from pipelines.ocr.quality import verdict
+from pipelines.ocr.engines import SIDES, check_engine, identity, open_engine, prepare_engine
+from pipelines.ocr.quality import repeated, verdict
 from pipelines.ocr.reading_order import in_reading_order
+from pipelines.ocr.tiles import read_in_tiles, tiles
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.ocr import RETRYABLE, STAGE, OcrConfig, OcrLine
@@ -25,7 +26,10 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 # Settings that decide what is made of the lines that an engine read, and not what it reads
-JUDGING = {"min_confidence", "good_confidence", "good_length", "good_share"}
+JUDGING = {
+    "min_confidence", "good_confidence", "good_line_confidence", "good_length", "good_share", "max_tiles",
+}  # fmt: skip
+TILED = 3  # the version from which on large pictures are read in tiles
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,10 @@ class ReadText(PartitionStage):
     chunk_rows: int = 100  # about a minute of work on one core
 
     info = STAGE
-    version = 2
+    version = 3  # large pictures are read in tiles; each line of a good text has a high confidence
     retryable = frozenset(RETRYABLE)
     holds_model = True  # two workers keep 470 MB, of 600 in all after the stage
-    finds = {"images": ("byte_offset", "size")}
+    finds = {"images": ("byte_offset", "size", "width", "height")}
 
     def settings(self) -> dict[str, Any]:
         return self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
@@ -45,29 +49,49 @@ class ReadText(PartitionStage):
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         for row in rows:
             image = row["images"]
-            if (at_hand := self.read_before(row["before"])) is not None:
-                yield image["key"], at_hand
-                continue
             if image["size"] is None:  # a conversation without an image
                 yield image["key"], self.judged([])
                 continue
+            if (count := self.tiles(image)) > self.config.max_tiles:
+                size = f"{image['width']} x {image['height']} pixels"
+                yield image["key"], Rejected("too_many_tiles", f"{size} are {count} tiles of {self.side} pixels")
+                continue
+            if (at_hand := self.read_before(row["before"], count)) is not None:
+                yield image["key"], at_hand
+                continue
             data = read_payload(root, "images", image)
             try:
-                lines = open_engine(self.config).read(pixels(data))
+                lines = read_in_tiles(open_engine(self.config), pixels(data))
             except Exception as error:  # an engine's failure on one image must not stop the others
                 yield image["key"], Rejected("engine_failed", f"{type(error).__name__}: {error}")
                 continue
             yield image["key"], self.judged(lines)
 
-    def read_before(self, before: Before | None) -> Row | None:
+    @property
+    def side(self) -> int:
+        """Pixels of a tile's side."""
+        return SIDES[self.config.engine]
+
+    def tiles(self, image: Row) -> int:
+        """The tiles in which an image is read."""
+        return tiles(image["width"], image["height"], self.side)
+
+    def read_before(self, before: Before | None, count: int) -> Row | None:
         """The row of an image that this engine has read before, judged again; None if it has to be read.
 
         Files of version 0.1 hold no lines below `min_confidence`: their rows stay as they are, or are read again.
+        Before version 3, an image of more than one tile was scaled down: its row stays if `max_tiles` is as it was.
         """
         if before is None or not before.same_input:
             return None
         if before.only_older(self) and (before.row["reason"] or before.row["dropped"] is None):
             return before.fields(self)
+        if (
+            count > 1
+            and before.version < TILED
+            and before.settings.get("max_tiles") != self.settings().get("max_tiles")
+        ):
+            return None
         if before.differs_only_in(self, JUDGING) and not before.row["reason"] and before.row["dropped"] is not None:
             return self.judged([*before.row["lines"], *before.row["dropped"]])
         return None
@@ -80,7 +104,10 @@ class ReadText(PartitionStage):
         for line in read:
             sure = line["text"].strip() and line["confidence"] >= self.config.min_confidence
             (kept if sure else dropped).append(line)
-        return {"lines": in_reading_order(kept), "dropped": dropped, "verdict": verdict(read, self.config)}
+        twice = repeated(kept)
+        kept = [line for line in kept if line not in twice]
+        said = verdict(kept + dropped, self.config)
+        return {"lines": in_reading_order(kept), "dropped": dropped + twice, "verdict": said}
 
     def prepare(self) -> None:
         prepare_engine(self.config)

@@ -1,6 +1,7 @@
 """Recall and precision of an OCR engine's lines on generated scenes whose printed text is known, by script.
 
     python tests/benchmarks/ocr_quality.py [--scenes 500] [--side 448] [--seed 1] [--processes 2] [--fonts FILE ...]
+        [--engine rapidocr] [--models FOLDER OF EASYOCR'S WEIGHTS] [--photographs FOLDER]
 
 A scene has at most one printed text. It is found if a line says it, whitespace and case aside; recall is the share of
 printed texts that are found, precision the share of lines that are one. `none` are the scenes without text: what is
@@ -32,8 +33,13 @@ from pipelines.ocr.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from pipelines.stages.ocr import ReadText, pixels
 from schemas.config.sources import ScenesConfig
-from schemas.ocr import GOOD, OcrConfig
+from schemas.ocr import GOOD, EasyOcrConfig, OcrConfig
 from schemas.scenes.scene import Scene, imagine
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from support.photographs import fitted_on, is_right, photographs
+
+HALVES = {True: "fitted_on", False: "others"}
 
 MORE_WORDS = {
     "chinese": ("营业中", "出口", "面包", "出租车", "酒店", "市场", "图书馆", "禁止停车"),
@@ -107,22 +113,37 @@ def dejavu() -> list[str]:
     return ["DejaVuSans.ttf"]
 
 
-def main(scenes: int, side: int, seed: int, processes: int, fonts: list[str]) -> None:
+def read_photographs(folder: str, config: OcrConfig) -> dict[str, dict[str, int]]:
+    found = {half: {"photographs": 0, "good": 0, "right": 0} for half in ("fitted_on", "others")}
+    for name, data in photographs(Path(folder)):
+        row, half = ReadText(config).judged(open_engine(config).read(pixels(data))), found[HALVES[fitted_on(name)]]
+        is_good = row["verdict"] == GOOD
+        half["photographs"] += 1
+        half["good"] += is_good
+        half["right"] += is_good and is_right(name, [line["text"] for line in row["lines"]])
+    return found
+
+
+def main(
+    scenes: int, side: int, seed: int, processes: int, fonts: list[str], engine: str, models: str, folder: str | None
+) -> None:
     os.environ.update(ONE_THREAD)
     fonts = tuple(fonts or dejavu())
     source = Wide(ScenesConfig(count=scenes, side=side, seed=seed, planted=0, fonts=fonts))
-    config = OcrConfig()
+    config = OcrConfig(engine=engine, easyocr=EasyOcrConfig(models=models))
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         reads = pool.map(partial(read, source, config), range(scenes), chunksize=5)
     by_script = defaultdict(list)
     for one in reads:
         by_script[one.script].append(one)
     known = [one for one in reads if one.script in ("latin", "none")]
+    plain = [one for one in known if (one.printed or "").isascii()]
     print(json.dumps({
         "benchmark": "ocr_quality", "engine": config.engine, "scenes": scenes, "side": side, "seed": seed,
         "fonts": [Path(font).name for font in fonts], **figures(reads),
         "by_script": {script: figures(some) for script, some in sorted(by_script.items())},
         "verdict": of_verdict(reads), "verdict_latin": of_verdict(known),
+        "verdict_ascii": of_verdict(plain), "photographs": read_photographs(folder, config) if folder else None,
         "seconds_per_image": round(sum(one.seconds for one in reads) / scenes, 3),
     }))  # fmt: skip
 
@@ -136,4 +157,7 @@ if __name__ == "__main__":
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--fonts", nargs="*", default=[], help="font files for words in other scripts")
+    options.add_argument("--engine", choices=["rapidocr", "easyocr"], default="rapidocr")
+    options.add_argument("--models", default="easyocr-models", help="folder of EasyOCR's weights")
+    options.add_argument("--photographs", dest="folder", help="folder of photographs with a transcription")
     ocr_quality.main(**vars(options.parse_args()))

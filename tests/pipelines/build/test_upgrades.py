@@ -93,17 +93,18 @@ def test_a_new_field_at_its_default_is_in_no_identity(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_of_a_corpus_of_before_images_and_answers_alone_are_read_again(old, name, nobody_is_asked):
-    """Version 4 of `images` adds a column, which version 2 of `duplicates` reads; stages whose answers are cleaned read
-    what is stored. Nothing that is asked, paid or published is another one."""
+    """Version 4 of `images` adds a column, which version 2 of `duplicates` reads; `ocr` and stages whose answers are
+    cleaned read what is stored. Nothing that is asked, paid or published is another one."""
     root, config = old / name / "corpus", old / name / "my.toml"
     before, kept = data_files(root), rows_of(root, "images")
     answers = {stage: rows_of(root, stage) for stage in ("captions", "responses", "claims")}
-    marked = rows_of(root, "duplicates")
+    stays = ("duplicates", "ocr")
+    judged = [[{**row, "dropped": None, "made_from": ""} for row in rows_of(root, stage)] for stage in stays]
     build(config)
     after, corpus = data_files(root), open_corpus(config)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     notes = {path for path in changed if path.endswith(".json")}  # of what was seen: cards, and a note of each step
-    remade = ["images", *(stage for stage in ("duplicates", *answers) if stage in corpus.made)]
+    remade = ["images", *(stage for stage in ("duplicates", "ocr", *answers) if stage in corpus.made)]
     partitions = read_commits(corpus.root, "rows")
     assert changed - notes == {f"{stage}/{p:05d}.parquet" for stage in remade for p in partitions}
     for stage, rows in answers.items():
@@ -111,7 +112,7 @@ def test_of_a_corpus_of_before_images_and_answers_alone_are_read_again(old, name
         assert [{**row, "made_from": "", "raw": None, "cut": row.get("cut")} for row in rows] == [
             {**row, "made_from": ""} for row in again
         ], stage
-    assert rows_of(root, "duplicates") == marked
+    assert judged == [[{"dropped": None, **row, "made_from": ""} for row in rows_of(root, stage)] for stage in stays]
     measured = rows_of(root, "images")
     assert [{name: row[name] for name in row.keys() - {"phash256", "made_from"}} for row in measured] == [
         {name: row[name] for name in row.keys() - {"made_from"}} for row in kept

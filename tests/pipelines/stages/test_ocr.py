@@ -93,6 +93,8 @@ def test_a_text_that_is_no_good_stays_in_the_catalog_and_is_left_out_with_a_reas
 
 def test_an_image_on_which_the_engine_fails_has_a_reason_and_stops_no_other(pictures, configure, monkeypatch):
     class Moody:
+        side = 2000
+
         def read(self, pixels):
             if pixels.min() == 255:
                 raise RuntimeError("nothing to see")
@@ -139,3 +141,41 @@ def test_another_engine_is_refused_in_one_line(pictures, configure):
         said = say(command, configure(FOLDER, "silent.toml"), "--engine", "rapidocr")
         assert said.code == 2 and said.err.startswith("shardmill: --engine: needs the table [ocr]")
     assert {path.name for path in config.parent.iterdir()} == {"my.toml", "silent.toml", "pictures"}
+
+
+def test_a_picture_of_too_many_tiles_has_a_reason_until_more_are_allowed(pictures, configure, monkeypatch):
+    """Pictures that were read before are not read again when `max_tiles` changes, either way."""
+    image = Image.new("RGB", (2300, 160), "white")
+    for left, word in ((20, "HARBOUR"), (2000, "MARKET")):
+        ImageDraw.Draw(image).text((left, 40), word, "black", ImageFont.load_default(48))
+    image.save(pictures / "wide.png")
+    rows = rows_of(build(configure(FOLDER + "[ocr]\nmax_tiles = 1"), "ocr"))
+    assert (rows["wide"]["reason"], rows["wide"]["verdict"], rows["wide"]["lines"]) == ("too_many_tiles", None, [])
+    assert rows["wide"]["detail"] == "2300 x 160 pixels are 2 tiles of 2000 pixels" and rows["sign"]["reason"] is None
+
+    engine, seen = load_engine("rapidocr"), []
+    original = engine.read
+    monkeypatch.setattr(engine, "read", lambda pixels: seen.append(pixels.shape) or original(pixels))
+    rows = rows_of(build(configure(FOLDER + "[ocr]"), "ocr"))
+    assert rows["wide"]["text"] == "HARBOUR\nMARKET" and rows["wide"]["verdict"] == "good"
+    assert seen == [(160, 2000, 3), (160, 2000, 3)]
+    rows = rows_of(build(configure(FOLDER + "[ocr]\nmax_tiles = 1"), "ocr"))
+    assert rows["wide"]["reason"] == "too_many_tiles" and len(seen) == 2
+
+
+@pytest.mark.parametrize(("more", "read"), [("", []), ("\nmax_tiles = 33", [2000, 2000])])
+def test_what_an_earlier_version_scaled_down_stays_unless_it_is_asked_for(more, read, pictures, configure, monkeypatch):
+    """It is asked for by another `max_tiles` in the first run of this version."""
+    image = Image.new("RGB", (2300, 160), "white")
+    ImageDraw.Draw(image).text((20, 40), "HARBOUR", "black", ImageFont.load_default(48))
+    image.save(pictures / "wide.png")
+    engine, seen = load_engine("rapidocr"), []
+    original = engine.read
+    monkeypatch.setattr(engine, "read", lambda pixels: seen.append(pixels.shape[1]) or original(pixels))
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(ReadText, "version", 2)
+        before.setattr("pipelines.stages.ocr.read_in_tiles", lambda engine, pixels: engine.read(pixels))
+        build(configure(FOLDER + "[ocr]"), "ocr")
+    del seen[:]
+    build(configure(FOLDER + "[ocr]" + more), "ocr")
+    assert seen == read
