@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipelines.sources import choices, conversations, embedded, instructions, laion
 from pipelines.sources.folder import Folder
-from schemas import captions, ocr
+from schemas import captions, ocr, translations
 from schemas.config.reference import reference
 from schemas.stages import STAGES
 
@@ -71,6 +71,9 @@ def reasons() -> str:
         if name == "captions":
             about = "`caption_answer`: what became of a model's answer. All but `taken` leave the original caption."
             lines += ["", about, "", *table("answer", captions.ANSWERS)]
+        if name == "translations":
+            about = "`translation_answer`: what became of a model's answers. All but `taken` leave the row as it came."
+            lines += ["", about, "", *table("answer", translations.ANSWERS)]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from schemas import (
     responses,
     rows,
     selection,
+    translations,
     verdicts,
 )
 from schemas.stage import StageInfo
@@ -30,6 +31,7 @@ STAGES: Stages = {
         duplicates.STAGE,
         ocr.STAGE,
         captions.STAGE,
+        translations.STAGE,
         measures.STAGE,
         selection.STAGE,
         instructions.STAGE,

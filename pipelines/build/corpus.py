@@ -28,6 +28,7 @@ from schemas.own_stages import OwnStageConfig, own_info
 from schemas.rows import STAGE as ROWS
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages
+from schemas.translations import STAGE as TRANSLATIONS
 from schemas.views import OF_VIEWS, views
 
 CommitsByStage = dict[str, Commits]  # stage -> partition -> commit
@@ -120,6 +121,8 @@ def _own(config: Config) -> list[tuple[StageInfo, OwnStageConfig]]:
         columns.remove("source")
     if config.measures is None:
         columns -= MEASURES.samples.keys()
+    if config.translations is None:
+        columns -= TRANSLATIONS.samples.keys() - {"text", "conversation"}
     words = _reserved_words() if config.stages else set()
     for name, own in config.stages.items():
         if reserved := sorted({name, *own.columns} & words):

@@ -9,10 +9,11 @@ from pipelines.engine.ledger import runs
 from pipelines.engine.manifest import read_manifest, sources_of, stages_of
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
-from schemas import captions, measures
+from schemas import captions, measures, translations
 from schemas.arrow import Row
 from schemas.captions import ACCEPTED
 from schemas.selection import bounds_text, has_bounds
+from schemas.stage import StageInfo
 from schemas.stages import of_corpus
 from schemas.views import literal
 
@@ -44,7 +45,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         stages.append((stage, len(commits), rows, "kept", kept, share(kept, rows)))
         stages += [("", "", "", reason, count, share(count, rows)) for reason, count in reasons.most_common()]
     sources, captions = rows_by_source(root), rewritten(root)
-    total = sum(count for _, count in captions)
+    total, asked = sum(count for _, count in captions), translated(root)
     cards, sets = read_cards(root), []
     bounded = any(has_bounds(card["settings"]) for card in cards)
     for card in cards:
@@ -57,6 +58,8 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
             [(*line.values(), share(line["kept"], line["rows"])) for line in sources])] if sources else []),
         *([("captions", ("what became of them", "rows", "share"),
             [(outcome, count, share(count, total)) for outcome, count in captions])] if captions else []),
+        *([("translations", ("what became of them", "rows", "share"),
+            [(outcome, count, share(count, sum(n for _, n in asked))) for outcome, count in asked])] if asked else []),
         ("shard sets", ("set", "task", "release", "samples", "shards", "bytes", *["images"] * bounded), sets),
         *([("measures of shard sets", ("set", *TOTALS), totals)] if (totals := totals_of(root)) else []),
         *([("samples of shard sets", ("set", "of", "value", "samples", "share"), spread)]
@@ -87,15 +90,24 @@ def rows_by_source(root: Root) -> list[Row]:
 
 def rewritten(root: Root) -> list[tuple[str, int]]:
     """What became of captions: rewritten, left as they came because of their answers, or not asked for."""
-    files = stage_files(root, [captions.STAGE])
+    return _outcomes(root, captions.STAGE, ACCEPTED, "rewritten")
+
+
+def translated(root: Root) -> list[tuple[str, int]]:
+    """What became of translations: taken, left out because of their answers, or not asked for."""
+    return _outcomes(root, translations.STAGE, translations.ACCEPTED, "translated")
+
+
+def _outcomes(root: Root, stage: StageInfo, accepted: str, word: str) -> list[tuple[str, int]]:
+    files = stage_files(root, [stage])
     if not files:
         return []
-    with connect(root, files, queries=["captions"]) as connection:
+    with connect(root, files, queries=[stage.name]) as connection:
         counts = connection.sql(
-            f"""SELECT answer, count(*) FROM captions WHERE reason IS NULL GROUP BY answer
-                ORDER BY answer IS NULL, answer != '{ACCEPTED}', count(*) DESC, answer"""
+            f"""SELECT answer, count(*) FROM {stage.name} WHERE reason IS NULL GROUP BY answer
+                ORDER BY answer IS NULL, answer != '{accepted}', count(*) DESC, answer"""
         ).fetchall()
-    words = {None: "not asked for", ACCEPTED: "rewritten"}
+    words = {None: "not asked for", accepted: word}
     return [(words.get(answer, f"stay as they came: {answer}"), count) for answer, count in counts]
 
 

@@ -25,7 +25,8 @@ from schemas.slices import PLANS, visual_tokens
 from schemas.stage import Columns
 from schemas.texts import is_empty
 
-MORE = {"ocr": ("lines",), "captions": ("text",)}  # stages that it reads where the corpus has them
+# Stages that it reads where the corpus has them
+MORE = {"ocr": ("lines",), "captions": ("text",), "translations": ("text", "conversation")}
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ class Measure(PartitionStage):
 def texts_of(row: Row) -> tuple[str, str]:
     """Of a row: the text whose language counts, and all of its text. A conversation's language is that of its answers;
     marks of images are not text."""
-    conversation = row["rows"]["conversation"]
+    translated = row.get("translations", {})
+    conversation = translated.get("conversation") or row["rows"]["conversation"]
     if conversation is None:
         caption = row["captions"]["text"] if "captions" in row else row["rows"]["text"]
-        text = without_images(caption)
+        text = without_images(translated.get("text") or caption)
         return text, text
     turns = json.loads(conversation)["turns"]
     answers = (turn["content"] for turn in turns if turn["role"] == "assistant")

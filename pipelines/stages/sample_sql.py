@@ -38,7 +38,7 @@ def reads_of(config: SetConfig) -> tuple[str, ...]:
         return *OF_INSTRUCTIONS, *OF_SCORES
     if config.task == PREFERENCE:
         return *OF_INSTRUCTIONS, *(OF_SCORES if preferences_for(config.where) == "preferences" else ()), "pairs"
-    return "rows", "images", "ocr", "captions", "selection"
+    return "rows", "images", "ocr", "captions", "translations", "selection"
 
 
 def chosen(config: SetConfig) -> str:

@@ -21,6 +21,7 @@ from schemas.pairs import PairsConfig
 from schemas.responses import ResponsesConfig
 from schemas.selection import SetConfig
 from schemas.trained import TrainingConfig
+from schemas.translations import TranslationsConfig
 from schemas.verdicts import VerdictsConfig
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -51,6 +52,7 @@ class Config(Table):
     duplicates: DuplicatesConfig | None = None
     ocr: OcrConfig | None = None
     captions: CaptionsConfig | None = None
+    translations: TranslationsConfig | None = None
     measures: MeasuresConfig | None = None
     instructions: InstructionsConfig = InstructionsConfig()
     responses: ResponsesConfig | None = None

@@ -132,11 +132,26 @@ REWRITING = """\
 
 """
 
+# MiniCPM-V's: under 0.5 % of the conversations teach 36 languages
+MULTILINGUAL = """\
+# [endpoints.translator]                # a model on any OpenAI-compatible server; test it: shardmill check-endpoint
+# model = "Qwen/Qwen3-8B"
+# url = "http://localhost:8000/v1"      # one or a list; or command = "…", with {model} and {port}, to start one
+# api_key_env = "TRANSLATOR_KEY"        # the environment variable that holds the key
+
+# [translations]                        # without this table, all conversations stay in their language
+# endpoint = "translator"               # answers are checked: language, length, marks of images
+# share = 0.005                         # of the rows, each in one of 36 languages: `shardmill keys translations`
+
+# [measures]                            # language, words and tokens of each row, for quotas and statistics
+
+"""
+
 
 def template(path: Path, kind: str) -> str:
     """A short, commented configuration for a kind of source."""
     task = TEMPLATE_TASKS.get(kind, TEMPLATE_TASKS[""])
-    asking = {"instructions": ASKING, "conversations": ""}.get(kind, REWRITING)
+    asking = {"instructions": ASKING, "conversations": MULTILINGUAL}.get(kind, REWRITING)
     source = TEMPLATE_SOURCES[kind]
     root = json.dumps(f"{path.stem}-corpus", ensure_ascii=False)  # as TOML writes a string, too
     return TEMPLATE.format(name=path.name, root=root, kind=kind, source=source, task=task, asking=asking)

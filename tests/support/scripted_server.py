@@ -76,6 +76,8 @@ def say(body: dict) -> dict:
         return listed(
             "questions", [f"Is it true that {fact[0].lower()}{fact[1:].rstrip('.')}?" for fact in facts], body
         )
+    if asked := re.match(r"Translate the text below into (\w+)\..*?\n\n(.*)", text, re.S):
+        return {"text": translated(*asked.groups())}
     if "Alt text:" in text:  # to be rewritten
         thing, colour, place = (draws.choice(words) for words in (THINGS, COLOURS, PLACES))
         caption = f"A {colour} {thing} stands {place} of the picture."
@@ -88,6 +90,29 @@ def say(body: dict) -> dict:
         for _ in range(draws.randint(2, 6))
     ]
     return {"text": " ".join(sentences)}
+
+
+SENTENCES = {
+    "English": "A dog runs on the beach while the sun goes down.",
+    "German": "Ein Hund läuft am Strand, während die Sonne untergeht.",
+    "French": "Un chien court sur la plage pendant que le soleil se couche.",
+    "Russian": "Собака бежит по пляжу, пока заходит солнце.",
+    "Japanese": "太陽が沈む間、犬が浜辺を走っています。",
+}
+
+
+def translated(language: str, text: str) -> str:
+    """A sentence of a language with the marks of a text. Words of the text ask for faults."""
+    if "REFUSE" in text:
+        return "I'm sorry, I cannot translate this."
+    if "THINK" in text:
+        return "<think>The user wants a translation of"
+    if "NOTHING" in text:
+        return " "
+    sentence = SENTENCES["English" if "STAY" in text else language]
+    if "LONG" in text:
+        sentence = " ".join(f"{sentence} ({number})" for number in range(9))
+    return "".join(re.findall(r"<image(?:_\d+)?>", text)) + sentence
 
 
 def listed(name: str, lines: list[str], body: dict) -> dict:
