@@ -66,6 +66,7 @@ class StageTable(TypedDict):
     learned: int
     sets: list[SetTable]
     held_out: str | None    # name in [data]
+    held_out_release: NotRequired[str | None]   # that is measured
     held_out_trained: int   # held-out samples that are trained on too
     lengths: Lengths | None     # of pairs
     cut: NotRequired[str | None]    # how images are cut, if the phone cuts them otherwise

@@ -43,14 +43,18 @@ def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None)
 
 
 def train_round(recipe: Recipe, run: Path, out: Path, world: World, every: float = 60.0, workers: int = 0) -> None:
-    """Trains a round, from where it was, and writes its model. Raises `UserError` if `run` is another round's."""
-    check_out(run, out)
-    policy = Path(recipe.start.checkpoint or "").resolve()
-    if out.resolve() == policy:
-        raise UserError(f"{out}: is the policy that is trained; name another folder for the model")
+    """Trains a round, from where it was, and writes its model and the run's state. Raises `UserError` if `run` is
+    another round's, and before the training if `out` cannot be written."""
+    world.together(lambda: _check_out(recipe, run, out))
     train(recipe, run, world, workers, every)
     if not world.rank:
         write_model(run, out)
+
+
+def _check_out(recipe: Recipe, run: Path, out: Path) -> None:
+    if out.resolve() == Path(recipe.start.checkpoint or "").resolve():
+        raise UserError(f"{out}: is the policy that is trained; name another folder for the model")
+    check_out(run, out)
 
 
 def main() -> None:
@@ -66,8 +70,9 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with answered(Damaged, OSError):
-        recipe = round_recipe(options.policy, options.root, options.set, options.recipe)
-        train_round(recipe, options.run, options.out, World())
+        world = World()
+        recipe = world.together(lambda: round_recipe(options.policy, options.root, options.set, options.recipe))
+        train_round(recipe, options.run, options.out, world)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from training.recipe import Recipe, TrainingStage
 from training.samples import SampleEncoder, Slicing
 from training.shapes import BUCKETS, Shape, read_checkpoint_shape
 from training.state_file import check_beside
-from training.tokenizer import Tokenizer
+from training.tokenizer import Tokenizer, marks_in
 from training.world import World
 
 
@@ -34,9 +34,10 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
 
     Raises `UserError` if they have another shape or tokenizer.
     """
+    check_instructions(recipe, tokenizer)
     named = recipe.start.model_dump(exclude_none=True)
     if not (checkpoint := named.pop("checkpoint", None)):
-        load_public(model, **named)
+        load_public(model, tokenizer, **named)
         check_loaded(model, ", ".join(f"start.{what}: {folder}" for what, folder in named.items()) or "start")
         return []
     folder = Path(checkpoint)
@@ -50,6 +51,14 @@ def begin(recipe: Recipe, model: VisionLanguageModel, tokenizer: Tokenizer) -> l
         raise UserError(f'start.checkpoint: {folder} was trained with another tokenizer; say tokenizer = "{folder}"')
     load_weights(model, read_tensors(folder / MODEL), str(folder))
     return [*check_beside(folder, tokenizer, shape).get("releases", ())]
+
+
+def check_instructions(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raises `UserError` if an instruction spells a mark, which would be trained as the words that it is written in."""
+    for task, text in recipe.instructions.items():
+        if spelled := marks_in(text, tokenizer.names):
+            raise UserError(f"instructions.{task}: holds {spelled[0]}, which is plain text here; leave it out: the "
+                            f"image is put before the instruction in any case")  # fmt: skip
 
 
 def encoder_of(recipe: Recipe, stage: TrainingStage, tokenizer: Tokenizer, shape: Shape) -> SampleEncoder:

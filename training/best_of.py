@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.model import VisionLanguageModel, document_mask
 from training.requests import Generated, GenerationRequest, Prompt
+from training.shapes import difference
 from training.tokenizer import Tokenizer
 
 
@@ -37,14 +38,22 @@ def best_of(
 ) -> list[Ranked]:  # fmt: skip
     """`draws` answers of the policy, the best one first; those that were cut off at `limit` come last.
 
-    Raises `ValueError` if the two models have different tokens.
+    Raises `ValueError` if the two models have different tokens, or images are other tokens for them.
     """
     if policy.tokenizer.identity != reference.tokenizer.identity:
         raise ValueError("policy and reference have different tokenizers")
+    if (changed := difference(_views(policy), _views(reference))) is not None:
+        raise ValueError(f"policy and reference see images otherwise: {changed}")
     how = {"limit": limit, "temperature": temperature}
     answers = policy.answer([GenerationRequest(prompt, seed=seed + number, **how) for number in range(draws)])
     ranked = [Ranked(reward(policy, reference, prompt, answer, beta), answer) for answer in answers]
     return sorted(ranked, key=lambda one: (not one.answer.finished, -one.reward))
+
+
+def _views(of: Speaker) -> dict[str, int]:
+    """What decides the views of an image and the places of their embeddings."""
+    shape = of.model.shape
+    return {"queries": shape.queries, "vision.side": shape.vision.side, "vision.patch": shape.vision.patch}
 
 
 def reward(policy: Speaker, reference: Speaker, prompt: Prompt, answer: Generated, beta: float = 0.1) -> float:

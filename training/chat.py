@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, Protocol
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.image_kinds import UnsafeImage
 from schemas.pictures import is_sized_by_header, open_image, size_of, upright
@@ -49,6 +49,13 @@ class Asked(BaseModel):
     """A request. A field of it, of a message or of a part that could change an answer is refused, never ignored."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls(cls, given: Any) -> Any:
+        """A field that is null is one that is not given, as in OpenAI's API."""
+        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
+
     model: str
     messages: list[Message] = Field(min_length=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -153,8 +160,10 @@ def read(
                 f"{where}.role: unknown role {message.role[:80]!r}; choose from {', '.join(ROLES)}", f"{where}.role"
             )
         content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
+        if not content:
+            raise Refused(f"{where}.content: is missing or empty; give a text", f"{where}.content")
         parts: list[Any] = []
-        for place, part in enumerate(content or []):
+        for place, part in enumerate(content):
             place_of_part = f"{where}.content.{place}"
             kind = part.get("type")
             if isinstance(kind, str) and kind in PARTS:
@@ -164,6 +173,9 @@ def read(
                     raise _too_long(f"{length} bytes of text do not fit into {generator.room} tokens")
                 parts.append(text)
                 continue
+            if message.role != "user" and kind == "image_url":
+                raise Refused(f"{place_of_part}: an image of {message.role}; the model knows them of users alone",
+                              place_of_part)  # fmt: skip
             if (len(pictures) + 1) * IMAGE_TOKENS > generator.room:
                 raise _too_long(f"{len(pictures) + 1} images, for {generator.room} tokens")
             name, encoded = pictures.add(_data_of(part, place_of_part), place_of_part)

@@ -15,6 +15,8 @@ from training.checkpoint import latest
 from training.loader import Batch
 from training.recipe import TrainingStage
 
+USUAL = 1e3  # that a weight of a loss is at most; a larger one may be the fault
+
 
 def names_of(model: nn.Module, probe: nn.Module) -> dict[nn.Parameter, str]:
     """The names of all weights of a run."""
@@ -69,4 +71,6 @@ def _line(stage: TrainingStage, what: str, run: Path, stepped: bool = True) -> s
     fix = f"choose a rate below {stage.rate:g}" if stepped else "choose other weights or samples to begin with"
     if stepped and stage.rate * stage.weight_decay > 1:  # decay alone then takes more than a whole weight a step
         fix += f", or a weight_decay below {stage.weight_decay:g}"
+    large = [key for key in ("answers", "truth", "beta") if (getattr(stage, key) or 0) > USUAL]
+    fix += "".join(f", or {key} below {getattr(stage, key):g}" for key in large)
     return f"stages.{stage.name}: {what}; {fix}; {goes_on}"

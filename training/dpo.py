@@ -6,6 +6,7 @@ the stage is trained.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
@@ -24,7 +25,7 @@ from training.layout import IGNORED, Picture, SampleRejected, Tokens, Turn, read
 from training.loader import Batch, Batches, Lost, Part
 from training.packs import PADDING
 from training.pixels import raw_patches, size_of
-from training.sample_text import pair_of
+from training.sample_text import PAIRS, pair_of
 from training.samples import SampleEncoder, images
 from training.shards import Sample, Shards
 from training.shuffle import Cut, Order
@@ -58,7 +59,7 @@ class Pairs(Batches):
     """
 
     def __init__(self, parts: Sequence[Part], encoder: SampleEncoder, seed: int = 0):
-        self.encoder, self.lost_pairs = encoder, []
+        self.encoder, self.lost_pairs, self.with_images = encoder, [], set[str]()
         self.shards = [part.opened() for part in parts]
         self.usable, self.lengths = zip(*(self._measure(shards) for shards in self.shards), strict=False)
         counts = [len(usable) for usable in self.usable]
@@ -72,7 +73,10 @@ class Pairs(Batches):
         tars = {shard.entry["tar"] for shard in shards.shards}
         lost = [lost for lost in self.lost_pairs if lost.tar in tars]
         reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(one.reason for one in lost).items())
-        return f"left out: {reasons}; the first, {lost[0].sample}: {lost[0].detail}" if lost else "the set is empty"
+        if not lost:
+            return "the set is empty"
+        fix = "" if shards.card["task"] in PAIRS else "; a stage with beta takes pairs: take its beta away"
+        return f"left out: {reasons}; the first, {lost[0].sample}: {lost[0].detail}{fix}"
 
     @property
     def identity(self) -> str:
@@ -89,6 +93,10 @@ class Pairs(Batches):
             samples=len(self.shards[part]), left_out=dict(sorted(reasons.items())), packs=len(lengths),
             tokens=int(lengths[:, 2].sum()), learned=int(lengths[:, :2].sum()), about=False,
         )  # fmt: skip
+
+    def has_images(self, part: int) -> bool:
+        """Whether a pair of a set has an image."""
+        return self.shards[part].release in self.with_images
 
     def lost(self) -> list[Lost]:
         """The samples that hold no pair, or are too long for a pack."""
@@ -162,6 +170,7 @@ class Pairs(Batches):
                 self.lost_pairs.append(Lost.of(name, tar, error))
             else:
                 usable.append((number, name, tar))
+                self.with_images |= {shards.release} if images(sample) else set()
                 lengths.append([*(int((one.labels != IGNORED).sum()) for one in both), sum(len(o.ids) for o in both)])
         return usable, np.array(lengths, np.int64).reshape(-1, 3)
 
@@ -203,7 +212,10 @@ def references(
     """
     if not begins:
         try:
-            return {name: (chosen, rejected) for name, (chosen, rejected) in json.loads(file.read_text()).items()}
+            read = {name: (chosen, rejected) for name, (chosen, rejected) in json.loads(file.read_text()).items()}
+            if not all(math.isfinite(value) for values in read.values() for value in values):
+                raise ValueError("is not finite")
+            return read
         except FileNotFoundError:
             raise no_references(file, "is gone") from None
         except (ValueError, TypeError, AttributeError):

@@ -38,7 +38,7 @@ from schemas.shards import Damaged, document_of
 from training.checkpoint import load_model
 from training.figures import caption_ratios, interval, ratio
 from training.generate import GenerationRequest, Generator
-from training.options import at_least
+from training.options import at_least, between
 from training.pixels import decode
 from training.samples import images
 from training.shards import Shards
@@ -178,8 +178,8 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
     parser.add_argument("root", help="folder or URL of a corpus of scenes")
     parser.add_argument("set", help="a published shard set")
-    parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--scenes", type=at_least(1), default=500)
+    parser.add_argument("--temperature", type=between(0, 1e6), default=0.7)
     parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     options = parser.parse_args()
     if options.threads:

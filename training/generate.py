@@ -26,6 +26,7 @@ from schemas.printable import printable
 from training.best_of import best_of
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
+from training.options import at_least, between, text
 from training.pixels import cut, decode, patches
 from training.requests import Generated, GenerationRequest, Prompt
 from training.samples import Slicing
@@ -237,19 +238,21 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m training.generate", description="Prints a model's answer.")
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
-    parser.add_argument("question")
+    parser.add_argument("question", type=text)
     parser.add_argument("--image", type=Path, help="the picture that is asked about")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy; with --best-of 0.7 if it is 0")
-    parser.add_argument("--limit", type=int, default=256, help="tokens of an answer")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--best-of", type=int, default=0, metavar="N", help="draws of which the best one is printed")
+    parser.add_argument("--temperature", type=between(0, 1e6), default=0.0, help="0 is greedy; 0.7 with --best-of")
+    parser.add_argument("--limit", type=at_least(1), default=256, help="tokens of an answer")
+    parser.add_argument("--seed", type=at_least(-(1 << 63), (1 << 64) - 1), default=0)
+    parser.add_argument("--best-of", type=at_least(1), metavar="N", help="draws of which the best one is printed")
     parser.add_argument("--reference", help="the checkpoint that the policy was aligned from; needed by --best-of")
-    parser.add_argument("--beta", type=float, default=0.1, help="of the stage that aligned it")
+    parser.add_argument("--beta", type=between(0, 1e10), default=0.1, help="of the stage that aligned it")
     parser.add_argument("--json", action="store_true", help="print all answers with their rewards, the best one first")
     options = parser.parse_args()
     with answered(SampleRejected, OSError, ValueError):
         if options.best_of and not options.reference:
             raise UserError("--best-of: needs --reference, the checkpoint that the policy was aligned from")
+        if options.reference and not options.best_of:
+            raise UserError("--reference: is for --best-of; give it too, or leave the reference out")
         generator = Generator(*load_model(options.checkpoint))
         prompt = generator.prompt([Turn("user", [options.question])])
         if options.image:

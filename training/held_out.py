@@ -86,7 +86,7 @@ def overlap(held_out: Sequence[Shards], trained: Sequence[Shards]) -> int:
     equal = sum(len(shard) for shards in held_out for shard in shards.shards if shard.entry["sha256"] in known)
     every = [*held_out, *trained]
     local = all(isinstance(shards.fs, LocalFileSystem) for shards in every)
-    if equal or not local or sum(len(shards.shards) for shards in every) > MOST_SHARDS:
+    if not local or sum(len(shards.shards) for shards in every) > MOST_SHARDS:
         return equal
     names = pa.concat_arrays([_keys(shard) for shards in held_out for shard in shards.shards])
     trained_keys = pa.chunked_array([_keys(shard) for shards in trained for shard in shards.shards])

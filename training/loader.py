@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 from schemas.shards import Damaged
 from schemas.training import Counted
 from training.layout import IGNORED, SampleRejected, Tokens
@@ -31,7 +31,8 @@ from training.pack_files import Counts, PlannedSample
 from training.pack_plan import PlannedSet, plan_set
 from training.packs import places
 from training.pixels import raw_patches
-from training.samples import SampleEncoder
+from training.sample_text import PAIRS
+from training.samples import SampleEncoder, images
 from training.shards import Sample, Shards
 from training.shuffle import Cut, Cuts, Order
 from training.stopping import ignore_signals
@@ -51,6 +52,9 @@ class Part(NamedTuple):
             return Shards(self.root, self.set)
         except FileNotFoundError as error:
             raise UserError(f"{self.table}: {error}" if self.table else str(error)) from None
+        except OSError as error:  # such as of a server that does not answer
+            where = f"{self.table}.root" if self.table else "root"
+            raise UserError(f"{where}: {self.root}: cannot be read: {one_line(error)}") from None
 
 
 class Lost(NamedTuple):
@@ -152,10 +156,11 @@ class Mixture(Batches):
         for shards in self.shards:  # planning checks digests in any case
             shards.check = check
         packs, weights = [len(planned) for planned in self.planned], [Fraction(str(part.weight)) for part in self.parts]
-        for part, planned in zip(self.parts, self.planned, strict=True):
+        for part, planned, shards in zip(self.parts, self.planned, self.shards, strict=True):
             if not planned:
-                raise UserError(f"{part.set}: has nothing to train on; {left_out(planned.counts)}; "
-                                f"take the set out of the stage, or mend it")  # fmt: skip
+                pairs = planned.counts["reasons"].get("unknown_task") and shards.card["task"] in PAIRS
+                fix = "these are pairs: give the stage a beta" if pairs else "take the set out of the stage, or mend it"
+                raise UserError(f"{part.set}: has nothing to train on; {left_out(planned.counts)}; {fix}")
         self.order = Order(packs, weights, seed)
 
     @property
@@ -188,6 +193,11 @@ class Mixture(Batches):
             samples=counts["samples"], left_out=dict(sorted(lost.items())), packs=len(planned), tokens=counts["tokens"],
             learned=learned, about=about,
         )  # fmt: skip
+
+    def has_images(self, part: int) -> bool:
+        """Whether a planned sample of a set has an image."""
+        rows = (row for pack in self.planned[part] for row in pack)
+        return any(images({member["ext"]: b"" for member in row["members"]}) for row in rows)
 
     def lost(self) -> Iterator[Lost]:
         """The samples that are in no pack."""

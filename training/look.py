@@ -16,13 +16,14 @@ from rich.text import Text
 from schemas.errors import UserError, one_line
 from schemas.printable import printable, printable_line
 from schemas.shards import Damaged
-from training.begin import encoder_of, parts_of
+from training.begin import check_instructions, encoder_of, parts_of
 from training.loader import Lost
 from training.look_page import caption, page, summary
 from training.options import at_least
 from training.recipe import Recipe, TrainingStage, read_recipe
 from training.shown import Piece, Shown, draw
 from training.tokenizer import Tokenizer
+from training.whole_files import replace
 
 STYLES = {"view": "cyan", "mark": "magenta"}
 
@@ -31,6 +32,7 @@ def look(recipe: Recipe, stage: TrainingStage, count: int, seed: int = 0) -> tup
     """Some samples of a stage, those that were left out on the way, and the embeddings of a view."""
     shape, tokenizer = recipe.model_shape(), Tokenizer(recipe.tokenizer)
     tokenizer.check_room(shape.language.vocab)
+    check_instructions(recipe, tokenizer)
     encoder = encoder_of(recipe, stage, tokenizer, shape)
     sets = {name: part.opened() for name, part in zip(stage.sets, parts_of(recipe, stage), strict=True)}
     drawn = [*draw(sets, stage, encoder, count, seed)]
@@ -112,9 +114,7 @@ def main() -> None:
         if out.is_dir():
             raise UserError(f"--out: {out} is a folder; name a file")
         html = page(f"{Path(options.recipe).name}, stage {stage.name}", about(recipe, stage), samples, lost, queries)
-        new = out.with_name(f".{out.name}.new")
-        new.write_text(html, "utf-8")
-        os.replace(new, out)
+        replace(out, html)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal without the characters of a text
         console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -124,7 +124,9 @@ def main() -> None:
             print(printable_line(f"left out: {one.sample} of {one.tar}: {one.reason}: {one.detail}"))
         if not samples:
             raise UserError(f"stages.{stage.name}: no sample that was drawn is trained; see the reasons above")
-        print(f"⟦learned⟧; all else is read only. The page: {out}")
+        if len(samples) < options.number:
+            print(f"no more than {len(samples)} of {options.number} samples: the sets have no others that are trained")
+        print(f"⟦learned⟧; all else is read only; \\<image> is text that spells a mark. The page: {out}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,6 +1,7 @@
 """Types of options of programs."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,26 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def between(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """A number from `least` to `most`; not NaN."""
+
+    def number(text: str) -> float:
+        if not least <= (value := float(text)) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    return number
+
+
+def text(given: str) -> str:
+    """A text; not one that UTF-8 cannot hold."""
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"is not UTF-8 at character {error.start}") from None
+    return given
 
 
 def device(name: str) -> str:

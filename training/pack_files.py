@@ -20,7 +20,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from schemas.arrow import arrow_schema
 from schemas.checked import Count, checked, open_file, plain_json, read_file
-from schemas.errors import UserError
+from schemas.errors import UserError, naming
 from schemas.parquet import misfit
 from schemas.shards import Member
 
@@ -71,7 +71,7 @@ def write_side_file(file: Path, table: pa.Table) -> None:
     body = sink.getvalue()
     temporary = file.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as out:
+        with naming(file), open(temporary, "wb") as out:
             out.write(body)
             out.write(sha256(body).digest())
             out.flush()

@@ -38,6 +38,7 @@ from schemas.printable import printable_line
 from schemas.shards import PACKS, Damaged, units_of
 from schemas.slices import PLANS
 from training.layout import SampleRejected
+from training.options import at_least
 from training.pack_files import (
     NO_PACK,
     PLANNED,
@@ -239,15 +240,15 @@ def main() -> None:
     parser.add_argument("root", help="folder or URL of a corpus")
     parser.add_argument("set", help="a published shard set")
     parser.add_argument("--tokenizer", required=True, help="folder with tokenizer.json")
-    parser.add_argument("--length", type=int, default=2048, help="tokens a pack")
-    parser.add_argument("--queries", type=int, default=64, help="embeddings a view")
+    parser.add_argument("--length", type=at_least(1), default=2048, help="tokens a pack")
+    parser.add_argument("--queries", type=at_least(1), default=64, help="embeddings a view")
     parser.add_argument("--slicing", default="llama.cpp", choices=PLANS)
-    parser.add_argument("--side", type=int, default=448, help="pixels of an image that is not sliced")
+    parser.add_argument("--side", type=at_least(1), default=448, help="pixels of an image that is not sliced")
     parser.add_argument("--cache", help="folder to write to, instead of that of the shards")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=at_least(0), default=os.cpu_count())
     parser.add_argument("--strict", action="store_true", help="stop at a damaged sample instead of leaving it out")
     options = parser.parse_args()
-    with answered(FileNotFoundError, Damaged):
+    with answered(OSError, Damaged):
         slicing = Slicing(options.slicing, options.side)
         encoder = SampleEncoder(Tokenizer(options.tokenizer), options.queries, options.length, slicing)
         shards = Shards(options.root, options.set)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,6 +22,7 @@ from transformers import LlamaConfig, PretrainedConfig, SiglipVisionConfig
 
 from schemas.errors import UserError
 from training.model import VisionLanguageModel
+from training.tokenizer import Tokenizer
 
 Renamed = Iterator[tuple[str, Tensor]]
 
@@ -90,19 +92,47 @@ def check_settings(model: VisionLanguageModel, kind: str, folder: Path) -> None:
             if theirs != wanted:
                 raise UserError(f"{path}: {part}: {name} is {theirs}, the shape has {wanted}; choose a shape with it, "
                                 "or other weights")  # fmt: skip
+    most, context = read.get("max_position_embeddings"), model.shape.language.context
+    if "language" in configs and isinstance(most, int) and most < context:
+        raise UserError(f"{path}: max_position_embeddings is {most}, and the shape has a context of {context}: the "
+                        f"weights know no later positions; choose a shape with context = {most}")  # fmt: skip
+
+
+def check_tokens(tokenizer: Tokenizer, kind: str, folder: Path) -> None:
+    """Raises `UserError` if an id means another token in the folder's own tokenizer than in the recipe's: it would have
+    that token's embedding. Added tokens, such as marks, may take the place of others."""
+    path = folder / "tokenizer.json"
+    if kind == "vision" or not path.exists():
+        return
+    try:
+        theirs = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # it raises no other kind
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    ours, marks = tokenizer.vocabulary()
+    at = {number: token for token, number in ours.items()}
+    other = [
+        (number, token) for token, number in theirs.items()
+        if ours.get(token, number) != number or (number not in marks and at.get(number, token) != token)
+    ]  # fmt: skip
+    if other:
+        number, token = min(other)
+        raise UserError(f"{path}: {token!r} has the id {number}, which is another token in {tokenizer.path}; "
+                        f"{len(other):,} of {len(theirs):,} tokens differ; train with it, and the marks")  # fmt: skip
 
 
 @torch.no_grad()
-def load_public(model: VisionLanguageModel, **folders: str | Path) -> None:
+def load_public(model: VisionLanguageModel, tokenizer: Tokenizer | None = None, **folders: str | Path) -> None:
     """Loads published weights into a model; `vision`, `language` or `whole` name their folders.
 
     A position table of another size is resized. Raises `UserError` if a weight of the model is missing, has another
-    shape, or is not finite, and where `check_settings` does.
+    shape, or is not finite, and where `check_settings` does; with a tokenizer, where `check_tokens` does.
     """
     wanted = dict(model.named_parameters())
     for kind, folder in folders.items():
         rename, parts = KINDS[kind]
         check_settings(model, kind, Path(folder))
+        if tokenizer is not None:
+            check_tokens(tokenizer, kind, Path(folder))
         head: Tensor | None = None
         missing = {name for name in wanted if name.partition(".")[0] in parts}
         for theirs, their_weight in _weights(Path(folder)):

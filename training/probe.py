@@ -10,7 +10,7 @@ probe is thrown away afterwards.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from schemas.errors import UserError
 from schemas.scenes.scene import COLOURS, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, WORDS, Scene
 from schemas.shards import document_of
 from training.layout import IGNORED
-from training.shards import Shards
+from training.shards import Sample, Shards
 
 CHARACTERS = tuple(sorted({*"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", *"".join(sum(WORDS.values(), ()))}))
 LONGEST = 16  # characters
@@ -79,6 +79,17 @@ def truth_of(scenes: Sequence[Scene], letters: Sequence[Letters | None] = ()) ->
     return Truth(cells, ground, text, across)
 
 
+def scene_in(sample: Sample) -> dict[str, Any]:
+    """The `extra` of a sample, with its `scene`. Raises `UserError` if it has none."""
+    try:
+        extra = document_of(sample["json"]).get("extra") or {}
+        if "scene" in extra:
+            return extra
+    except (KeyError, ValueError, AttributeError):
+        pass
+    raise UserError(f"{sample['__key__']}: its json lacks extra.scene; only generated scenes have a truth to learn")
+
+
 class Truths:
     """The truth of samples by name: shards of generated scenes carry it in their JSON, as `extra.scene`."""
 
@@ -95,9 +106,7 @@ class Truths:
         scenes, letters = [], []
         for name in names:
             shard, number = self.places[name]
-            extra = document_of(shard.sample(number)["json"]).get("extra") or {}
-            if "scene" not in extra:
-                raise UserError(f"{name}: its json lacks extra.scene; only generated scenes have a truth to learn")
+            extra = scene_in(shard.sample(number))
             scenes.append(extra["scene"])
             letters.append(extra.get("letters"))
         return truth_of(scenes, letters)

@@ -22,7 +22,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
@@ -32,10 +32,15 @@ from training.shapes import SHAPES, Shape, read_shape
 
 Part = Literal["vision", "resampler", "language"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+LossWeight = Annotated[float, Field(strict=True, ge=0, le=1e10)]  # with more, the norm of a gradient is beyond float32
+Beta = Annotated[float, Field(strict=True, gt=0, le=1e10)]
+Momentum = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+
+Whole = Annotated[int, Field(strict=True, gt=0)]  # neither true nor "3"
 
 
 class Data(Table):
@@ -56,8 +61,8 @@ class HeldOut(Table):
     """A set whose loss is measured as a stage goes on; nothing is learned from it."""
 
     set: str  # name in [data]
-    every: int = Field(default=100, gt=0)  # steps; it is also measured before the first and after the last
-    packs: int = Field(default=32, gt=0)  # of the set, at most, drawn by the seed; pairs in a stage with beta
+    every: Whole = 100  # steps; it is also measured before the first and after the last
+    packs: Whole = 32  # of the set, at most, drawn by the seed; pairs in a stage with beta
 
 
 class TrainingStage(Table):
@@ -65,29 +70,34 @@ class TrainingStage(Table):
 
     name: Name
     sets: dict[str, Weight] = Field(min_length=1)  # name in [data] -> passes through it per epoch
-    steps: int | None = Field(default=None, gt=0)
+    steps: Whole | None = None
     epochs: Weight | None = None  # passes through all its sets, by their weights
     held_out: HeldOut | None = None
     trains: tuple[Part, ...] = Field(default=("vision", "resampler", "language"), min_length=1)
-    answers: Amount = 1.0  # weight of the loss of answers; at 0 the language model is not run
-    truth: Amount = 0.0  # weight of the probe's loss, see `training.probe`
-    beta: Weight | None = None  # of DPO; its sets hold pairs
+    answers: LossWeight = 1.0  # weight of the loss of answers; at 0 the language model is not run
+    truth: LossWeight = 0.0  # weight of the probe's loss, see `training.probe`
+    beta: Beta | None = None  # of DPO; its sets hold pairs
 
     plan: Literal["llama.cpp", "openbmb"] = "llama.cpp"
-    side: int | None = Field(default=None, gt=0)  # pixels of an image that is not sliced; the shape's if not given
-    length: int = Field(default=2048, gt=0, le=1 << 20)  # tokens of a pack
-    batch: int = Field(default=8, gt=0)  # packs a step, on all ranks together
-    micro: int = Field(default=8, gt=0)  # packs at once, on each rank
+    side: Whole | None = None  # pixels of an image that is not sliced; the shape's if not given
+    length: Annotated[Whole, Field(le=1 << 20)] = 2048  # tokens of a pack
+    batch: Whole = 8  # packs a step, on all ranks together
+    micro: Whole = 8  # packs at once, on each rank
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers, adamw for the rest
-    rate: float = Field(gt=0, le=1e30)  # learning rate, at its highest
+    rate: float = Field(strict=True, gt=0, le=1e30)  # learning rate, at its highest
     schedule: Literal["cosine", "warmup_stable_decay"] = "cosine"
     warm_up: Share = 0.01  # of the steps
     decay: Share = 0.2  # of the steps, at the end of warmup_stable_decay
     weight_decay: Amount = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
-    clip: float = Field(default=1.0, gt=0)  # norm of the gradient
+    clip: float = Field(default=1.0, strict=True, gt=0)  # norm of the gradient
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of products; weights are float32 in any case
+
+    @field_validator("trains")
+    @classmethod
+    def _once(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        return tuple(dict.fromkeys(parts))
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:
@@ -118,7 +128,7 @@ class Recipe(Table):
     stages: tuple[TrainingStage, ...] = Field(min_length=1)
     instructions: dict[str, str] = {}  # task -> the user's text in its samples
     start: Start = Start()
-    seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 64)  # what torch takes
+    seed: int = Field(default=0, strict=True, ge=-(1 << 63), lt=1 << 64)  # what torch takes
 
     def model_shape(self) -> Shape:
         return SHAPES[self.shape] if self.shape in SHAPES else read_shape(self.shape)

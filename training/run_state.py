@@ -124,18 +124,36 @@ def _check_stage(
         )
 
 
-def other_samples(run: Path, state: Mapping[str, Any], stage: TrainingStage, releases: Collection[str]) -> UserError:
-    """The error of a stage whose sets now give other samples; `releases` are those of its sets now, in their order."""
+def other_samples(
+    run: Path, state: Mapping[str, Any], stage: TrainingStage, releases: Collection[str], roots: Mapping[str, str]
+) -> UserError:
+    """The error of a stage whose sets now give other samples; `releases` are those of its sets now, in their order, and
+    `roots` those of its data."""
     entry = next((one for one in state.get("stages", []) if one["name"] == stage.name), None)
     line = f"{run}: is at step {state['step']} of {stage.name}, with other samples than those of the recipe now"
     if entry and [*entry["sets"]] != [*stage.sets]:
         was, now = (", ".join(sets) for sets in (entry["sets"], stage.sets))
         return UserError(f"{line}: stages.{stage.name}.sets: the order was {was}, and is now {now}; put it back")
+    before = (entry or {}).get("roots", {})
+    moved = {
+        name: f"was {before[name]}, is now {root}" for name, root in roots.items() if before.get(name, root) != root
+    }
     for name, now in zip(stage.sets, releases, strict=True):
-        same = [one for one in (entry or {}).get("releases", ()) if one.partition("@")[0] == now.partition("@")[0]]
-        if same and now not in same:
-            return UserError(f'{line}: data.{name}: was {same[0]}, is now {now}; say set = "{same[0]}"')
+        same = [one for one in (entry or {}).get("releases", ()) if released(one) == released(now)]
+        if not same or now in same:
+            continue
+        if name in moved:
+            return UserError(f"{line}: data.{name}.root: {moved[name]}, with {now} and not {same[0]}; put it back")
+        return UserError(f'{line}: data.{name}: was {same[0]}, is now {now}; say set = "{same[0]}"; if that is not '
+                         f"there any more, begin another run")  # fmt: skip
+    for name, what in moved.items():
+        return UserError(f"{line}: data.{name}.root: {what}; put it back")
     return UserError(f"{line}; name the release it began with in [data], or begin another run")
+
+
+def released(release: str) -> str:
+    """The set of a release, which is named `<set>@<digest>`."""
+    return release.partition("@")[0]
 
 
 def batches_of(stage: TrainingStage, step: int, entries: list[State]) -> dict[str, int]:
@@ -148,8 +166,7 @@ def batches_of(stage: TrainingStage, step: int, entries: list[State]) -> dict[st
 def _same_sets(was: Mapping[str, str], now: Mapping[str, str], releases: Collection[str]) -> bool:
     """Whether sets differ only because one names the release that the stage was trained on."""
     return was.keys() == now.keys() and all(
-        was[name] == now[name]
-        or (was[name].partition("@")[0] == now[name].partition("@")[0] and {was[name], now[name]} & {*releases})
+        was[name] == now[name] or (released(was[name]) == released(now[name]) and {was[name], now[name]} & {*releases})
         for name in was
     )
 

@@ -37,7 +37,10 @@ def text_of(sample: Sample, name: str) -> str:
 def pair_of(sample: Sample) -> tuple[str, str, str]:
     """Question, chosen and rejected answer of a pair. Raises `SampleRejected` if it has none."""
     try:
-        pair = document_of(sample["json"])["pair"]
+        document = document_of(sample["json"])
+        if "pair" not in document:
+            raise SampleRejected("unreadable_text", f"json: a sample of the task {task_of(sample)!r:.60} holds no pair")
+        pair = document["pair"]
         question, chosen, rejected = (pair[name] for name in ("question", "chosen", "rejected"))
         if not all(isinstance(text, str) for text in (question, chosen, rejected)):
             raise TypeError("question, chosen or rejected is not a string")

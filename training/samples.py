@@ -17,7 +17,7 @@ from schemas.slices import PLANS, Plan
 from training.layout import REASONS as OF_LAYOUT
 from training.layout import Layout, Picture, SampleRejected, Tokens, Turn, check_answers, read_turns
 from training.pixels import cut, decode, size_of
-from training.sample_text import conversation_of, task_of, text_of
+from training.sample_text import PAIRS, conversation_of, task_of, text_of
 from training.shards import Sample
 from training.tokenizer import Tokenizer
 
@@ -93,7 +93,8 @@ class SampleEncoder:
         """A sample laid out, from its texts and the headers of its images. Raises `SampleRejected`, see `REASONS`."""
         task = task_of(sample)
         if task not in TASKS:
-            raise SampleRejected("unknown_task", f"{task!r}; choose from {', '.join(TASKS)}")
+            fix = "a stage with beta trains it" if task in PAIRS else f"choose from {', '.join(TASKS)}"
+            raise SampleRejected("unknown_task", f"{task!r}; {fix}")
         return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
 
     def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:

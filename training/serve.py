@@ -95,7 +95,7 @@ def make_app(
     limits: Limits = USUAL,
     hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """The server of a model. `piece` returns the bytes of a token, `revision` names the weights, `hosts` are names
+    """The server of a model. `piece` returns the bytes of a token, `revision` names the model, `hosts` are names
     under which it answers."""
     app, worker, begun = FastAPI(title=f"Shardmill: {name}"), Worker(generator, at_once), int(time.time())
     app.state.worker, most_bytes = worker, longest_text(generator, piece)
@@ -239,7 +239,8 @@ def _byte_letters() -> dict[str, bytes]:
 
 
 def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], bytes], str]:
-    """The model to serve, the function from its tokens to bytes, and its revision. Raises `UserError`."""
+    """The model to serve, the function from its tokens to bytes, and its revision: a digest of weights, shape and
+    tokenizer. Raises `UserError`."""
     if any(path.glob("*.gguf")):
         if (path / "model.safetensors").exists():
             raise UserError(f"{path}: holds model.safetensors and GGUF files, which may be of another model; move one "
@@ -249,10 +250,10 @@ def open_model(path: Path, device: str = "cpu") -> tuple[Talks, Callable[[int], 
 
         generator = GgufGenerator(path)
         return generator, generator.language.piece, _digest(files(path))
-    from training.checkpoint import MODEL, load_model
+    from training.checkpoint import MODEL, SHAPE, load_model
 
     model, tokenizer = load_model(path, device)
-    return Generator(model, tokenizer), pieces(tokenizer), _digest([path / MODEL])
+    return Generator(model, tokenizer), pieces(tokenizer), _digest([path / MODEL, path / SHAPE, tokenizer.path])
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -306,7 +307,8 @@ def main() -> None:
     limits, hosts = Limits(options.max_body, options.max_pixels), [options.host, *options.allow_host]
     app = make_app(generator, piece, name, revision, 1 if options.alone else options.at_once, limits, hosts)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"{name} {revision[:12]} at http://{host}:{listener.getsockname()[1]}/v1", flush=True)
+    served = ", ".join(path.name for path in sorted(options.checkpoint.glob("*.gguf"))) or "model.safetensors"
+    print(f"{name} {revision[:12]} ({served}) at http://{host}:{listener.getsockname()[1]}/v1", flush=True)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 

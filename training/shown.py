@@ -18,7 +18,7 @@ from training.sample_text import task_of
 from training.samples import SampleEncoder
 from training.shards import Sample, Shards
 from training.shuffle import shuffled
-from training.tokenizer import Tokenizer
+from training.tokenizer import Tokenizer, marks_in
 
 TRIES = 10  # samples that are read for each one that is wanted, where samples are left out
 
@@ -126,9 +126,17 @@ def pieces_of(
     ):
         places = list(run)
         part = ids[places].tolist()
-        text = names[part[0]] if kind == "mark" else tokenizer.decode(part) if kind == "text" else ""
+        text = names[part[0]] if kind == "mark" else ""
+        text = literal(tokenizer.decode(part), tokenizer) if kind == "text" else text
         pieces.append(Piece(str(kind), text, len(part), is_learned))
     return pieces
+
+
+def literal(text: str, tokenizer: Tokenizer) -> str:
+    """A text with a backslash before each name of a mark that it spells, so that it is not taken for one."""
+    for name in {*marks_in(text, tokenizer.names)}:
+        text = text.replace(name, f"\\{name}")
+    return text
 
 
 def mark_names(tokenizer: Tokenizer) -> dict[int, str]:

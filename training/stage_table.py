@@ -21,9 +21,10 @@ FEWEST = 20  # pairs from which on that is more than chance
 
 def table_of(
     samples: Mixture | Pairs, progress: Progress, releases: list[str], held_out_trained: int = 0,
-    side: int | None = None,
+    side: int | None = None, measured: str | None = None,
 ) -> StageTable:  # fmt: skip
-    """The table of a stage that is at `progress`, of a model with images of `side` pixels on the phone."""
+    """The table of a stage that is at `progress`, of a model with images of `side` pixels on the phone; `measured` is
+    the release of its held-out set."""
     stage = progress.stage
     counted = [samples.counted(number, COUNTED) for number in range(len(stage.sets))]
     sets = [
@@ -39,7 +40,8 @@ def table_of(
         epochs=round(progress.epochs, 6),
         tokens=round(sum(row["tokens"] * times for row, times in zip(sets, passes, strict=False))),
         learned=round(sum(row["learned"] * times for row, times in zip(sets, passes, strict=False))), sets=sets,
-        held_out=stage.held_out.set if stage.held_out else None, held_out_trained=held_out_trained,
+        held_out=stage.held_out.set if stage.held_out else None, held_out_release=measured,
+        held_out_trained=held_out_trained,
         lengths=lengths_of(np.concatenate(samples.lengths)) if isinstance(samples, Pairs) else None,
         cut=_cut(samples.encoder.slicing, side),
     )  # fmt: skip
@@ -82,6 +84,8 @@ def lines_of(table: StageTable) -> Iterator[str]:
         f"{_counted(table['packs'], unit)}, "
         f"{table['epochs']:.2f} epochs, {table['tokens']:,} tokens, {about}{table['learned']:,} of them learned"
     )
+    if measured := table.get("held_out_release"):
+        yield f"{stage}  held out: {measured}"
     reasons = sorted({reason for row in table["sets"] for reason in row["left_out"]})
     left = {reason: sum(row["left_out"].get(reason, 0) for row in table["sets"]) for reason in reasons}
     if left:
@@ -103,6 +107,9 @@ def warnings_of(table: StageTable) -> Iterator[str]:
     for row in table["sets"]:
         if table["epochs"] * row["weight"] * row["packs"] < 1:
             yield f"{row['set']}: the steps train one of its {table['unit']} at most, or none; give it a higher weight"
+    for number, row in enumerate(table["sets"]):
+        if same := [one["set"] for one in table["sets"][:number] if one["release"] == row["release"]]:
+            yield f"{row['set']}: is the same set as {same[0]}, so its samples are trained as often as both say"
     if cut := table.get("cut"):
         yield f"images are cut {cut}; this is right for an early stage only"
     lengths = table["lengths"]

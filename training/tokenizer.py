@@ -9,6 +9,7 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -40,6 +41,12 @@ class Names:
 
     def all(self) -> list[str]:
         return [self.end, self.query, *self.turn, *self.image, *self.slice, *([self.begin] if self.begin else [])]
+
+
+def marks_in(text: str, names: Names = Names()) -> list[str]:
+    """The names of marks that a text spells, those of numbered images too, in order; they are plain text there."""
+    spelled = "|".join([r"<image_\d+>", *map(re.escape, names.all())])
+    return re.findall(spelled, text)
 
 
 class Tokenizer:
@@ -113,6 +120,10 @@ class Tokenizer:
     def __len__(self) -> int:
         """The number of ids, marks included."""
         return self._inner.get_vocab_size()
+
+    def vocabulary(self) -> tuple[dict[str, int], set[int]]:
+        """All tokens with their ids, and the ids of those that were added, such as marks."""
+        return self._inner.get_vocab(with_added_tokens=True), {*self._inner.get_added_tokens_decoder()}
 
     def __getstate__(self) -> tuple[str, Path, Names]:
         return self.json, self.path, self.names

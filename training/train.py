@@ -20,26 +20,21 @@ from torch import Tensor, nn
 from schemas.errors import UserError, answered, one_line
 from schemas.printable import printable_line
 from schemas.shards import Damaged
-from training.begin import begin, held_out_of, samples_of, start
-from training.chart import BEFORE, draw
-from training.checkpoint import LATEST, MODEL, latest, load_run, load_weights, read_tensors, save_run
+from training.chart import draw
+from training.checkpoint import load_run, save_run
 from training.divergence import bad_gradient, bad_loss, check_weights, diverged, names_of
-from training.held_out import HeldOut, overlap
+from training.held_out import HeldOut
 from training.learner import Learner, make_optimizers
 from training.loader import Batch, load
 from training.meter import Meter, line_of, row_of
-from training.options import at_least
-from training.pre_tokenizer import pre_tokenizer
-from training.progress import Progress
+from training.opening import open_run
+from training.options import at_least, between
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
 from training.run_log import RunLog
-from training.run_state import BEGUN, batches_of, begun, check_goes_on, has_ended, of_old, other_samples, stage_entry
-from training.stage_table import lines_of, table_of
-from training.state_file import read_state
+from training.stage_table import lines_of
 from training.stopping import Stopping, asked_to_stop
 from training.tensorboard import TensorBoard
-from training.tokenizer import Tokenizer
 from training.world import World
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room
@@ -76,34 +71,8 @@ def _train(
     check_held: Callable[[], None], stopping: Stopping,
 ) -> None:  # fmt: skip
     device = world.device
-    tokenizer = Tokenizer(recipe.tokenizer)
-    if world.rank == 0:
-        warn_of(tokenizer)
-    torch.manual_seed(recipe.seed)
-    model, probe = start(recipe, tokenizer, device)
-    stages, folder = list(recipe.stages), latest(run)
-    for stage in stages:
-        if stage.batch < world.ranks:
-            raise UserError(f"stages.{stage.name}.batch: {stage.batch} packs a step for {world.ranks} processes; "
-                            f"give each one at least")  # fmt: skip
-    if folder:
-        state = read_state(folder)
-        check_goes_on(run, folder, state, recipe, tokenizer)
-        load_weights(model, read_tensors(folder / MODEL), str(folder))
-        if world.rank == 0 and not (run / LATEST).exists():
-            print(f"{run / LATEST}: is missing; the run goes on from {folder.name}, its one checkpoint", flush=True)
-    else:
-        state = {"stage": stages[0].name, "step": 0, "total": 0, "releases": begin(recipe, model, tokenizer)}
-        state |= begun(recipe, tokenizer)
-    names, settled = [stage.name for stage in stages], {key: state[key] for key in BEGUN if key in state}
-    if "stages" not in settled:
-        settled = of_old(recipe, tokenizer, state["stage"]) | settled
-        (run / BEFORE).unlink(missing_ok=True)  # its chart
-        if world.rank == 0:
-            print(
-                f"{run}: its state is of an older version and lacks its recipe, so nothing was compared; it goes on "
-                f"as if it had begun with this recipe, batch included", flush=True,
-            )  # fmt: skip
+    tokenizer, model, probe, folder, state, settled, stages = world.together(lambda: open_run(recipe, run, world))
+    names = [stage.name for stage in recipe.stages]
     done = began = state["total"]
     if stop is not None and done >= stop:
         if world.rank == 0:
@@ -114,30 +83,16 @@ def _train(
         board.begin(done)
     releases = {*state.get("releases", ())}  # of shard sets, that the model was trained on
 
-    for stage in stages[names.index(state["stage"]) :]:
-        step = state["step"] if stage.name == state["stage"] else 0
-        trained = state.get("packs", step * stage.batch) if step else 0  # packs of this stage
-        ended = step > 0 and has_ended(stage, state)
+    for stage, samples, held_out_samples, progress, table, entry, said in stages:
+        step, trained, ends = progress.step, progress.trained, progress.ends
         optimizers = make_optimizers(stage, model, probe)
         if step and folder:
-            load_run(folder, model, {"probe": probe}, [] if ended else optimizers)
-        if ended:
-            continue
-        samples = samples_of(recipe, stage, tokenizer, model, world, run / "packs")
-        of_sets = [shards.release for shards in samples.shards]
-        if step and state["mixture"] != samples.identity:
-            raise other_samples(run, state, stage, of_sets)
-        releases |= {*of_sets}
-        progress = Progress(stage, samples.order.total, step, trained)
-        ends = progress.ends
-        entry = stage_entry(recipe, stage, sorted({*of_sets}), ends)
-        entry["batches"] = batches_of(stage, step, settled["stages"])
-        held_out_samples = held_out_of(recipe, stage, tokenizer, model, world, run / "packs")
-        if world.rank == 0:
-            both = overlap(held_out_samples.shards, samples.shards) if held_out_samples else 0
-            log.tables[stage.name] = table_of(samples, progress, of_sets, both, model.shape.vision.side)
+            load_run(folder, model, {"probe": probe}, optimizers)
+        releases |= {shards.release for shards in samples.shards}
+        if table:
+            log.tables[stage.name] = table
             log.write()
-            for line in lines_of(log.tables[stage.name]):
+            for line in (*lines_of(table), *([f"{stage.name}  warning: {said}"] if said else [])):
                 print(line, flush=True)
         references = run / f"references-{stage.name}-{samples.identity[:12]}.json"
         learner = Learner(stage, model, probe, tokenizer.marks.query, samples, references, world, begins=step == 0)
@@ -239,14 +194,6 @@ def _train(
         print(f"{run}: has done all {done:,} steps of its stages; nothing is left to train", flush=True)
 
 
-def warn_of(tokenizer: Tokenizer) -> None:
-    """Says before the training if its model cannot be exported."""
-    try:
-        pre_tokenizer(tokenizer)
-    except UserError as error:
-        print(f"warning: the model can be trained, but not exported: {error}", flush=True)
-
-
 def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
     """Groups micro-batches by step."""
     micros: list[Batch] = []
@@ -263,7 +210,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
     parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     parser.add_argument("--workers", type=at_least(0), default=1, help="number of processes that read samples")
-    parser.add_argument("--every", type=float, default=300, help="seconds between checkpoints")
+    parser.add_argument("--every", type=between(0), default=300, help="seconds between checkpoints")
     parser.add_argument("--stop", type=at_least(1), help="stop after this many steps of all stages together")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
     options = parser.parse_args()
@@ -271,8 +218,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     with answered(Damaged, OSError):
         try:
-            recipe = read_recipe(options.recipe)
-            train(recipe, options.run, World(), options.workers, options.every, options.stop, options.tensorboard)
+            world = World()
+            recipe = world.together(lambda: read_recipe(options.recipe))
+            train(recipe, options.run, world, options.workers, options.every, options.stop, options.tensorboard)
         except OSError as error:
             if error.errno not in FULL:
                 raise

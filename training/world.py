@@ -2,13 +2,17 @@
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
+from schemas.shards import Damaged
+
+T = TypeVar("T")
 
 
 class World:
@@ -40,6 +44,19 @@ class World:
         if self.rank:
             sys.exit(2)
         raise UserError(line)
+
+    def together(self, do: Callable[[], T]) -> T:
+        """What `do` gives, which needs no other rank. If it fails on any rank, the run ends with the first error."""
+        if self.ranks == 1:
+            return do()
+        done, line = None, None
+        try:
+            done = do()
+        except (UserError, Damaged, OSError) as error:
+            line = one_line(error)
+        if line := self.first(line):
+            self.fail(line)
+        return cast(T, done)
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Sums gradients over ranks in one message, since a small model has a hundred small ones.

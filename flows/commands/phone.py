@@ -24,19 +24,21 @@ def export(
         tuple[str, str] | None,
         typer.Option(help="Corpus and shard set whose samples show which weights matter.", metavar="ROOT SET"),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Number of these samples.")] = 128,
+    samples: Annotated[int, typer.Option(help="Number of these samples.", min=1)] = 128,
 ) -> None:
     """Write a checkpoint as GGUF files, which llama.cpp runs on a phone, and check what takes seconds.
 
     Exit code 1 if a check is missed: `verify-gguf` has more of them.
     """
     with _extra("gguf"):
+        from training.gguf.export import WHOLE, names_in, warnings_of
         from training.gguf.export import export as write
-        from training.gguf.export import names_in, warnings_of
         from training.gguf.imatrix import calibrate as look
         from training.gguf.verify import verify_short
 
         names_in(out, quant, mmproj)  # fails at once if it cannot be written
+        if calibrate and quant in WHOLE:
+            raise UserError(f"--calibrate: {quant} holds all weights alike and needs no samples; leave it out")
     matter, described = look(checkpoint, *calibrate, samples) if calibrate else (None, None)
     card = write(checkpoint, out, quant, mmproj, matter, described)
     for name, file in card["files"].items():
@@ -60,7 +62,7 @@ def verify_gguf(
     held_out: Annotated[
         tuple[str, str] | None, typer.Option(help="Corpus and shard set of the samples to compare.", metavar="ROOT SET")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Number of these samples.")] = 50,
+    samples: Annotated[int, typer.Option(help="Number of these samples.", min=1)] = 50,
     kl: Annotated[
         float, typer.Option(help="Largest divergence of a quantised model from f16, in nats a token.")
     ] = 0.05,

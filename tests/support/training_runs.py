@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from support.small_models import TINY
 
+from training.begin import start
 from training.probe import QUERIES
 from training.recipe import Recipe
-from training.train import World, start
+from training.train import World
 
 SHAPE = replace(TINY, queries=QUERIES, language=replace(TINY.language, context=1024))
 

@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.releases import small_tokenizer
-from support.small_models import tiny
+from support.small_models import TINY, tiny
 
 from training.best_of import best_of, log_probability, reward
 from training.checkpoint import save_model
@@ -80,3 +82,14 @@ def test_the_command_prints_the_best_answer(models, tmp_path):
     prompt = policy.about(image(3), "A red square?")
     expected = best_of(policy, reference, prompt, 3, limit=5)
     assert [one["text"] for one in json.loads(done.stdout)] == [one.answer.text for one in expected]
+
+
+@pytest.mark.parametrize("change", [{"queries": 8}, {"side": 112}, {"patch": 28}])
+def test_a_reference_that_sees_images_otherwise_is_refused(change, models):
+    policy, reference = models
+    prompt = policy.about(image(1), "A red square?")
+    vision = replace(TINY.vision, **change) if "queries" not in change else TINY.vision
+    shape = replace(TINY, vision=vision, queries=change.get("queries", TINY.queries))
+    other = SimpleNamespace(model=SimpleNamespace(shape=shape), tokenizer=reference.tokenizer)
+    with pytest.raises(ValueError, match=rf"see images otherwise: \S*{next(iter(change))}: was \d+, is now \d+"):
+        best_of(policy, other, prompt, 2)

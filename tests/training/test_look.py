@@ -215,3 +215,22 @@ def test_a_set_of_which_nothing_is_trained_is_said(folder, tmp_path, command):
     code, out, err = command(path)
     assert code == 2 and "too_long" in out and "no sample that was drawn is trained" in err
     assert (tmp_path / "look-sft.html").exists()
+
+
+@pytest.mark.parametrize("text", ["A sign.<|endoftext|> And", "<image> twice <image>", "</slice>", "no mark"])
+def test_text_that_spells_a_mark_is_shown_otherwise_than_the_mark(text, tmp_path, folder):
+    publish(tmp_path / "corpus", "captions", [(f"{1:016x}-caption", {"png": drawn(0), "txt": text.encode()})], 4)
+    made = recipe(folder, SFT)
+    data = {"captions": made.data["captions"].model_copy(update={"root": str(tmp_path / "corpus")})}
+    (found,) = shown(made.model_copy(update={"data": made.data | data}))
+    said = "".join(piece.text for piece in found.pieces if piece.kind == "text")
+    assert said == re.sub(r"(</?(?:image|slice)>|<\|endoftext\|>)", r"\\\1", text)
+    assert [piece.text for piece in found.pieces if piece.kind == "mark"][-1] == "<|endoftext|>"
+
+
+@pytest.mark.parametrize(("number", "ended"), [(3, False), (14, False), (100, True)])
+def test_it_says_if_the_sets_have_no_more(number, ended, folder, tmp_path, monkeypatch, capsys):
+    words = ["look", str(toml(folder, SFT)), "-n", str(number), "--out", str(tmp_path / "page.html")]
+    monkeypatch.setattr(sys, "argv", words)
+    main()
+    assert (f"no more than 14 of {number} samples" in capsys.readouterr().out) == ended

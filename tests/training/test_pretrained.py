@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.releases import small_tokenizer
 from support.small_models import TINY, tiny, views
 from transformers import LlamaForCausalLM, SiglipConfig, SiglipModel
 
 from schemas.errors import UserError
 from training.model import VisionLanguageModel
-from training.pretrained import check_settings, load_public
+from training.pretrained import check_settings, check_tokens, load_public
 
 SQUARE = 8  # positions of the published table's side; ours has 35
 
@@ -194,3 +195,45 @@ def test_published_weights_that_are_not_finite_are_named(tmp_path, value):
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.up_proj\.weight holds numbers that are not finite"):
         load_public(tiny(), language=tmp_path)
+
+
+# Tokens and context
+
+
+@pytest.mark.parametrize(("context", "refused"), [(128, True), (511, True), (512, False), (4096, False), (None, False)])
+def test_a_context_beyond_that_of_the_weights_is_refused(context, refused, tmp_path):
+    config = tiny().language.config.to_dict() | {"max_position_embeddings": context}
+    config = {key: value for key, value in config.items() if key != "max_position_embeddings" or value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if not refused:
+        check_settings(tiny(), "language", tmp_path)
+        return
+    with pytest.raises(UserError, match=f"max_position_embeddings is {context}, and the shape has a context of 512"):
+        check_settings(tiny(), "language", tmp_path)
+
+
+@pytest.mark.parametrize(("lines", "refused"), [
+    (["a picture of something"], False), (["quite other words zzz yyy xxx"], True), (["zzzz zzzz"], True),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", ["language", "whole", "vision"])
+def test_a_tokenizer_with_other_ids_than_that_of_the_weights_is_refused(kind, lines, refused, tmp_path):
+    ours = small_tokenizer(tmp_path / "ours", ["a picture of something"])
+    small_tokenizer(tmp_path / "theirs", lines)
+    if not refused or kind == "vision":
+        check_tokens(ours, kind, tmp_path / "theirs")
+        return
+    with pytest.raises(UserError, match=r"theirs/tokenizer\.json: .* has the id \d+, which is another .*tokens differ"):
+        check_tokens(ours, kind, tmp_path / "theirs")
+
+
+def test_a_tokenizer_with_more_tokens_than_that_of_the_weights_is_taken(tmp_path):
+    ours = small_tokenizer(tmp_path / "ours", ["a picture of something"])
+    read = json.loads((tmp_path / "ours/tokenizer.json").read_text())
+    read["added_tokens"] = read["added_tokens"][:3]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/tokenizer.json").write_text(json.dumps(read))
+    check_tokens(ours, "language", tmp_path / "theirs")
+    check_tokens(ours, "language", tmp_path / "nowhere")
+    (tmp_path / "theirs/tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"theirs/tokenizer\.json: cannot be read"):
+        check_tokens(ours, "language", tmp_path / "theirs")

@@ -1,17 +1,18 @@
 """How a run ends: what fails is blamed, in one line, and what is said of a run that has nothing left to train."""
 
 import json
+import re
 import resource
 from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.recipes import DPO, SFT, recipe, toml
+from support.recipes import DPO, SFT, make, recipe, toml
 from support.training_runs import program
 
 from schemas.errors import UserError
-from training import checkpoint, look, tokenizer
+from training import checkpoint, look, opening, pack_plan, tokenizer
 from training import train as trainer
 from training.checkpoint import latest
 from training.recipe import checked
@@ -107,6 +108,18 @@ def test_a_full_disk_is_one_line_of_a_run_that_names_the_file(size, folder, run,
     assert latest(run).name == "0000002"
 
 
+@pytest.mark.parametrize(("module", "words"), [
+    (pack_plan, ["corpus", "captions", "--tokenizer", "tokenizer", "--length", "99", "--workers", "0"]),
+    (look, ["recipe.toml", "-n", "1", "--out", "page.html"]), (trainer, ["recipe.toml", "new", "--workers", "0"]),
+])  # fmt: skip
+def test_a_full_disk_names_the_file_of_a_plan_or_a_page(module, words, tmp_path, monkeypatch, capsys):
+    toml(make(tmp_path), SFT)
+    monkeypatch.chdir(tmp_path)
+    with full(100):
+        code, _out, err = program(module, monkeypatch, capsys, *words)
+    assert code == 2 and err.count("\n") == 1 and re.match(r"\S+\.(arrows|html): File too large", err), err
+
+
 # What cannot be read, and is not needed
 
 
@@ -152,7 +165,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(folder, run, monkeypatch, caps
     def interrupted(*some):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "samples_of", interrupted)
+    monkeypatch.setattr(opening, "samples_of", interrupted)
     code, _out, err = program(trainer, monkeypatch, capsys, toml(folder, SFT), run, "--workers", "0")
     assert (code, err) == (130, "interrupted; run it again: training goes on from the last checkpoint\n")
 

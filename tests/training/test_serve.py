@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 
 import openai
 import pytest
@@ -225,8 +224,8 @@ def test_the_command_serves_and_names_its_weights(checkpoint):
     command = [sys.executable, "-m", "training.serve", str(checkpoint), "--port", str(port), "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            revision = sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
-            assert f"tiny {revision[:12]}" in process.stdout.readline()
+            revision = open_model(checkpoint)[2]
+            assert f"tiny {revision[:12]} (model.safetensors) at http" in process.stdout.readline()
             client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=8)
             assert client.get("../health", cast_to=object) == {"status": "ok"}
             (model,) = client.models.list().data

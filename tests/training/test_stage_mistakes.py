@@ -148,9 +148,11 @@ def test_samples_of_another_order_or_release_are_named(sets, releases, said, fol
     entry = {"name": "sft", "sets": {"a": 1.0, "b": 1.0}, "releases": ["a@1", "b@1"]}
     (stage,) = recipe(folder).stages
     stage = stage.model_copy(update={"sets": dict.fromkeys(sets, 1.0)})
-    error = other_samples(Path("run"), {"step": 2, "stages": [entry]}, stage, releases)
+    error = other_samples(Path("run"), {"step": 2, "stages": [entry]}, stage, releases, {})
     assert re.search(said, str(error)) and "with other samples than those of the recipe now" in str(error)
-    assert "name the release" in str(other_samples(Path("run"), {"step": 2}, stage, releases))  # of an older version
+    assert "name the release" in str(
+        other_samples(Path("run"), {"step": 2}, stage, releases, {})
+    )  # of an older version
 
 
 @pytest.mark.parametrize(("was", "step", "batch", "found"), [

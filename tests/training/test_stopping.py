@@ -12,8 +12,9 @@ from support.training_runs import files, program
 from schemas.errors import UserError
 from training import train as trainer
 from training.checkpoint import latest, read_state
+from training.opening import warn_of
 from training.tokenizer import Tokenizer
-from training.train import World, train, warn_of
+from training.train import World, train
 from training.whole_files import filled
 
 
@@ -60,13 +61,13 @@ def test_a_folder_is_filled_whole_or_left_as_it_was(exists, tmp_path):
         folder.mkdir()
         for name in ("last", "first", "mine"):
             (folder / name).write_text("old")
-    with pytest.raises(KeyError), filled(folder, "last") as new:
+    with pytest.raises(KeyError), filled(folder, "last", {"first", "last"}) as new:
         new.mkdir()
         (new / "first").write_text("new")
         raise KeyError
     assert folder.exists() == exists and [path.name for path in tmp_path.iterdir()] == ["model"] * exists
     assert {path.read_text() for path in folder.glob("*")} <= {"old"}
-    with filled(folder, "last") as new:
+    with filled(folder, "last", {"first", "last"}) as new:
         new.mkdir()
         for name in ("first", "last"):
             (new / name).write_text("new")

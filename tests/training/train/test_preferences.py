@@ -13,11 +13,12 @@ from support.training_runs import PREFERENCE, files
 from pipelines.sources.scenes import draw
 from schemas.errors import UserError
 from schemas.scenes.scene import imagine
+from training.begin import samples_of, start
 from training.dpo import loss_of, margins_of, pair_tokens
 from training.layout import IGNORED
 from training.probe import QUERIES
 from training.recipe import Data, Recipe
-from training.train import World, samples_of, start, train
+from training.train import World, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

@@ -20,10 +20,12 @@ from schemas.errors import UserError
 from schemas.scenes.lessons import conversation
 from schemas.scenes.scene import imagine
 from schemas.training import TRAINING
+from training.begin import samples_of, start
 from training.checkpoint import latest
 from training.layout import IGNORED
+from training.learner import make_optimizers
 from training.recipe import Data, Recipe
-from training.train import World, make_optimizers, samples_of, start, train
+from training.train import World, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
