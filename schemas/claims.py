@@ -1,6 +1,6 @@
 """What a response says about its image: claims, each with its yes/no question. One row per response."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ REASONS = OF_ENDPOINTS | {
     "thinking": "only thoughts of the model: its list is missing",
     "no_claims": "it says nothing that the image could contradict",
     "not_divided": "a sentence cannot be turned into claims; the detail has the sentence",
+    "other_language": "the rules do not know its language, and no endpoint divides; the detail has the language",
     "count_mismatch": "the number of questions differs from the number of claims",
     "bad_list": "the answer is neither JSON nor bullets",
 }
@@ -40,6 +41,8 @@ class ClaimsConfig(Table):
 
     endpoint: str | None = None                         # the model that divides responses; default: plain rules
     questions_endpoint: str | None = None               # the model that makes the questions; default: the same
+    by_rules: tuple[Literal["en"], ...] = ()            # languages of responses that rules divide; all others go to the
+                                                        # endpoint, or are left out. Default: no language is told
     facts_prompt: Location | None = None                # files with {question}, {response} and {facts}; the packaged
     questions_prompt: Location | None = None            # ones by default
     temperature: float = Field(default=0.2, ge=0, le=2)

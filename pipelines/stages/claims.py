@@ -2,7 +2,8 @@
 
 A model lists the facts of a response, and the same or another one turns them into questions (RLAIF-V, section 3.2): as
 JSON if the prompt has {form} and the server accepts a schema, otherwise as bullets. No list is shortened: a different
-number of questions than of facts is a reason. Without a model, rules divide plain sentences.
+number of questions than of facts is a reason. Without a model, rules divide plain sentences;
+with one, they may divide the English ones: `by_rules`.
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,14 @@ from pipelines.models.model_stage import MessageImages, ModelStage, measured
 from pipelines.models.prompts import filled, packaged, read_prompt
 from pipelines.text_rules.answer_text import without_marks
 from pipelines.text_rules.divider import VERSION, divide
+from pipelines.text_rules.languages import identity, language_of
 from schemas.arrow import Row
 from schemas.claims import RETRYABLE, STAGE, Claim, ClaimsConfig
 from schemas.config.model import Config
 from schemas.errors import UserError
+from schemas.measures import UNKNOWN, MeasuresConfig
 
+SURE = MeasuresConfig().min_confidence
 EARLIER = {  # digests of the prompts that version 0.1 came with
     "facts": {"821a4267a368efb404061b97e8b4e0cc"},
     "questions": {"0eba4a19a44a0b21f8d454efc244e6c7"},
@@ -42,11 +46,14 @@ class Divide(ModelStage):
     joins = {"instructions": ("responses", "instruction")}
 
     def settings(self) -> dict[str, Any]:
+        told = {"by_rules": list(self.config.by_rules), "identified": identity()} if self.config.by_rules else {}
         if not self.endpoints:
-            return {"divider": VERSION}
+            return {"divider": VERSION} | told
+        if told:
+            told["divider"] = VERSION
         first, *second = self.endpoints
         asked = self.config.recorded(exclude={"endpoint", "questions_endpoint", "facts_prompt", "questions_prompt"})
-        asked |= {"model": first.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
+        asked |= told | {"model": first.identity(), "facts": digest(self.facts), "questions": digest(self.questions)}
         return asked | ({"questions_model": second[0].identity()} if second else {})
 
     def named(self, unit: Unit, row: Row) -> Row:
@@ -79,8 +86,11 @@ class Divide(ModelStage):
 
     async def answer(self, row: Row, images: MessageImages, clients: dict[str, ChatClient]) -> Row | Rejected:
         question, response = row["instructions"]["question"], row["responses"]["text"]
-        if not clients:
+        code = language_of(response, SURE).code if self.config.by_rules else None
+        if code in self.config.by_rules or (not clients and code in (None, UNKNOWN)):
             return divided(response)
+        if not clients:
+            return Rejected("other_language", code)
         client, *second = (clients[endpoint.name] for endpoint in self.endpoints)
         seen, raw = [], []
         prompt = filled(self.facts, question=question, response=response, form="{form}")

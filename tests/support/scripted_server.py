@@ -85,6 +85,8 @@ def say(body: dict) -> dict:
     if "Answer:" in text:  # to be divided
         said = text.split("Answer:")[-1]
         return listed("facts", [one.strip() for one in re.findall(r"[^.!?]+[.!?]", said)], body)
+    if "auf Deutsch" in text:
+        return {"text": f"Auf dem Bild steht ein Hund neben {draws.randint(2, 99)} Bäumen. Der Himmel ist grau."}
     sentences = [
         f"There is a {draws.choice(COLOURS)} {draws.choice(THINGS)} {draws.choice(PLACES)}."
         for _ in range(draws.randint(2, 6))
