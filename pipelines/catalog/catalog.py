@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.catalog.read_only import checked, close_off
+from pipelines.catalog.whole_files import WholeFiles
 from pipelines.engine.alignment import ALIGN
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
@@ -128,7 +129,7 @@ def connect(
     """  # fmt: skip
     connection = duckdb.connect(config={**config})
     if not root.is_local:
-        connection.register_filesystem(root.fs)
+        connection.register_filesystem(WholeFiles(root))
     create(connection, files, stages, sources_of(root), queries, min_mass_of(root))
     return connection
 

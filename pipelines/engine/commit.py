@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -21,12 +21,11 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.conditional import Replaced
 from pipelines.engine.ledger import Ledger
-from pipelines.engine.parquet import FOOTER, Corrupt, opened, opened_bytes, parquet_bytes, read_rows
+from pipelines.engine.parquet import FOOTER, Corrupt, opened_bytes, parquet_bytes, read_metadata, read_rows
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 from schemas.checked import is_name, too_deep
 from schemas.ledger import MADE
-from schemas.parquet import ParquetTable
 from schemas.stage import Columns, StageInfo
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ def commit_in(metadata: pq.FileMetaData) -> Commit | None:
 
 def read_commit(root: Root, name: str) -> Commit | None:
     """The commit of a partition's file, or None if it is absent, damaged, or the file of another partition."""
-    return _commit_at(name, lambda: opened(root, name))
+    return _commit_at(name, lambda: read_metadata(root, name))
 
 
 def read_now(root: Root, name: str) -> tuple[Commit | None, str | None]:
@@ -225,13 +224,17 @@ def read_now(root: Root, name: str) -> tuple[Commit | None, str | None]:
         data, stamp = root.read_stamped(name)
     except FileNotFoundError:
         return None, None
-    return _commit_at(name, lambda: opened_bytes(data, name)), stamp
+
+    def metadata() -> pq.FileMetaData:
+        with opened_bytes(data, name) as file:
+            return file.metadata
+
+    return _commit_at(name, metadata), stamp
 
 
-def _commit_at(name: str, open_file: Callable[[], AbstractContextManager[ParquetTable]]) -> Commit | None:
+def _commit_at(name: str, read: Callable[[], pq.FileMetaData]) -> Commit | None:
     try:
-        with open_file() as file:
-            commit = commit_in(file.metadata)
+        commit = commit_in(read())
     except (FileNotFoundError, Corrupt, ValueError, TypeError, AttributeError, RecursionError):
         return None
     ours = commit and (commit.stage == "shards" or name == file_of(commit.stage, commit.partition))
@@ -320,28 +323,32 @@ def commit_rows(
 def unless_replaced(ledger: Ledger, make: Callable[[], Made]) -> Made:
     """Makes something while its run holds the root. A late worker of an earlier run may replace a file meanwhile, as
     it began before this run did: then it is made again, of what is there now."""
-    for _ in range(TRIES):
-        ledger.check()
+    for number in range(TRIES):
+        ledger.check(again=number > 0)
         with suppress(Replaced):
             return make()
     raise Replaced("another process keeps replacing the same partition; stop it and run again")
 
 
-def replace_rows(root: Root, ledger: Ledger, stage: Stage, partition: int, rows: list[Row]) -> bool:
+def replace_rows(
+    root: Root, ledger: Ledger, stage: Stage, partition: int, rows: list[Row], absent: bool = False
+) -> bool:  # fmt: skip
     """Commits rows that were not made partition by partition (a source's, a corpus step's), if they differ.
 
     The fingerprint is that of the rows themselves, so that the file's bytes are a function of its content alone.
+    `absent`: there was no such partition when the run looked; if there is one now, it is read.
     """
+    looks = iter([(None, None)] if absent else [])
     started = time.time()
     rows.sort(key=lambda row: row["key"])
     fingerprint = fingerprint_of(stage.identity(), column_digests(rows, stage.schema))
 
     def replaced() -> bool:
-        now, stamp = read_now(root, stage.file(partition))
+        now, stamp = next(looks, None) or read_now(root, stage.file(partition))
         if now and now.fingerprint == fingerprint:
             return False
         commit = Commit(stage.name, partition, stage.version, stage.settings(), {}, fingerprint)
-        old = old_rows(root, stage.file(partition), stage.info.optional)
+        old = old_rows(root, stage.file(partition), stage.info.optional) if stamp else []
         commit_rows(root, ledger, stage, commit, rows, old, now, stamp, made=len(rows), started=started)
         return True
 

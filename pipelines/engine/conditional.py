@@ -5,6 +5,7 @@ otherwise, and on other filesystems, the file is looked at right before it is wr
 can both succeed there.
 """
 
+import io
 import threading
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import fsspec
 from fsspec.asyn import sync
 
+PIECE = 1 << 20  # bytes
 REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}  # S3's codes
 
 writing = threading.Lock()  # of files whose filesystem has no conditional writes
@@ -65,23 +67,38 @@ def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, expected: str | 
         return stamp(fs.info(path))
 
 
-def read_stamped(fs: Any, path: str) -> tuple[bytes, str]:
-    """A whole file and its stamp; on S3 by one request. Raises `OSError`."""
+def read_stamped(fs: Any, path: str, most: int | None = None) -> tuple[bytes, str]:
+    """A whole file, or its first `most` bytes, and its stamp; on S3 by one request. Raises `OSError`."""
     if is_s3(fs):
-        from s3fs.core import _error_wrapper  # pyright: ignore[reportPrivateUsage]  as its own `cat_file` retries
-
-        read: Any = sync(fs.loop, _error_wrapper, _get, args=(fs, path), retries=fs.retries)
-        return read
-    now = stamp(fs.info(path))  # before its content: of an older file than that, which fails later
-    return fs.cat_file(path), now
+        return get(fs, path, most=most)
+    info = fs.info(path)  # before its content: of an older file than that, which fails later
+    return fs.cat_file(path, end=most if most is not None and info["size"] > most else None), stamp(info)
 
 
-async def _get(fs: Any, path: str) -> tuple[bytes, str]:
+def get(fs: Any, path: str, most: int | None = None, last: int | None = None) -> tuple[bytes, str]:
+    """A file of S3 by one request: all of it, or its first `most`, or its `last` bytes; and its stamp."""
+    from s3fs.core import _error_wrapper  # pyright: ignore[reportPrivateUsage]  as its own `cat_file` retries
+
+    read: Any = sync(fs.loop, _error_wrapper, _get, args=(fs, path, most, last), retries=fs.retries)
+    return read
+
+
+async def _get(fs: Any, path: str, most: int | None, last: int | None) -> tuple[bytes, str]:
     bucket, key, _ = fs.split_path(path)
-    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
+    part = {} if last is None else {"Range": f"bytes=-{last}"}
+    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **part)
+    data = bytearray()
     async with answer["Body"] as body:
-        data = await body.read()
-    return data, stamp({"size": len(data), "ETag": answer["ETag"]})
+        while (most is None or len(data) < most) and (piece := await body.read(PIECE)):
+            data += piece
+    size = answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2]
+    return bytes(data[:most]), stamp({"size": int(size), "ETag": answer["ETag"]})
+
+
+def remove_s3(fs: Any, paths: list[str]) -> None:
+    """Removes up to a thousand files by one request; those that do not exist, too."""
+    if paths:
+        sync(fs.loop, fs._bulk_delete, paths)
 
 
 def is_s3(fs: fsspec.AbstractFileSystem) -> bool:
@@ -96,3 +113,35 @@ def stamp(info: dict) -> str:
 
 def etag_of(stamp: str) -> str:
     return f'"{stamp.partition("-")[2]}"'
+
+
+class FileEnd(io.RawIOBase):
+    """A file of which only the end was read. Raises `Unread` where more is asked for."""
+
+    def __init__(self, data: bytes, size: int):
+        self.data, self.size, self.at = data, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self.at = max(0, offset + (0, self.at, self.size)[whence])
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        start = self.at - (self.size - len(self.data))
+        if start < 0 and size:
+            raise Unread(f"byte {self.at} was not read")
+        data = self.data[start:] if size is None or size < 0 else self.data[start : start + size]
+        self.at += len(data)
+        return data
+
+
+class Unread(Exception):
+    """A part of a file is asked for that was not read."""

@@ -5,16 +5,19 @@ again.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipelines.engine.commit import Commit, Stage, contents, digest, replace_rows
+from pipelines.engine.commit import Commit, Stage, contents, digest, file_of, replace_rows
 from pipelines.engine.commits import texts_of
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 
 NOTE = "step.json"
+AT_ONCE = 16  # partitions that are committed to an object store at the same time
 
 Upstream = Mapping[str, Mapping[int, Commit]]  # stage -> partition -> commit, of the stages before
 
@@ -43,12 +46,30 @@ class CorpusStage(Stage):
         """Replaces the partition files whose rows change, then notes that the step is done. The old note is removed
         first: it would be valid again if this run were killed and the change were undone."""
         root.remove(f"{self.name}/{NOTE}")
-        answered = set()
-        for partition, rows in self.make(root, upstream):
-            replace_rows(root, ledger, self, partition, rows)
-            answered.add(partition)
-        for partition in upstream["rows"].keys() - answered:  # a partition that a source left empty
-            replace_rows(root, ledger, self, partition, [])
+        answered, present = set(), root.files(self.name).keys()
+
+        def replace(partition: int, rows: list[Row]) -> None:
+            absent = file_of(self.name, partition).rpartition("/")[2] not in present
+            replace_rows(root, ledger, self, partition, rows, absent)
+
+        def every() -> Iterator[tuple[int, list[Row]]]:
+            for partition, rows in self.make(root, upstream):
+                answered.add(partition)
+                yield partition, rows
+            yield from ((partition, []) for partition in upstream["rows"].keys() - answered)  # left empty by a source
+
+        if root.is_local:
+            for partition, rows in every():
+                replace(partition, rows)
+        else:
+            with ThreadPoolExecutor(AT_ONCE) as threads:  # each waits for its requests
+                pending = deque[Future[None]]()
+                for partition, rows in every():
+                    pending.append(threads.submit(replace, partition, rows))
+                    if len(pending) > 2 * AT_ONCE:
+                        pending.popleft().result()
+                for future in pending:
+                    future.result()
         self.note(root, upstream)
         point(f"{self.name}:step")
 

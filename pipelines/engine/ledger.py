@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -55,10 +56,11 @@ class Ledger:
         ], RUNS)  # fmt: skip
         return ledger
 
-    def check(self) -> None:
-        """Raises `Lost` if another run holds the root now: nothing is replaced then."""
+    def check(self, again: bool = False) -> None:
+        """Raises `Lost` if another run holds the root now: nothing is replaced then. `again`: also if it was looked
+        at a moment ago."""
         if self.hold:
-            self.hold.check()
+            self.hold.check(again)
 
     def end(self, status: str, detail: str | None = None) -> None:
         (row,) = self._read("run")
@@ -141,7 +143,9 @@ class Ledger:
         known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
         releases, tables = list[Row](), [(work, CHANGES.empty_table())]
         for start in range(0, len(names), AT_ONCE):
-            notes = [json.loads(self.root.read(f"{folder}/{name}")) for name in names[start : start + AT_ONCE]]
+            with ThreadPoolExecutor(1 if self.root.is_local else 16) as threads:
+                read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
+                notes = [*map(json.loads, read)]
             notes = [note for note in notes if (note["work"]["item"], note["work"]["started"]) not in known
                      and note["fingerprint"] == committed.get(note["work"]["item"])]  # fmt: skip
             changes = [
@@ -161,8 +165,7 @@ class Ledger:
         point(f"{stage}:changes")
         self.root.write(self._file(f"work-{stage}"), table_bytes(work))
         point(f"{stage}:work")
-        for name in names:
-            self.root.remove(f"{folder}/{name}")
+        self.root.remove_all([f"{folder}/{name}" for name in names])
         self.root.remove_folder(folder)
 
     def open_stages(self) -> list[str]:

@@ -25,6 +25,10 @@ LOCK = lease.LOCK
 PASSES = HINTS.keys() - {errno.ENOENT}  # errors of the system, not of the configuration
 
 
+SECONDS = 5.0  # between two looks at a lease
+looked_at: dict[str, float] = {}  # a hold's id -> when this process last looked
+
+
 class Busy(Exception):
     """Another run holds the root."""
 
@@ -41,8 +45,13 @@ class Hold:
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "file": self.file, "id": self.id}
 
-    def check(self) -> None:
-        """Raises `Lost` if another run holds the root now."""
+    def check(self, again: bool = True) -> None:
+        """Raises `Lost` if another run holds the root now. Unless it is to look `again`, this process looks at a lease
+        every few seconds."""
+        known = looked_at.get(self.id, 0.0) + SECONDS > time.monotonic() and not self.root.is_local
+        if not again and known and not (self.is_lost and self.is_lost()):
+            return
+        looked_at[self.id] = time.monotonic()
         if (self.is_lost and self.is_lost()) or lease.read_id(self.root, self.file) != self.id:
             raise Lost(f"{self.root.url}: another run holds it now; this one stopped, and replaced nothing of it")
 

@@ -37,6 +37,7 @@ from pipelines.engine.partition_stage import (
     read_inputs,
 )
 from pipelines.engine.payload import Payload
+from pipelines.engine.read_once import ReadOnce
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
 
@@ -54,18 +55,18 @@ def make_partition(
 def _make_partition(
     stage: PartitionStage, root: Root, ledger: Ledger, partition: int, again: Again | None
 ) -> Commit:  # fmt: skip
-    started = time.time()
-    upstream = _read_upstream(stage, root, partition)
+    started, once = time.time(), ReadOnce(root.url)
+    upstream = _read_upstream(stage, once, partition)
     inputs = stage.declared(upstream)
     fingerprint = fingerprint_of(stage.identity(), inputs)
-    now, stamp = read_now(root, stage.file(partition))
+    now, stamp = read_now(once, stage.file(partition))
     anew = again.keys(root, stage.name, partition) if again and now else set()
     if now and stage.is_current(now, fingerprint, upstream) and not anew:
         drop_chunks(root, stage, partition)
         return now
 
-    old = OldRows.read(stage, root, partition, now, anew)
-    incoming = read_inputs(stage, root, partition, upstream)
+    old = OldRows.read(stage, once, partition, now, anew)
+    incoming = read_inputs(stage, once, partition, upstream)
     made_with = stage.made_with()
     units = {key: stage.units(key, row, made_with) for key, row in incoming.items() if not left_out_by(row)}
     missing = [unit for of_row in units.values() for unit in of_row if unit.made_from not in old.at_hand]

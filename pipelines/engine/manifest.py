@@ -158,8 +158,7 @@ def write_manifest(
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
         point("rows:settled")
-    for name in root.files(NOTES):
-        root.remove(f"{NOTES}/{name}")
+    root.remove_all([f"{NOTES}/{name}" for name in root.files(NOTES)])
     root.remove_folder(NOTES)
 
 

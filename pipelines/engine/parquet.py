@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.engine.conditional import Unread
 from pipelines.engine.root import Corrupt, Root
 from schemas.arrow import Row, to_table
 from schemas.parquet import ParquetTable, checked_table
 
+FOOTER_SIZE = 65_536  # bytes at the end of a file, which Arrow reads first
 FOOTER = b"shardmill"  # the key in the footer under which a file says what it was made from
 ONE_BY_ONE = "DELTA_LENGTH_BYTE_ARRAY"  # strings end to end, without a dictionary
 
@@ -62,8 +64,18 @@ def opened(root: Root, name: str) -> Iterator[ParquetTable]:
 
     Raises `FileNotFoundError`, and `Corrupt` if Arrow cannot read it, when it is opened or later.
     """
-    with _opened(name, lambda: root.open(name)) as file:
+    with _opened(name, lambda: root.open_at_once(name)) as file:
         yield file
+
+
+def read_metadata(root: Root, name: str) -> pq.FileMetaData:
+    """What the footer of a Parquet file says. Raises `FileNotFoundError` and `Corrupt`."""
+    try:
+        with _opened(name, lambda: root.open_at_once(name, last=FOOTER_SIZE)) as file:
+            return file.metadata
+    except Unread:  # a footer that is larger
+        with opened(root, name) as file:
+            return file.metadata
 
 
 @contextmanager

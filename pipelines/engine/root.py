@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.engine.conditional import Replaced, read_stamped, stamp, write_if
+from pipelines.engine.conditional import FileEnd, Replaced, get, is_s3, read_stamped, remove_s3, stamp, write_if
 from pipelines.engine.remote import open_bytes, read_bytes
 from schemas.checked import bytes_at, is_name, open_file, plain_json, read_remote
 from schemas.errors import UserError, naming
@@ -117,7 +117,8 @@ class Root:
             with open(self._open(name), "rb") as file:
                 data = file.read(most + 1)
         else:
-            data = read_remote(self.fs, self.path(name), most + 1)
+            path = self.path(name)
+            data = get(self.fs, path, most + 1)[0] if is_s3(self.fs) else read_remote(self.fs, path, most + 1)
         if len(data) > most:
             raise Corrupt(f"{name}: has more than {most:,} bytes")
         return data
@@ -158,6 +159,18 @@ class Root:
     def open(self, name: str) -> BinaryIO:
         """A file to be read piece by piece. Raises `FileNotFoundError`, and `Corrupt` for what is not a file."""
         return open(self._open(name), "rb") if self.is_local else open_bytes(self.fs, self.path(name))
+
+    def open_at_once(self, name: str, last: int | None = None) -> BinaryIO:
+        """A small file, of S3 by one request. `last`: how many bytes at its end are needed."""
+        if self.is_local or not is_s3(self.fs):
+            return self.open(name)
+        data, stamp = get(self.fs, self.path(name), last=last)
+        end: Any = FileEnd(data, int(stamp.partition("-")[0]))
+        return end
+
+    def copy_to(self, name: str, path: Path) -> None:
+        """Copies a file of a remote root to this machine."""
+        self.fs.get_file(self.path(name), str(path))
 
     def check_file(self, name: str) -> None:
         """Raises `Corrupt` for a path that exists but is not a file, such as a pipe or a device."""
@@ -292,6 +305,15 @@ class Root:
                 self.fs.rm_file(self.path(name))
         except FileNotFoundError:
             pass
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Removes files; of S3 a thousand by one request."""
+        if is_s3(self.fs):
+            for start in range(0, len(names), 1000):
+                remove_s3(self.fs, [self.path(name) for name in names[start : start + 1000]])
+        else:
+            for name in names:
+                self.remove(name)
 
     def remove_folder(self, folder: str) -> None:
         """Removes an empty local folder; object stores have none."""

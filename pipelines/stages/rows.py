@@ -70,6 +70,7 @@ class Split:
     file: SourceFile  # its `split` is what it will be
     first: int  # bucket
     end: int
+    is_new: bool = False  # whether the file was never split before
 
 
 # Settling
@@ -87,8 +88,8 @@ class Settlement:
     def splits(self) -> list[Split]:
         """What has to be split, by ranges of partitions."""
         return [
-            Split(file, first, min(first + RANGE, file.buckets))
-            for file in (*self.new, *self.changed)
+            Split(file, first, min(first + RANGE, file.buckets), number < len(self.new))
+            for number, file in enumerate((*self.new, *self.changed))
             for first in range(0, file.buckets, RANGE)
         ]
 
@@ -174,7 +175,8 @@ class SplitSource:
             buckets[bucket_of(row["key"], file.buckets)].append(row)
         taken, identity = read_takedowns(self.root), stage.identity()
         for bucket, rows in buckets.items():
-            replace_rows(self.root, self.ledger, stage, file.first + bucket, blanked(rows, taken, identity))
+            rows = blanked(rows, taken, identity)
+            replace_rows(self.root, self.ledger, stage, file.first + bucket, rows, absent=split.is_new)
         note = {"first": file.first, "split": file.split, "buckets": len(buckets)}
         self.root.write(f"{NOTES}/{file.first:05d}-{split.first:05d}.json", canonical(note))
 

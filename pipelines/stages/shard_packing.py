@@ -84,7 +84,9 @@ def pack_shard(
             if bounded:
                 images = [bounded.fit(original) for original in originals]
             else:
-                images = [SampleImage(read_payload(root, "images", o), o["ext"], o["sha256"]) for o in originals]
+                images = [
+                    SampleImage(read_payload(root, "images", o, whole=True), o["ext"], o["sha256"]) for o in originals
+                ]
             index.append(add_sample(tar, sample, images, stage.config))
             if bounded:
                 bounded.packed(index[-1]["members"], index[-1]["pictures"])

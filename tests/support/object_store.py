@@ -12,13 +12,18 @@ import pytest
 import s3fs
 from fsspec.config import conf, set_conf_env
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 class Asked(NamedTuple):
     method: str  # LIST for a GET of a bucket
     path: str
     range: str | None
+
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Prints nothing."""
 
 
 @dataclass
@@ -51,7 +56,7 @@ def object_store() -> Iterator[ObjectStore]:
     """A server with a bucket named `bucket`."""
     store = ObjectStore()
     store.app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, store, threaded=True)
+    server = make_server("127.0.0.1", 0, store, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     store.env = {
