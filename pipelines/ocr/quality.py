@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from pipelines.ocr.tiles import around, covered
 from pipelines.text_rules.scripts import mixes_scripts, script_of, scripts_of
 from schemas.ocr import OcrConfig, OcrLine
@@ -49,17 +51,21 @@ def confidence(lines: Sequence[OcrLine], engine: str = "rapidocr") -> float:
     return sum(w * per_character(line, engine) for w, line in zip(weights, lines, strict=True)) / max(1, sum(weights))
 
 
-def repeated(lines: Sequence[OcrLine]) -> list[OcrLine]:
-    """The lines that lie inside another line, whose text says theirs too: LIMIT in SPEED LIMIT, a box in a box."""
-    boxes = [around(line["box"]) for line in lines]
+def repeated(lines: Sequence[OcrLine]) -> set[int]:
+    """The positions of lines that lie inside another line, whose text says theirs too: LIMIT in SPEED LIMIT."""
+    boxes = np.array([around(line["box"]) for line in lines]).reshape(-1, 4)
     texts = ["".join(line["text"].split()).casefold() for line in lines]
 
     def is_part(n: int, of: int) -> bool:
         is_larger = len(texts[of]) > len(texts[n]) or (texts[of] == texts[n] and of < n)
-        return is_larger and texts[n] in texts[of] and covered(boxes[n], boxes[of]) >= INSIDE
+        return is_larger and texts[n] in texts[of] and covered(tuple(boxes[n]), tuple(boxes[of])) >= INSIDE
 
-    numbers = range(len(lines))
-    return [lines[n] for n in numbers if any(is_part(n, of) for of in numbers if of != n)]
+    found = set()
+    for n, (left, top, right, bottom) in enumerate(boxes):
+        meet = (boxes[:, 0] < right) & (boxes[:, 2] > left) & (boxes[:, 1] < bottom) & (boxes[:, 3] > top)
+        if any(is_part(n, int(of)) for of in np.flatnonzero(meet) if of != n):
+            found.add(n)
+    return found
 
 
 def is_sure(kept: Sequence[OcrLine], dropped: Sequence[OcrLine], config: OcrConfig) -> bool:

@@ -105,9 +105,10 @@ class ReadText(PartitionStage):
             sure = line["text"].strip() and line["confidence"] >= self.config.min_confidence
             (kept if sure else dropped).append(line)
         twice = repeated(kept)
-        kept = [line for line in kept if line not in twice]
-        said = verdict(kept + dropped, self.config)
-        return {"lines": in_reading_order(kept), "dropped": dropped + twice, "verdict": said}
+        once = [line for n, line in enumerate(kept) if n not in twice]
+        said = verdict([*once, *dropped], self.config)
+        dropped += [line for n, line in enumerate(kept) if n in twice]
+        return {"lines": in_reading_order(once), "dropped": dropped, "verdict": said}
 
     def prepare(self) -> None:
         prepare_engine(self.config)
