@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
+from os.path import isfile
 from pathlib import Path
 
 import duckdb
@@ -50,10 +51,15 @@ def training_files(root: Root) -> dict[str, Files | None]:
     """The files of training runs and evaluations that exist, and the root's own alignment."""
     by_view: dict[str, Files | None] = {}
     for view, name in (("training", LOG), ("evaluations", EVALUATION)):
-        paths = [path for folder in training_of(root) if (path := Path(folder) / name).is_file()]
-        by_view[view] = Files([glob.escape(str(path)) for path in paths], mixed=True) if paths else None
+        paths = [glob.escape(path) for path in _trained(root, name)]
+        by_view[view] = Files(paths, mixed=True) if paths else None
     by_view["alignment"] = Files(_literally(root, ALIGN)) if root.exists(ALIGN) else None
     return by_view
+
+
+def _trained(root: Root, name: str) -> list[str]:
+    """The files of a name in the folders of training runs; a folder that is gone, or cannot be one, has none."""
+    return [path for folder in training_of(root) if isfile(path := f"{folder}/{name}")]
 
 
 def index_files(root: Root, cards: Iterable[Card]) -> Files | None:
@@ -213,10 +219,8 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
     for path in map(str, read):
         if "://" not in path and not Path(path).exists():
             raise UserError(f"sql: --read {path}: does not exist")
-    trained = [
-        path for folder in training_of(root) for name in (LOG, EVALUATION) if (path := Path(folder) / name).exists()
-    ]
-    trained = [name for path in trained for name in (str(path), glob.escape(str(path)))]  # views name them as patterns
+    trained = [path for name in (LOG, EVALUATION) for path in _trained(root, name)]
+    trained += map(glob.escape, trained[:])  # views name them as patterns
     try:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as spill, ExitStack() as opened:
 

@@ -71,6 +71,15 @@ def test_the_rounds_of_an_alignment_are_evaluations(pictures, configure):
     assert rows == [{"round": 0, "value": 0.5, "low": None}, {"round": 1, "value": 0.6, "low": 0.5}]
 
 
+@pytest.mark.parametrize("folder", ["/" + "x" * 5000, "a\0b", "", "/dev/null", "'; drop view rows; --"])
+def test_a_folder_that_cannot_be_stops_nothing(folder, pictures, configure):
+    """A stranger's root.json may name any."""
+    root = build(configure(SOURCE))
+    manifest = json.loads(root.read("root.json"))
+    root.write("root.json", json.dumps(manifest | {"training": [folder]}).encode())
+    assert query(root, "from training").num_rows == query(root, "from evaluations").num_rows == 0
+
+
 def test_an_evaluation_that_is_not_json_stops_nothing(runs, configure, tmp_path):
     (tmp_path / "tw*o/evaluation.json").write_text("no figures {")
     root = build(configure(SOURCE + runs))
