@@ -3,11 +3,12 @@
 import pytest
 from support.phones import save_tiny
 from support.recipes import pair
-from support.releases import publish
+from support.releases import RELEASE, publish
 
 from schemas.errors import UserError
 from training.align import DPO, round_recipe, train_round
-from training.checkpoint import MODEL, load_model
+from training.checkpoint import MODEL, latest, load_model
+from training.state_file import read_state, state_beside
 from training.train import World, train
 
 STAGE = '[[stages]]\nname = "dpo"\nsets = { pairs = 1.0 }\nbeta = 0.1\nsteps = 3\nbatch = 2\nrate = 1e-2\n'
@@ -32,6 +33,9 @@ def test_a_round_that_is_killed_ends_with_the_same_bytes(tmp_path, round_1, no_r
     assert clean == killed != (round_1 / MODEL).read_bytes()
     model, _ = load_model(tmp_path / "clean/out")
     assert model.shape == load_model(round_1)[0].shape
+    state = state_beside(tmp_path / "clean/out")
+    assert state["releases"] == [f"round_1@{RELEASE}"] and state["shape"] == model.shape.as_dict()
+    assert state == read_state(latest(tmp_path / "clean/run"))
     again = tmp_path / "clean/out/mine"
     again.write_text("")
     train_round(recipe, tmp_path / "clean/run", tmp_path / "clean/out", World())

@@ -5,6 +5,7 @@ from shutil import copytree
 
 import pytest
 from safetensors.torch import load_file, save_file
+from support.corpora import say
 
 pytest.importorskip("gguf", reason="the extra gguf is not installed")
 pytest.importorskip("llama_cpp", reason="the extra gguf is not installed")
@@ -54,3 +55,14 @@ def test_an_export_is_not_written_into_a_model_or_a_run(checkpoint, tmp_path, fi
     with pytest.raises(UserError, match=r"is the folder of a (model|run), and an export would be written into it"):
         export(checkpoint, tmp_path, "F16")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--quant", "F16", "--calibrate", "corpus", "train"], "--calibrate: F16 holds all weights alike"),
+    (["--quant", "F32", "--calibrate", "corpus", "train"], "--calibrate: F32 holds all weights alike"),
+    (["--calibrate", "corpus", "train", "--samples", "0"], "greater than or equal to 1"),
+    (["--calibrate", "corpus", "train", "--samples", "-3"], "greater than or equal to 1"),
+])  # fmt: skip
+def test_a_calibration_that_is_not_used_is_refused(checkpoint, tmp_path, words, said):
+    done = say("export", checkpoint, tmp_path / "phone", *words)
+    assert done.code == 2 and said in " ".join(done.err.split()) and not (tmp_path / "phone").exists()
