@@ -53,7 +53,7 @@ def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
     from pipelines.engine.beam import MakeAll, open_pipeline
 
     try:
-        pipeline, workers = open_pipeline(order.runner, order.options, order.is_local)
+        pipeline, workers = open_pipeline(order.runner, order.options, order.is_local, len(order.items))
     except SystemExit:  # argparse, which reads the options, has said why
         return "refused", ""
     except Exception as error:

@@ -8,6 +8,7 @@ from pipelines.engine.secrets import hidden
 from schemas.printable import printable
 
 LOCAL_RUNNERS = {"FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "DirectRunner"}
+HERE = LOCAL_RUNNERS | {"PrismRunner"}  # whose workers are processes of this machine, whoever starts them
 STOPPED = "pipelines.engine.worker.Stopped: "  # as an error's last line has it
 
 
@@ -48,6 +49,11 @@ class Order(NamedTuple):
 
 def is_local(runner: str) -> bool:
     return runner.rpartition(".")[2] in LOCAL_RUNNERS
+
+
+def is_here(runner: str) -> bool:
+    """Whether workers run on this machine, so that they reach its servers."""
+    return runner.rpartition(".")[2] in HERE
 
 
 class StageFailed(Exception):

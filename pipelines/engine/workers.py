@@ -25,7 +25,7 @@ from schemas.config.model import BeamConfig
 from schemas.errors import UserError
 from schemas.printable import printable
 
-GRACE = 5.0  # seconds
+GRACE, REMOTE_GRACE = 5.0, 60.0  # seconds in which a job can be cancelled: here, and by a cluster that acknowledges it
 LOG = "log"  # a file of a job's folder: what all its processes say
 
 
@@ -67,11 +67,11 @@ class Job:
         except (EOFError, ConnectionError):
             return None
 
-    def end(self) -> int:
-        """Ends all processes; one whose work runs elsewhere gets some seconds to cancel it. Returns its exit code."""
+    def end(self, grace: float = GRACE) -> int:
+        """Ends all processes; one whose work runs elsewhere can cancel it first. Returns its exit code."""
         self.connection.close()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE)
+            self.process.wait(grace)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
@@ -126,7 +126,7 @@ class Workers:
 
     def _end_job(self, job: Job) -> int:
         self.job = None
-        return job.end()
+        return job.end(GRACE if is_local(self.beam.runner) else REMOTE_GRACE)
 
     def end(self) -> None:
         """Ends all processes, and removes their temporary folder."""

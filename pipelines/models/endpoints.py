@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.secrets import remember
-from pipelines.engine.worker import is_local
+from pipelines.engine.worker import is_here
 from schemas.answers import RETRYABLE
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.model import Config
@@ -76,7 +76,7 @@ def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
         known = ", ".join(config.endpoints) or "none yet"
         raise UserError(f"{place}: unknown endpoint {name!r}; add [endpoints.{name}], or choose from {known}")
     endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
-    if not is_local(runner):
+    if not is_here(runner):
         check_shared(name, endpoint, f"workers of {runner}")
     return open_endpoint(name, endpoint)
 
