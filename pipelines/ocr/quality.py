@@ -37,6 +37,7 @@ class Fitted(NamedTuple):
 
 FITTED = {"rapidocr": Fitted(line=0.975, dropped=1.0), "easyocr": Fitted(line=0.97, dropped=0.18)}
 INSIDE = 0.8  # share of a line's box that lies in another one's
+WEAK = 0.05  # share of a long text's characters in lines below the threshold, which are above USUAL all the same
 USUAL = 0.9  # the default of `good_confidence`: where a user lowers it, no line needs more
 
 
@@ -70,13 +71,17 @@ def repeated(lines: Sequence[OcrLine]) -> set[int]:
 
 def is_sure(kept: Sequence[OcrLine], dropped: Sequence[OcrLine], config: OcrConfig) -> bool:
     """Whether the confidences of all lines, of which some are kept, speak for a text without a fault."""
-    fitted, least = FITTED[config.engine], config.good_line_confidence
+    fitted, least, weak = FITTED[config.engine], config.good_line_confidence, 0.0
     if least is None:
-        least = fitted.line if config.good_confidence >= USUAL else 0.0
+        least, weak = (fitted.line, WEAK) if config.good_confidence >= USUAL else (0.0, 0.0)
     if least and any(letters_in(line["text"]) > 1 and line["confidence"] >= fitted.dropped for line in dropped):
         return False
-    return confidence(kept, config.engine) >= config.good_confidence and all(
-        per_character(line, config.engine) >= least for line in kept
+    sure = [per_character(line, config.engine) for line in kept]
+    below = sum(characters_in(line["text"]) for line, one in zip(kept, sure, strict=True) if one < least)
+    return (
+        confidence(kept, config.engine) >= config.good_confidence
+        and below <= weak * sum(characters_in(line["text"]) for line in kept)
+        and min(sure) >= min(USUAL, least)
     )
 
 

@@ -103,6 +103,14 @@ def test_each_line_of_a_good_text_is_sure():
     assert judge("MERRY CHRISTMAS", ("Hedre", 0.7), good_line_confidence=0) == "good"
 
 
+def test_a_long_text_may_have_a_line_that_is_nearly_sure():
+    page = ["seven wizards judge boxing matches"] * 29
+    assert judge(*page, ("lazy dog while", 0.95)) == "good"
+    assert judge(*page, ("lazy dog while", 0.85)) == "low_confidence"
+    assert judge(*page, *[("lazy dog while", 0.95)] * 5) == "low_confidence"
+    assert judge(*page, ("lazy dog while", 0.95), good_line_confidence=0.96) == "low_confidence"
+
+
 def test_easyocr_has_thresholds_of_its_own():
     """Its confidence falls with the length of a line, and a line that it drops is often print."""
     long = ("Clean hands with soap and water", 0.74)
