@@ -111,7 +111,7 @@ def test_what_is_not_trained_is_said(recipe, tmp_path, capsys):
 
 def test_what_a_recipe_cannot_have_is_said_before_it_begins(recipe, tmp_path):
     world = World()
-    world.ranks = 3
+    world.ranks, world.first = 3, lambda line: line  # no others are there
     with pytest.raises(UserError, match=r"stages.stage1.batch: 2 packs a step for 3 processes; give each one at least"):
         train(recipe({"batch": 3}, {"batch": 2}), tmp_path, world)
     with pytest.raises(UserError, match="side: 60 pixels are not a whole number of patches; choose a multiple of 14"):
