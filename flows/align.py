@@ -18,6 +18,7 @@ import flows.progress
 from flows.background import sender
 from flows.build_corpus import build_corpus, failed
 from flows.errors import line_of
+from flows.parameters import check_parameters
 from flows.rounds import aligning, begin_round, end_round, evaluate_start, is_over, settings_of, train_policy
 from flows.texts import artifact_key, label, run_title
 from pipelines.build.corpus import open_corpus
@@ -60,6 +61,7 @@ def align(config: Path, rounds: int | None = None, wait: float = 0.0) -> str | S
     Goes on where it was killed. Skipped if another run holds the root for longer than `wait` seconds.
     """
     try:
+        check_parameters(align)
         corpus = open_corpus(config)
         wanted = rounds or settings_of(corpus).rounds
         if wanted * settings_of(corpus).share > 1 + 1e-9:

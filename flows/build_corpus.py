@@ -1,7 +1,8 @@
 """The flow from a source to shards. A worker runs it as `flows.build_corpus.build_corpus`."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flows.assets import announce_releases
 from flows.background import sender
 from flows.backlog import cancel_missed
 from flows.errors import WithoutTraceback, line_of
+from flows.parameters import check_parameters
 from flows.texts import artifact_key, label, run_line, run_title, stage_line
 from pipelines.build.corpus import Corpus, open_corpus
 from pipelines.build.plan import plan
@@ -67,14 +69,27 @@ def make_stage(run: str, stage: str, again: str | None) -> StageReport:
     return report
 
 
+@contextmanager
+def showing(what: str) -> Iterator[None]:
+    """Shows something in Prefect. What cannot be shown is a warning in the log: it does not change how a run ends."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(Exception):
+            get_run_logger().warning("%s cannot be shown in Prefect: %s", what, error)
+
+
 def publish_accounting(root: Root, name: str, ended: str) -> None:
     """Shows the table of `shardmill stats` in Prefect, below how the run ended."""
-    with suppress(UserError, Corrupt, OSError):  # the root may be new, or damaged, which the run itself says
+    with showing("the accounting"):
         (_, columns, lines), *_ = corpus_stats(root)
         table = [dict(zip(columns, line, strict=True)) for line in lines]
-        described = f"{ended}\n\n{name}: every row accounted for"
+        described = f"{ended}\n\n{name}: {'every row accounted for' if table else 'no rows yet'}"
         key = artifact_key("accounting", root.url)
         sender.send(key, lambda: create_table_artifact(table, key=key, description=described))
+
+
+given: dict[Path, Corpus] = {}  # what the command line has read already, for the next run of this process
 
 
 def flow_run_name() -> str:
@@ -96,7 +111,8 @@ def build_corpus(
     missed = cancel_missed(deployment.id, flow_run.name) if deployment.id else 0
     name = label(config)
     try:
-        corpus = open_corpus(config, engine)
+        check_parameters(build_corpus)
+        corpus = given.pop(config, None) or open_corpus(config, engine)
     except UserError as error:
         return failed(error, str(error))
     try:
@@ -134,5 +150,6 @@ def make_stages(corpus: Corpus, until: str | None, wait: float, retry: dict[str,
     with begin(corpus, wait, lambda: get_intent() == "cancel") as run:
         reports = [make_stage(run.ledger.run, stage, retry.get(stage)) for stage in stages]
     if stages[-1] == "shards":
-        announce_releases(corpus, run.ledger.run)
+        with showing("the releases"):
+            announce_releases(corpus, run.ledger.run)
     return reports

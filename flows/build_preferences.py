@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.background import sender
 from flows.build_corpus import build_corpus
+from flows.parameters import check_parameters
 from flows.texts import artifact_key, label, run_title
 from pipelines.catalog.catalog import query
 from pipelines.engine.root import Root
@@ -33,6 +34,7 @@ def build_preferences(config: Path, wait: float = 0.0) -> str | State:
 
     It makes all stages of the configuration; what is current is not made again.
     """
+    check_parameters(build_preferences)
     settings = read_config(config)
     if settings.responses is None:
         raise UserError(f'{config}: responses: missing; add the table [responses] with endpoint = "…"')

@@ -4,8 +4,10 @@ A deployment belongs to one configuration, which its parameter `config` names. W
 what was set before stays: its pause, tags, pool, parameters and job variables.
 """
 
+import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,18 +35,29 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
-from flows.alerts import HOURS, Alerts, read_alerts, remove_alerts, save_webhook, set_alerts
+from flows.alerts import (
+    HOURS,
+    LEAST_HOURS,
+    MOST_HOURS,
+    Alerts,
+    check_webhook,
+    read_alerts,
+    remove_alerts,
+    save_webhook,
+    set_alerts,
+)
 from flows.build_corpus import build_corpus
-from flows.server import check_server
+from flows.server import answering, check_server
 from flows.texts import label
 from schemas.errors import UserError
 
 SLUG = "shardmill"  # of the schedule that the command line sets; a deployment can have others
 POOL = "shardmill"
+LONGEST = 200  # characters of a name
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)  # run at a time
 ABOUT = "Makes the corpus "  # how a description begins that is ours
 
@@ -73,39 +86,53 @@ def schedule(
     Raises `UserError` if the name belongs to another configuration, and if no Prefect server is named or it does not
     answer: a schedule outlives this process.
     """
-    path = str(config.resolve())
+    for option, text in (("--cron", cron), ("--timezone", timezone), ("--name", name), ("--pool", pool)):
+        if text is not None and not text.strip():
+            raise UserError(f"{option}: is empty; write a value, or leave the option out to keep what was set")
+    if alert is not None:
+        check_webhook(alert)
+    if hours is not None and not LEAST_HOURS <= hours <= MOST_HOURS:
+        raise UserError(
+            f"--within: {hours:g} is not a number of hours; write one from {LEAST_HOURS:g} to {MOST_HOURS:g}"
+        )
+    path = os.path.abspath(config)  # a link stays a link: where it points to may change
     with _client("schedule") as client:
         deployed = _deployments(client)
-        mine = [one for one in deployed if one.parameters.get("config") == path]
-        name = name or (mine[0].name if mine and not _is_of_01(mine[0], config) else label(config))
-        if re.search(r"[/%&<>]", name):
-            raise UserError(f"--name: {name!r} has one of the characters / % & < >; leave them out")
+        mine = _of_config(deployed, path)
+        given, name = name, name or (mine[0].name if mine and not _is_of_01(mine[0], config) else label(config))
+        _check_name("--name", name)
         for one in deployed:
             if one.name == name and one not in mine:
-                other = one.parameters.get("config")
+                begin = "--name: " if given else ""
                 raise UserError(
-                    f"--name: {build_corpus.name}/{name} runs {other} already; choose another --name, or remove it: "
-                    f"shardmill unschedule --name {name}"
+                    f"{begin}{build_corpus.name}/{name} runs {one.parameters.get('config')} already; choose another "
+                    "--name"
                 )
         old = next((one for one in mine if one.name == name), mine[0] if mine else None)
         when = _when(old, cron, timezone)
         before = read_alerts(client, old.name) if old else None
         if hours and not (alert or before):
             raise UserError("--within: needs --alert, the URL of the webhook that is called")
-        webhook = save_webhook(name, alert) if alert else before and before.webhook
+        if before and before.gone and not alert:
+            raise UserError("--alert: the webhook of its alerts was removed from the server; write its URL again")
         pool = pool or (old and old.work_pool_name) or POOL
+        _check_name("--pool", pool)
+        if pool.lower().startswith("prefect"):
+            raise UserError(
+                f"--pool: {pool!r} begins with prefect, which Prefect keeps for itself; choose another name"
+            )
         with suppress(ObjectAlreadyExists):  # it existed, or a worker creates it now
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        RunnerDeployment.from_flow(
+        created = RunnerDeployment.from_flow(
             build_corpus, name=name, schedules=_schedules(old, when), concurrency_limit=ONE, work_pool_name=pool,
             entrypoint_type=EntrypointType.MODULE_PATH, **_kept(old, path, root, tags),
         ).apply()  # fmt: skip
-        deployment = client.read_deployment_by_name(f"{build_corpus.name}/{name}")
-        if webhook:
+        deployment = client.read_deployment(created)  # pyright: ignore[reportArgumentType]  not a coroutine here
+        if webhook := save_webhook(deployment, alert) if alert else before and before.webhook:
             set_alerts(client, deployment, Alerts(webhook, hours or (before.hours if before else HOURS)))
         for one in mine:
             if one.name != name:
-                _remove(client, one, keep_webhook=not alert)
+                _remove(client, one)
         return _scheduled(client, deployment)
 
 
@@ -114,24 +141,40 @@ def unschedule(config: Path | None, name: str | None) -> list[str]:
 
     Raises `UserError` if there is none.
     """
-    path = str(config.resolve()) if config else None
     with _client("unschedule") as client:
-        found = [
-            one
-            for one in _deployments(client)
-            if (path is None or one.parameters.get("config") == path) and (name is None or one.name == name)
-        ]
+        deployed = _deployments(client)
+        named = [one for one in deployed if name is None or one.name == name]
+        found = _of_config(named, os.path.abspath(config)) if config else named
         if not found:
-            what = f"no deployment of {config}" if name is None else f"no deployment {build_corpus.name}/{name}"
+            what = f"no deployment {build_corpus.name}/{name}" if name is not None else f"no deployment of {config}"
+            if config and name is not None and named:
+                what = f"{build_corpus.name}/{name} runs {named[0].parameters.get('config')}, not {config}"
             raise UserError(f"unschedule: {what}; `shardmill schedules` lists them")
         for one in found:
             _remove(client, one)
     return [one.name for one in found]
 
 
-def _remove(client: SyncPrefectClient, deployment: DeploymentResponse, keep_webhook: bool = False) -> None:
-    remove_alerts(client, deployment.name, keep_webhook)
-    client.delete_deployment(deployment.id)
+def _remove(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    remove_alerts(client, deployment.name)
+    with suppress(ObjectNotFound):
+        client.delete_deployment(deployment.id)
+
+
+def _of_config(deployed: list[DeploymentResponse], path: str) -> list[DeploymentResponse]:
+    """The deployments of a configuration. Those made before links were kept name what its folder points to."""
+    exact = [one for one in deployed if one.parameters.get("config") == path]
+    if exact or os.path.islink(path):
+        return exact
+    return [one for one in deployed if one.parameters.get("config") == os.path.realpath(path)]
+
+
+def _check_name(option: str, name: str) -> None:
+    """Raises `UserError` for a name that the URLs of Prefect's server cannot hold."""
+    if re.search(r"[/%&<>#?\\]", name):
+        raise UserError(f"{option}: {name!r} has one of the characters / % & < > # ? \\; leave them out")
+    if not name.isprintable() or name.strip() != name or name in (".", "..") or len(name) > LONGEST:
+        raise UserError(f"{option}: {name!r} is not a name; write at most {LONGEST} printable characters")
 
 
 def schedules() -> list[tuple[Scheduled, datetime | None, str | None]]:
@@ -140,11 +183,13 @@ def schedules() -> list[tuple[Scheduled, datetime | None, str | None]]:
         return [(_scheduled(client, one), *_runs(client, one)) for one in _deployments(client)]
 
 
-def _client(command: str) -> Any:
+@contextmanager
+def _client(command: str) -> Iterator[SyncPrefectClient]:
     if not (url := PREFECT_API_URL.value()):
         raise UserError(f"{command}: PREFECT_API_URL is not set; start a server with `prefect server start` and set it")
     check_server(url)
-    return get_client(sync_client=True)
+    with answering(url), get_client(sync_client=True) as client:
+        yield client
 
 
 def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.errors import NoServer
@@ -51,10 +52,40 @@ def reach_without_proxy(host: str) -> None:
 
 
 def check_server(url: str) -> None:
+    """Raises `UserError` unless a Prefect server answers at a URL and lets this process ask it."""
     reach_without_proxy(urlsplit(url).hostname or "")
-    with get_client(sync_client=True) as client:
-        if error := client.api_healthcheck():
-            raise UserError(f"PREFECT_API_URL: no Prefect server answers at {url} ({error}); start it, or unset it")
+    with answering(url), get_client(sync_client=True) as client:
+        answer = client.request("GET", "/health")
+        if answer.text.strip() != "true":
+            raise UserError(f"PREFECT_API_URL: no Prefect API at {url}; it usually ends in /api")
+        client.read_flows(limit=1)  # the health of a server that wants a key is no secret
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Raises `UserError` for a server that does not answer, or refuses, what is asked inside."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise UserError(refusal(url, error)) from None
+    except PrefectException as error:  # such as of what somebody removes meanwhile
+        raise UserError(f"PREFECT_API_URL: the server at {url} could not do it ({error}); try again") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"PREFECT_API_URL: no Prefect server answers at {url} ({error}); start it, or unset it"
+        ) from None
+
+
+def refusal(url: str, error: httpx.HTTPStatusError) -> str:
+    """What a server that did not do what it was asked says, and what to do about it."""
+    status = error.response.status_code
+    if status in (401, 403):
+        keys = "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+        return f"PREFECT_API_URL: the server at {url} wants a key ({status}); {keys}"
+    if status == 404 and error.request.url.path.endswith("/health"):
+        return f"PREFECT_API_URL: no Prefect API at {url} (404); it usually ends in /api"
+    asked = f"{error.request.method} {error.request.url.path}"
+    return f"PREFECT_API_URL: the server at {url} answers {asked} with {status}; see its log"
 
 
 def _start() -> str:

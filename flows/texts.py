@@ -1,6 +1,7 @@
 """Texts by which Prefect shows a run: its name, the keys of its artifacts, a line for each stage, how it ended."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pipelines.build.run import StageReport
 
 def label(config: Path) -> str:
     """The name of a configuration among others: its folder and its stem."""
-    words = (config.resolve().parent.name, config.stem)
+    words = (Path(os.path.abspath(config)).parent.name, config.stem)
     return "-".join(filter(None, (re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words))) or "corpus"
 
 

@@ -151,8 +151,9 @@ def _run_flow(
     """Runs the flow in this process. If a gate does not hold, shows the rows of each stage before the error."""
 
     def load() -> Callable[[], Any]:
-        from flows.build_corpus import build_corpus
+        from flows.build_corpus import build_corpus, given
 
+        given[config] = corpus  # the file may change while the server starts
         return lambda: build_corpus(config, until, wait, engine, retry, return_state=True)
 
     in_prefect(corpus, load, until)
@@ -181,8 +182,8 @@ def in_prefect(corpus, load: Callable[[], Callable[[], Any]], until: str | None 
             state = begin()
     except KeyboardInterrupt as stop:
         raise typer.Exit(say(stop, 130, "stopped; what was committed stays; run again to continue")) from None
-    except httpx.HTTPError:
-        _tell_without_server(corpus, before)
+    except httpx.HTTPError as error:
+        _tell_without_server(corpus, before, error)
         return
     if state.name == "Skipped":
         raise Busy(state.message)
@@ -193,15 +194,28 @@ def in_prefect(corpus, load: Callable[[], Callable[[], Any]], until: str | None 
         raise
 
 
-def _tell_without_server(corpus, before: list[str]) -> None:
-    """Says what became of a run whose Prefect server went away. Raises `NoServer` if the run did not complete."""
+def _tell_without_server(corpus, before: list[str], error: Exception) -> None:
+    """Says what became of a run whose Prefect server went away, or refused what it was asked. Raises `NoServer` if the
+    run did not complete."""
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
     from flows.errors import NoServer
+    from flows.server import refusal
     from pipelines.engine.ledger import runs
 
+    refused = isinstance(error, httpx.HTTPStatusError)
+    why = refusal(str(PREFECT_API_URL.value()), error) if refused else "Prefect's server is gone"
     last = next((ledger.row() for ledger in reversed(runs(corpus.root)) if ledger.run not in before), None)
     if last is None or last["status"] != "completed":
-        raise NoServer("Prefect's server is gone; what was committed stays; run again when it answers")
-    tell("Prefect's server is gone and does not know that this run completed")
+        raise NoServer(f"{why}; what was committed stays; run again when it answers")
+    tell(
+        cell(
+            f"{why}; it does not know that this run completed"
+            if refused
+            else f"{why} and does not know that this run completed"
+        )
+    )
 
 
 def print_reports(corpus, until: str | None = None) -> None:

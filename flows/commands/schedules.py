@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ def schedule(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Hours in which a run has to complete, or there is an alert; 36 if none.", min=0.001),
+        typer.Option(help="Hours in which a run has to complete, or there is an alert; 36 if none."),
     ] = None,
 ) -> None:
     """Have Prefect workers run a configuration on a schedule. What is not given stays as it was set before."""
@@ -44,7 +45,7 @@ def schedule(
         tell(f"alerts: failed, crashed, gate failed, and no completed run for {done.alerts.hours:g} hours")
     if line := warning(done.cron, done.timezone, datetime.now(UTC)):
         tell(cell(line))
-    tell(cell(f"start a worker that runs it: prefect worker start --pool {done.pool} --limit 2"))
+    tell(cell(f"start a worker that runs it: prefect worker start --pool {quote(done.pool)} --limit 2"))
 
 
 def unschedule(
@@ -54,6 +55,8 @@ def unschedule(
     """Remove the schedule of a configuration, with its alerts. Past runs stay in Prefect's list."""
     from flows.schedule import unschedule as remove
 
+    if name is not None and not name.strip():
+        raise UserError("--name: is empty; write the name of a deployment")
     if config is None and name is None:
         raise UserError("unschedule: name a configuration, or a deployment with --name")
     for removed in remove(config, name):
@@ -67,7 +70,9 @@ def schedules() -> None:
     shown = table("name", "when", "time zone", "pool", "tags", "alerts", "next (UTC)", "last run", "configuration")
     for one, coming, last in deployed():
         when = "paused" if one.paused else f"{coming.astimezone(UTC):%Y-%m-%d %H:%M}" if coming else "-"
-        alerts = f"{one.alerts.hours:g} h" if one.alerts else "-"
+        alerts = (
+            f"{one.alerts.hours:g} h{', but its webhook is gone' if one.alerts.gone else ''}" if one.alerts else "-"
+        )
         words = (
             one.name,
             one.cron,

@@ -62,6 +62,63 @@ def test_each_alert_calls_the_webhook_once(server, tmp_path, hook):
 
 
 @pytest.mark.slow
+def test_no_deployment_calls_the_webhook_of_another(server, tmp_path):
+    def hooks() -> dict[str, set[str]]:
+        """Deployment -> the blocks of its alerts."""
+        found: dict[str, set[str]] = {}
+        for one in server.ask("automations/filter", {}):
+            name = one["name"].removeprefix("shardmill ").split(":")[0]
+            found.setdefault(name, set()).update(action["block_document_id"] for action in one["actions"])
+        return found
+
+    def blocks() -> set[str]:
+        return {one["id"] for one in server.ask("block_documents/filter", {})}
+
+    names = ("team-a", "team.a", "日本", "中文")
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        for name in names:
+            (tmp_path / f"{name}.toml").write_text(SCENES)
+            words = ("--cron", "0 3 * * *", "--name", name, "--alert", f"https://hooks.example.org/{name}")
+            assert say("schedule", tmp_path / f"{name}.toml", *words).code == 0
+        assert len(set.union(*hooks().values())) == len(names) and blocks() == set.union(*hooks().values())
+        assert say("schedule", tmp_path / "team-a.toml", "--name", "renamed").code == 0  # its block stays its own
+        assert say("schedule", tmp_path / "日本.toml", "--name", "team-a").code == 0
+        assert say("schedule", tmp_path / "日本.toml", "--alert", "https://hooks.example.org/new").code == 0
+        assert hooks().keys() == {"renamed", "team.a", "team-a", "中文"}
+        assert len(set.union(*hooks().values())) == len(names) and blocks() == set.union(*hooks().values())
+
+        shared = hooks()["renamed"].copy().pop()  # as version 0.1 could: two deployments call one block
+        for one in server.ask("automations/filter", {}):
+            if one["name"].startswith("shardmill team.a:"):
+                one["actions"][0]["block_document_id"] = shared
+                server.ask(f"automations/{one['id']}", {key: one[key] for key in CORE}, "PUT")
+        assert say("unschedule", tmp_path / "team-a.toml").code == 0
+        assert shared in blocks()  # another still calls it
+        server.ask(f"block_documents/{shared}", method="DELETE")
+        assert "its webhook is gone" in say("schedules").out
+        refused = say("schedule", tmp_path / "team.a.toml", "--cron", "0 4 * * *")
+        assert refused.code == 2 and refused.err.startswith("shardmill: --alert: the webhook of its alerts was removed")
+        for name in names[1:]:
+            assert say("unschedule", tmp_path / f"{name}.toml").code == 0
+        assert automations(server) == []
+
+
+CORE = ("name", "description", "enabled", "trigger", "actions", "actions_on_trigger", "actions_on_resolve")
+
+
+@pytest.mark.parametrize("name", ["plain", 'a "b"', "{{ secret }}", "it's", "{% raw %}", "日本 \\u0041"])
+def test_the_body_of_a_webhook_is_json_whatever_the_name_is(name):
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from flows.alerts import _payload
+
+    for said in (repr(f"{name}: no completed run"), "deployment.name ~ ': no completed run'"):
+        template = ImmutableSandboxedEnvironment().from_string(_payload(said, name, "late"))
+        body = json.loads(template.render(deployment={"name": name}))
+        assert body == {"text": f"{name}: no completed run", "deployment": name, "kind": "late"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -105,6 +105,24 @@ def test_a_custom_run_is_checked_before_anything_begins(server, tmp_path, option
 
 
 @pytest.mark.slow
+def test_an_unknown_key_of_a_custom_run_is_told(server, tmp_path):
+    from prefect.flow_engine import load_flow_run, run_flow
+
+    from flows.build_corpus import build_corpus
+
+    deployment = scheduled(server, tmp_path, 1)
+    for key in ("nosuch", "untli", "parameters"):
+        run = server.trigger(deployment["name"], **{key: 1})
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            state = run_flow(build_corpus, load_flow_run(run["id"]), return_type="state")
+        said = f"{key}: unknown; choose from until, wait, engine, retry"
+        assert (state.type.value, state.name, state.message) == ("FAILED", "Failed", said)
+        told = server.run(run["id"])["state"]
+        assert (told["type"], told["message"]) == ("FAILED", said)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.slow
 def test_a_night_without_news_says_so(server, tmp_path):
     from flows.build_corpus import build_corpus
 

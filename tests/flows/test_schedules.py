@@ -69,12 +69,34 @@ def test_a_name_of_another_configuration_is_refused(server, used, team):
         said = say("schedule", *words, "--cron", "0 5 * * *")
         assert (said.code, said.out) == (2, "")
         assert said.err == (
-            f"shardmill: --name: build-corpus/one-my runs {first} already; choose another --name, or remove it: "
-            "shardmill unschedule --name one-my\n"
+            f"shardmill: {'--name: ' * ('--name' in words)}build-corpus/one-my runs {first} already; "
+            "choose another --name\n"
         )
     assert crons(deployed(server)["one-my"]) == [("0 3 * * *", "UTC", True)]
     assert say("schedule", same, "--cron", "0 5 * * *", "--name", "other").code == 0
     assert {"one-my", "other"} <= deployed(server).keys()
+
+
+@pytest.mark.slow
+def test_a_configuration_that_is_a_link_stays_one(server, used, team, tmp_path):
+    target = team("l1", "v1.toml")
+    (tmp_path / "l2").mkdir()
+    link = tmp_path / "l2/nightly.toml"
+    link.symlink_to("../l1/v1.toml")
+    assert say("schedule", target, "--cron", "0 3 * * *").code == 0
+    assert "build-corpus/l2-nightly" in say("schedule", link, "--cron", "0 4 * * *").out
+    found = deployed(server)
+    assert found["l2-nightly"]["parameters"] == {"config": str(link)}
+    assert found["l1-v1"]["parameters"] == {"config": str(target)}
+    wrong = say("unschedule", "--name", "l1-v1", link)
+    assert (wrong.code, wrong.err) == (
+        2, f"shardmill: unschedule: build-corpus/l1-v1 runs {target}, not {link}; `shardmill schedules` lists them\n",
+    )  # fmt: skip
+    (tmp_path / "folder").symlink_to("l1")  # a deployment that version 0.1 made through a folder that is a link
+    assert say("schedule", tmp_path / "folder/v1.toml", "--cron", "0 5 * * *").code == 0
+    assert deployed(server)["l1-v1"]["parameters"] == {"config": str(tmp_path / "folder/v1.toml")}
+    assert say("unschedule", link).out == "removed build-corpus/l2-nightly\n"
+    assert say("unschedule", tmp_path / "folder/v1.toml").out == "removed build-corpus/l1-v1\n"
 
 
 @pytest.mark.slow
@@ -123,7 +145,34 @@ def test_a_schedule_of_version_0_1_gets_its_new_name(server, used, team):
         (("--cron", "0 3 * *"), "--cron: '0 3 * *' is not a cron schedule; write five fields, e.g. '0 3 * * *'"),
         ((), "--cron: missing; write when to run, e.g. --cron '0 3 * * *'"),
         (("--cron", "0 3 * * *", "--timezone", "Berlin"), "--timezone: 'Berlin' is not a time zone; write e.g. "),
-        (("--cron", "0 3 * * *", "--name", "a/b"), "--name: 'a/b' has one of the characters / % & < >; leave them out"),
+        (("--cron", "0 3 * * *", "--name", "a/b"), "--name: 'a/b' has one of the characters / % & < > # ? \\; "),
+        (("--cron", "0 3 * * *", "--name", "#?x"), "--name: '#?x' has one of the characters / % & < > # ? \\; "),
+        (("--cron", "0 3 * * *", "--name", ".."), "--name: '..' is not a name; "),
+        (("--cron", "0 3 * * *", "--name", "a\nb"), "--name: 'a\\nb' is not a name; "),
+        (("--cron", "0 3 * * *", "--name", "a\x1bb"), "--name: 'a\\x1bb' is not a name; "),
+        (("--cron", "0 3 * * *", "--name", ""), "--name: is empty; "),
+        (("--cron", "0 3 * * *", "--name", " "), "--name: is empty; "),
+        (("--cron", ""), "--cron: is empty; "),
+        (("--cron", "0 3 * * *", "--timezone", ""), "--timezone: is empty; "),
+        (("--cron", "0 3 * * *", "--pool", ""), "--pool: is empty; "),
+        (("--cron", "0 3 * * *", "--pool", "a/b%c"), "--pool: 'a/b%c' has one of the characters / % & < > # ? \\; "),
+        (
+            ("--cron", "0 3 * * *", "--pool", "Prefect-x"),
+            "--pool: 'Prefect-x' begins with prefect, which Prefect keeps ",
+        ),
+        (
+            ("--cron", "0 3 * * *", "--alert", "http://a/b", "--within", "inf"),
+            "--within: inf is not a number of hours; ",
+        ),
+        (
+            ("--cron", "0 3 * * *", "--alert", "http://a/b", "--within", "nan"),
+            "--within: nan is not a number of hours; ",
+        ),
+        (
+            ("--cron", "0 3 * * *", "--alert", "http://a/b", "--within", "1e9"),
+            "--within: 1e+09 is not a number of hours; ",
+        ),
+        (("--cron", "0 3 * * *", "--alert", ""), "--alert: write the URL of a webhook"),
     ],
 )
 def test_what_cannot_be_scheduled_is_told_in_one_line(server, used, team, words, says):

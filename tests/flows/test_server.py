@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from support.corpora import ONE_PROCESS, shardmill
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.corpora import ONE_PROCESS, say, shardmill
+from support.refusing_server import answering_with
 
 from flows.server import _home, reach_without_proxy
 
@@ -60,3 +62,27 @@ def test_a_run_works_behind_a_proxy_without_a_home(tmp_path):
     }
     said = shardmill("run", "my.toml", cwd=tmp_path, **env, HOME="/proc/nowhere", PREFECT_API_URL="")
     assert (said.returncode, said.stderr) == (0, "")
+
+
+PAGE = (200, "<html>Prefect</html>")
+WELL = {"/health": (200, "true")}
+
+
+@pytest.mark.parametrize(
+    ("answers", "otherwise", "says"),
+    [
+        ({}, PAGE, "no Prefect API at {url}; it usually ends in /api"),
+        ({}, (404, '{"detail": "Not Found"}'), "no Prefect API at {url} (404); it usually ends in /api"),
+        ({}, (401, "{}"), "the server at {url} wants a key (401); set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"),
+        (WELL, (401, "{}"), "the server at {url} wants a key (401); set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"),
+        (WELL, (403, "{}"), "the server at {url} wants a key (403); set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"),
+        (WELL, (500, "oh"), "the server at {url} answers GET /csrf-token with 500; see its log"),
+    ],
+)
+@pytest.mark.parametrize("words", [("schedules",), ("run", "my.toml")], ids=lambda words: words[0])
+def test_a_server_that_does_not_serve_is_told_in_one_line(tmp_path, monkeypatch, words, answers, otherwise, says):
+    (tmp_path / "my.toml").write_text(SCENES)
+    monkeypatch.chdir(tmp_path)
+    with answering_with(answers, otherwise) as url, temporary_settings({PREFECT_API_URL: url}):
+        said = say(*words)
+    assert (said.code, said.err) == (2, f"shardmill: PREFECT_API_URL: {says.format(url=url)}\n")
