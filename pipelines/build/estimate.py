@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from pipelines.build.corpus import Corpus
 from pipelines.build.plan import StagePlan
-from pipelines.catalog.catalog import connect, ledger_files
+from pipelines.catalog.catalog import connect
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.engine.commit import Commit
 from pipelines.models.model_stage import ModelStage
 from pipelines.stages.claims import Divide

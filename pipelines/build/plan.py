@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.build.corpus import CommitsByStage, Corpus
+from pipelines.catalog.ledger_files import left_out
 from pipelines.engine.commit import Commit, Stage, fingerprint_of
 from pipelines.engine.commits import Commits, as_recorded
 from pipelines.engine.corpus_stage import CorpusStage
@@ -67,7 +68,7 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     plans.append(_plan_shards(corpus, commits, any(p.todo for p in plans if p.stage in choosing)))
     vanished = [(str(file), list(file.partitions)) for file in settlement.vanished]
     notes = (f"{place_of(name)}: {note}" for name, stage in corpus.rows.items() for note in stage.source.notes())
-    hints = [*map(_renamed, settlement.renamed()), *notes, *_put_back(corpus, plans[-1])]
+    hints = [*map(_renamed, settlement.renamed()), *notes, *_put_back(corpus, plans[-1]), *left_out(corpus.root)]
     return RunPlan(vanished, [p for p in plans if p.stage in names], hints)
 
 

@@ -130,13 +130,17 @@ def _end_dead_runs(root: Root) -> Row:
 
 
 def _end_failed(root: Root, ledger: Ledger, error: BaseException, asked: bool) -> None:
-    """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read."""
-    with suppress(OSError):  # the root may be full, or gone
+    """Closes the ledger of a run that failed or was stopped, and shows what it did as far as that can be read.
+
+    Raises nothing: `error` is what the user has to know, and what fails here is most often its consequence.
+    """
+    with suppress(Exception):  # the root may be full, or gone
         close_ledger(root, ledger)
+    with suppress(Exception):
         ledger.end(*ending(error, asked))
-    with suppress(Corrupt, OSError):
+    with suppress(Exception):
         build_catalog(root)
-    with suppress(Corrupt, OSError, UserError):
+    with suppress(Exception):
         if isinstance(error, Exception) and read_manifest(root):
             write_report(root)
 

@@ -9,13 +9,13 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatch
 from os.path import isfile
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.catalog.read_only import checked, close_off
 from pipelines.catalog.whole_files import WholeFiles
 from pipelines.engine.alignment import ALIGN
@@ -32,7 +32,7 @@ from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
 from schemas.trained import EVALUATION, LOG
 from schemas.verdicts import MIN_MASS
-from schemas.views import LEDGER, Files, literal, quoted, views
+from schemas.views import Files, literal, quoted, views
 
 CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
@@ -68,16 +68,6 @@ def index_files(root: Root, cards: Iterable[Card]) -> Files | None:
     cards = [card for card in cards if any(entry["index"] in present for entry in card["shards"])]
     indexes = [entry["index"] for card in cards for entry in card["shards"] if entry["index"] in present]
     return _indexes(root, cards, indexes) if indexes else None
-
-
-def ledger_files(root: Root) -> dict[str, Files | None]:
-    """The files of the ledger's views, of all runs."""
-    by_view, names = {}, {name for run in root.folders("runs") for name in root.files(f"runs/{run}")}
-    patterns = ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases", "distributions")
-    for view, pattern in zip(LEDGER, patterns, strict=True):
-        exists = any(fnmatch(name, f"{pattern}.parquet") for name in names)
-        by_view[view] = Files(f"{_literally(root, 'runs')}/*/{pattern}.parquet") if exists else None
-    return by_view
 
 
 def _indexes(root: Root, cards: Sequence[Card], indexes: Sequence[str]) -> Files:

@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 import duckdb
 
-from pipelines.catalog.catalog import connect, ledger_files, one_line, stage_files
+from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import stages_of
 from pipelines.engine.parquet import Corrupt

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import duckdb
 
-from pipelines.catalog.catalog import check_condition, condition_error, connect, ledger_files, open_catalog
+from pipelines.catalog.catalog import check_condition, condition_error, connect, open_catalog
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.config.model import GATES

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from pipelines.catalog.catalog import connect, ledger_files, stage_files
+from pipelines.catalog.catalog import connect, stage_files
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.ledger import runs
 from pipelines.engine.manifest import read_manifest, sources_of, stages_of

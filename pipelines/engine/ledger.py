@@ -5,6 +5,7 @@ files, `work-<stage>` and `changes-<stage>`. What they measure of single rows st
 is ever part of a data file, a fingerprint or a comparison.
 """
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -63,9 +65,11 @@ class Ledger:
             self.hold.check(again)
 
     def end(self, status: str, detail: str | None = None) -> None:
-        (row,) = self._read("run")
+        rows = self._read("run")
+        if not rows:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.root.url_of(self._file("run")))
         detail = told(detail, 2000) if detail else None
-        self._write("run", [{**row, "ended": utc(), "status": status, "detail": detail}], RUNS)
+        self._write("run", [{**rows[0], "ended": utc(), "status": status, "detail": detail}], RUNS)
 
     def row(self) -> Row | None:
         """The run's row in the ledger; None if it cannot be read."""
@@ -132,34 +136,29 @@ class Ledger:
     # What is left of it
 
     def close_stage(self, stage: str, committed: Mapping[str, str], taken: Collection[str] = ()) -> None:
-        """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now: a note whose
-        commit never came (the worker was killed in between) is dropped. For keys that were `taken` down it keeps that
-        they changed, but not how."""
+        """Turns a stage's notes into Parquet. `committed` gives the fingerprints that items have now. A note whose
+        commit never came (the worker was killed in between) is dropped, and so is a damaged one. For keys that were
+        `taken` down it keeps that they changed, but not how."""
         folder = self._notes(stage)
         names = list(self.root.files(folder))
         if not names:
             return
-        work, changed = self._table(f"work-{stage}"), self._table(f"changes-{stage}")
+        work, changed = self._kept(f"work-{stage}"), self._kept(f"changes-{stage}")
         known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
         releases, tables = list[Row](), [(work, CHANGES.empty_table())]
         for start in range(0, len(names), AT_ONCE):
             with ThreadPoolExecutor(1 if self.root.is_local else 16) as threads:
                 read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
-                notes = [*map(json.loads, read)]
-            notes = [note for note in notes if (note["work"]["item"], note["work"]["started"]) not in known
-                     and note["fingerprint"] == committed.get(note["work"]["item"])]  # fmt: skip
-            changes = [
-                {"run": self.run, "stage": stage, "partition": note["work"]["partition"], **change}
-                for note in notes for change in note["changes"]
-            ]  # fmt: skip
-            untold(changes, taken)
-            releases += [note["release"] for note in notes if "release" in note]
-            tables.append((to_table([note["work"] for note in notes], WORK), to_table(changes, CHANGES)))
+                notes = [note for data in read if (note := read_note(data, taken))]
+            for note in notes:
+                if (note.item, note.started) not in known and note.fingerprint == committed.get(note.item):
+                    releases += note.releases
+                    tables.append((note.work, note.changes))
         work, more = (pa.concat_tables(some) for some in zip(*tables, strict=True))
         if not changed.slice(max(0, len(changed) - len(more))).equals(more):  # else killed between the two files
             changed = pa.concat_tables([changed, more])
         if releases:
-            before = self._read("releases")
+            before = self._kept("releases").to_pylist()
             self._write("releases", [*before, *(row for row in releases if row not in before)], RELEASES)
         self.root.write(self._file(f"changes-{stage}"), table_bytes(changed))
         point(f"{stage}:changes")
@@ -182,11 +181,50 @@ class Ledger:
         """The rows of a file. Columns that an older version did not write are null."""
         return read_table(self.root, self._file(name), SCHEMAS[name.partition("-")[0]])
 
+    def _kept(self, name: str) -> pa.Table:
+        """The rows of a file that is written anew; none if it is damaged, since they are lost."""
+        try:
+            return self._table(name)
+        except Corrupt:
+            return SCHEMAS[name.partition("-")[0]].empty_table()
+
     def _read(self, name: str) -> list[Row]:
         return self._table(name).to_pylist()
 
     def _write(self, name: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         self.root.write(self._file(name), parquet_bytes(rows, schema))
+
+
+class Note(NamedTuple):
+    """What a worker noted of one partition or release."""
+
+    item: str
+    started: str
+    fingerprint: str | None
+    work: pa.Table
+    changes: pa.Table
+    releases: list[Row]  # one, or none
+
+
+def read_note(data: bytes, taken: Collection[str] = ()) -> Note | None:
+    """The note in a file that `Ledger.record` wrote, without the changes of keys that were `taken` down; None if it is
+    damaged."""
+    try:
+        note = json.loads(data)
+        work, changes = note["work"], note["changes"]
+        untold(changes, taken)
+        place = {name: work[name] for name in ("run", "stage", "partition")}
+        changed = to_table([place | change for change in changes], CHANGES)
+        releases = to_table([note["release"]] if "release" in note else [], RELEASES).to_pylist()
+        return Note(work["item"], work["started"], note["fingerprint"], to_table([work], WORK), changed, releases)
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
+        return None
+
+
+def check_note(root: Root, name: str) -> None:
+    """Raises `Corrupt` for a file that is not a note."""
+    if read_note(root.read(name)) is None:
+        raise Corrupt(f"{name}: is not a note of the ledger")
 
 
 def ending(error: BaseException, asked: bool = False) -> tuple[str, str | None]:

@@ -46,13 +46,16 @@ class Hold:
         return {"root": self.root, "file": self.file, "id": self.id}
 
     def check(self, again: bool = True) -> None:
-        """Raises `Lost` if another run holds the root now. Unless it is to look `again`, this process looks at a lease
-        every few seconds."""
+        """Raises `Lost` if another run holds the root now, and `FileNotFoundError` if a local root is gone. Unless it
+        is to look `again`, this process looks at a lease every few seconds."""
         known = looked_at.get(self.id, 0.0) + SECONDS > time.monotonic() and not self.root.is_local
         if not again and known and not (self.is_lost and self.is_lost()):
             return
         looked_at[self.id] = time.monotonic()
         if (self.is_lost and self.is_lost()) or lease.read_id(self.root, self.file) != self.id:
+            if self.root.is_local and not self.root.exists(self.file):
+                gone = self.root.path(self.file) if self.root.exists("") else self.root.url
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), gone)
             raise Lost(f"{self.root.url}: another run holds it now; this one stopped, and replaced nothing of it")
 
 

@@ -5,7 +5,8 @@ from datetime import UTC
 from importlib.metadata import version
 
 from pipelines.build.run import close_ledger
-from pipelines.catalog.catalog import build_catalog, connect, ledger_files
+from pipelines.catalog.catalog import build_catalog, connect
+from pipelines.catalog.ledger_files import ledger_files
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.lock import hold
 from pipelines.engine.releases import card_named, card_names, marked, name_of, read_card, read_cards, set_mark

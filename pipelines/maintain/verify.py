@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from pipelines.catalog.ledger_files import check_ledger
 from pipelines.engine.commit import Commit, column_digests, completed, digest, file_of, fingerprint_of
 from pipelines.engine.commit_cache import is_partition, read_commits
 from pipelines.engine.manifest import MANIFEST, read_manifest, sets_of, stages_of
@@ -53,6 +54,8 @@ def verify_root(root: Root, say: Callable[[str], None] = lambda line: None) -> V
     seen.rows = commits["rows"].totals()[0]
     for commit in commits.get("images", {}).values():
         seen.bytes += check_payload(root, commit, seen.problems)
+    say("the ledger")
+    seen.problems += check_ledger(root)
     say("shards")
     if "shards" in begun and not card_names(root, releases=True):
         seen.problems += [f"shards/{name}.json: is gone; run again" for name in sets_of(root) or ()]

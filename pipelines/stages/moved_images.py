@@ -44,7 +44,8 @@ def find_moved(root: Root) -> bool:
         return False
     import duckdb  # no worker needs it
 
-    from pipelines.catalog.catalog import connect, ledger_files, stage_files
+    from pipelines.catalog.catalog import connect, stage_files
+    from pipelines.catalog.ledger_files import ledger_files
 
     new, temporary = [partition for partition in rows if partition not in images], root.temporary(STAGE.name)
     files = stage_files(root, [ROWS], [*changed, *new]) | stage_files(root, [STAGE], changed)

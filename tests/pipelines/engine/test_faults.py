@@ -13,8 +13,10 @@ from support.corpora import ONE_PROCESS, build, in_this_process, write_tar
 from support.paths import PROJECT
 
 from flows.errors import line_of
+from pipelines.build.corpus import open_corpus
+from pipelines.build.run import begin, run_stage
 from pipelines.engine.lock import hold
-from pipelines.engine.root import Root, fault
+from pipelines.engine.root import Corrupt, Root, fault
 from pipelines.engine.worker import STOPPED, one_line
 from pipelines.maintain.verify import verify_root
 
@@ -90,6 +92,32 @@ def test_a_root_that_was_moved_is_not_begun_anew(corpus, tmp_path):
             corpus.write(name, b"x")
         assert "was it moved or removed? put it back and run again" in fault(error.value)
     assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize("stage", ["rows", "images", "shards", ""])
+@pytest.mark.parametrize("gone", ["moved", "removed", "runs removed"])
+def test_a_root_that_goes_away_during_a_run_is_one_line(gone, stage, corpus, tmp_path):
+    """Before any stage, or after the last one, when the run only has to be ended."""
+    write_tar(tmp_path / "source/1.tar", range(3, 5))
+
+    def go() -> None:
+        if gone == "moved":
+            (tmp_path / "corpus").rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(tmp_path / ("corpus" if gone == "removed" else "corpus/runs"))
+
+    with in_this_process(), pytest.raises((OSError, Corrupt)) as error, begin(open_corpus(tmp_path / "my.toml")) as run:
+        for name in run.corpus.stages():
+            if name == stage:
+                go()
+            run_stage(run, name)
+        if not stage:
+            go()
+    code, line = line_of(error.value)
+    assert code == 1 and "\n" not in line
+    assert "was it moved or removed? put it back and run again" in line
+    if gone != "runs removed":
+        assert not (tmp_path / "corpus").exists()
 
 
 def test_a_bug_is_no_fault():
