@@ -295,7 +295,7 @@ def check_endpoint(
         uses = uses_of(settings, endpoint_name)
         needed = {need for use in uses for need in use.needs}
         for check, passed, finding in look_at(endpoint, uses):
-            tell(f"  {check:<18} {'' if passed else '[bold red]no[/] '}{cell(finding)}")
+            tell(f"  {check:<18} {'' if passed else '[bold red]failed:[/] '}{cell(finding)}")
             failed += [f"{endpoint_name}: {check}"] if not passed and check in needed else []
     if failed:
         raise typer.Exit(say(None, 1, f"stages of {config} need what does not work: {', '.join(failed)}"))

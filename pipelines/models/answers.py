@@ -5,15 +5,53 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.engine.secrets import told
 from pipelines.models.endpoints import CallFailed
+from schemas.config.endpoints import Parameter
 
 BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d{1,3}[.)])\s+(.+)")
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.S)  # with something around it
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S)
 AROUND = " \t\r\n▁ĠĊ*_#\"'“”‘’«»`.,:;!?-–—()[]{}<>"  # what tokenizers put in front of a word, and marks around it
+
+CHECK = "`shardmill check-endpoint` shows what works"
+FIXES = {  # reason -> what a user can do where every request fails for it
+    "http_429": "run again later, or lower `concurrency`",
+    "http_5xx": "look at the server's log; run again later, or lower `concurrency`",
+    "timeout": "raise `timeout`, or lower `concurrency`",
+    "connection": "is the server overloaded? look at its log, or lower `concurrency`",
+    "too_long": "serve the model with a longer context, or lower `max_tokens` of the stage",
+}
+MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+NAMES = (*get_args(Parameter), *MAX_TOKENS[1:])  # of parameters that a request may have
+
+
+def refused_in(failed: CallFailed) -> list[str]:
+    """The parameters that a refused request names as the reason."""
+    return [name for name in NAMES if failed.reason == "http_4xx" and re.search(rf"\b{name}\b", failed.detail)]
+
+
+def fix_of(failed: CallFailed) -> str:
+    """What a user can do where every request fails like this one."""
+    if failed.reason != "http_4xx":
+        return FIXES.get(failed.reason, CHECK)
+    if not (named := refused_in(failed)):
+        return f"{CHECK}; `omit` and `max_tokens_name` change what is sent"
+    if {*named} & {*MAX_TOKENS}:
+        return 'set max_tokens_name to its name on the server, or omit = ["max_tokens"] to leave it out'
+    return f"set omit = {json.dumps(named)} to leave it out"
+
+
+def not_a_completion(body: Any) -> CallFailed:
+    """The failure of a request that was answered by something else, such as a page of HTML."""
+    if not isinstance(body, str):
+        try:
+            body = json.dumps(body, default=lambda model: model.to_dict(warnings=False))
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            body = type(body).__name__
+    return CallFailed("bad_answer", f"not a completion: {told(body, 80)!r}; is the url right? It often ends in /v1")
 
 
 def schema_of(name: str, count: int | None = None) -> dict[str, Any]:

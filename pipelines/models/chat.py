@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
-from pipelines.models.answers import count_of, first_token
+from pipelines.models.answers import count_of, first_token, fix_of, not_a_completion
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from schemas.texts import is_empty
 
@@ -151,8 +151,7 @@ class ChatClient:
         try:
             await self.ask(harmless, **options)
         except CallFailed as failed:
-            fix = "`shardmill check-endpoint` shows what works; `omit` and `max_tokens_name` change what is sent"
-            raise self._stop(f"every request failed, and so does a harmless one: {failed}; {fix}") from None
+            raise self._stop(f"every request failed, and so does a harmless one: {failed}; {fix_of(failed)}") from None
 
     def _count(self, failed: CallFailed, last: bool) -> None:
         """Raises the failure if another try does not help, and `Stopped` if it is one of many in a row."""
@@ -161,7 +160,8 @@ class ChatClient:
         if failed.can_pass or not self.succeeded:
             self.failed += 1
             if self.failed >= MANY:
-                raise self._stop(f"{self.failed} requests in a row have failed, the last one: {failed}") from None
+                last_one = f"{failed}; {fix_of(failed)}"
+                raise self._stop(f"{self.failed} requests in a row have failed, the last one: {last_one}") from None
         raise failed
 
     async def _try(self, server: Server, body: dict[str, Any]) -> Any:
@@ -179,7 +179,9 @@ class ChatClient:
         except openai.APIStatusError as error:
             raise await self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
-            raise CallFailed("bad_answer", f"not JSON: {told(error)}") from None
+            text = getattr(error, "doc", "{").lstrip()
+            is_page = not text.startswith("{")
+            raise not_a_completion(text) if is_page else CallFailed("bad_answer", f"not JSON: {told(error)}") from None
         self.heard = time.monotonic()
         return completion
 
@@ -219,8 +221,10 @@ class ChatClient:
             return self._stop(
                 f"{server.url} does not know the model {self.endpoint.config.model!r}, or the url is wrong: {message}"
             )
-        key = self.endpoint.config.api_key_env
-        return self._stop(f"{server.url} does not take the key{f' in {key}' if key else ''}: {message}")
+        if key := self.endpoint.config.api_key_env:
+            return self._stop(f"{server.url} does not take the key in {key}: {message}")
+        wanted = "set api_key_env to the name of the environment variable that holds its key"
+        return self._stop(f"{server.url} refuses requests without a key: {message}; {wanted}")
 
     async def _greets(self, server: Server) -> bool | None:
         """Whether a server answers a short text; None if that cannot be said now."""
@@ -247,7 +251,11 @@ class ChatClient:
 
     def _answer(self, completion: Any, logprobs: bool, tokens: Counter[str]) -> Answer:
         """The answer in a completion, whose types are not checked yet. Counts its tokens. Raises `CallFailed`."""
+        if not isinstance(getattr(completion, "choices", None), list):
+            raise not_a_completion(completion)
         try:
+            if not completion.choices:
+                raise CallFailed("bad_answer", "it has no choices")
             choice, usage = completion.choices[0], completion.usage
             text, finish = choice.message.content, choice.finish_reason
             if usage:

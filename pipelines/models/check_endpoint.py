@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.models.answers import likeliest, probability, read_list, schema_of
+from pipelines.engine.worker import Stopped
+from pipelines.models.answers import fix_of, likeliest, probability, read_list, refused_in, schema_of
 from pipelines.models.chat import ChatClient, client_of, loop
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from pipelines.models.model_stage import each
@@ -111,10 +112,15 @@ def _ask(client: ChatClient, messages: list, **options: Any) -> Answer | CallFai
     return asyncio.run_coroutine_threadsafe(ask(), loop()).result()
 
 
+def why(failed: CallFailed) -> str:
+    """Why a check failed; if a parameter was refused, how to leave it out."""
+    return f"{failed}; {fix_of(failed)}" if refused_in(failed) else str(failed)
+
+
 def _line(check: str, client: ChatClient, messages: list, **options) -> tuple[str, bool, str]:
     answer = _ask(client, messages, **options)
     if isinstance(answer, CallFailed):
-        return check, False, f"{answer.reason}: {answer.detail}"
+        return check, False, why(answer)
     return check, True, f"{' '.join(answer.text.split())[:60]!r} in {answer.measured['milliseconds']:,} ms"
 
 
@@ -122,7 +128,7 @@ def _logprobs(client: ChatClient, circle: dict, labeler: Use) -> tuple[str, bool
     check, asked = "log-probabilities", message(filled(labeler.prompt, question="Is there a circle?"), circle)
     answer = _ask(client, asked, **labeler.parameters)
     if isinstance(answer, CallFailed):
-        return check, False, f"{answer.reason}: {answer.detail}; it cannot be a labeler"
+        return check, False, f"{why(answer)}; it cannot be a labeler"
     yes, no = (probability(answer.top, word) or 0.0 for word in ("yes", "no"))
     if not yes + no or yes + no < labeler.min_mass:
         said = f"P(yes) {yes:.3f}, P(no) {no:.3f}: it answers something else; the likeliest are {likeliest(answer.top)}"
@@ -153,11 +159,14 @@ def _speed(client: ChatClient) -> tuple[str, bool, str]:
         request = message("Describe the picture in one sentence.", image_part(picture(number), "JPEG"))
         return await client.ask(request, f"{number:08x}", temperature=0, max_tokens=32)
 
-    for _, answer in each(numbers(), describe, client.slots()):
-        if isinstance(answer, CallFailed):
-            failed += 1
-        else:
-            answered, tokens = answered + 1, tokens + answer.measured["tokens_out"]
+    try:
+        for _, answer in each(numbers(), describe, client.slots()):
+            if isinstance(answer, CallFailed):
+                failed += 1
+            else:
+                answered, tokens = answered + 1, tokens + answer.measured["tokens_out"]
+    except Stopped as stopped:
+        return "speed", False, f"not measured: {str(stopped).removeprefix(client.endpoint.asked_as + ': ')}"
     seconds = time.monotonic() - began
     lost = f", {failed} failed" if failed else ""
     rates = f"{answered / seconds:.1f} answers and {tokens / seconds:.0f} tokens a second"

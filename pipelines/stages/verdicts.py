@@ -71,4 +71,8 @@ def open_stage(config: Config) -> Judge | None:
         raise UserError('verdicts: missing; add the table [verdicts] with labelers = ["…"]')
     names = sorted({*config.verdicts.labelers})
     labelers = tuple(endpoint_of(config, "verdicts.labelers", name) for name in names)
+    for labeler in labelers:
+        if {"logprobs", "top_logprobs"} <= {*labeler.config.omit} and not labeler.config.extra:
+            fix = "send logprobs or top_logprobs, or write in `extra` what this server has instead"
+            raise UserError(f"{labeler.asked_as}.omit: verdicts need log-probabilities; {fix}")
     return Judge(labelers, prompt=read_prompt("verdicts.prompt", config.verdicts.prompt, "verdict", ["question"]))

@@ -24,7 +24,7 @@ def _is_env(name: str) -> str:
     return name
 
 
-Parameter = Literal["seed", "temperature", "top_p", "max_tokens", "response_format"]
+Parameter = Literal["seed", "temperature", "top_p", "max_tokens", "response_format", "logprobs", "top_logprobs"]
 
 
 class EndpointConfig(Table):

@@ -67,7 +67,7 @@ def say(body: dict) -> dict:
     """Text and, if asked for, the first token's probabilities: of what kind depends on what the prompt asks for."""
     text, image = seen(body)
     draws = random.Random(hash_of([text, image, body.get("seed")]))
-    if body.get("logprobs"):
+    if body.get("logprobs") or body.get("top_logprobs"):
         yes = draws.random()
         tokens = {"Yes": 0.9 * yes, "yes": 0.08 * yes, "No": 0.9 * (1 - yes), "no": 0.08 * (1 - yes), "The": 0.02}
         return {"text": max(tokens, key=tokens.get), "tokens": tokens}
@@ -133,7 +133,7 @@ def completion(body: dict) -> dict:
         top = [
             {"token": token, "logprob": math.log(p) if p else -9999.0, "bytes": [*token.encode()]}
             for token, p in sorted(said["tokens"].items(), key=lambda item: -item[1])
-        ][: body["top_logprobs"]]
+        ][: body.get("top_logprobs", 20)]
         choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
     return {
         "id": f"chatcmpl-{hash_of(body)[:12]}", "object": "chat.completion", "created": 0, "model": body["model"],
@@ -184,6 +184,13 @@ FAILURES: dict[str, Callable[[dict], Answer]] = {
     "half": lambda body: "half",  # of the JSON it promised
     "half-json": lambda body: (200, json.dumps(completion(body)).encode()[:-40], {}),
     "html": lambda body: (200, b"<html>Bad gateway</html>", {"Content-Type": "text/html"}),
+    "text": lambda body: (200, b"It works!", {"Content-Type": "text/plain"}),
+    "page as JSON": lambda body: (200, b"<html>Log in</html>", {}),
+    "other JSON": lambda body: (200, b'{"detail": "welcome"}', {}),
+    "list": lambda body: (200, b'[{"model": "a"}]', {}),
+    "null": lambda body: (200, b"null", {}),
+    "number": lambda body: (200, b"7", {}),
+    "choices of text": lambda body: (200, json.dumps({**completion(body), "choices": "abc"}).encode(), {}),
     "no-choice": lambda body: (200, json.dumps({**completion(body), "choices": []}).encode(), {}),
     "null-text": tampered(lambda choice: choice["message"].update(content=None)),
     "empty": tampered(lambda choice: choice["message"].update(content=" \n")),

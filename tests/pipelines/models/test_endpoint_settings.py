@@ -5,8 +5,10 @@ from support.clients import ask, client, reasons
 
 from pipelines.engine.worker import Stopped
 from pipelines.models.chat import ChatClient
+from pipelines.models.check_endpoint import check_endpoint
 from pipelines.models.endpoints import CallFailed, endpoint_of, image_part, message, open_endpoint, weights_of
 from pipelines.models.model_stage import each
+from pipelines.stages.verdicts import open_stage as open_judge
 from schemas.config.endpoints import EndpointConfig
 from schemas.config.model import Config
 from schemas.errors import UserError
@@ -71,10 +73,13 @@ def test_a_server_without_schemas_is_asked_for_bullets_at_once(scripted):
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        ({"refuse": ["seed"]}, "http_4xx: .*seed"),
-        ({"fail": [{"how": "500"}]}, "http_5xx"),
-        ({"fail": [{"how": "html"}]}, "bad_answer"),
-        ({"fail": [{"how": "empty"}]}, "empty_answer"),
+        ({"refuse": ["seed"]}, r'http_4xx: .*seed; set omit = \["seed"\] to leave it out$'),
+        ({"refuse": ["max_tokens"]}, "http_4xx: .*max_tokens; set max_tokens_name to its name on the server"),
+        ({"schema": False}, r'http_4xx: .*; set omit = \["response_format"\] to leave it out$'),
+        ({"fail": [{"how": "429"}]}, "http_429: .*; run again later, or lower `concurrency`$"),
+        ({"fail": [{"how": "500"}]}, "http_5xx: .*; look at the server's log; run again later"),
+        ({"fail": [{"how": "html"}]}, "bad_answer: .*; is the url right"),
+        ({"fail": [{"how": "empty"}]}, "empty_answer: .*check-endpoint"),
     ],
 )
 def test_where_no_request_succeeds_a_harmless_one_decides_whose_fault_it_is(scripted, plan, said):
@@ -83,8 +88,8 @@ def test_where_no_request_succeeds_a_harmless_one_decides_whose_fault_it_is(scri
 
     scripted.does(**plan)
     of = client(scripted.url, tries=2)
-    ask(of, 3)
-    with pytest.raises(Stopped, match=f"every request failed, and so does a harmless one: {said}.*check-endpoint"):
+    ask(of, 3, max_tokens=9, response_format={"type": "json_object"})
+    with pytest.raises(Stopped, match=f"every request failed, and so does a harmless one: {said}"):
         list(each([0], lambda _: doubt(of), 1))
     scripted.does(fail=[{"how": "400", "match": "picture"}])  # the fault of what is asked
     of = client(scripted.url)
@@ -92,6 +97,89 @@ def test_where_no_request_succeeds_a_harmless_one_decides_whose_fault_it_is(scri
     assert list(each([0], lambda _: doubt(of), 1)) == [(0, None)] and of.succeeded
     before = scripted.count()
     assert list(each([0], lambda _: doubt(of), 1)) == [(0, None)] and scripted.count() == before
+
+
+PAGES = {
+    "html": "<html>Bad gateway</html>", "page as JSON": "<html>Log in</html>", "text": "It works!",
+    "other JSON": '{"detail": "welcome"}', "list": '[{"model": "a"}]', "null": "null", "number": "7",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", PAGES)
+def test_an_answer_that_is_no_completion_is_shown_and_the_url_is_doubted(how, scripted):
+    scripted.does(fail=[{"how": how}])
+    found, _ = ask(client(scripted.url, tries=1), 1)
+    detail = f"not a completion: {PAGES[how]!r}; is the url right? It often ends in /v1"
+    assert (found[0].reason, found[0].detail) == ("bad_answer", detail)
+
+
+@pytest.mark.parametrize("how", ["no-choice", "choices of text", "half-json", "null-text"])
+def test_a_broken_completion_is_no_answer_and_no_python(how, scripted):
+    scripted.does(fail=[{"how": how}])
+    found, _ = ask(client(scripted.url, tries=1), 1)
+    assert found[0].reason == "bad_answer"
+    assert not any(word in found[0].detail for word in ("object", "attribute", "NoneType", "index"))
+
+
+@pytest.mark.parametrize("sent", ["logprobs", "top_logprobs"])
+def test_a_server_that_refuses_one_parameter_of_log_probabilities_gives_them_by_the_other(sent, scripted):
+    (refused,) = {"logprobs", "top_logprobs"} - {sent}
+    scripted.does(refuse=[refused])
+    found, _ = ask(client(scripted.url, omit=[refused]), 1, logprobs=True, top_logprobs=20, max_tokens=1)
+    assert len(found[0].top) == 5
+    assert sent in scripted.asked()[-1]["sent"] and refused not in scripted.asked()[-1]["sent"]
+
+
+def test_log_probabilities_of_another_name_are_sent_as_extra(scripted):
+    scripted.does(refuse=["top_logprobs"])
+    of = client(scripted.url, omit=["logprobs", "top_logprobs"], extra={"logprobs": 20})
+    found, _ = ask(of, 1, logprobs=True, top_logprobs=20, max_tokens=1)
+    assert len(found[0].top) == 5
+
+
+@pytest.mark.parametrize(
+    ("omit", "extra", "works"),
+    [
+        (["logprobs", "top_logprobs"], {}, False),
+        (["seed", "top_logprobs", "logprobs"], {}, False),
+        (["logprobs", "top_logprobs"], {"logprobs": 20}, True),
+        (["logprobs"], {}, True),
+        ([], {}, True),
+    ],
+)
+def test_a_labeler_without_log_probabilities_is_refused(omit, extra, works):
+    labeler = {"model": "m", "url": "http://a/v1", "omit": omit, "extra": extra}
+    config = Config.model_validate(
+        {"root": "r", "source": {"kind": "scenes"}, "endpoints": {"m": labeler}, "instructions": {"questions": ["a"]},
+         "responses": {"endpoint": "m"}, "verdicts": {"labelers": ["m"]}}
+    )  # fmt: skip
+    if works:
+        assert open_judge(config)
+    else:
+        with pytest.raises(UserError, match=r"^endpoints\.m\.omit: verdicts need log-probabilities"):
+            open_judge(config)
+
+
+@pytest.mark.parametrize(
+    ("refused", "fix"),
+    [
+        ("temperature", 'set omit = ["temperature"] to leave it out'),
+        ("max_tokens", "set max_tokens_name to its name on the server"),
+        ("logprobs", 'set omit = ["logprobs"] to leave it out'),
+    ],
+)
+def test_check_endpoint_names_the_parameter_and_goes_on_to_its_end(refused, fix, scripted):
+    scripted.does(refuse=[refused])
+    config = EndpointConfig(model="scripted", url=scripted.url, concurrency=40)
+    checks = check_endpoint(open_endpoint(f"without-{refused}", config))
+    results = {check: (passed, said) for check, passed, said in checks}
+    assert [*results] == ["answers", "images", "log-probabilities", "JSON schema", "speed"]
+    passed, said = results["log-probabilities"]
+    assert not passed and fix in said
+    passed, said = results["speed"]
+    assert passed == (refused == "logprobs")
+    if not passed:
+        assert said.startswith("not measured: 32 requests in a row have failed") and fix in said
 
 
 # Keys and names

@@ -147,12 +147,17 @@ def test_many_refused_requests_in_a_row_stop_the_run_though_a_greeting_is_answer
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        ({"keys": ["a"]}, "does not take the key"),
+        ({"keys": ["a"]}, "refuses requests without a key"),
+        ({"keys": ["a"]}, "; set api_key_env to the name of the environment variable that holds its key"),
         ({"models": ["another"]}, "does not know the model 'scripted'"),
         ({"fail": [{"how": "quota"}]}, "the account is used up"),
         ({"fail": [{"how": "500"}]}, "32 requests in a row have failed, the last one: http_5xx"),
         ({"fail": [{"how": "400"}]}, "32 requests in a row have failed, the last one: too_long"),
         ({"fail": [{"how": "reset"}]}, "32 requests in a row have failed, the last one: connection"),
+        ({"fail": [{"how": "500"}]}, "look at the server's log; run again later, or lower `concurrency`"),
+        ({"fail": [{"how": "503"}]}, "look at the server's log; run again later, or lower `concurrency`"),
+        ({"fail": [{"how": "429"}]}, "run again later, or lower `concurrency`"),
+        ({"refuse": ["seed"]}, 'set omit = ["seed"] to leave it out'),
     ],
 )
 def test_what_is_wrong_with_all_of_them_stops_the_run_and_gives_no_row_a_reason(scripted, plan, said):

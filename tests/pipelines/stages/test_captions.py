@@ -194,7 +194,7 @@ def test_a_run_in_which_every_request_failed_ends_with_an_error_and_commits_noth
         build(config)
     assert query(open_corpus(config).root, "select count(*) n from captions").to_pylist() == [{"n": 0}]
     checked = say("check-endpoint", configured(endpoint="timeout = 63")).out
-    assert "captions           no http_4xx: Error code: 422" in checked
+    assert "captions           failed: http_4xx: Error code: 422" in checked
     root = build(configured(endpoint='omit = ["seed"]'))
     assert {row[0] for row in rows(root, "answer")} == {None, "taken"}
     assert "captions           'There" in say("check-endpoint", configured(endpoint='omit = ["seed"]')).out

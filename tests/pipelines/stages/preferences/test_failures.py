@@ -166,7 +166,7 @@ def test_a_wrong_key_stops_a_run_in_one_line_and_nothing_false_is_committed(conf
     said = shardmill("run", config, PREFECT_HOME=str(tmp_path / "prefect"))
     assert said.returncode == 1
     (line,) = [line for line in said.stderr.splitlines() if "shardmill:" in line]
-    assert "endpoints.policy: " in line and "does not take the key" in line
+    assert "endpoints.policy: " in line and "refuses requests without a key" in line
     root = Root(str(tmp_path / "corpus"))
     assert root.exists(file_of("instructions", 0))
     assert not root.exists(file_of("responses", 0))
