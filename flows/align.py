@@ -11,12 +11,13 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed
 
 import flows.progress
 from flows.background import sender
-from flows.build_corpus import build_corpus, failed
+from flows.build_corpus import build_corpus, failed, stopped
 from flows.errors import line_of
 from flows.parameters import check_parameters
 from flows.rounds import aligning, begin_round, end_round, evaluate_start, is_over, settings_of, train_policy
@@ -78,6 +79,10 @@ def align(config: Path, rounds: int | None = None, wait: float = 0.0) -> str | S
                 publish_rounds(corpus.root, label(config))
     except Busy as busy:
         return Cancelled(name="Skipped", message=str(busy))
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        if deployment.id:
+            raise
+        return stopped(stop)
     except Exception as error:
         if (expected := line_of(error)) is None:
             raise

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect._internal.control_listener import get_intent
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 
@@ -27,6 +28,7 @@ from pipelines.build.plan import plan
 from pipelines.build.run import StageReport, begin, check_retries, note_nothing_to_do, open_runs, run_stage
 from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
+from pipelines.engine.ledger import ending
 from pipelines.engine.lock import Busy
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root, fault
@@ -89,6 +91,7 @@ def publish_accounting(root: Root, name: str, ended: str) -> None:
         sender.send(key, lambda: create_table_artifact(table, key=key, description=described))
 
 
+STOPPED = "Stopped"  # the state of a run that SIGTERM ended
 given: dict[Path, Corpus] = {}  # what the command line has read already, for the next run of this process
 
 
@@ -120,6 +123,10 @@ def build_corpus(
             reports = make_stages(corpus, until, wait, retry or {})
     except Busy as busy:
         return Cancelled(name="Skipped", message=str(busy))
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        if deployment.id:  # Prefect knows why it stops the runs of a worker
+            raise
+        return stopped(stop)
     except Exception as error:
         if (expected := line_of(error)) is None:
             raise
@@ -130,6 +137,14 @@ def build_corpus(
     publish_accounting(corpus.root, name, ended)
     sender.flush()
     return Completed(message=ended, data=corpus.root.url)
+
+
+def stopped(stop: BaseException) -> State:
+    """How a run of the command line ended that a signal stopped, as its ledger says."""
+    status, why = ending(stop)
+    return (
+        Cancelled(message=why) if status == "cancelled" else Failed(name=STOPPED, message=why, data=RuntimeError(why))
+    )
 
 
 def failed(error: Exception, line: str) -> State:

@@ -1,5 +1,8 @@
 """The command line `shardmill`. It answers a mistake of the user in one line, with exit code 2."""
 
+import flows.interrupts  # noqa: F401  before what takes long to import
+
+# isort: split
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -7,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import align, build, cluster, inspect, maintain, phone, releases, schedules
+from flows.commands.streams import lost_output
 from flows.commands.terminal import say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -75,6 +79,10 @@ def main() -> None:
 
     try:
         app()
+    except SystemExit as end:
+        if not end.code and (lost := lost_output()):
+            sys.exit(say(None, 1, lost))
+        raise
     except Exception as error:
         hide(error)
         if (told := line_of(error)) is None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from prefect._vendor.croniter import croniter
+from prefect._vendor.croniter import CroniterBadDateError, croniter
 
 AHEAD = 400  # days: every change of a year is among them
 HOUR = timedelta(hours=1)
@@ -40,11 +40,22 @@ def warning(cron: str, timezone: str, now: datetime) -> str | None:
         for minutes in range(int((end - start) / timedelta(minutes=1))):
             at = start + timedelta(minutes=minutes)
             if croniter.match(cron, at) and not (croniter.match(cron, at - HOUR) and croniter.match(cron, at + HOUR)):
+                gap = int((end - start) / timedelta(minutes=1))
+                earlier = "an hour" if gap == 60 else f"{gap} minutes"
                 what = (
-                    f"does not exist on {at:%Y-%m-%d}, so that run starts an hour earlier"
+                    f"does not exist on {at:%Y-%m-%d}, so that run starts {earlier} earlier"
                     if after > before
                     else f"comes twice on {at:%Y-%m-%d}; the run starts at the first"
                 )
                 hours = f"outside {start:%H:%M} to {end:%H:%M}"
                 return f"{at:%H:%M} {what}: the clock of {timezone} changes; an hour {hours} avoids this"
     return None
+
+
+def never(cron: str, now: datetime) -> bool:
+    """Whether a schedule has no run in the next years, such as one on the 31st of February."""
+    try:
+        croniter(cron, now).get_next(datetime)
+    except CroniterBadDateError:
+        return True
+    return False

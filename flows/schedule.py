@@ -214,6 +214,8 @@ def _when(old: DeploymentResponse | None, cron: str | None, timezone: str | None
         raise UserError("--cron: missing; write when to run, e.g. --cron '0 3 * * *'")
     timezone = timezone or (before and before.timezone) or "UTC"
     try:
+        if len(cron.split()) != 5 and not cron.startswith("@"):
+            raise ValueError
         CronSchedule(cron=cron, timezone="UTC")
     except ValueError:
         raise UserError(f"--cron: {cron!r} is not a cron schedule; write five fields, e.g. '0 3 * * *'") from None

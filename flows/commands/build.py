@@ -15,6 +15,9 @@ from flows.commands.terminal import cell, console, say, table, tell
 from schemas.config.templates import TEMPLATE_SOURCES, template
 from schemas.errors import UserError
 
+ENDED = {"Cancelled": 130, "Stopped": 143}  # the state of a run that a signal ended -> exit code
+CONTINUE = "what was committed stays; run again to continue"
+
 
 def init(
     config: Config,
@@ -181,12 +184,14 @@ def in_prefect(corpus, load: Callable[[], Callable[[], Any]], until: str | None 
             opened.enter_context(bars())
             state = begin()
     except KeyboardInterrupt as stop:
-        raise typer.Exit(say(stop, 130, "stopped; what was committed stays; run again to continue")) from None
+        raise typer.Exit(say(stop, 130, f"stopped by Ctrl-C; {CONTINUE}")) from None
     except httpx.HTTPError as error:
         _tell_without_server(corpus, before, error)
         return
     if state.name == "Skipped":
         raise Busy(state.message)
+    if state.name in ENDED:
+        raise typer.Exit(say(None, ENDED[state.name], f"{state.message}; {CONTINUE}"))
     try:
         state.result()
     except GateFailed:

@@ -32,7 +32,7 @@ def schedule(
     ] = None,
 ) -> None:
     """Have Prefect workers run a configuration on a schedule. What is not given stays as it was set before."""
-    from flows.clock_changes import warning
+    from flows.clock_changes import never, warning
     from flows.schedule import schedule as deploy
     from pipelines.build.corpus import open_corpus
 
@@ -43,7 +43,9 @@ def schedule(
     tell(cell(f"deployed build-corpus/{done.name}: {done.cron} {done.timezone}{paused}"))
     if done.alerts:
         tell(f"alerts: failed, crashed, gate failed, and no completed run for {done.alerts.hours:g} hours")
-    if line := warning(done.cron, done.timezone, datetime.now(UTC)):
+    if never(done.cron, datetime.now(UTC)):
+        tell(cell(f"{done.cron} is a day that no month has: it never runs"))
+    elif line := warning(done.cron, done.timezone, datetime.now(UTC)):
         tell(cell(line))
     tell(cell(f"start a worker that runs it: prefect worker start --pool {quote(done.pool)} --limit 2"))
 

@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from flows.commands.streams import open_streams
 from pipelines.engine.secrets import hidden
 from schemas.printable import printable, printable_line
 
 LEAST = 16  # signs of a column that is cut
+
+open_streams()
 
 # A file or pipe has no width: output to it is not wrapped.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000)

@@ -43,8 +43,10 @@ def read_config(path: str | Path) -> Config:
         config = Config.model_validate(given)
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; `shardmill init {quote(str(path))}` writes one") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; name a configuration, a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:

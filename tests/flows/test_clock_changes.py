@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flows.clock_changes import clock_changes, warning
+from flows.clock_changes import clock_changes, never, warning
 
 NOW = datetime(2026, 11, 29, 8, tzinfo=UTC)
 
@@ -28,6 +28,11 @@ def test_the_changes_of_a_year_are_found():
         ("30 1 * * *", "America/New_York", "01:30 comes twice on 2027-11-07; the run starts at the first"),
         ("30 2 * * *", "America/New_York", "02:30 does not exist on 2027-03-14"),
         ("15 1 * * *", "Europe/London", "01:15 does not exist on 2027-03-28"),
+        (
+            "15 2 * * *",
+            "Australia/Lord_Howe",
+            "02:15 does not exist on 2027-10-03, so that run starts 30 minutes earlier",
+        ),
         ("0 3 * * *", "Europe/Berlin", None),
         ("30 2 * * *", "UTC", None),
         ("*/15 * * * *", "Europe/Berlin", None),  # it runs on anyway
@@ -37,3 +42,11 @@ def test_the_changes_of_a_year_are_found():
 def test_a_run_inside_a_clock_change_is_told(cron, timezone, says):
     line = warning(cron, timezone, NOW)
     assert line is None if says is None else line.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("cron", "expected"),
+    [("0 0 31 2 *", True), ("0 0 30 2 *", True), ("0 0 31 4,6 *", True), ("0 0 29 2 *", False), ("0 3 * * *", False)],
+)
+def test_a_day_that_no_month_has_never_comes(cron, expected):
+    assert never(cron, NOW) == expected

@@ -2,16 +2,19 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
 
 import pytest
-from support.corpora import ONE_PROCESS, picture, shardmill
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.corpora import ONE_PROCESS, picture, say, shardmill
 from support.paths import PROJECT
 from support.prefect_server import CLI, PATIENCE, PREFECT, processes, started, until
 
@@ -173,15 +176,30 @@ def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=10)
-        stopped = "shardmill: stopped; what was committed stays; run again to continue\n"
+        stopped = "shardmill: stopped by Ctrl-C; what was committed stays; run again to continue\n"
         assert (process.returncode, errors) == (130, stopped), out
         until(lambda: not processes(mark), before + 10 - time.monotonic(), "the end of its children")
     assert status(tmp_path) == ["cancelled"]
-    assert until(lambda: (run := server.run_of("stopped"))["state_type"] == "CRASHED" and run)
+    run = until(lambda: (run := server.run_of("stopped"))["state_type"] == "CANCELLED" and run)
+    assert (run["state_name"], run["state"]["message"]) == ("Cancelled", "stopped by Ctrl-C")
+
+
+def test_sigterm_is_told_by_prefect_as_by_the_ledger(server, tmp_path):
+    (tmp_path / "ended.toml").write_text(QUICK)
+    with started([*CLI, "run", "ended.toml"], tmp_path, **server.env) as (process, mark):
+        until(lambda: processes(mark, "pipelines.engine.job_main"), what="the start of Beam")
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+        assert (process.returncode, errors) == (
+            143, "shardmill: ended by SIGTERM; what was committed stays; run again to continue\n",
+        )  # fmt: skip
+    run = until(lambda: (run := server.run_of("ended"))["state_type"] == "FAILED" and run)
+    assert (run["state_name"], run["state"]["message"]) == ("Stopped", "ended by SIGTERM")
+    assert status(tmp_path) == ["failed"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_temporary_server_ends_with_its_run(server, tmp_path, by, code):
     """To a terminal's Ctrl-C it is deaf: it has still to hear how the run went."""
     (tmp_path / "my.toml").write_text(QUICK)
@@ -227,6 +245,33 @@ def test_a_configuration_is_read_once_a_run(server, tmp_path):
         _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")
     assert server.run_of("gone")["state_name"] == "Completed"
+    assert status(tmp_path) == ["completed"]
+
+
+@pytest.mark.slow
+def test_a_run_makes_what_was_read_before_the_server_started(server, tmp_path, monkeypatch):
+    config = tmp_path / "edited.toml"
+    config.write_text(QUICK)
+
+    @contextmanager
+    def edited():
+        config.write_text(QUICK.replace('"corpus"', '"other"'))
+        yield
+
+    monkeypatch.setattr("flows.server.server", edited)
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        said = say("run", config)
+    assert (said.code, said.err) == (0, "")
+    assert status(tmp_path) == ["completed"] and not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_output_nobody_reads_ends_as_it_went(server, tmp_path):
+    (tmp_path / "unread.toml").write_text(QUICK)
+    command = f"({shlex.join([*CLI, 'run', 'unread.toml'])}; echo $? >code) | true"
+    env = {**os.environ, **server.env, "PYTHONPATH": str(PROJECT)}
+    said = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ((tmp_path / "code").read_text(), said.stderr) == ("0\n", "")
     assert status(tmp_path) == ["completed"]
 
 

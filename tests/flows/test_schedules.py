@@ -143,6 +143,7 @@ def test_a_schedule_of_version_0_1_gets_its_new_name(server, used, team):
     ("words", "says"),
     [
         (("--cron", "0 3 * *"), "--cron: '0 3 * *' is not a cron schedule; write five fields, e.g. '0 3 * * *'"),
+        (("--cron", "* * * * * *"), "--cron: '* * * * * *' is not a cron schedule; write five fields, e.g. "),
         ((), "--cron: missing; write when to run, e.g. --cron '0 3 * * *'"),
         (("--cron", "0 3 * * *", "--timezone", "Berlin"), "--timezone: 'Berlin' is not a time zone; write e.g. "),
         (("--cron", "0 3 * * *", "--name", "a/b"), "--name: 'a/b' has one of the characters / % & < > # ? \\; "),
