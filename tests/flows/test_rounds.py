@@ -247,7 +247,10 @@ class Killed(Exception):
     pass
 
 
-def test_it_goes_on_from_any_step(tmp_path, server):
+@pytest.mark.parametrize("steps", [
+    ("train",), pytest.param(("start", "begin", "build", "evaluate"), marks=pytest.mark.slow),
+])  # fmt: skip
+def test_it_goes_on_from_any_step(steps, tmp_path, server):
     def killing(step: str):
         """Kills at the second time that it comes to a step, or at the start."""
         count = Counter()
@@ -267,7 +270,7 @@ def test_it_goes_on_from_any_step(tmp_path, server):
     (tmp_path / "clean").mkdir()
     align(configured(tmp_path / "clean", server), 2)
     wanted, asked = told(tmp_path / "clean"), server.count()
-    for step in ("start", "begin", "build", "train", "evaluate"):
+    for step in steps:
         (tmp_path / step).mkdir()
         config, before = configured(tmp_path / step, server), server.count()
         with pytest.raises(Killed):
