@@ -156,8 +156,11 @@ def _run_flow(
     def load() -> Callable[[], Any]:
         from flows.build_corpus import build_corpus, given
 
-        given[config] = corpus  # the file may change while the server starts
-        return lambda: build_corpus(config, until, wait, engine, retry, return_state=True)
+        def begin() -> Any:
+            given[config] = corpus  # the file may have changed while the server started
+            return build_corpus(config, until, wait, engine, retry, return_state=True)
+
+        return begin
 
     in_prefect(corpus, load, until)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.texts import artifact_key, label, run_line, run_title, stage_line
 from pipelines.build.run import StageReport
+from pipelines.engine.root import Root
 
 
 def test_a_run_is_named_by_its_configuration_and_its_time():
@@ -32,3 +33,17 @@ def test_a_stage_is_told_in_a_line():
     assert stage_line(shards) == "shards: 2 of 5 shards made, 117 samples"
     assert run_line([current, report, shards]) == "made: ocr 3, shards 2; 117 samples"
     assert run_line([current]) == run_line([]) == "nothing to make: everything is current"
+
+
+def test_the_accounting_of_a_run_that_never_began_has_no_rows(tmp_path, monkeypatch):
+    from flows import build_corpus
+
+    shown = []
+    monkeypatch.setattr(build_corpus.sender, "send", lambda key, job: job())
+    monkeypatch.setattr(
+        build_corpus, "create_table_artifact", lambda table, key, description: shown.append(description)
+    )
+    for lines, says in (([], "no rows yet"), ([("rows", 1)], "every row accounted for")):
+        monkeypatch.setattr(build_corpus, "corpus_stats", lambda root, lines=lines: [("", ("stage", "rows in"), lines)])
+        build_corpus.publish_accounting(Root(str(tmp_path)), "my", "ended")
+        assert shown.pop() == f"ended\n\nmy: {says}"
