@@ -61,7 +61,7 @@ def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
 def test_a_file_that_is_no_text_and_a_folder_cannot_be_read(tmp_path):
     (tmp_path / "my.toml").write_bytes(b'root = "\xff"')
     assert "my.toml: cannot be read" in one_line(say("run", tmp_path / "my.toml"))
-    assert f"{tmp_path}: cannot be read" in one_line(say("run", tmp_path))
+    assert f"{tmp_path}: is a folder; name a configuration" in one_line(say("run", tmp_path))
 
 
 def test_an_editor_may_mark_the_file_as_utf_8(here):
