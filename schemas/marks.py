@@ -22,6 +22,11 @@ def has_mark(text: str) -> bool:
     return MARK.search(text) is not None
 
 
+def blanked(text: str) -> str:
+    """A text with a blank in place of each mark: its words."""
+    return MARK.sub(" ", text)
+
+
 def without_marks(text: str) -> str:
     """A text that has no marks and is otherwise the same.
 

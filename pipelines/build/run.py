@@ -243,7 +243,7 @@ def follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: s
     log = f"runs/{ledger.run}/{log or work.name}.log"
 
     def report_progress() -> None:
-        if ledger.hold and ledger.hold.is_lost and ledger.hold.is_lost():
+        if ledger.hold and ledger.hold.is_known_lost():
             ledger.check()  # raises an error
         progress(min(of, ledger.done(work.name) - done_before), of)
 

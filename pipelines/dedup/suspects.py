@@ -5,7 +5,7 @@ through three times, some partitions at a time: for the values that occur twice 
 that have one of these, and for what becomes of each row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -50,10 +50,17 @@ class Suspects(NamedTuple):
 def suspected(parts: Parts, excluded: Hashes, near: int) -> Suspects:
     """The rows whose bytes or perceptual hash another row or an excluded image has, or whose hash is near such a one.
 
-    Takes about 35 bytes for each row of the corpus, and what `ImageHashes` takes for each of these rows.
+    Takes about 45 bytes for each row of the corpus, and what `ImageHashes` takes for each of these rows.
     """
-    phash = _several(parts, lambda images: images.phash, excluded.phash[excluded.has_phash], near)
-    content = _several(parts, lambda images: images.sha256[:, 0], excluded.sha256[excluded.has_sha256, 0], -1)
+    listed = excluded.phash[excluded.has_phash], excluded.sha256[excluded.has_sha256, 0]
+    phash, content = (np.empty(parts.rows + len(values), np.uint64) for values in listed)
+    end = 0
+    for images in parts:
+        start, end = end, end + int(images.present.sum())
+        phash[start:end] = images.phash[images.present]
+        content[start:end] = images.sha256[images.present, 0]
+    content = _several(_filled(content, end, listed[1]), -1)
+    phash = _several(_filled(phash, end, listed[0]), near)
     found, rows, start = list[ImageHashes](), list[np.ndarray](), 0
     for images in parts:
         suspect = _among(images.sha256[:, 0], content) | (_among(images.phash, phash) if near >= 0 else False)
@@ -64,14 +71,14 @@ def suspected(parts: Parts, excluded: Hashes, near: int) -> Suspects:
     return Suspects(ImageHashes(*map(np.concatenate, zip(*found, strict=True))), np.concatenate(rows))
 
 
-def _several(parts: Parts, of: Callable[[ImageHashes], np.ndarray], more: np.ndarray, distance: int) -> np.ndarray:
-    """The values of images and `more` that occur twice, or are at most `distance` bits from another, in order."""
-    values, end = np.empty(parts.rows + len(more), np.uint64), len(more)
-    values[:end] = more
-    for images in parts:
-        some = of(images)[images.present]
-        values[end : end + len(some)], end = some, end + len(some)
-    values = values[:end]
+def _filled(values: np.ndarray, end: int, more: np.ndarray) -> np.ndarray:
+    """The values before `end`, and more."""
+    values[end : end + len(more)] = more
+    return values[: end + len(more)]
+
+
+def _several(values: np.ndarray, distance: int) -> np.ndarray:
+    """The values that occur twice, or are at most `distance` bits from another, in order. `values` are put in order."""
     values.sort()
     first = np.diff(values, prepend=~values[:1]) != 0
     twice = np.unique(values[~first])

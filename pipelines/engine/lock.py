@@ -23,9 +23,7 @@ from schemas.errors import UserError
 
 LOCK = lease.LOCK
 PASSES = HINTS.keys() - {errno.ENOENT}  # errors of the system, not of the configuration
-
-
-SECONDS = 5.0  # between two looks at a lease
+LOOKS = 5.0  # seconds between two looks at a lease
 looked_at: dict[str, float] = {}  # a hold's id -> when this process last looked
 
 
@@ -45,14 +43,19 @@ class Hold:
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "file": self.file, "id": self.id}
 
+    def is_known_lost(self) -> bool:
+        """Whether this process knows without a look that another run holds the root now."""
+        return self.is_lost is not None and self.is_lost()
+
     def check(self, again: bool = True) -> None:
         """Raises `Lost` if another run holds the root now, and `FileNotFoundError` if a local root is gone. Unless it
         is to look `again`, this process looks at a lease every few seconds."""
-        known = looked_at.get(self.id, 0.0) + SECONDS > time.monotonic() and not self.root.is_local
-        if not again and known and not (self.is_lost and self.is_lost()):
+        lost = self.is_known_lost()
+        known = looked_at.get(self.id, 0.0) + LOOKS > time.monotonic() and not self.root.is_local
+        if not again and known and not lost:
             return
         looked_at[self.id] = time.monotonic()
-        if (self.is_lost and self.is_lost()) or lease.read_id(self.root, self.file) != self.id:
+        if lost or lease.read_id(self.root, self.file) != self.id:
             if self.root.is_local and not self.root.exists(self.file):
                 gone = self.root.path(self.file) if self.root.exists("") else self.root.url
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), gone)

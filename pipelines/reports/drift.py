@@ -25,7 +25,8 @@ FROM recorded GROUP BY value ORDER BY greatest(before, after) DESC, value"""
 
 def gather(root: Root) -> dict[str, Any] | None:
     """{lines, charts}; None where no set has two releases with distributions."""
-    files = {name: ledger_files(root)[name] for name in ("releases", "distributions", "work")}
+    of_ledger = ledger_files(root)
+    files = {name: of_ledger[name] for name in ("releases", "distributions", "work")}
     with connect(root, files, queries=[LAST, SHARES]) as connection:
         rows = connection.sql(LAST).to_arrow_table().to_pylist()
         charts = []

@@ -12,14 +12,14 @@ from typing import Any
 
 from pipelines.engine.partition_stage import PartitionStage, Rejected
 from pipelines.engine.root import Root
-from pipelines.text_rules.caption_rules import length_of
+from pipelines.text_rules.caption_rules import caption_of, length_of
 from pipelines.text_rules.languages import identity, language_of
 from pipelines.text_rules.scripts import main_script
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
 from schemas.extras import not_installed
-from schemas.marks import MARK
+from schemas.marks import blanked
 from schemas.measures import STAGE, MeasuresConfig
 from schemas.slices import PLANS, visual_tokens
 from schemas.stage import Columns
@@ -95,8 +95,7 @@ def texts_of(row: Row) -> tuple[str, str]:
     translated = row.get("translations", {})
     conversation = translated.get("conversation") or row["rows"]["conversation"]
     if conversation is None:
-        caption = row["captions"]["text"] if "captions" in row else row["rows"]["text"]
-        text = without_images(translated.get("text") or caption)
+        text = without_images(translated.get("text") or caption_of(row))
         return text, text
     turns = json.loads(conversation)["turns"]
     answers = (turn["content"] for turn in turns if turn["role"] == "assistant")
@@ -105,7 +104,7 @@ def texts_of(row: Row) -> tuple[str, str]:
 
 def without_images(text: str | None) -> str:
     """A text without marks of images, and without halves of surrogate pairs, which JSON may escape."""
-    return MARK.sub(" ", text or "").encode("utf-8", "replace").decode()
+    return blanked(text or "").encode("utf-8", "replace").decode()
 
 
 @cache

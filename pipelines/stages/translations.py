@@ -20,12 +20,12 @@ from pipelines.models.model_stage import MessageImages, ModelStage, measured
 from pipelines.models.prompts import filled, read_prompt
 from pipelines.sources.turns import compact
 from pipelines.text_rules.answer_text import loops, without_chatter, without_marks
-from pipelines.text_rules.caption_rules import REFUSAL, echoes, length_of, words_of
+from pipelines.text_rules.caption_rules import REFUSAL, caption_of, echoes, length_of, words_of
 from pipelines.text_rules.languages import identity, language_of
 from pipelines.text_rules.scripts import script_of
 from schemas.arrow import Row
 from schemas.config.model import Config
-from schemas.marks import MARK
+from schemas.marks import MARK, blanked
 from schemas.measures import UNKNOWN, MeasuresConfig
 from schemas.stage import Columns
 from schemas.translations import ACCEPTED, NAMES, REASONS, STAGE, TranslationsConfig
@@ -57,9 +57,9 @@ class Translate(ModelStage):
     def target(self, row: Row, texts: list[str]) -> str | None:
         """The language into which a row is translated; None if it is not drawn, or has nothing to translate."""
         lot = sha256(f"translate/{self.config.seed}/{row['rows']['key']}".encode()).hexdigest()
-        if int(lot[:13], 16) / 16**13 >= self.config.share or not any(words_of(plain(text)) for text in texts):
+        if int(lot[:13], 16) / 16**13 >= self.config.share or not any(words_of(blanked(text)) for text in texts):
             return None
-        own = language_of(plain("\n".join(texts)), SURE).code
+        own = language_of(blanked("\n".join(texts)), SURE).code
         others = [code for code in self.config.languages if code != own]
         return others[int(lot[13:26], 16) % len(others)] if others else None
 
@@ -82,7 +82,7 @@ class Translate(ModelStage):
         made = None
         while made is None:
             text = texts[len(raw)]
-            if not words_of(plain(text)):  # marks and signs alone
+            if not words_of(blanked(text)):  # marks and signs alone
                 raw, cut = [*raw, text], [*cut, False]
             else:
                 try:
@@ -121,9 +121,9 @@ class Translate(ModelStage):
 
     def fault(self, text: str, original: str, target: str, cut: bool) -> str | None:
         """What is wrong with a translation, a word of ANSWERS; None if nothing is."""
-        if text == original and not words_of(plain(original)):
+        if text == original and not words_of(blanked(original)):
             return None
-        words = words_of(plain(text))
+        words = words_of(blanked(text))
         if not words:
             return "empty_answer"
         if cut:
@@ -136,11 +136,11 @@ class Translate(ModelStage):
             return "loops"
         if Counter(MARK.findall(text)) != Counter(MARK.findall(original)):
             return "marks_lost"
-        ratio = weight(plain(text)) / weight(plain(original))
+        ratio = weight(blanked(text)) / weight(blanked(original))
         if not 1 / self.config.max_ratio <= ratio <= self.config.max_ratio:
             return "wrong_length"
-        language = language_of(plain(text), SURE).code
-        short = language == UNKNOWN and length_of(plain(text)) < SHORT
+        language = language_of(blanked(text), SURE).code
+        short = language == UNKNOWN and length_of(blanked(text)) < SHORT
         return None if language == target or short else "wrong_language"
 
 
@@ -149,12 +149,7 @@ def texts_of(row: Row) -> list[str]:
     conversation = row["rows"]["conversation"]
     if conversation is not None:
         return [turn["content"].encode("utf-8", "replace").decode() for turn in json.loads(conversation)["turns"]]
-    caption = row["captions"]["text"] if "captions" in row else row["rows"]["text"]
-    return [caption or ""]
-
-
-def plain(text: str) -> str:
-    return MARK.sub(" ", text)
+    return [caption_of(row) or ""]
 
 
 def weight(text: str) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pipelines.text_rules.answer_text import cleaned, first_turn, loops, without_chatter, without_marks
 from pipelines.text_rules.scripts import mixes_scripts, script_of
+from schemas.arrow import Row
 from schemas.captions import CaptionsConfig
 
 FILE = re.compile(r"[^\s/]+\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif|cr2|nef|raw)", re.I)
@@ -61,6 +62,11 @@ MARKED = r"(?:\*\*)?{}[:：]?(?:\*\*)?[:：]?\s*"  # a name, its colon, and Mark
 FORM = re.compile(
     rf"\s*{MARKED.format('Question')}(?P<question>.+?)\s*{MARKED.format('Answer')}(?P<answer>.*)", re.S | re.I
 )
+
+
+def caption_of(row: Row) -> str | None:
+    """The caption of a row of stages: the rewritten one where the stage `captions` is read, or else the source's."""
+    return row["captions"]["text"] if "captions" in row else row["rows"]["text"]
 
 
 def words_of(text: str) -> list[str]:

@@ -1,16 +1,15 @@
 """`training.checkpoint` and `training.tokenizer`: a folder that cannot be written is one line."""
 
 import json
-import resource
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.full_disk import largest_file
 from support.releases import captions, publish
+from support.training_runs import program as run_program
 
 import training.checkpoint as checkpoint_program
 import training.tokenizer as tokenizer_program
@@ -26,27 +25,13 @@ def run(checkpoint, tmp_path_factory) -> Path:
     return folder
 
 
-@contextmanager
-def largest_file(most: int) -> Iterator[None]:
-    """Files of this process may have at most so many bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.fixture
 def refused(monkeypatch, capsys) -> Callable[..., None]:
     """Runs a program, which must end with exit code 2 and one line that names what is given."""
 
-    def check(program: ModuleType, words: Sequence[object], *named: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            program.main()
-        line = capsys.readouterr().err
-        assert end.value.code == 2 and line.count("\n") == 1 and all(str(name) in line for name in named), line
+    def check(module: ModuleType, words: Sequence[object], *named: object) -> None:
+        code, _, line = run_program(module, monkeypatch, capsys, *words)
+        assert code == 2 and line.count("\n") == 1 and all(str(name) in line for name in named), line
 
     return check
 

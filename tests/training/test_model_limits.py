@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.full_disk import largest_file
 from support.paths import PROJECT
 from support.releases import captions, drawn, publish, small_tokenizer
 from support.small_models import TINY
@@ -225,13 +225,8 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tokenizer, tmp_path, mo
     monkeypatch.setattr("training.train.read_recipe", lambda path: begun)
     monkeypatch.setattr(sys, "argv", ["train", "r.toml", str(tmp_path / "run"), "--workers", "0"])
     capsys.readouterr()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
-    try:
-        with pytest.raises(SystemExit, match="2"):
-            main()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(60_000), pytest.raises(SystemExit, match="2"):
+        main()
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "model.safetensors: cannot be written" in said
     assert latest(tmp_path / "run").name == "0000001"

@@ -2,12 +2,11 @@
 
 import json
 import re
-import resource
-from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.full_disk import largest_file
 from support.recipes import DPO, SFT, make, recipe, toml
 from support.training_runs import program
 
@@ -72,27 +71,16 @@ def test_the_first_rank_that_knows_names_the_fault_and_the_others_say_nothing(mo
 # A full disk
 
 
-@contextmanager
-def full(size: int):
-    """A disk as full as a limit of the length of files makes it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("size", [0, 500, 2000, 60_000])
 def test_a_full_disk_is_one_line_of_a_checkpoint(size, stopped, tmp_path, monkeypatch, capsys):
-    with full(size):
+    with largest_file(size):
         code, _out, err = program(checkpoint, monkeypatch, capsys, stopped, tmp_path / "out")
     assert code == 2 and err.count("\n") == 1 and str(tmp_path) in err and "large" in err, err
 
 
 @pytest.mark.parametrize("size", [0, 200, 2000])
 def test_a_full_disk_is_one_line_of_a_tokenizer(size, folder, tmp_path, monkeypatch, capsys):
-    with full(size):
+    with largest_file(size):
         code, _out, err = program(
             tokenizer, monkeypatch, capsys, folder / "corpus", "captions", tmp_path / "out", "--vocab", "300"
         )
@@ -102,7 +90,7 @@ def test_a_full_disk_is_one_line_of_a_tokenizer(size, folder, tmp_path, monkeypa
 @pytest.mark.parametrize("size", [5, 2000, 60_000])
 def test_a_full_disk_is_one_line_of_a_run_that_names_the_file(size, folder, run, monkeypatch, capsys):
     path = toml(folder, SFT)
-    with full(size):
+    with largest_file(size):
         code, _out, err = program(trainer, monkeypatch, capsys, path, run, "--workers", "0")
     assert code == 2 and err.count("\n") == 1 and str(run) in err, err
     assert latest(run).name == "0000002"
@@ -115,7 +103,7 @@ def test_a_full_disk_is_one_line_of_a_run_that_names_the_file(size, folder, run,
 def test_a_full_disk_names_the_file_of_a_plan_or_a_page(module, words, tmp_path, monkeypatch, capsys):
     toml(make(tmp_path), SFT)
     monkeypatch.chdir(tmp_path)
-    with full(100):
+    with largest_file(100):
         code, _out, err = program(module, monkeypatch, capsys, *words)
     assert code == 2 and err.count("\n") == 1 and re.match(r"\S+\.(arrows|html): File too large", err), err
 

@@ -70,12 +70,6 @@ def stopped(folder, tmp_path_factory) -> Path:
     return run
 
 
-@pytest.fixture
-def run(stopped, tmp_path) -> Path:
-    subprocess.run(["cp", "-a", stopped, tmp_path / "run"], check=True)
-    return tmp_path / "run"
-
-
 def trained(monkeypatch) -> list[tuple[int, int]]:
     """The packs that are read from now on, as (part, number)."""
     packs, pack = [], Mixture.pack
