@@ -87,6 +87,7 @@ def test_no_command_and_a_wrong_one_show_the_way():
 # Each command
 
 
+@pytest.mark.slow
 def test_a_corpus_is_named_by_its_configuration_too(folder):
     for words in (["stats"], ["urls", "train"], ["sql", "select count(*) from rows"], ["verify"]):
         name, *more = words
@@ -97,6 +98,7 @@ def test_version_is_that_of_the_package():
     assert say("--version") == (0, f"shardmill {version('shardmill')}\n", "")
 
 
+@pytest.mark.slow
 def test_an_object_store_that_cannot_be_reached_is_said_in_one_line(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -172,6 +174,7 @@ def test_sql_prints_a_table_or_csv(folder):
     assert said.out == '"stage","n"\n"images",12\n"rows",12\n"selection",12\n'
 
 
+@pytest.mark.slow
 def test_sql_csv_holds_every_column_of_every_view(folder):
     views = say("sql", folder / "corpus", "select view_name from duckdb_views() where not internal", "--csv").out
     for (view,) in list(csv.reader(io.StringIO(views)))[1:]:
@@ -224,6 +227,7 @@ def test_sql_cuts_long_cells_and_keeps_short_ones_whole(text, folder, monkeypatc
     assert "\x1b" not in said.out
 
 
+@pytest.mark.slow
 def test_sql_full_shows_a_row_after_the_other_where_a_table_is_too_wide(folder, monkeypatch):
     first = "from samples order by key limit 1"
     (row,) = csv.DictReader(io.StringIO(say("sql", folder / "corpus", first, "--csv").out))

@@ -73,6 +73,7 @@ def status(folder: Path) -> list[str]:
     return [ledger.row()["status"] for ledger in runs(Root(str(folder / "corpus")))]
 
 
+@pytest.mark.slow
 def test_the_flow_publishes_the_numbers_of_stats(server, built):
     run = server.run_of("five")
     assert run["state_name"] == "Completed"
@@ -114,6 +115,7 @@ def test_each_stage_is_a_line_of_the_log(server, built):
     ]
 
 
+@pytest.mark.slow
 def test_each_release_is_an_asset_that_others_can_follow(server, built):
     key = f"file://{built}/corpus/shards/train"
     filter = {"event": {"name": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [key]}}
@@ -129,6 +131,7 @@ def test_prefect_keeps_paths_and_no_results(server, built):
     assert not (server.home / "storage").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", (["plan", "five.toml"], ["run", "five.toml"], ["stats", "corpus"],
                                    ["sql", "corpus", "from accounting"], ["--help"]), ids=lambda w: w[0])  # fmt: skip
 def test_where_there_is_nothing_to_make_prefect_stays_away(built, words):
@@ -151,6 +154,7 @@ def test_a_root_that_is_held_is_left_alone(server, configure):
     assert server.run_of("held") is None
 
 
+@pytest.mark.slow
 def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
     copytree(built, tmp_path, dirs_exist_ok=True)
     gate = '[gates]\nmany = "kept_share > 0.9"\n'
@@ -169,6 +173,7 @@ def test_a_gate_that_fails_is_not_tried_again(server, built, tmp_path):
     assert shardmill("verify", "corpus", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
     (tmp_path / "stopped.toml").write_text(QUICK)
     with started([*CLI, "run", "stopped.toml"], tmp_path, **server.env) as (process, mark):
@@ -184,6 +189,7 @@ def test_ctrl_c_stops_a_run_within_ten_seconds(server, tmp_path):
     assert (run["state_name"], run["state"]["message"]) == ("Cancelled", "stopped by Ctrl-C")
 
 
+@pytest.mark.slow
 def test_sigterm_is_told_by_prefect_as_by_the_ledger(server, tmp_path):
     (tmp_path / "ended.toml").write_text(QUICK)
     with started([*CLI, "run", "ended.toml"], tmp_path, **server.env) as (process, mark):
@@ -365,6 +371,7 @@ print("its exit code is", process.exitcode)
 """
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_process_that_ran_a_flow_ends_well(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path,

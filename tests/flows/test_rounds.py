@@ -35,6 +35,7 @@ def rows(root, sql):
     return [tuple(row.values()) for row in query(root, sql).to_pylist()]
 
 
+@pytest.mark.slow
 def test_each_round_asks_the_best_policy_about_images_of_its_own(tmp_path, server):
     said: list[str] = []
     root = align(configured(tmp_path, server), 2, said.append)
@@ -56,6 +57,7 @@ def test_each_round_asks_the_best_policy_about_images_of_its_own(tmp_path, serve
     assert verify_root(root).problems == [] and verify_root(root).garbage == []
 
 
+@pytest.mark.slow
 def test_a_later_round_changes_nothing_of_an_earlier_one(tmp_path, server):
     config = configured(tmp_path, server)
     root = align(config, 1)
@@ -72,6 +74,7 @@ def test_a_later_round_changes_nothing_of_an_earlier_one(tmp_path, server):
     assert server.count() == asked and plan(open_corpus(config)).work() == 0
 
 
+@pytest.mark.slow
 def test_a_round_that_is_over_is_not_asked_again_whatever_changes(tmp_path, server):
     config = configured(tmp_path, server)
     root = align(config, 1)
@@ -98,6 +101,7 @@ def test_a_round_that_is_over_is_not_asked_again_whatever_changes(tmp_path, serv
     assert [(number, reason) for number, reason, _ in reasons] == [(1, "closed_round")]
 
 
+@pytest.mark.slow
 def test_a_corpus_that_was_made_before_keeps_the_answers_of_the_first_round(tmp_path, server):
     config = configured(tmp_path, server)
     text = config.read_text()
@@ -111,6 +115,7 @@ def test_a_corpus_that_was_made_before_keeps_the_answers_of_the_first_round(tmp_
     assert 0 < len(kept) < len(everything) and all(row in everything for row in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("figures", "outcomes", "why"),
     [
@@ -132,6 +137,7 @@ def test_only_a_better_policy_goes_on_and_one_that_stops_seeing_ends_it(tmp_path
     assert server.count() == asked
 
 
+@pytest.mark.slow
 def test_the_table_and_the_chart_show_every_round(tmp_path, server, reports):
     root = align(configured(tmp_path, server), 2)
     columns, lines = table_of(root)
@@ -143,6 +149,7 @@ def test_the_table_and_the_chart_show_every_round(tmp_path, server, reports):
     assert 'id="alignment"' in page and "2 (best)" in page and "recall: 78.0%" in page
 
 
+@pytest.mark.slow
 def test_plan_says_what_a_round_asks(tmp_path, server):
     config = configured(tmp_path, server)
     (responses,) = [
@@ -217,6 +224,7 @@ def test_a_table_that_cannot_work_is_said_in_one_line(tmp_path, server, change, 
     assert line in str(said.value)
 
 
+@pytest.mark.slow
 def test_commands_that_fail_are_told_with_their_last_line(tmp_path, server):
     from pipelines.engine.worker import StageFailed
 
@@ -234,6 +242,7 @@ def test_commands_that_fail_are_told_with_their_last_line(tmp_path, server):
         align(config, 1)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_rounds_stops_in_one_line(tmp_path, server):
     config = configured(tmp_path, server)
     align(config, 1)
@@ -247,6 +256,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [
     ("train",), pytest.param(("start", "begin", "build", "evaluate"), marks=pytest.mark.slow),
 ])  # fmt: skip

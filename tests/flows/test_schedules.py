@@ -186,6 +186,7 @@ def test_what_cannot_be_scheduled_is_told_in_one_line(server, used, team, words,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("schedule", "my.toml", "--cron", "0 3 * * *"), ("unschedule", "my.toml"), ("schedules",)]
 )

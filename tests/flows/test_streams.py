@@ -22,6 +22,7 @@ def test_a_command_works_without_standard_streams(tmp_path, output):
     assert (tmp_path / "my.toml").read_text().count("wrote") == 0  # no file takes the place of the output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["init my.toml", "keys", "--help"])
 def test_output_that_nobody_reads_changes_no_exit_code(tmp_path, words):
     said = shell(f"(sleep 0.1; {PROGRAM} {words}; echo $? >code) | true", tmp_path)

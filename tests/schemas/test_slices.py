@@ -136,6 +136,7 @@ class Exact:
         return columns * width, rows * height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan_of", "real", "nearest"), [
     (plan_llama_cpp, single, half_up), (plan_openbmb, double, round),
 ])  # fmt: skip

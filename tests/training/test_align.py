@@ -23,6 +23,7 @@ def round_1(tmp_path):
     return save_tiny(tmp_path / "policy")
 
 
+@pytest.mark.slow
 def test_a_round_that_is_killed_ends_with_the_same_bytes(tmp_path, round_1, no_rows_between):
     recipe = round_recipe(round_1, str(tmp_path / "corpus"), "round_1", tmp_path / "recipe.toml")
     for name, stop in (("clean", None), ("killed", 2)):

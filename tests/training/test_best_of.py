@@ -66,6 +66,7 @@ def test_the_best_draw_comes_first_and_what_was_cut_off_last(models):
     assert {tuple(one.ids) for one in drawn} == {tuple(one.answer.ids) for one in ranked}
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_best_answer(models, tmp_path):
     policy, reference = models
     for name, model in (("policy", policy), ("reference", reference)):

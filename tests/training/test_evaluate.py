@@ -157,6 +157,7 @@ def scenes_set(root, count: int = 3):
     return publish(root, "held_out", samples(), each=10)
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_line_of_json(tmp_path):
     root = scenes_set(tmp_path / "corpus")
     save_model(tmp_path / "model", tiny(), small_tokenizer(tmp_path / "tokenizer"))
@@ -177,6 +178,7 @@ def test_the_command_prints_one_line_of_json(tmp_path):
     assert figures["scenes"] == 3 and figures["checkpoint"] == "model" and 0 <= figures["true_claims"] <= 1
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_said_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "training.evaluate", str(tmp_path), str(tmp_path), "x"], capture_output=True, text=True

@@ -73,6 +73,7 @@ def test_the_loss_is_that_of_transformers_over_all_its_tokens(folder, tmp_path):
     assert rows(tmp_path)[-1]["held_out_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [SFT, {**SFT, "precision": "bfloat16", "optimizer": "muon"}, DPO])
 def test_training_is_the_same_to_the_byte_with_and_without_them(stage, folder, tmp_path):
     held_out = {"held_out": {"set": "other-pairs" if "beta" in stage else "others", "every": 1}}
@@ -89,6 +90,7 @@ def test_training_is_the_same_to_the_byte_with_and_without_them(stage, folder, t
     assert parts == whole  # to the bit, however the run was cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_no_step_is_measured_twice_where_a_run_goes_on(cut, folder, tmp_path):
     made = recipe(folder, {**SFT, **HELD_OUT, "steps": 2}, {**DPO, "steps": 2, "held_out": {"set": "other-pairs"}})
@@ -98,6 +100,7 @@ def test_no_step_is_measured_twice_where_a_run_goes_on(cut, folder, tmp_path):
     assert len(found) == len({*found}) and {("sft", 0), ("sft", 2), ("dpo", 0), ("dpo", 2)} <= {*found}
 
 
+@pytest.mark.slow
 def test_pairs_have_margins_and_are_won(folder, tmp_path, capsys):
     train(
         recipe(folder, {**DPO, "steps": 8, "warm_up": 0.0, "batch": 6, "held_out": {"set": "other-pairs", "every": 4}}),

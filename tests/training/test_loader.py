@@ -63,6 +63,7 @@ def root(tmp_path: Path) -> Path:
     return publish(tmp_path / "corpus", "train", captions(40), each=10)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_loaded_is_refused_before_the_first_batch_is_asked_for(mixture):
     with pytest.raises(ValueError, match=r"^start is -1; it is the number of steps that are done"):
         load(mixture, 2, start=-1)
@@ -183,6 +184,7 @@ def test_any_ranks_and_workers_train_the_same(mixture, one_run, workers, ranks):
     assert found == {place: one for place, one in one_run.items() if 8 <= place < 32}
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_and_goes_on_elsewhere_trains_the_same(mixture, one_run):
     found, done = {}, 0
     for ranks, workers, steps in [(1, 0, 2), (4, 1, 1), (3, 0, 3), (2, 3, 1)]:
@@ -204,6 +206,7 @@ def test_the_last_batch_of_a_step_says_so(mixture):
     assert [len(one.ids) for one in load(mixture, 7, micro=2, rank=0, ranks=2, stop=1)] == [2, 1]
 
 
+@pytest.mark.slow
 def test_steps_run_across_the_ends_of_epochs(mixture):
     end = sum(mixture.order.before(1))
     batches = list(load(mixture, end - 1, micro=end - 1, stop=2))

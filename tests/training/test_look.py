@@ -153,6 +153,7 @@ def run(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_prints_the_text_without_colours_in_a_pipe(folder, tmp_path):
     path = toml(folder, SFT, TALK)
     done = run(path, "--stage", "talk", "-n", "2", cwd=tmp_path, PYTHONIOENCODING="ascii")

@@ -217,6 +217,7 @@ def test_a_tokenizer_refuses_a_set_without_texts(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tokenizer, tmp_path, monkeypatch, capsys):
     """The disk is as full as a limit of the length of files makes it."""
     publish(tmp_path / "corpus", "mine", captions(8), 4)

@@ -68,6 +68,7 @@ def test_it_was_evaluated_on_500_scenes(measured):
     assert measured["scenes"] == 500 and measured["questions"] > 2500
 
 
+@pytest.mark.slow
 def test_it_sees_what_is_there(speaker, held_out, measured):
     """As on 500 held-out scenes, but for what fewer of them let one expect."""
     found = evaluate(speaker, held_out)
@@ -77,6 +78,7 @@ def test_it_sees_what_is_there(speaker, held_out, measured):
     assert found["unparsed"] <= FEW // 10, "captions are sentences that can be held against the truth"
 
 
+@pytest.mark.slow
 def test_it_looks_at_the_picture_and_not_at_the_question_alone(speaker, held_out, measured):
     """Shown another picture than it is asked about, it says what is not there."""
     others = [image for image, _ in held_out[1:] + held_out[:1]]
@@ -85,6 +87,7 @@ def test_it_looks_at_the_picture_and_not_at_the_question_alone(speaker, held_out
     assert found["yes_no"] < measured["yes_no"] - 0.1 and found["recall"] < measured["recall"] - 0.2
 
 
+@pytest.mark.slow
 def test_an_answer_takes_less_than_half_a_second(speaker, held_out):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

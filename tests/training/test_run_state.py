@@ -104,6 +104,7 @@ def test_a_stage_goes_on_with_no_other_value_in_its_middle_or_after_it(key, fold
     assert checkpoint(run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "batches"), [("batch", (2, 3)), ("micro", (1,))])
 def test_a_run_goes_on_behind_the_last_pack_with_another_batch(key, batches, folder, run, monkeypatch):
     packs = trained(monkeypatch)
@@ -137,6 +138,7 @@ def test_a_run_goes_on_to_the_same_bytes_with_other_held_out_samples(held_out, f
 EPOCHS = {key: value for key, value in BEFORE.items() if key != "steps"} | {"epochs": 1.5}
 
 
+@pytest.mark.slow
 def test_a_stage_of_epochs_trains_their_packs_to_the_byte(folder, tmp_path, monkeypatch):
     """As a stage of so many steps does, also if it is stopped."""
     packs = trained(monkeypatch)
@@ -158,6 +160,7 @@ def test_a_stage_of_epochs_trains_their_packs_to_the_byte(folder, tmp_path, monk
     assert not packs  # it has ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 3, 5])
 def test_a_stage_of_epochs_ends_behind_their_last_pack_with_another_batch(batch, folder, tmp_path, monkeypatch):
     packs = trained(monkeypatch)

@@ -217,6 +217,7 @@ def test_an_error_inside_a_batch_is_answered_and_the_next_batch_goes_on(checkpoi
         assert ask(client, question(noise(1))).choices
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_names_its_weights(checkpoint):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -235,6 +236,7 @@ def test_the_command_serves_and_names_its_weights(checkpoint):
             process.terminate()
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_model_is_named():
     done = subprocess.run([sys.executable, "-m", "training.serve", "/nowhere"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("/nowhere") and done.stderr.count("\n") == 1

@@ -48,6 +48,7 @@ def test_neighbours_in_a_shuffle_have_nothing_to_do_with_each_other():
     assert abs(sum(number < 5000 for number in found[:5000]) - 2500) < 200
 
 
+@pytest.mark.slow
 @given(sets=ORDERS, seed=st.integers(0, 5), epochs=st.integers(1, 8))
 @settings(deadline=None, max_examples=50)
 def test_after_some_epochs_each_pack_came_as_often_as_its_weight_says(sets, seed, epochs):
@@ -111,6 +112,7 @@ def test_any_number_of_stops_and_ranks_gives_one_unbroken_sequence(batch, runs, 
     assert seen == list(range(start * batch, done * batch))
 
 
+@pytest.mark.slow
 @given(sets=ORDERS, batch=st.integers(4, 16), stops=st.lists(st.integers(1, 30), max_size=5), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=50)
 def test_a_run_that_is_stopped_and_resumed_anywhere_trains_what_one_run_does(sets, batch, stops, seed):

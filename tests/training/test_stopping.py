@@ -18,6 +18,7 @@ from training.train import World, train
 from training.whole_files import filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_signal_ends_a_run_after_its_step(number, code, workers, folder, tmp_path, monkeypatch, capsys):

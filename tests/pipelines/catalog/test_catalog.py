@@ -53,6 +53,7 @@ ALL_THREE = str([(stage, None, 3, None, True) for stage in ("rows", "images", "s
 # Where it can be read
 
 
+@pytest.mark.slow
 def test_it_can_be_asked_from_another_folder(corpus):
     assert plain_duckdb(Path(corpus.path("catalog.duckdb"))) == ALL_THREE
 
@@ -93,6 +94,7 @@ def test_it_works_after_the_root_moved(corpus, tmp_path):
     assert plain_duckdb(moved / "catalog.duckdb") == ALL_THREE
 
 
+@pytest.mark.slow
 def test_a_root_that_moved_up_its_own_path_is_not_taken_for_the_old_one(tmp_path):
     """/x/a/b -> /a/b: the new path is a part of the old."""
     here = tmp_path / "corpus"
@@ -165,6 +167,7 @@ def held(catalog: Path, how: str):
             shell.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["read", "write"])
 def test_a_shell_that_has_it_open_stops_no_run_and_no_reader(how, corpus, tmp_path):
     catalog = Path(corpus.path("catalog.duckdb"))
@@ -208,6 +211,7 @@ def read(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_empty_views_have_the_types_of_filled_ones(read):
     root = open_corpus(read / "my.toml").root
     there = files(root, stages_of(root))

@@ -31,6 +31,7 @@ def damage(root: Root, name: str, how: str) -> str:
     return str(found.relative_to(root.url))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_ledger_that_is_cut_off_is_left_out_of_the_view(how, corpus, tmp_path):
     name = damage(corpus, "runs/*/run.parquet", how)
@@ -49,6 +50,7 @@ def test_a_ledger_that_is_cut_off_is_left_out_of_the_view(how, corpus, tmp_path)
     assert verify_root(corpus).problems == plan(open_corpus(tmp_path / "my.toml")).hints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["releases", "distributions", "work-rows", "changes-images"])
 def test_any_file_of_the_ledger_may_be_cut_off(file, corpus, tmp_path):
     name = damage(corpus, f"runs/*/{file}.parquet", "torn")

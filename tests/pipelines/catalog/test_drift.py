@@ -43,6 +43,7 @@ def drifted(root: Root) -> list[dict]:
     return query(root, DRIFTED).to_pylist()
 
 
+@pytest.mark.slow
 def test_a_planted_shift_is_found(config, tmp_path):
     build(config)
     write(tmp_path, {ENGLISH: 200, GERMAN: 120})
@@ -53,6 +54,7 @@ def test_a_planted_shift_is_found(config, tmp_path):
     assert {row["measure"] for row in drifted(root)} <= {"language", "words"}, "the number of words is another too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "licences", "measure", "value"),
     [
@@ -68,6 +70,7 @@ def test_shifts_of_other_measures_are_found_too(counts, licences, measure, value
     assert measure in {row["measure"] for row in drifted(root)}
 
 
+@pytest.mark.slow
 def test_an_equal_rebuild_shows_none(config, configure):
     build(config)
     root = build(toml(configure, "samples_per_shard = 7\n"))
@@ -75,6 +78,7 @@ def test_an_equal_rebuild_shows_none(config, configure):
     assert len(rows) >= 3 and {(row["distance"], row["drifted"]) for row in rows} == {(0.0, False)}
 
 
+@pytest.mark.slow
 def test_more_of_the_same_shows_none(config, tmp_path):
     build(config)
     write(tmp_path, {ENGLISH: 260, GERMAN: 27})
@@ -89,6 +93,7 @@ def test_the_first_release_has_no_drift_and_its_distributions(config):
     assert query(root, sql).to_pylist() == [{"value": "en", "samples": 200}, {"value": "de", "samples": 20}]
 
 
+@pytest.mark.slow
 def test_a_release_that_a_killed_run_published_is_recorded_by_the_next(config, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("pipelines.build.run.record_distributions", lambda *_: None)
@@ -101,6 +106,7 @@ def test_a_release_that_a_killed_run_published_is_recorded_by_the_next(config, t
     assert query(root, "select count(distinct run) as n from distributions")["n"].to_pylist() == [1]
 
 
+@pytest.mark.slow
 def test_the_report_has_a_chart_of_what_moved(config, tmp_path, reports):
     build(config)
     assert 'id="drift"' not in Root(f"{tmp_path}/corpus").read("report.html").decode()
@@ -111,6 +117,7 @@ def test_the_report_has_a_chart_of_what_moved(config, tmp_path, reports):
     assert "<h3>talk: script</h3>" not in page, "all is Latin in both"
 
 
+@pytest.mark.slow
 def test_stats_show_tokens_slices_languages_scripts_and_licences(config):
     tables = {title: (columns, lines) for title, columns, lines in corpus_stats(build(config))}
     columns, ((name, words, *_),) = tables["measures of shard sets"]
@@ -120,6 +127,7 @@ def test_stats_show_tokens_slices_languages_scripts_and_licences(config):
     assert ("talk", "script", "Latin", 220, "100.0%") in lines and ("talk", "licence", "mit", 220, "100.0%") in lines
 
 
+@pytest.mark.slow
 def test_rare_values_are_not_named(config, tmp_path):
     write(tmp_path, {ENGLISH: 200, GERMAN: 4})
     root = build(config)

@@ -53,6 +53,7 @@ def failure(config: Path) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_set_without_samples_is_not_published_and_the_message_says_what_to_do(here):
     line = failure(configured(here, TRAIN, EMPTY))
     assert line.startswith("gate empty_sets: empty_sets = 0 does not hold (empty_sets = 1; set none: ")
@@ -70,6 +71,7 @@ def test_a_source_that_is_all_bad_is_no_success(here):
     assert "set train: 0 samples)" in failure(configured(here, TRAIN))
 
 
+@pytest.mark.slow
 def test_a_set_that_lost_over_half_is_not_published(here):
     config = configured(here, TRAIN)
     root = build(config)
@@ -92,6 +94,7 @@ def test_a_set_that_lost_over_half_is_not_published(here):
     assert published(root) == {"train": 1}
 
 
+@pytest.mark.slow
 def test_a_loss_is_of_one_set_and_not_hidden_by_the_others(here):
     both = "[sets.large]\n[sets.small]\nwhere = \"text like 'rare%'\"\n"
     texts = [(f"{n}.png", f"{'rare' if n < 3 else 'usual'} {n}") for n in range(10)]
@@ -104,6 +107,7 @@ def test_a_loss_is_of_one_set_and_not_hidden_by_the_others(here):
     assert "set small: 0 samples, 3 before" in line and "set large: 9 samples, 10 before" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["where = \"text like '%1'\"", "weight = 0.2", 'task = "ocr"'], ids=lambda c: c[:6])
 def test_other_settings_may_lose_what_they_want(here, change):
     root = build(configured(here, TRAIN, "[gates]\nempty_sets = false\n"))
@@ -116,6 +120,7 @@ def test_other_settings_may_lose_what_they_want(here, change):
     assert published(root)["train"] < 5
 
 
+@pytest.mark.slow
 def test_another_limit_of_images_may_lose_what_it_wants(here):
     from PIL import Image
 
@@ -126,6 +131,7 @@ def test_another_limit_of_images_may_lose_what_it_wants(here):
     assert published(root) == {"train": 2}
 
 
+@pytest.mark.slow
 def test_the_last_release_of_the_same_settings_counts_not_the_last_one(here):
     config = configured(here, TRAIN)
     root = build(config)
@@ -135,6 +141,7 @@ def test_the_last_release_of_the_same_settings_counts_not_the_last_one(here):
     assert "set train: 4 samples, 10 before" in failure(configured(here, TRAIN))
 
 
+@pytest.mark.slow
 def test_of_a_release_of_version_0_1_the_settings_are_taken_to_be_the_same(here):
     config = configured(here, TRAIN)
     root = build(config)
@@ -147,6 +154,7 @@ def test_of_a_release_of_version_0_1_the_settings_are_taken_to_be_the_same(here)
     ]
 
 
+@pytest.mark.slow
 def test_a_takedown_is_held_up_by_no_gate(here):
     config = configured(here, TRAIN)
     root = build(config)
@@ -177,6 +185,7 @@ def test_the_user_switches_each_off_or_replaces_it_by_name(here):
     assert all(re.search(rf"^{name} = .*# false switches it off$", shown, re.M) for name in GATES)
 
 
+@pytest.mark.slow
 def test_growth_is_no_change(here):
     config = configured(here, TRAIN, '[gates]\nchange = "changed_share < 0.2"\n')
     said(here, 5)
@@ -208,6 +217,7 @@ def test_a_corpus_without_sets_has_none_that_is_empty(here):
     assert published(root) == {}
 
 
+@pytest.mark.slow
 def test_views_of_releases_and_growth(here):
     config = configured(here, TRAIN)
     said(here, 5)

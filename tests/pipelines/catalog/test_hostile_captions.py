@@ -59,6 +59,7 @@ def hostile(tmp_path_factory) -> Root:
 # Captions are data
 
 
+@pytest.mark.slow
 def test_hostile_captions_come_through_as_they_are(hostile):
     found = query(hostile, "select extra->>'name' as name, text from rows where text != 'strange'").to_pylist()
     assert {row["name"]: row["text"] for row in found} == HOSTILE

@@ -82,6 +82,7 @@ def test_a_query_installs_and_loads_no_extension(name, small):
     assert query(Root(str(small / "corpus")), question).to_pylist() == [{"open": False}]
 
 
+@pytest.mark.slow
 def test_a_query_writes_nothing_anywhere(small, monkeypatch):
     monkeypatch.chdir(small)
     before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
@@ -141,6 +142,7 @@ def test_a_query_reads_no_file_outside_the_corpus_but_those_a_flag_names(corpus,
     assert say("sql", corpus.url, f"from read_text('{corpus.url}/root.json')").code == 0
 
 
+@pytest.mark.slow
 def test_a_query_sorts_more_than_fits_in_memory_and_leaves_nothing(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spill"))

@@ -81,6 +81,7 @@ def test_a_question_has_an_answer(number, question, sql, root):
     assert bool(rows.num_rows) == (int(number) not in WITHOUT_ROWS), question
 
 
+@pytest.mark.slow
 def test_some_answers_are_those_that_are_expected(root):
     answers = {int(number): query(root, sql).to_pylist() for number, _, sql in QUESTIONS}
     assert {(row["set"], row["language"]) for row in answers[7]} >= {("talk", "en"), ("talk", "de")}

@@ -45,6 +45,7 @@ def test_a_corpus_without_training_has_empty_views(pictures, configure):
     assert query(root, "from training").num_rows == query(root, "from evaluations").num_rows == 0
 
 
+@pytest.mark.slow
 def test_naming_folders_makes_nothing_anew(runs, configure):
     build(configure(SOURCE))
     corpus = open_corpus(configure(SOURCE + runs))

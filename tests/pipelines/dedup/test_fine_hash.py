@@ -31,6 +31,7 @@ def test_copies_are_near(kind, copied):
     assert apart(image, copied(image)) <= NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_of_textured_pictures_are_near_even_cropped_or_marked(name):
     for number in range(2):

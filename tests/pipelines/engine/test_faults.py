@@ -36,6 +36,7 @@ def corpus(tmp_path) -> Root:
     return build(tmp_path / "my.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["rows", "images", "selection", "shards"])
 def test_a_folder_that_was_deleted_is_missing(folder, corpus, tmp_path):
     shutil.rmtree(corpus.path(folder))
@@ -52,6 +53,7 @@ def test_a_stage_that_was_never_begun_is_not_missing(tmp_path):
     assert verify_root(build(tmp_path / "my.toml", until="rows")).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG])
 def test_a_disk_that_takes_no_more_is_one_line_that_names_the_file(number, corpus, tmp_path, monkeypatch):
     """And the run's own end, which cannot be written either, does not hide it."""
@@ -138,6 +140,7 @@ with in_this_process():
 """
 
 
+@pytest.mark.slow
 def test_a_real_limit_of_the_system_is_one_line(corpus, tmp_path):
     """Files may have 3,000 bytes: the tar of images does not fit."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 3000

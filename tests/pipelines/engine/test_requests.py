@@ -43,6 +43,7 @@ def requests(store: ObjectStore, config: Path, until: str | None = None) -> int:
     return len(store.asked)
 
 
+@pytest.mark.slow
 def test_a_partition_costs_a_bounded_number_of_requests(store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config, root = write_corpus(tmp_path, 192)
@@ -64,6 +65,7 @@ def test_a_partition_costs_a_bounded_number_of_requests(store, tmp_path, monkeyp
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_question_reads_each_file_once_and_nothing_when_asked_again(store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     from pipelines.catalog import whole_files
@@ -84,6 +86,7 @@ def test_a_question_reads_each_file_once_and_nothing_when_asked_again(store, tmp
     assert not [one for one in store.of("HEAD") if "/images/" in one.path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [0.05])
 def test_a_store_that_fails_now_and_then_gives_the_same_bytes(store, tmp_path, failing, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

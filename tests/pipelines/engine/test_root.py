@@ -164,6 +164,7 @@ def files_of(root: Root) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["memory", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_every_kind_of_root_holds_the_same_bytes(root, tmp_path):
     for number in range(2):
@@ -191,6 +192,7 @@ def test_every_kind_of_root_holds_the_same_bytes(root, tmp_path):
     assert verify_root(root).problems == [] and verify_root(root).garbage == []
 
 
+@pytest.mark.slow
 def test_commands_take_a_url(s3, tmp_path):
     write_tar(tmp_path / "source/0.tar", range(3))
     url = f"s3://bucket/{uuid.uuid4().hex}"
@@ -214,6 +216,7 @@ def test_commands_take_a_url(s3, tmp_path):
 CAT = "import sys, fsspec; sys.stdout.buffer.write(fsspec.open(sys.argv[1]).open().read())"
 
 
+@pytest.mark.slow
 def test_webdataset_opens_what_urls_prints_of_an_object_store(s3, tmp_path, monkeypatch):
     import webdataset
 
@@ -266,6 +269,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3, tmp_path):
     assert "no corpus found here" in say("stats", "s3://none/corpus").err
 
 
+@pytest.mark.slow
 def test_a_source_may_be_in_an_object_store(s3, tmp_path):
     write_tar(tmp_path / "source/0.tar", range(3))
     (tmp_path / "local.toml").write_text(f'root = "local"{TOML}')

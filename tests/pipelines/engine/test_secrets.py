@@ -49,6 +49,7 @@ def checked(count: int, seed: int) -> None:
         secrets.remembered -= {key} - set(KEYS)
 
 
+@pytest.mark.slow
 def test_random_errors_say_nothing_at_any_offset(keys):
     checked(250, 1)
 

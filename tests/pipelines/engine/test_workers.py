@@ -123,6 +123,7 @@ def test_nothing_to_make_starts_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.slow
 def test_workers_serve_all_stages_of_a_run_without_beam(tmp_path):
     (made := tmp_path / "made").mkdir()
     with Workers(TWO, Root(str(tmp_path))) as workers:
@@ -143,6 +144,7 @@ def test_workers_serve_all_stages_of_a_run_without_beam(tmp_path):
     assert all_end({job, *(note[who] for note in second for who in ("pid", "parent"))})
 
 
+@pytest.mark.slow
 def test_a_stage_begins_at_once_when_another_was_there_before(tmp_path):
     (made := tmp_path / "made").mkdir()
     with Workers(TWO, Root(str(tmp_path))) as workers:
@@ -156,6 +158,7 @@ def test_a_stage_begins_at_once_when_another_was_there_before(tmp_path):
     assert min(took) < 0.5
 
 
+@pytest.mark.slow
 def test_workers_that_hold_a_model_end_with_their_stage(tmp_path):
     (made := tmp_path / "made").mkdir()
     with Workers(TWO, Root(str(tmp_path))) as workers:
@@ -168,6 +171,7 @@ def test_workers_that_hold_a_model_end_with_their_stage(tmp_path):
     assert {note["parent"] for note in holders} == {after["parent"]}, "forked from what has imported all"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_stage_in_one_line_and_the_next_begins_anew(tmp_path):
     (made := tmp_path / "made").mkdir()
     with Workers(TWO, Root(str(tmp_path))) as workers:
@@ -196,6 +200,7 @@ def test_the_process_that_workers_are_forked_from_is_one_of_them(tmp_path):
         workers.make(Notes(made, seconds=60), [1, 2], "log", kill)
 
 
+@pytest.mark.slow
 def test_another_runner_has_workers_of_its_own(tmp_path):
     (made := tmp_path / "made").mkdir()
     beam = BeamConfig(runner="support.elsewhere.Elsewhere", options=[])

@@ -12,6 +12,7 @@ from pipelines.exports.export import export
 SETS = "[sets.all]\n[sets.one]\nwhere = \"text = 'picture 1'\"\n"
 
 
+@pytest.mark.slow
 def test_exports_of_what_was_taken_down_are_named(tmp_path, configure):
     """Of every form, over an older export, and of one that was killed; not those of a set that had nothing of it."""
     (tmp_path / "src").mkdir()

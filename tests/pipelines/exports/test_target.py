@@ -170,6 +170,7 @@ def bucket() -> Iterator[str]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["huggingface", "llava"])
 def test_an_object_store_holds_the_same_files(tmp_path, bucket, form):
     old, new = (publish(tmp_path / name, "all", captions(*of)) for name, of in (("old", (9,)), ("new", (5, 3))))

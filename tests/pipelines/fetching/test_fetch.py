@@ -224,6 +224,7 @@ def test_a_full_disk_stops_the_run_and_is_nobody_elses_fault(server):
     fetcher.close()
 
 
+@pytest.mark.slow
 def test_a_machine_without_network_blames_no_server(server, monkeypatch):
     def no_answer(*_, **__):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")

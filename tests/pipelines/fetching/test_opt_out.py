@@ -172,6 +172,7 @@ def test_matching_takes_time_of_the_length_of_patterns_and_url(opt_outs):
     assert time.process_time() - began < 2
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_patterns_cost_little(tmp_path):
     """In memory, and for a URL that none is for."""
     (tmp_path / "list.txt").write_text(

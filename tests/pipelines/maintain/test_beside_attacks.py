@@ -168,6 +168,7 @@ def named(row: dict) -> str:
     return " ".join(str(row[name]) for name in ("file", "member", "url", "detail"))
 
 
+@pytest.mark.slow
 def test_rows_beside_attacks_have_equal_bytes(rows):
     alone, beside = rows
     assert {row["reason"] for row in alone.values()} == {None}

@@ -36,6 +36,7 @@ def test_files_that_no_commit_names_are_garbage(root):
     assert verify_root(root).garbage == [] and root.exists("my-notes.md")
 
 
+@pytest.mark.slow
 def test_clean_keeps_the_last_releases_readable(root, tmp_path):
     config, names = tmp_path / "my.toml", []
     for words in ("picture 1", "picture 2", "picture 3", "picture 4"):
@@ -57,6 +58,7 @@ def test_clean_keeps_the_last_releases_readable(root, tmp_path):
     assert verify_root(root).problems == [] and verify_root(root).samples == 7
 
 
+@pytest.mark.slow
 def test_clean_removes_packs_that_were_planned_for_releases_that_are_gone(root, tmp_path):
     """By the trainer, for two lengths. Where a killed one left half a file, that goes too."""
     config, recipes = tmp_path / "my.toml", []

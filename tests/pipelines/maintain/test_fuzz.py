@@ -5,6 +5,7 @@ from support.fuzzing import fuzz
 from support.tar_fuzzing import fuzz_headers
 
 
+@pytest.mark.slow
 def test_mutated_images_and_tars_are_intact_or_have_a_reason(tmp_path):
     said = fuzz(tmp_path, images=150, tars=60)
     assert (said["wrong"], said["problems"]) == ([], [])

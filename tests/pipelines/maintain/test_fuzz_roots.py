@@ -26,6 +26,7 @@ def root(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "corpus"))
 
 
+@pytest.mark.slow
 def test_commands_bear_whatever_stands_in_a_root(tmp_path):
     check(fuzz_roots(tmp_path, count=2 * len(CHANGES)))
 

@@ -12,6 +12,7 @@ def test_mutated_tables_are_read_as_they_were_written_or_have_a_reason(tmp_path)
     assert said["slowest"] < 10
 
 
+@pytest.mark.slow
 def test_parquet_broken_along_its_structure_stops_nothing(tmp_path):
     check(fuzz_parquet(tmp_path, count=120))
 

@@ -68,6 +68,7 @@ def unnamed(root: Root) -> set[str]:
     return {name for name in garbage(root) if name.startswith("shards/")}
 
 
+@pytest.mark.slow
 def test_a_list_of_releases(releases):
     rows = list_releases(releases.root)
     assert [name_of(row) for row in rows] == releases.names
@@ -152,6 +153,7 @@ def test_a_mark_of_a_release_that_is_gone_is_garbage(releases):
     assert marked(releases.root, "pinned") == set()
 
 
+@pytest.mark.slow
 def test_a_release_is_put_back_and_the_next_run_says_that_it_would_replace_it(releases):
     corpus, (first, _, third) = releases.folder / "corpus", releases.names
     said = say("publish", corpus, first)
@@ -191,6 +193,7 @@ def test_what_cannot_be_put_back(releases):
     assert say("publish", corpus, "train").code == 2
 
 
+@pytest.mark.slow
 def test_the_commands_work_on_a_root_in_memory(tmp_path):
     """Whatever fsspec names: here its own memory."""
     releases = Releases(tmp_path, "memory://releases/corpus")
@@ -227,6 +230,7 @@ def test_what_is_measured_of_a_sample():
     assert json.dumps(measure({}, None))
 
 
+@pytest.mark.slow
 def test_a_put_back_release_is_in_no_way_of_takedowns(releases):
     put_back(releases.root, releases.names[0])
     key = query(releases.root, "select key from rows where text = 'ein Haus'")["key"][0].as_py()

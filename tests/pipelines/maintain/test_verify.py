@@ -52,6 +52,7 @@ def test_a_flipped_bit_of_what_has_a_digest_is_named_wherever_it_is(kind, root):
 PAGE, FOOTER = 90, -300  # places in an index: in a page, and in what the file says of itself
 
 
+@pytest.mark.slow
 def test_a_shard_whose_index_cannot_be_read_is_made_anew(root, tmp_path):
     before = data_files(Path(root.url))
     corpus = open_corpus(tmp_path / "my.toml")
@@ -98,6 +99,7 @@ def test_a_shard_that_was_held_back_and_is_damaged_is_not_published(root, tmp_pa
     assert Path(root.path(name)).read_bytes() == sound and verify_root(root).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows/00000.parquet", "images/00000.parquet", "selection/00000.parquet"])
 def test_a_flipped_bit_of_a_partition_is_named_or_changes_nothing(name, root):
     """Not every byte of a Parquet file means something; those that do are covered by page checksums and digests."""
@@ -120,6 +122,7 @@ def test_a_flipped_bit_of_a_partition_is_named_or_changes_nothing(name, root):
     assert named > 15
 
 
+@pytest.mark.slow
 def test_a_damaged_file_does_not_stop_a_command(root):
     """A line and an exit code, whatever is broken."""
     for kind in KINDS:
@@ -219,6 +222,7 @@ def test_a_row_that_is_lost_between_stages_is_named(root, tmp_path):
     assert "images/00000.parquet: was made from another version of rows/00000.parquet; run again" in problems
 
 
+@pytest.mark.slow
 def test_a_set_that_the_configuration_has_no_more_stays_as_it_was(root, tmp_path):
     (tmp_path / "my.toml").write_text(TOML + "[sets.more]\n")
     build(tmp_path / "my.toml")

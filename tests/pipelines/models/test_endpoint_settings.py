@@ -160,6 +160,7 @@ def test_a_labeler_without_log_probabilities_is_refused(omit, extra, works):
             open_judge(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refused", "fix"),
     [
@@ -259,6 +260,7 @@ def test_an_endpoint_that_cannot_work_is_refused_and_no_key_is_said_again(toml, 
     assert "word@" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_one_process_does_is_refused_with_workers_elsewhere():
     def config(**endpoint) -> Config:
         made = {"m": {"model": "m", **endpoint}}

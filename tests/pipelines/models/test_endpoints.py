@@ -239,6 +239,7 @@ def test_a_budget_of_calls_is_spent_to_the_last_and_no_further(scripted):
     assert len(scripted.asked()) - before == 25
 
 
+@pytest.mark.slow
 def test_a_budget_of_tokens_ends_with_what_is_in_flight(scripted):
     found, stopped = ask(client(scripted.url, max_tokens=200, concurrency=4), 100)
     assert "max_tokens = 200 is reached" in str(stopped)

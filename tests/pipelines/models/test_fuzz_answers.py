@@ -107,6 +107,7 @@ def check(url: str, count: int, seed: int, monkeypatch) -> None:
     assert 0.05 * count < answered < 0.9 * count
 
 
+@pytest.mark.slow
 def test_any_answer_is_an_answer_or_has_a_reason(url, monkeypatch):
     check(url, 500, 0, monkeypatch)
 

@@ -145,6 +145,7 @@ def check(root: Path, *shown: str) -> None:
             assert not leaks(line, KEY), line
 
 
+@pytest.mark.slow
 def test_nothing_of_a_key_is_in_rows_the_ledger_the_report_or_the_terminal(configured, gateway, tmp_path):
     config = configured()
     root = build(config)
@@ -168,6 +169,7 @@ def test_a_run_that_stops_says_nothing_of_it(configured, gateway, tmp_path, monk
     check(tmp_path / "corpus")
 
 
+@pytest.mark.slow
 def test_the_log_of_a_server_that_a_command_starts_says_nothing_of_it(tmp_path, monkeypatch):
     """Not even if the key comes sign by sign, in pieces, or over several lines."""
     from pipelines.engine.root import Root

@@ -66,6 +66,7 @@ def one_line(said) -> str:
 # What it reads
 
 
+@pytest.mark.slow
 def test_easyocr_reads_each_line_where_it_stands(models):
     engine = open_engine(engine_of(models))
     lines = sorted(engine.read(np.asarray(bars("IIiI", "iIIIIi", side=192))), key=lambda line: line["box"][1])
@@ -78,6 +79,7 @@ def test_easyocr_reads_each_line_where_it_stands(models):
     assert open_engine(engine_of(models)) is engine and torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_a_corpus_is_read_and_is_current_until_the_weights_change(models, pictures, configure, tmp_path):
     config = configure(f'{TOML}models = "{models}"\n[sets.read]\ntask = "ocr"')
     root = build(config)
@@ -226,6 +228,7 @@ def test_a_worker_that_lacks_the_weights_says_the_same(models, pictures, configu
     assert not (Path(corpus.root.url) / "ocr/00000.parquet").exists()
 
 
+@pytest.mark.slow
 def test_nothing_that_weights_hold_is_carried_out(models, tmp_path, monkeypatch):
     class Trap:
         def __reduce__(self):
@@ -253,6 +256,7 @@ def served(models, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_weights_are_downloaded_when_a_run_begins_and_not_to_plan_one(served, pictures, configure):
     config = configure(TOML + "download = true")
     corpus = open_corpus(config)

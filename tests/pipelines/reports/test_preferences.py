@@ -54,6 +54,7 @@ def count(root: Root, what: str) -> int:
     return query(root, f"select count(*) as n from {what}")["n"][0].as_py()
 
 
+@pytest.mark.slow
 def test_every_step_has_the_numbers_of_its_stage(root, page):
     said = gather(root)["preferences"]
     steps = {step["stage"]: step for step in said["funnel"] + said["steps"]}
@@ -105,6 +106,7 @@ def test_what_they_cost_is_what_the_view_says(root, page):
     assert f"verdicts {row['endpoint']} " + " ".join(f"{cell:,}" for cell in cells) in page.text
 
 
+@pytest.mark.slow
 def test_kept_pairs_are_shown_with_their_image_and_what_the_labelers_rejected_is_marked(root, page):
     shown = gather(root)["preferences"]["pairs"]
     assert 6 < len(shown) == min(12, count(root, "preferences"))
@@ -129,6 +131,7 @@ def test_kept_pairs_are_shown_with_their_image_and_what_the_labelers_rejected_is
     assert marked == rejected and plain == accepted and rejected
 
 
+@pytest.mark.slow
 def test_another_seed_shows_others_and_the_same_one_the_same(root):
     first, again, other = (gather(root, seed)["preferences"]["pairs"] for seed in (0, 0, 1))
     assert first == again and [pair["key"] for pair in other] != [pair["key"] for pair in first]
@@ -162,6 +165,7 @@ def test_whatever_is_put_in_comes_out_as_text(root):
     assert bad.text.count("<script>alert(1)</script>") > 50
 
 
+@pytest.mark.slow
 def test_what_is_damaged_leaves_a_note(root, tmp_path):
     shutil.copytree(root.url, tmp_path / "corpus")
     copy = Root(str(tmp_path / "corpus"))

@@ -27,6 +27,7 @@ from pipelines.reports import contact_sheet
 from pipelines.reports.report import REPORT, gather
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_by_hash_and_so_stay(folder, monkeypatch):
     monkeypatch.setattr(contact_sheet, "SAMPLES", 16)
     root = open_corpus(folder / "my.toml").root
@@ -51,6 +52,7 @@ def test_samples_are_drawn_by_hash_and_so_stay(folder, monkeypatch):
     assert all(key in root.read(REPORT).decode() for key in first(1))
 
 
+@pytest.mark.slow
 def test_an_image_is_shown_in_every_set_that_it_is_in(tmp_path, configure: Callable[..., Path]):
     write_tar(tmp_path / "source/0.tar", range(3))
     root = build(configure('[source]\nkind = "webdataset"\npath = "source"\n[sets.a]\n[sets.b]\nweight = 0.5'))
@@ -64,6 +66,7 @@ def test_an_image_is_shown_in_every_set_that_it_is_in(tmp_path, configure: Calla
         assert np.abs(shown - drawn).mean() < 6
 
 
+@pytest.mark.slow
 def test_a_duplicate_stands_beside_the_row_that_was_kept(tmp_path, configure: Callable[..., Path]):
     (tmp_path / "pictures").mkdir()
     for number in range(4):
@@ -78,6 +81,7 @@ def test_a_duplicate_stands_beside_the_row_that_was_kept(tmp_path, configure: Ca
         assert f"duplicate of {row['of']}" in page.text
 
 
+@pytest.mark.slow
 def test_conversations_are_shown_turn_by_turn_with_all_their_images(tmp_path, configure: Callable[..., Path]):
     (tmp_path / "pictures").mkdir()
     for number in range(2):
@@ -110,6 +114,7 @@ def test_before_there_is_a_selection_what_is_kept_so_far_is_shown(tmp_path, conf
 # What changed
 
 
+@pytest.mark.slow
 def test_the_last_run_s_changes_stand_there_with_before_and_after(folder):
     write_tar(folder / "source/0.tar", range(7), lambda n: "a <new> caption" if n == 2 else f"picture {n}")
     root = build(folder / "my.toml")
@@ -124,6 +129,7 @@ def test_the_last_run_s_changes_stand_there_with_before_and_after(folder):
     assert f"{key} text picture 2 a <new> caption" in page.text
 
 
+@pytest.mark.slow
 def test_a_run_that_a_gate_stopped_is_in_it_with_the_reason(folder):
     config = folder / "my.toml"
     config.write_text(config.read_text().replace("[gates]", '[gates]\nmany = "kept > 100"'))
@@ -138,6 +144,7 @@ def test_a_run_that_a_gate_stopped_is_in_it_with_the_reason(folder):
 # The same, and not part of the data
 
 
+@pytest.mark.slow
 def test_equal_roots_give_equal_reports_but_for_what_is_measured(folder, built, root):
     before = root.read(REPORT).decode()
     assert write_and_read(root).replace(str(folder), str(built)) == before
@@ -160,6 +167,7 @@ def test_it_is_no_data_and_no_garbage(root):
     assert data_files(Path(root.url)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory://report-test/{}"])
 def test_it_stands_in_an_object_store_as_well(built, tmp_path, place, configure: Callable[..., Path]):
     shutil.copytree(built / "source", tmp_path / "source")
@@ -223,6 +231,7 @@ def test_a_root_that_was_never_run_is_named_in_one_line(tmp_path):
     assert "nothing is made yet" in Page(write_and_read(Root(str(tmp_path / "empty")))).text
 
 
+@pytest.mark.slow
 def test_a_source_without_rows_has_a_report(tmp_path, configure: Callable[..., Path]):
     none = pa.array([], pa.string())
     pq.write_table(pa.table({"url": none, "text": none}), tmp_path / "0.parquet")

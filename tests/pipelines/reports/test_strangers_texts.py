@@ -60,6 +60,7 @@ def hostile(tmp_path_factory) -> Root:
     return build(folder / "my.toml")
 
 
+@pytest.mark.slow
 def test_hostile_captions_are_text_and_nothing_else(hostile):
     page = read(hostile)
     ours = Page(re.sub(r"(?s)\{\{.*?\}\}|\{%.*?%\}", "", PAGE))
@@ -73,6 +74,7 @@ def test_hostile_captions_are_text_and_nothing_else(hostile):
         assert re.sub(r"\s+", " ", brief(text).strip()) in page.text, name
 
 
+@pytest.mark.slow
 def test_whatever_is_put_in_comes_out_as_text(folder):
     """Every text that a report is made of is spoilt, down to the words that are ours: the elements stay the same."""
     write_tar(folder / "source/0.tar", range(7), lambda n: f"another {n}")

@@ -52,6 +52,7 @@ cells = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(cells)
 @settings(max_examples=500, deadline=None)
 def test_any_cell_is_its_text_or_a_reason_and_strict_json_in_extra(cell):
@@ -81,6 +82,7 @@ columns = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(columns)
 @settings(max_examples=200, deadline=None)
 def test_any_column_of_parquet_is_read_and_stops_nothing(column):

@@ -76,6 +76,7 @@ def test_conversations_come_out_with_all_of_their_images(here):
     assert say("urls", root.url, "captions").out == ""
 
 
+@pytest.mark.slow
 def test_every_row_is_accounted_for(here):
     root = build(here / "my.toml")
     sql = """select coalesce(p.extra::json, s.extra)->>'id' as id, s.part, s.left_out_by, s.reason
@@ -90,6 +91,7 @@ def test_every_row_is_accounted_for(here):
     assert placed == [{"n": 3}] and (verify_root(root).problems, verify_root(root).garbage) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_turn_that_changes_touches_no_image(here):
     root = build(here / "my.toml")
     before = data_files(Path(root.url))
@@ -105,6 +107,7 @@ def test_a_turn_that_changes_touches_no_image(here):
     assert [tuple(row.values()) for row in said] == [("rows", "changed"), ("shards", "changed")]
 
 
+@pytest.mark.slow
 def test_an_image_that_is_mended_brings_its_conversation_in(here):
     root = build(here / "my.toml")
     (here / "pictures/broken.png").write_bytes(picture(4)[0])

@@ -74,6 +74,7 @@ def test_a_file_that_is_no_table_has_one_row_that_says_so(data, tmp_path, config
     assert query(root, "select count(*) as n from rows").to_pylist() == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_a_text_that_all_rows_share_is_in_memory_once(tmp_path):
     """200,000 rows of a text of 1 MB, in a file of some KB."""
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), ["x" * 1_000_000])
@@ -98,6 +99,7 @@ def test_a_footer_that_claims_more_than_there_is_is_damage(tmp_path, monkeypatch
         open_parquet(raw, "a")
 
 
+@pytest.mark.slow
 def test_a_page_that_becomes_much_more_than_it_is_is_damage(tmp_path):
     texts = ["x" * 100_000] * 3_000
     options = {"use_dictionary": False, "compression": "zstd", "data_page_size": 2**30}
@@ -213,6 +215,7 @@ def test_mutated_parquet_is_read_as_it_was_or_has_a_reason():
     assert lost > 100 and whole_files > 30
 
 
+@pytest.mark.slow
 def test_a_small_file_that_asks_for_20_gb_is_made_in_bounds(tmp_path):
     """20,000 rows of a caption of 1 MB: each is a reason, in little time and memory."""
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), ["x" * 1_000_000])

@@ -50,6 +50,7 @@ def test_a_data_set_of_images_and_captions_comes_out_whole(form, hub, configure)
     assert data_files(Path(root.url)) == before
 
 
+@pytest.mark.slow
 def test_a_key_names_file_and_row_and_a_text_that_changes_touches_no_image(hub, configure):
     dataset(CAPTIONED, image=held(0, 1), caption=["zero", "one"], score=[0, 1]).to_parquet(hub / "a.parquet")
     root = build(configure(TOML))
@@ -109,6 +110,7 @@ def test_bytes_never_enter_rows(hub, configure):
     assert query(root, "select max(length(extra)) as n from rows").to_pylist() == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_a_file_is_read_once_by_each_stage_and_in_its_order(hub, configure, monkeypatch):
     columns = {"image": held(*[n % 4 for n in range(40)]), "text": [f"text {n}" for n in range(40)]}
     pq.write_table(pa.table(columns), hub / "a.parquet", row_group_size=5)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.corpora import ONE_PROCESS, build, picture, rows_of, say, write_captions, write_tar
@@ -74,6 +75,7 @@ def settled(root: Root) -> list[tuple[str, int, int, bool]]:
     return [(file.path, file.first, file.buckets, file.split is not None) for file in read_manifest(root)]
 
 
+@pytest.mark.slow
 def test_numbers_are_settled_when_a_file_is_first_seen(configure, tmp_path):
     for name, numbers in (("b.tar", range(2)), ("d.tar", range(2, 4))):
         write_tar(tmp_path / "source" / name, numbers)

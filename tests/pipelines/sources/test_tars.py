@@ -65,6 +65,7 @@ def test_what_stands_before_an_odd_header_is_kept_and_one_row_says_where_the_tar
     assert rows[1]["detail"].startswith("0.tar: ") and rows[1]["size"] is None
 
 
+@pytest.mark.slow
 def test_ten_rows_beside_each_odd_header_are_made_with_their_bytes(tmp_path, configure):
     """All in one run, which none of them stops."""
     ten = b"".join(member(f"{n}/good.png", PICTURES[n % 4]) + member(f"{n}/good.txt", b"%d" % n) for n in range(10))
@@ -163,6 +164,7 @@ def test_compressed_tars_are_expanded(name, compress, tmp_path):
     assert all(row["sha256"] == sha256(PICTURES[n]).hexdigest() for n, row in enumerate(rows[:-1]))
 
 
+@pytest.mark.slow
 def test_a_compressed_tar_that_expands_without_end_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.sources.opening.SMALL", 1 << 20)
     rows = rows_in(tmp_path, gzip.compress(good(0) + header("h.txt", 1 << 30) + bytes(1 << 28), 9))

@@ -103,6 +103,7 @@ def test_every_reader_sees_the_size_that_the_sample_says(corpus):
     assert sorted({(row["was"], row["is_now"]) for row in rows}) == [(100, 100), (200, 112), (224, 112)]
 
 
+@pytest.mark.slow
 def test_a_set_without_bounds_stays_as_it_was_beside_one_that_has_them(corpus, configure):
     root = build(configure(SOURCE + "[sets.plain]\n", root="alone"))
     alone = {name: digest for name, digest in data_files(Path(root.url)).items() if "shards/plain-" in name}
@@ -113,6 +114,7 @@ def test_a_set_without_bounds_stays_as_it_was_beside_one_that_has_them(corpus, c
     assert "pictures" not in indexed(both, "plain")[0] and verify_root(both).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["png", "webp"])
 def test_without_a_format_each_image_keeps_its_own(corpus, configure, format):
     root = build(configure(SOURCE + "[sets.train]\nmax_pixels = 10000\n[sets.one]\nformat = " + f'"{format}"'))
@@ -125,6 +127,7 @@ def test_without_a_format_each_image_keeps_its_own(corpus, configure, format):
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_boxes_of_ocr_are_in_pixels_of_the_image_in_the_shard(configure, tmp_path):
     write_source(tmp_path / "source", range(0, 12, 4))
     root = build(configure(SOURCE + "[ocr]\n" + BOUNDS + "[sets.plain]\n"))
@@ -151,6 +154,7 @@ def test_images_of_other_formats_are_left_out_where_a_set_says_so(corpus, config
 # Encoded once
 
 
+@pytest.mark.slow
 def test_nothing_is_encoded_twice(corpus, tmp_path):
     with encodes() as done:
         root = build(corpus)
@@ -180,6 +184,7 @@ def test_nothing_is_encoded_twice(corpus, tmp_path):
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_what_is_taken_over_is_what_a_clean_build_encodes(corpus, configure, tmp_path):
     root = build(corpus)
     write_source(tmp_path / "source", range(3, 15), lambda n: f"another {n}")
@@ -191,6 +196,7 @@ def test_what_is_taken_over_is_what_a_clean_build_encodes(corpus, configure, tmp
         assert {data for data in one.values()} == {data for data in other.values()}
 
 
+@pytest.mark.slow
 def test_an_image_in_the_last_release_that_has_changed_is_encoded_again(corpus, tmp_path):
     root = build(corpus)
     before = data_files(tmp_path / "corpus")
@@ -209,6 +215,7 @@ def test_an_image_in_the_last_release_that_has_changed_is_encoded_again(corpus, 
     assert before.keys() != data_files(tmp_path / "corpus").keys()
 
 
+@pytest.mark.slow
 def test_an_image_under_another_key_is_found_in_any_shard_of_its_group(corpus, tmp_path):
     build(corpus)
     with tarfile.open(tmp_path / "source/0.tar", "w") as tar:  # the same images, each with the name of another
@@ -261,6 +268,7 @@ def die_at(name: str, nth: int, config: Path) -> int:
 POINTS = ["shards:payload", "shards:committed", "shards:release", "shards:published"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_run_encodes_at_most_one_shard_again_and_ends_with_the_same_bytes(point, corpus, configure, tmp_path):
     expected = data_files(Path(build(configure(SOURCE + BOUNDS, "clean.toml", "clean")).url))
@@ -306,6 +314,7 @@ def test_an_image_that_several_samples_of_a_shard_have_is_encoded_once(tmp_path)
 # What else goes by the original
 
 
+@pytest.mark.slow
 def test_a_takedown_names_the_original(corpus, configure, tmp_path):
     root = build(corpus)
     (before,) = {f"train@{read_card(root, 'train')['release']}"}
@@ -353,6 +362,7 @@ def test_verify_finds_an_index_that_says_what_is_not_so(corpus, wrong):
     assert ("but the index says otherwise" if wrong == "width" else "names another original") in said
 
 
+@pytest.mark.slow
 def test_stats_and_the_report_show_bounds_where_a_set_has_them(corpus, configure, reports):
     root = build(configure(SOURCE + BOUNDS + "[sets.plain]\n"))
     for text in (say("stats", root.url).out, root.read("report.html").decode()):

@@ -107,6 +107,7 @@ def answer(instruction: dict) -> list[Response]:
     return [Response("a square", yes_or_no(True)), Response("a circle", yes_or_no(False))]
 
 
+@pytest.mark.slow
 def test_pairs_go_by_the_same_bounds(configure, tmp_path, images):
     images.rename(tmp_path / "asked")
     lines = [{"image_path": name, "question": f"What is {n}?"} for n in (1, 2) for name in ("0.png", "1.png", "3.jpg")]

@@ -40,6 +40,7 @@ def samples(root) -> dict[str, dict]:
     return {json.loads(one["json"])["instruction"]: one for one in found}
 
 
+@pytest.mark.slow
 def test_pairs_of_the_source_are_trained_on_as_they_are(hub, configure):
     root = build(configure(SOURCE + AS_THEY_ARE))
     found = samples(root)
@@ -60,6 +61,7 @@ def test_pairs_of_the_source_are_trained_on_as_they_are(hub, configure):
     assert say("report", root.url).code == 0
 
 
+@pytest.mark.slow
 def test_pairs_of_the_source_are_judged_again_where_there_are_labelers(hub, configure):
     with Scripted() as server:
         endpoint = f'[endpoints.labeler]\nmodel = "scripted"\nurl = "{server.url}"\n'
@@ -75,6 +77,7 @@ def test_pairs_of_the_source_are_judged_again_where_there_are_labelers(hub, conf
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_what_goes_out_for_trl_comes_in_again(hub, configure, tmp_path):
     root = build(configure(SOURCE + AS_THEY_ARE))
     for form in ("trl", "rlaif-v"):

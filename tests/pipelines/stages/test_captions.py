@@ -138,6 +138,7 @@ def test_a_row_that_a_server_did_not_answer_has_a_reason_and_goes_no_further(con
     assert left == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_a_changed_prompt_asks_again_and_a_changed_place_does_not(configured, server, tmp_path):
     config = configured()
     build(config)
@@ -155,6 +156,7 @@ def test_a_changed_prompt_asks_again_and_a_changed_place_does_not(configured, se
         open_corpus(changed)
 
 
+@pytest.mark.slow
 def test_try_shows_before_and_after_and_the_run_takes_the_answers_over(configured, server):
     config = configured()
     said = say("try", "captions", config)
@@ -187,6 +189,7 @@ def test_the_scripted_server_says_what_these_tests_take_for_an_answer():
     assert said["text"].startswith("Question: What does the picture show?\nAnswer: A ")
 
 
+@pytest.mark.slow
 def test_a_run_in_which_every_request_failed_ends_with_an_error_and_commits_nothing_false(configured, server):
     server.does(refuse=["seed"])
     config = configured(endpoint="timeout = 61")  # a client of its own, which never had an answer
@@ -200,6 +203,7 @@ def test_a_run_in_which_every_request_failed_ends_with_an_error_and_commits_noth
     assert "captions           'There" in say("check-endpoint", configured(endpoint='omit = ["seed"]')).out
 
 
+@pytest.mark.slow
 def test_one_row_that_a_server_refuses_is_no_fault_of_the_server(configured, server):
     server.does(fail=[{"how": "400", "match": "Alt text"}])
     root = build(configured(endpoint="timeout = 62"))

@@ -159,6 +159,7 @@ def test_an_image_within_all_bounds_is_known_by_its_measures():
     assert is_within("TIFF", 30, 20, SetConfig(max_side=300))
 
 
+@pytest.mark.slow
 def test_an_image_that_a_format_cannot_hold_is_made_smaller():
     data = saved(Image.new("L", (17_000, 900)), "PNG")
     assert encode(data, SetConfig(format="webp"))[1:4] == ("webp", 16_383, 867)

@@ -128,6 +128,7 @@ def test_one_image_in_two_files_is_asked_each_question_once(pictures, tmp_path, 
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_templates_are_asked_of_images_for_which_the_condition_holds(pictures, configure):
     (pictures / "4.png").write_bytes(picture(4)[0][:50])
     questions = "\n[instructions]\nquestions = ['What?', 'Where?', 'Who?']\nper_image = 2\nwhere = {!r}\nseed = 3\n"

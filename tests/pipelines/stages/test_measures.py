@@ -54,6 +54,7 @@ def measured(row: dict, **config) -> dict:
 # The stage
 
 
+@pytest.mark.slow
 def test_captions_have_a_language_a_script_and_words(captioned, configure):
     config = configure(SOURCE + "[measures]\n[sets.train]\nwhere = \"language = 'de'\"\n")
     root = build(config)

@@ -61,6 +61,7 @@ def kept(root: Root) -> dict[str, tuple]:
     return {row.pop("url"): tuple(row.values()) for row in query(root, sql).to_pylist()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "correct",
     [lambda n: f"corrected {n}", lambda n: None if n % 2 else f"text {n}", lambda n: f"text {n}" + "." * (n % 3 == 0)],
@@ -85,6 +86,7 @@ def test_a_corrected_text_asks_no_url_again(correct, server, asked, tmp_path, co
     assert kept(root) == after and asked.total() == COUNT
 
 
+@pytest.mark.slow
 def test_what_a_clean_run_makes_is_the_same(server, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     build(configure(TOML))
@@ -95,6 +97,7 @@ def test_what_a_clean_run_makes_is_the_same(server, tmp_path, configure):
     assert {name: files[0][name] for name in files[1]} == files[1] and files[1]
 
 
+@pytest.mark.slow
 def test_another_url_is_asked(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
@@ -104,6 +107,7 @@ def test_another_url_is_asked(server, asked, tmp_path, configure):
     assert len(asked) == COUNT + 4 and len(kept(root)) == COUNT
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_costs_requests_only(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     build(configure(TOML))
@@ -115,6 +119,7 @@ def test_a_damaged_ledger_costs_requests_only(server, asked, tmp_path, configure
     assert asked.total() == 2 * COUNT and not root.exists(MOVED)
 
 
+@pytest.mark.slow
 def test_what_is_at_hand_is_judged_by_the_settings_of_now(server, asked, tmp_path, configure):
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])
     root = build(configure(TOML))
@@ -130,6 +135,7 @@ def test_what_is_at_hand_is_judged_by_the_settings_of_now(server, asked, tmp_pat
     assert {row[4] for row in kept(root).values()} <= {"opt_out", "http_404"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_hands_on_what_it_had_found(server, asked, tmp_path, configure):
     """Some partitions are made, with the others' old rows gone, when it dies."""
     write(tmp_path, server, [f"text {n}" for n in range(COUNT)])

@@ -55,6 +55,7 @@ def rows_of(root) -> dict[str, dict]:
     return {Path(row["file"]).stem: row for row in rows}
 
 
+@pytest.mark.slow
 def test_each_image_has_its_lines_and_a_verdict(pictures, configure: Callable[..., Path]):
     rows = rows_of(build(configure(FOLDER + "[ocr]"), "ocr"))
     assert {row["reason"] for row in rows.values()} == {None}
@@ -67,6 +68,7 @@ def test_each_image_has_its_lines_and_a_verdict(pictures, configure: Callable[..
     assert {row["verdict"] for row in rows.values()} <= OCR_VERDICTS.keys()
 
 
+@pytest.mark.slow
 def test_only_a_good_text_is_taught_and_its_document_says_what_was_read(pictures, configure):
     root = build(configure(FOLDER + "[ocr]\n" + READ))
     found = query(root, "select file, r.key, s.reason, samples from rows r join selection s using (key)").to_pylist()
@@ -80,6 +82,7 @@ def test_only_a_good_text_is_taught_and_its_document_says_what_was_read(pictures
     assert [line["text"] for line in document["ocr"]] == ["FIRE EXIT", "keep it shut"]
 
 
+@pytest.mark.slow
 def test_a_text_that_is_no_good_stays_in_the_catalog_and_is_left_out_with_a_reason(pictures, configure):
     root = build(configure(FOLDER + "[ocr]\n" + READ))
     rows = query(root, "select parse_filename(file, true) as name, ocr_text, ocr_target, ocr_verdict, s.reason"
@@ -91,6 +94,7 @@ def test_a_text_that_is_no_good_stays_in_the_catalog_and_is_left_out_with_a_reas
     assert by["initial"]["ocr_text"] == "Q" and by["initial"]["ocr_verdict"] == "too_short"
 
 
+@pytest.mark.slow
 def test_an_image_on_which_the_engine_fails_has_a_reason_and_stops_no_other(pictures, configure, monkeypatch):
     class Moody:
         side = 2000
@@ -114,6 +118,7 @@ def test_the_floor_under_confidences_is_that_of_the_configuration_alone():
     assert ReadText(OcrConfig()).judged([line]) == {"lines": [], "dropped": [line], "verdict": "low_confidence"}
 
 
+@pytest.mark.slow
 def test_rapidocr_sees_the_colours_that_it_sees_in_a_file(tmp_path):
     image = Image.new("RGB", (320, 96), (200, 30, 30))
     ImageDraw.Draw(image).text((20, 20), "FIRE EXIT", (40, 40, 160), ImageFont.load_default(36))
@@ -143,6 +148,7 @@ def test_another_engine_is_refused_in_one_line(pictures, configure):
     assert {path.name for path in config.parent.iterdir()} == {"my.toml", "silent.toml", "pictures"}
 
 
+@pytest.mark.slow
 def test_a_picture_of_too_many_tiles_has_a_reason_until_more_are_allowed(pictures, configure, monkeypatch):
     """Pictures that were read before are not read again when `max_tiles` changes, either way."""
     image = Image.new("RGB", (2300, 160), "white")
@@ -163,6 +169,7 @@ def test_a_picture_of_too_many_tiles_has_a_reason_until_more_are_allowed(picture
     assert rows["wide"]["reason"] == "too_many_tiles" and len(seen) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "read"), [("", []), ("\nmax_tiles = 33", [2000, 2000])])
 def test_what_an_earlier_version_scaled_down_stays_unless_it_is_asked_for(more, read, pictures, configure, monkeypatch):
     """It is asked for by another `max_tiles` in the first run of this version."""

@@ -71,6 +71,7 @@ def texts(samples) -> list[str]:
 EVERY = [f"picture {number}" for number in range(COUNT)]
 
 
+@pytest.mark.slow
 def test_plain_webdataset_takes_tuples_of_jpg_and_txt(urls):
     pairs = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("jpg", "txt"))
     assert texts(text for _, text in pairs) == EVERY

@@ -76,6 +76,7 @@ def packed(root: Root) -> dict[str, dict]:
     return found
 
 
+@pytest.mark.slow
 def test_its_rows_are_in_the_catalog_and_what_it_left_out_is_in_no_shard(config):
     root = build(config)
     rows = samples(root)
@@ -96,6 +97,7 @@ def test_its_rows_are_in_the_catalog_and_what_it_left_out_is_in_no_shard(config)
     assert detail == [{"detail": "ValueError: three is too much"}]
 
 
+@pytest.mark.slow
 def test_commands_know_it_from_the_root_alone(config):
     root = build(config)
     assert "odd" in say("stats", root.url).out
@@ -107,6 +109,7 @@ def test_commands_know_it_from_the_root_alone(config):
     assert shown.code == 0 and "even" in shown.out
 
 
+@pytest.mark.slow
 def test_only_rows_whose_columns_changed_are_made_again(config, numbers):
     root = build(config)
     (numbers / "5.txt").write_text("picture 10")
@@ -117,6 +120,7 @@ def test_only_rows_whose_columns_changed_are_made_again(config, numbers):
     assert "picture 10" in packed(root)
 
 
+@pytest.mark.slow
 def test_a_changed_file_makes_its_rows_again_and_reading_it_elsewhere_does_not(config, tmp_path):
     root = build(config)
     before = data_files(Path(root.url))
@@ -139,6 +143,7 @@ def test_a_changed_file_makes_its_rows_again_and_reading_it_elsewhere_does_not(c
     assert {name: after[name] for name in shared} == {name: before[name] for name in shared}
 
 
+@pytest.mark.slow
 def test_changed_reasons_make_its_rows_again(config):
     root = build(config)
     config.write_text(config.read_text().replace('reasons = ["odd"]', 'reasons = ["uneven"]'))
@@ -149,6 +154,7 @@ def test_changed_reasons_make_its_rows_again(config):
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_taken_out_leaves_nothing(config):
     root = build(config)
     config.write_text(config.read_text().replace(TABLE, "").replace('where = "number >= 0"', ""))

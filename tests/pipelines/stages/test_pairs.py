@@ -321,6 +321,7 @@ def test_a_margin_of_the_other_score_is_refused(unused):
 # Properties
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(-3, 0), st.sampled_from(["a", " a ", "a b", "", "c d e"])), max_size=6),
                 max_size=5))  # fmt: skip

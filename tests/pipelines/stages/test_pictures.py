@@ -292,6 +292,7 @@ def test_frames_are_counted_without_decoding_them():
             inspect(moving, LIMITS)
 
 
+@pytest.mark.slow
 def test_hashes_of_grey_bands_are_those_of_the_whole():
     """Converted a few rows at a time, the pixels are those of a conversion in one piece."""
     for image in (NOISE.convert("RGBA"), NOISE.quantize(9), NOISE.convert("CMYK"), NOISE.convert("LA")):

@@ -52,6 +52,7 @@ def placed(root: Root) -> dict[str, int]:
     return {row["sample"]: e["number"] for e in entries for row in read_rows(root, f"shards/{e['index']}")}
 
 
+@pytest.mark.slow
 def test_a_group_that_is_exactly_full_keeps_its_number_of_shards(make):
     groups, full = layout(make({0: 4, 1: 4}))
     assert groups == [3] and sum(samples for _, samples in full) == 8
@@ -62,6 +63,7 @@ def test_a_group_that_is_exactly_full_keeps_its_number_of_shards(make):
     assert sum(samples for _, samples in changed) == 22
 
 
+@pytest.mark.slow
 def test_a_full_group_that_had_no_samples_can_have_some(make):
     tars = dict.fromkeys(range(4), 4)
     groups, _ = layout(make(tars, "extra.n::int >= 200"))
@@ -72,6 +74,7 @@ def test_a_full_group_that_had_no_samples_can_have_some(make):
     assert groups == [3, 4] and sum(samples for _, samples in grown) == 18
 
 
+@pytest.mark.slow
 def test_a_group_that_is_gone_leaves_the_others_where_they_are(make):
     tars = dict.fromkeys(range(6), 4)
     _, before = layout(make(tars))
@@ -79,6 +82,7 @@ def test_a_group_that_is_gone_leaves_the_others_where_they_are(make):
     assert groups == [3, 3, 3] and after == [shard for shard in before if shard[0] not in (3, 4, 5)]
 
 
+@pytest.mark.slow
 def test_an_open_group_is_laid_out_anew_and_a_full_one_never(make):
     assert groups(make({0: range(3), 1: range(3, 6)})) == [(2, False)]
     assert groups(make({0: range(3), 1: range(3, 9)})) == [(3, False)]
@@ -93,6 +97,7 @@ def test_an_open_group_is_laid_out_anew_and_a_full_one_never(make):
     assert len(after) == 9 + 4 + 3
 
 
+@pytest.mark.slow
 def test_a_full_group_stays_as_it_is_when_all_after_it_vanish(make):
     two = {0: range(3), 1: range(3, 6)}
     make(two)
@@ -103,6 +108,7 @@ def test_a_full_group_stays_as_it_is_when_all_after_it_vanish(make):
     assert groups(root) == [(2, True)]
 
 
+@pytest.mark.slow
 def test_a_card_on_which_a_full_group_is_not_settled_loses_nothing(make):
     """Older versions left it so where a group did not change as the next one began."""
     tars = {0: range(3), 1: range(3, 6), 2: range(6, 12)}

@@ -58,6 +58,7 @@ def translations(root) -> list[dict]:
     return query(root, "from translations order by key").to_pylist()
 
 
+@pytest.mark.slow
 def test_a_conversation_is_translated_turn_by_turn_and_is_what_is_learned(configured, server):
     before = server.count()
     root = build(config := configured(more="[measures]"))
@@ -82,6 +83,7 @@ def test_a_conversation_is_translated_turn_by_turn_and_is_what_is_learned(config
     assert calls == [server.count() - before] == [80]
 
 
+@pytest.mark.slow
 def test_a_share_is_translated_by_hash_and_the_rest_is_not_asked_for(configured, server):
     before = server.count()
     root = build(configured('languages = ["de"]\nshare = 0.25\n'))
@@ -150,6 +152,7 @@ def test_a_sign_of_chinese_weighs_as_much_as_a_short_word():
     assert weight("一只狗") == 9 and weight("ab c") == 4 and weight("") == 1
 
 
+@pytest.mark.slow
 def test_an_earlier_answer_is_judged_again_instead_of_asked_for(configured, server):
     root = build(configured())
     before = server.count()
@@ -161,6 +164,7 @@ def test_an_earlier_answer_is_judged_again_instead_of_asked_for(configured, serv
     assert server.count() <= before + 80, "what was cut short is asked for again, nothing else"
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_leaves_a_reason_that_is_retried(configured, server):
     server.does(fail=[{"how": "500", "match": "number 3 of"}])
     try:
@@ -172,6 +176,7 @@ def test_a_server_that_fails_leaves_a_reason_that_is_retried(configured, server)
     assert query(root, "select count(*) as n from shards")["n"].to_pylist() == [39]
 
 
+@pytest.mark.slow
 def test_the_same_answers_give_the_same_bytes(configured, server, tmp_path):
     config = configured()
     first = data_files(Path(build(config).path("")))

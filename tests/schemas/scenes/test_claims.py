@@ -270,6 +270,7 @@ def test_a_caption_is_right_in_part():
 WORDS = sorted(word for word, (kind, _) in LEXICON.items() if kind != "says" and not word.startswith("near "))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.sampled_from([*WORDS, *["zorb"] * len(WORDS), ",", ".", '"zip"']), max_size=25))
 def test_no_word_that_was_not_understood_is_dropped(words):
@@ -283,6 +284,7 @@ def test_any_text_at_all_is_read(text):
     check(text, SCENE)
 
 
+@pytest.mark.slow
 def test_a_long_hostile_text_takes_no_longer_than_its_length():
     draws = random.Random(1)
     runs = ["the ", "no ", "red and ", "circle ", '"', "a_", "left of ", "A ", "OPEN sign ", "it is red. ", "says "]

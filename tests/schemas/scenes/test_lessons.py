@@ -84,6 +84,7 @@ def test_rows_of_scenes_have_conversations_if_questions_are_asked_for():
     assert len({str(one.files()) for one in (quiet, asked, quiz)}) == 3
 
 
+@pytest.mark.slow
 def test_a_quiz_of_claims_has_every_form_that_the_divider_asks_and_true_answers():
     quiz = Scenes(ScenesConfig(count=150, seed=3, planted=0, questions=16, quiz=True, claims=True))
     forms = {
@@ -111,6 +112,7 @@ def test_a_quiz_of_claims_has_every_form_that_the_divider_asks_and_true_answers(
     assert [form for form, replies in seen.items() if replies != {"yes", "no"}] == []
 
 
+@pytest.mark.slow
 def test_what_the_divider_makes_of_a_caption_has_been_asked_in_a_quiz():
     """Without colours, places and words: the forms alone."""
 

@@ -73,6 +73,7 @@ def test_a_caption_is_read_in_full_and_is_true_of_its_scene(seed):
     assert checked.true and not checked.false and not checked.unparsed, said
 
 
+@pytest.mark.slow
 @often
 @seeds
 def test_an_answer_is_the_one_that_its_scene_gives(seed):
@@ -229,6 +230,7 @@ def test_whatever_changes_a_picture_changes_its_key():
     assert all((keys[key]["extra"]["planted"] == "none") == (key in clean) for key in keys)
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_what_its_row_says():
     scenes, found, distances = source(planted=0.5), Counter(), []
     rows = rows_of(scenes)
@@ -261,6 +263,7 @@ def test_every_planted_fault_is_what_its_row_says():
     assert sum(distance <= 3 for distance in distances) / len(distances) > 0.97
 
 
+@pytest.mark.slow
 def test_pictures_of_different_scenes_are_no_near_duplicates():
     scenes = source(planted=0, count=300)
     hashes = [int(inspect(scenes.load(row), ImagesConfig())["phash"], 16) for row in rows_of(scenes)]
@@ -339,6 +342,7 @@ def test_the_fewest_are_not_more_than_the_most():
         source(objects=(4, 1))
 
 
+@pytest.mark.slow
 def test_characters_stand_where_their_truth_says():
     """Each has ink between its ends, and none of the text's ink is left or right of them all."""
     scenes = source(planted=0, printed=1, lines=2, letters=True)

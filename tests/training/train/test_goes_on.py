@@ -24,6 +24,7 @@ TWO = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe, tmp_path, stop):
     """Within a stage, between two, and in the second: weights, optimizers' states and all."""
@@ -45,6 +46,7 @@ def test_a_checkpoint_removes_what_a_killed_one_left(recipe, tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0000002", "notes", "20261121"}
 
 
+@pytest.mark.slow
 def test_the_log_has_every_step_of_a_checkpoint(recipe, tmp_path, monkeypatch):
     """Killed as it was about to stand: the log holds what led there, and no step twice when it goes on."""
     train(recipe({"steps": 2}, {"steps": 2}), tmp_path, World(), stop=1)
@@ -69,6 +71,7 @@ def test_who_may_read_the_folder_may_read_the_weights(recipe, tmp_path):
     assert len({path.stat().st_mode for path in latest(tmp_path).iterdir()}) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_does_nothing_more(recipe, tmp_path):
     train(recipe(*TWO), tmp_path, World())
     before = files(tmp_path)
@@ -85,6 +88,7 @@ def test_a_run_stops_where_it_is_told_however_often(recipe, tmp_path):
 CONSTANT = {"schedule": "warmup_stable_decay", "warm_up": 0.0, "decay": 0.0}
 
 
+@pytest.mark.slow
 def test_a_stage_may_be_lengthened_as_long_as_its_rates_stay(recipe, tmp_path):
     """The bytes are then those of a run that had as many steps from the beginning."""
     train(recipe({"steps": 5, **CONSTANT}), tmp_path / "whole", World())

@@ -39,6 +39,7 @@ def test_the_loss_of_pairs_is_that_of_the_paper():
     torch.testing.assert_close(even, torch.full((7,), 2.0).double().log())
 
 
+@pytest.mark.slow
 def test_dpo_begins_at_log_2_and_makes_the_chosen_likelier(recipe, tmp_path):
     (tmp_path / "one").mkdir(), (tmp_path / "more").mkdir()
     train(recipe({**PREFERENCE, "steps": 1}), tmp_path / "one", World())
@@ -49,6 +50,7 @@ def test_dpo_begins_at_log_2_and_makes_the_chosen_likelier(recipe, tmp_path):
     assert last["loss"] < 0.6
 
 
+@pytest.mark.slow
 def test_references_are_computed_once_and_of_the_start_of_the_stage(recipe, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
@@ -71,6 +73,7 @@ def test_references_that_are_gone_are_not_made_of_a_model_that_has_moved(recipe,
         train(recipe(PREFERENCE), tmp_path, World())
 
 
+@pytest.mark.slow
 def test_references_of_a_stage_that_begins_anew_are_those_of_its_start(recipe, tmp_path):
     """They were made, then the stage before was lengthened: what stands in the file is of another model."""
     for name, first in (("short", 1), ("long", 2)):

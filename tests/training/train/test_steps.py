@@ -147,6 +147,7 @@ def test_a_pack_of_which_nothing_can_be_read_is_passed_over(recipe, tmp_path, ca
     assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_replace_no_checkpoint(recipe, tmp_path):
     train(recipe({"steps": 3}), tmp_path, World(), stop=1)
     before = files(tmp_path)
@@ -206,6 +207,7 @@ def test_shards_may_lie_in_an_object_store(recipe, folder, tmp_path):
     assert not (tmp_path / "near" / "packs").exists()
 
 
+@pytest.mark.slow
 def test_it_learns(recipe, tmp_path):
     """Twelve conversations over and over: both losses fall."""
     train(

@@ -108,6 +108,7 @@ def test_only_what_repeats_has_a_dictionary(tmp_path):
     assert {"verdict", "lines.list.element.text"} < {column.path_in_schema for column in columns}
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(texts, unique=True, max_size=8), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
 def test_history_does_not_matter(tmp_path_factory, history):

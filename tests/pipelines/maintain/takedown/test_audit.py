@@ -36,6 +36,7 @@ def test_a_row_tells_if_it_says_more_than_names_and_that_it_is_gone(row, told):
     assert tells(row) == told
 
 
+@pytest.mark.slow
 def test_a_source_that_lets_go_of_what_was_taken_down_is_no_alarm(tmp_path):
     samples = {"a00": (NOISE, "what is gone"), "a01": (picture(1)[0], "what stays")}
     write(tmp_path / "tars/0.tar", samples)
@@ -49,6 +50,7 @@ def test_a_source_that_lets_go_of_what_was_taken_down_is_no_alarm(tmp_path):
     assert query(root, "select count(*) as n from changes where change = 'removed' and before is not null")["n"][0]
 
 
+@pytest.mark.slow
 def test_the_names_that_a_stage_keeps_are_no_alarm_when_it_leaves_the_configuration(tmp_path):
     write(tmp_path / "tars/0.tar", {"a00": (NOISE, "what is gone"), "a01": (picture(1)[0], "what stays")})
     toml = TOML.replace("[ocr]\n", "").replace('task = "ocr"', "")
@@ -66,6 +68,7 @@ def test_the_names_that_a_stage_keeps_are_no_alarm_when_it_leaves_the_configurat
     assert "duplicates/00000.parquet: has something" in verify_root(root).problems[0]
 
 
+@pytest.mark.slow
 def test_verify_says_what_is_left(here):
     root = open_corpus(here / "my.toml").root
     recipe = SampleEncoder(small_tokenizer(here / "tokenizer"), queries=4, length=512, slicing=Slicing(side=112))

@@ -26,6 +26,7 @@ from pipelines.stages.takedown_list import PLAIN, normal
 from schemas.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["key", "sha256", "host", "parquet"])
 def test_kinds_of_lists(here, kind):
     root = open_corpus(here / "my.toml").root
@@ -50,6 +51,7 @@ def test_a_line_that_names_nothing_is_said(tmp_path, line):
         read_list_of(tmp_path, line)
 
 
+@pytest.mark.slow
 def test_lines_that_name_nothing_are_told_and_remembered(here):
     named = [key(open_corpus(here / "my.toml").root, "b12"), sha256(picture(1)[0]).hexdigest(), "*.C.example"]
     named += ["HTTPS://D.example:443/d36.png#at", "https://d.example/d37.png"]
@@ -69,6 +71,7 @@ def test_lines_that_name_nothing_are_told_and_remembered(here):
 SPELLED = "HTTPS://X.Example:443/a b.png#top"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [SPELLED, "https://x.example/a%20b.png", "https://X.EXAMPLE/a%20b.png#else"])
 def test_a_url_is_known_however_it_is_spelled(tmp_path, line):
     """Where it is taken down, and when its source has it again in another file."""

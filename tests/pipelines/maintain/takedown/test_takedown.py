@@ -32,6 +32,7 @@ from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reported")
 def test_nothing_is_left(here):
     root = open_corpus(here / "my.toml").root
@@ -55,6 +56,7 @@ def test_nothing_is_left(here):
     assert query(root, f"select count(*) n from shards where key in {tuple(gone)}")["n"][0].as_py() == 0
 
 
+@pytest.mark.slow
 def test_only_what_held_it_is_made_anew(here):
     root = open_corpus(here / "my.toml").root
     before = data_files(Path(root.url))
@@ -71,6 +73,7 @@ def test_only_what_held_it_is_made_anew(here):
     assert len(tars - after.keys()) <= done.stages[-1].made
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_named_and_stay(here):
     root = open_corpus(here / "my.toml").root
     done = take(here, "https://a.example/a00.png")
@@ -80,6 +83,7 @@ def test_near_duplicates_are_named_and_stay(here):
     assert kept.to_pylist() == [{"reason": None}], "it was the duplicate of one that is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reported")
 def test_it_does_not_come_back(here):
     """Neither under its own name when its source is split again, nor under another in a new tar."""
@@ -95,6 +99,7 @@ def test_it_does_not_come_back(here):
     assert "a new one" in query(root, "select text from samples where reason is null")["text"].to_pylist()
 
 
+@pytest.mark.slow
 def test_bytes_that_are_only_known_once_they_are_here(here):
     """As from a server: the source does not say what they are."""
     corpus = open_corpus(here / "my.toml")
@@ -121,6 +126,7 @@ def test_bytes_that_are_only_known_once_they_are_here(here):
     assert "taken_down" not in query(corpus.root, "select reason from images")["reason"].to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reported")
 def test_bytes_that_come_back_from_a_server_are_in_the_ledger_without_what_was_said_of_them(tmp_path):
     (tmp_path / "laion").mkdir()
@@ -144,6 +150,7 @@ def test_bytes_that_come_back_from_a_server_are_in_the_ledger_without_what_was_s
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_models_that_had_it_are_named(here):
     corpus = open_corpus(here / "my.toml")
     card = json.loads(Path(corpus.root.url, "shards/captions.json").read_text())

@@ -27,6 +27,7 @@ def cards(root: Path) -> list[str]:
     return sorted(path.stem.split("@")[0] for path in root.glob("shards/*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reported")
 def test_a_set_that_is_in_the_configuration_no_more_is_withdrawn_with_all_its_releases(here):
     root = Path(open_corpus(here / "my.toml").root.url)
@@ -48,6 +49,7 @@ def test_a_set_that_is_in_the_configuration_no_more_is_withdrawn_with_all_its_re
     assert "withdrawn" not in again.out
 
 
+@pytest.mark.slow
 def test_a_set_that_had_nothing_of_it_stays_though_it_is_in_the_configuration_no_more(here):
     root = open_corpus(here / "my.toml").root
     leave_out(here, "captions")
@@ -62,6 +64,7 @@ def test_a_set_that_had_nothing_of_it_stays_though_it_is_in_the_configuration_no
     assert len(few) > 2 and {name: after.get(name) for name in few} == {name: before[name] for name in few}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reported")
 def test_bytes_of_a_row_that_its_source_has_no_more_go_out_of_a_set_that_no_run_makes(here):
     """The list names bytes; no row is left by which a key could be found."""

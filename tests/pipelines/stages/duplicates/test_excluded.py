@@ -52,6 +52,7 @@ def test_what_a_list_holds_is_kept_out(place, lists):
     assert found["detail"] == detail.format(near=near, folder=lists.folder.name)
 
 
+@pytest.mark.slow
 def test_all_copies_of_what_is_excluded_go_and_it_is_no_ones_original(lists):
     lists.put({"like.jpg": like(1, 9), "again.png": noise(1)})
     said = lists.build(exclude("one.png"))
@@ -61,6 +62,7 @@ def test_all_copies_of_what_is_excluded_go_and_it_is_no_ones_original(lists):
     assert said["like.jpg"] == (None, None, None)
 
 
+@pytest.mark.slow
 def test_the_images_of_another_corpus_can_be_excluded(lists, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -71,6 +73,7 @@ def test_the_images_of_another_corpus_can_be_excluded(lists, tmp_path):
     assert [name for name, row in said.items() if row[0]] == ["6.png"]
 
 
+@pytest.mark.slow
 def test_the_content_of_lists_decides_and_not_where_they_lie(lists):
     lists.build(exclude("bench", "bytes.sha256"))
     before = data_files(lists.folder / "corpus")

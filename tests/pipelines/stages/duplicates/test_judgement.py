@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,6 +86,7 @@ def said_by(verdicts) -> list[tuple]:
     return [(WORDS[reason], of, distance, by) for reason, of, distance, by in lists]
 
 
+@pytest.mark.slow
 @given(st.lists(ROW, min_size=1, max_size=40), st.lists(ENTRY, max_size=3), st.integers(-1, 4))
 @settings(max_examples=400, deadline=None)
 def test_rows_are_judged_as_if_one_by_one(rows, entries, near):
@@ -110,6 +112,7 @@ class Cut(NamedTuple):
 LONE = st.tuples(st.integers(0, 2**32), st.integers(0, 2**64 - 1))
 
 
+@pytest.mark.slow
 @given(
     st.lists(ROW, min_size=1, max_size=30), st.lists(LONE, max_size=10), st.lists(ENTRY, max_size=3),
     st.integers(-1, 4), st.integers(1, 20),
@@ -127,6 +130,7 @@ def test_the_suspects_alone_are_judged_as_in_the_whole(rows, lone, entries, near
     assert said == said_by(judge(images, excluded, near))
 
 
+@pytest.mark.slow
 @given(
     st.lists(ROW, min_size=1, max_size=40), st.lists(ENTRY, max_size=2), st.integers(-1, 4), st.sets(st.integers(0, 4))
 )

@@ -53,6 +53,7 @@ def clean(before, tmp_path_factory) -> dict[str, str]:
     return data_files(pictures.folder / "corpus")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", range(7))
 def test_a_run_killed_after_any_of_its_commits_ends_in_the_same_bytes(times, before, clean, tmp_path, monkeypatch):
     folder = shutil.copytree(before, tmp_path / "copy")
@@ -65,6 +66,7 @@ def test_a_run_killed_after_any_of_its_commits_ends_in_the_same_bytes(times, bef
     assert data_files(folder / "corpus") == clean
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_each_of_its_commits_ends_in_the_same_bytes(before, clean, tmp_path, monkeypatch):
     folder, kills = shutil.copytree(before, tmp_path / "copy"), 0
     while True:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import fsspec
+import pytest
 from support.corpora import build, data_files, picture, say
 from support.duplicates import exclude, like, noise, phash_of, planned
 
@@ -13,6 +14,7 @@ from pipelines.maintain.verify import verify_root
 from schemas.stages import STAGES
 
 
+@pytest.mark.slow
 def test_roots_and_lists_in_an_object_store_come_to_the_same(pictures):
     pictures.put({"a.png": noise(1), "b.png": noise(1), "c.jpg": like(1), "d.png": noise(2), "e.png": noise(3)})
     store = fsspec.filesystem("memory")
@@ -36,6 +38,7 @@ def test_roots_and_lists_in_an_object_store_come_to_the_same(pictures):
 # What reads it
 
 
+@pytest.mark.slow
 def test_ocr_reads_no_duplicate_and_of_what_turns_to_kept_only_that(pictures):
     one, other = (picture(n)[0] for n in (0, 2))
     pictures.put({"a.png": one, "b.png": one, "c.png": other})
@@ -61,6 +64,7 @@ def test_ocr_reads_no_duplicate_and_of_what_turns_to_kept_only_that(pictures):
     assert "ocr" not in pictures.made() and query(pictures.root, left)["file"].to_pylist() == [first]
 
 
+@pytest.mark.slow
 def test_without_the_stage_all_is_as_it_was_and_its_files_are_garbage(pictures):
     pictures.put({"a.png": noise(1), "b.png": noise(1)})
     plain = pictures.folder / "plain"
@@ -92,6 +96,7 @@ def test_its_view_has_its_types_with_and_without_files(pictures):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_plan_says_why(pictures):
     both = "[duplicates]\n[ocr]"
     pictures.put({f"{seed}.png": noise(seed) for seed in range(6)})
@@ -113,6 +118,7 @@ def test_plan_says_why(pictures):
     assert planned(pictures, both)["ocr"][1] == ["follows duplicates"]
 
 
+@pytest.mark.slow
 def test_rows_that_turn_to_kept_may_be_read_in_partitions_that_plan_cannot_name(pictures):
     both = "[duplicates]\n[ocr]"
     pictures.put({f"{seed}.png": noise(seed) for seed in range(6)})
@@ -121,6 +127,7 @@ def test_rows_that_turn_to_kept_may_be_read_in_partitions_that_plan_cannot_name(
     assert planned(pictures, both.replace("]\n", "]\nnear = 2\n"))["ocr"] == (0, [], True)
 
 
+@pytest.mark.slow
 def test_verify_sees_a_damaged_file_and_a_run_mends_it(pictures):
     pictures.put({"a.png": noise(1), "b.png": noise(1), "c.png": noise(2)})
     pictures.build()

@@ -26,6 +26,7 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [certificate, form, solid])
 def test_pages_with_other_texts_stay_and_copies_of_one_go(pictures, kind):
     pages = [kind(random.Random(number)) for number in range(8)]
@@ -39,6 +40,7 @@ def test_pages_with_other_texts_stay_and_copies_of_one_go(pictures, kind):
     }
 
 
+@pytest.mark.slow
 def test_an_upgrade_brings_pages_back_and_says_why(pictures, monkeypatch):
     """Version 1 took pages of one layout for duplicates. What it kept stays kept."""
     pages = [certificate(random.Random(number)) for number in range(8)]

@@ -23,6 +23,7 @@ def test_pictures_are_as_near_as_these_tests_take_them_for():
 # The stage
 
 
+@pytest.mark.slow
 def test_equal_and_near_pictures_are_left_out_and_name_the_one_that_is_kept(pictures):
     pictures.put({f"{seed}.png": noise(seed) for seed in range(6)})
     pictures.put({"again.png": noise(0), "like.jpg": like(1, 4, 0.05), "other.png": noise(9)})
@@ -44,6 +45,7 @@ def test_equal_and_near_pictures_are_left_out_and_name_the_one_that_is_kept(pict
     assert query(pictures.root, named).to_pylist() == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_distance_is_what_is_configured_and_equal_bytes_alone_can_be_meant(pictures):
     pictures.put({"a.png": noise(1), "b.png": noise(1), "c.jpg": like(1, 4, 0.05), "d.png": noise(1, optimize=True)})
     assert apart(noise(1), like(1, 4, 0.05)) == 2
@@ -57,6 +59,7 @@ def test_distance_is_what_is_configured_and_equal_bytes_alone_can_be_meant(pictu
     assert len(reasons(1)) == 2 and len(reasons(2)) == 3
 
 
+@pytest.mark.slow
 def test_what_was_left_out_before_is_no_ones_original(pictures):
     pictures.put({"a.png": noise(1), "b.png": noise(1), "tiny.png": noise(2, 8), "broken.png": noise(3)[:300]})
     said = pictures.build()
@@ -67,6 +70,7 @@ def test_what_was_left_out_before_is_no_ones_original(pictures):
     assert {row[0] for row in pictures.said().values()} == {"upstream"}
 
 
+@pytest.mark.slow
 def test_a_source_that_lost_all_its_rows_leaves_empty_partitions(tmp_path):
     for n in range(2):
         write_tar(tmp_path / f"source/{n}.tar", [n])
@@ -83,6 +87,7 @@ def test_a_source_that_lost_all_its_rows_leaves_empty_partitions(tmp_path):
         assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_new_files_in_old_partitions_evict_nothing(pictures):
     """Though most of them stand before the old ones, in the order that decided among these."""
     pictures.put({f"{seed}.png": noise(seed) for seed in range(8)})
@@ -98,6 +103,7 @@ def test_new_files_in_old_partitions_evict_nothing(pictures):
     assert pictures.build(each=2) != said  # made at once, the first ones are kept
 
 
+@pytest.mark.slow
 def test_a_kept_picture_that_vanishes_or_changes_hands_over_to_the_next(pictures):
     pictures.put({f"{n}.png": noise(1) for n in range(4)} | {"other.png": noise(2)})
     pictures.build()
@@ -115,6 +121,7 @@ def test_a_kept_picture_that_vanishes_or_changes_hands_over_to_the_next(pictures
     assert pictures.said()[fourth] == ("exact_duplicate", third, 0)
 
 
+@pytest.mark.slow
 def test_a_stricter_or_laxer_distance_judges_anew_in_order(pictures):
     pictures.put({"a.png": noise(1), "b.jpg": like(1), "c.png": noise(2)})
     assert {row[0] for row in pictures.build("[duplicates]\nnear = -1").values()} == {None}
@@ -123,6 +130,7 @@ def test_a_stricter_or_laxer_distance_judges_anew_in_order(pictures):
     assert pictures.build("[duplicates]\nnear = -1")[second] == (None, None, None)
 
 
+@pytest.mark.slow
 def test_only_what_changes_is_written(pictures):
     pictures.put({f"{seed}.png": noise(seed) for seed in range(12)})
     pictures.build()
@@ -210,6 +218,7 @@ captions = "all"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("near", [-1, 3])
 def test_captions_of_one_image_are_no_duplicates_of_each_other(near, tmp_path, configure):
     (tmp_path / "pictures").mkdir()

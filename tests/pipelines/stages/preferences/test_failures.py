@@ -22,6 +22,7 @@ from pipelines.engine.root import Root
 from pipelines.maintain.verify import verify_root
 
 
+@pytest.mark.slow
 def test_one_in_five_answers_failing_leaves_every_key_accounted_for_and_all_others_as_they_were(
     configured, instructions, server, tmp_path
 ):
@@ -49,6 +50,7 @@ def test_one_in_five_answers_failing_leaves_every_key_accounted_for_and_all_othe
     }
 
 
+@pytest.mark.slow
 def test_a_failed_verdict_leaves_its_response_unscored(configured, instructions, server):
     server.does(fail=[{"how": "neither", "share": 0.1}])
     root = build(configured())
@@ -62,6 +64,7 @@ def test_a_failed_verdict_leaves_its_response_unscored(configured, instructions,
     }
 
 
+@pytest.mark.slow
 def test_a_server_without_schemas_is_asked_for_bullets(configured, instructions, server):
     server.does(schema=False)
     root = build(configured())
@@ -72,6 +75,7 @@ def test_a_server_without_schemas_is_asked_for_bullets(configured, instructions,
     assert asked == {True: 1, False: 40}, "once it said no, no other request asks for JSON"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "match", "reason"),
     [
@@ -88,6 +92,7 @@ def test_a_response_that_is_not_divided_has_a_named_reason(configured, instructi
     assert all(row["claims"] == [] for row in found)
 
 
+@pytest.mark.slow
 def test_rules_divide_plain_sentences_without_a_model(configured, instructions, server):
     root = build(configured(claims=""))
     check_accounting(root)
@@ -99,6 +104,7 @@ def test_rules_divide_plain_sentences_without_a_model(configured, instructions, 
         assert len(row["claims"]) >= text.count(".")
 
 
+@pytest.mark.slow
 def test_a_response_that_was_cut_off_is_kept_and_nothing_is_asked_about_it(configured, instructions, server):
     server.does(fail=[{"how": "cut", "share": 0.3}])
     root = build(configured(claims=""))
@@ -114,6 +120,7 @@ def test_a_response_that_was_cut_off_is_kept_and_nothing_is_asked_about_it(confi
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_labeler_that_begins_a_sentence_gives_no_verdict_until_its_floor_is_lowered(configured, instructions, server):
     server.does(fail=[{"how": "tail"}])
     config = Path(configured())

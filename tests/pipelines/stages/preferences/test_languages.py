@@ -22,6 +22,7 @@ def is_german(row: dict) -> bool:
     return "dem Bild" in row["text"]
 
 
+@pytest.mark.slow
 def test_english_responses_are_divided_by_rules_and_others_by_the_endpoint(two_languages, configured, server):
     config = configured(claims='endpoint = "divider"\nby_rules = ["en"]')
     root = build(config)
@@ -34,6 +35,7 @@ def test_english_responses_are_divided_by_rules_and_others_by_the_endpoint(two_l
     assert plan(open_corpus(config)).work() == 0
 
 
+@pytest.mark.slow
 def test_without_an_endpoint_others_are_left_out_by_name(two_languages, configured):
     root = build(configured(claims='by_rules = ["en"]'))
     german = {row["key"] for row in rows(root, "responses") if is_german(row)}
@@ -42,6 +44,7 @@ def test_without_an_endpoint_others_are_left_out_by_name(two_languages, configur
     assert {told[key] for key in told.keys() - german} == {(None, None)}
 
 
+@pytest.mark.slow
 def test_without_the_setting_no_language_is_told(two_languages, configured):
     root = build(configured(claims=""))
     assert "other_language" not in {row["reason"] for row in rows(root, "claims")}

@@ -15,6 +15,7 @@ from pipelines.catalog.catalog import query
 from pipelines.maintain.verify import verify_root
 
 
+@pytest.mark.slow
 def test_instructions_become_pairs_and_every_row_is_there(configured, instructions, server):
     root = build(configured(("labeler", "other")))
     check_accounting(root)
@@ -33,6 +34,7 @@ def test_instructions_become_pairs_and_every_row_is_there(configured, instructio
     assert query(root, "select count(*) as n from preferences").to_pylist()[0]["n"] > 0
 
 
+@pytest.mark.slow
 def test_equal_questions_about_one_image_are_asked_once_and_count_for_each_claim(configured, instructions, server):
     root = build(configured())
     verdicts, images = rows(root, "verdicts"), {row["key"]: row["image"] for row in rows(root, "instructions")}
@@ -45,6 +47,7 @@ def test_equal_questions_about_one_image_are_asked_once_and_count_for_each_claim
         assert said.setdefault(asked, row["p_yes"]) == row["p_yes"]
 
 
+@pytest.mark.slow
 def test_requests_about_one_image_stand_together(configured, instructions, server):
     build(configured(endpoint="concurrency = 1"))
     images = [one["image"] for one in server.asked() if one["image"] and "yes or no" in one["text"]]
@@ -52,6 +55,7 @@ def test_requests_about_one_image_stand_together(configured, instructions, serve
     assert changes == len(set(images)) - 1
 
 
+@pytest.mark.slow
 def test_the_same_answers_make_the_same_bytes(configured, instructions, server, tmp_path):
     build(configured())
     first = data_files(tmp_path / "corpus")
@@ -64,6 +68,7 @@ def test_the_same_answers_make_the_same_bytes(configured, instructions, server, 
     assert root.url == str(tmp_path / "corpus")
 
 
+@pytest.mark.slow
 def test_what_it_costs_is_in_the_ledger_and_what_it_will_cost_in_the_plan(configured, instructions, server):
     server.does(fail=[{"how": "500", "share": 0.3, "times": 1}])
     config = configured()
@@ -89,6 +94,7 @@ def test_what_it_costs_is_in_the_ledger_and_what_it_will_cost_in_the_plan(config
 # What a change asks for
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_twice(configured, instructions, server):
     build(configured())
     before = len(server.asked())
@@ -96,6 +102,7 @@ def test_nothing_is_asked_twice(configured, instructions, server):
     assert len(server.asked()) == before
 
 
+@pytest.mark.slow
 def test_a_changed_claim_prompt_asks_nothing_of_responses(configured, instructions, server, tmp_path):
     build(configured())
     before = len(server.asked())
@@ -109,6 +116,7 @@ def test_a_changed_claim_prompt_asks_nothing_of_responses(configured, instructio
     assert asked == {"facts": 20, "questions": 20}, "the claims came out the same, so no verdict is asked for"
 
 
+@pytest.mark.slow
 def test_a_changed_labeler_asks_only_for_verdicts_and_another_one_only_for_its_own(configured, instructions, server):
     build(configured(("labeler",)))
     once, before = kinds(server.asked())["verdicts"], len(server.asked())
@@ -119,6 +127,7 @@ def test_a_changed_labeler_asks_only_for_verdicts_and_another_one_only_for_its_o
     assert kinds(server.asked()[before:]) == {"verdicts": once}
 
 
+@pytest.mark.slow
 def test_an_added_image_asks_only_for_itself(configured, instructions, server):
     build(configured())
     before, first = len(server.asked()), kinds(server.asked())
@@ -133,6 +142,7 @@ def test_an_added_image_asks_only_for_itself(configured, instructions, server):
     check_accounting(root)
 
 
+@pytest.mark.slow
 def test_more_draws_ask_only_for_those_that_are_new(configured, instructions, server):
     build(configured(draws=4))
     before = len(server.asked())
@@ -141,6 +151,7 @@ def test_more_draws_ask_only_for_those_that_are_new(configured, instructions, se
     assert len(rows(root, "responses")) == 25
 
 
+@pytest.mark.slow
 def test_stored_answers_are_read_anew_by_a_new_version_and_none_is_paid_again(
     configured, instructions, server, monkeypatch
 ):

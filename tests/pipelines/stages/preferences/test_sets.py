@@ -20,6 +20,7 @@ from pipelines.maintain.verify import verify_root
 from schemas.errors import UserError
 
 
+@pytest.mark.slow
 def test_sets_of_pairs_are_chosen_by_what_the_verdicts_say(configured, instructions, server):
     config = Path(configured())
     build(config, "pairs")
@@ -33,6 +34,7 @@ def test_sets_of_pairs_are_chosen_by_what_the_verdicts_say(configured, instructi
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_gate_holds_how_often_the_chosen_text_is_shorter(configured, instructions, server):
     config = Path(configured())
     config.write_text(config.read_text() + '[gates]\nlength = "chosen_shorter_share > 1"\n')
@@ -44,6 +46,7 @@ def test_a_gate_holds_how_often_the_chosen_text_is_shorter(configured, instructi
     assert any(shorter) and f"chosen_shorter_share = {sum(shorter) / len(shorter):.4g})" in str(failed.value)
 
 
+@pytest.mark.slow
 def test_facts_and_questions_may_have_a_model_each(configured, instructions, server):
     config = Path(configured(("labeler",), claims='endpoint = "divider"\nquestions_endpoint = "policy"'))
     root = build(config)
@@ -55,6 +58,7 @@ def test_facts_and_questions_may_have_a_model_each(configured, instructions, ser
         build(config)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_says_its_own_form_is_answered_in_it(configured, instructions, server, tmp_path):
     """A server that takes JSON schemas is sent none: it would answer in JSON all the same."""
     (tmp_path / "facts.txt").write_text("List the facts as bullets.\n\nQuestion: {question}\nAnswer: {response}\n")
@@ -67,6 +71,7 @@ def test_a_prompt_that_says_its_own_form_is_answered_in_it(configured, instructi
     assert all(raw.startswith("- ") for row in rows(root, "claims") for raw in row["raw"])
 
 
+@pytest.mark.slow
 def test_what_the_packaged_prompts_of_before_were_answered_is_not_paid_again(
     configured, instructions, server, monkeypatch
 ):
@@ -124,6 +129,7 @@ def test_the_fifteen_public_instructions_become_shards_and_every_stage_has_its_v
     assert len({one["image"] for one in server.asked() if one["image"]}) == 15
 
 
+@pytest.mark.slow
 def test_the_best_response_to_an_instruction_is_a_conversation(configured, instructions, server):
     config = Path(configured())
     best = '[sets.best]\ntask = "best"\nmin_score = -1\nmin_judged = 3\nwhere = "words > 5"\n'
