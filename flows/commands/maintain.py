@@ -19,9 +19,16 @@ def verify(
         typer.Option("--against-source", help="Also read some partitions again from local sources, and compare them."),
     ] = False,
     every: Annotated[bool, typer.Option("--every", help="With --against-source: compare all partitions.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last verification, which was stopped or killed.")
+    ] = False,
 ) -> None:
-    """Check every digest and index entry, and that every row is accounted for. Exit code 1 if there are problems."""
+    """Check every digest and index entry, and that every row is accounted for. Exit code 1 if there are problems.
+
+    Named by its configuration, a large corpus is checked by the workers of [beam].
+    """
     from pipelines.maintain.verify import verify_root
+    from schemas.config.file import read_config
 
     if every and not against_source:
         raise UserError("--every: only with --against-source")
@@ -29,7 +36,10 @@ def verify(
         raise UserError(
             f"--against-source: {root} does not say where the source is; name the configuration, a TOML file"
         )
-    seen = verify_root(open_root(root), lambda stage: tell(f"checking {stage}", style="dim"))
+    if resume and not root.endswith(".toml"):
+        raise UserError(f"--resume: {root} has no workers, whose notes are needed; name the configuration, a TOML file")
+    beam = read_config(root).beam if root.endswith(".toml") else None
+    seen = verify_root(open_root(root), lambda what: tell(f"checking {what}", style="dim"), beam, resume)
     if against_source:
         seen.problems += _compared(root, every)
     for problem in seen.problems:

@@ -26,13 +26,14 @@ from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
+from pipelines.engine.results import forget_results
 from pipelines.engine.root import Entry, Root, point
 from pipelines.engine.secrets import hiding
 from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
 from pipelines.stages.rows import Settlement, SplitSource, settle
-from pipelines.stages.shard_layout import lay_out
+from pipelines.stages.shard_layout import LAYOUTS, lay_out
 from pipelines.stages.shard_packing import PackShards
 from pipelines.stages.shard_releases import card_changes, card_of, publish, published, shards_there
 from pipelines.stages.takedown_list import TakedownList, blank_partitions, read_takedowns, write_takedowns
@@ -335,7 +336,9 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     made = 0
     for stage in corpus.shards:
         before = read_card(root, stage.set)
-        layout = lay_out(root, stage, before, commits)
+        folder = f"{LAYOUTS}/{stage.set}-{ledger.run}"
+        layout = lay_out(root, stage, before, commits, run.workers, folder)
+        forget_results(root, folder)
         packs = layout.packs(stage, shards_there(root, stage, before), before)
         of = sum(len(pack.wanted) for pack in packs)
         follow(run, PackShards(stage, root, ledger, payloads), packs, of, progress, f"shards-{stage.set}")

@@ -11,8 +11,11 @@ from pipelines.engine.manifest import MANIFEST, NOTES, read_manifest, stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import MARKS, card_names, marked, name_of, read_card, read_cards
 from pipelines.engine.root import Root
+from pipelines.stages.shard_layout import LAYOUTS
 from schemas.shards import PACKS, units_of
 from schemas.stages import STAGES
+
+VERIFIED = "verify-notes"  # a folder for each verification that goes on or was killed
 
 
 def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
@@ -32,6 +35,9 @@ def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
         # in these folders only half-written files are garbage
         yield from (name for name in _files(root, folder) if name not in named and _is_temporary(name))
     yield from _chunks(root, folders, settled)
+    for results in (VERIFIED, LAYOUTS):
+        for folder in root.folders(results):
+            yield from _files(root, f"{results}/{folder}")
 
 
 def _named_by_stages(root: Root, settled: set[int]) -> set[str]:

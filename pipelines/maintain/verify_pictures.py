@@ -39,17 +39,16 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{name} is {image.format} {image.width}x{image.height}, but the index says otherwise"
 
 
-def check_originals(root: Root, card: Card, partitions: Collection[int]) -> Iterator[str]:
-    """Checks that each image of a set with bounds was made from an image of the stage `images`."""
+def lost_originals(root: Root, card: Card, partitions: Collection[int]) -> tuple[int, str | None] | None:
+    """How many images of a set with bounds were not made from an image of these partitions, and the first one's
+    sample. None if a file is damaged, which is reported elsewhere."""
     if not has_bounds(card["settings"]):
-        return
+        return 0, None
     try:
         kept = {row["sha256"] for p in partitions for row in read_rows(root, file_of("images", p), ["sha256"])}
         indexes = [read_index(root, entry, ["sample", "pictures"]) for entry in card["shards"]]
-    except Corrupt:  # reported elsewhere
-        return
+    except Corrupt:
+        return None
     pictures = [(row["sample"], picture) for rows in indexes for row in rows for picture in row["pictures"] or ()]
     lost = [name for name, picture in pictures if picture["original_sha256"] not in kept]
-    if lost:
-        counted = f"{len(lost)} images were not made from an image of the corpus, the first is that of {lost[0]}"
-        yield f"set {card['set']}: {counted}; run again"
+    return len(lost), lost[0] if lost else None

@@ -1,20 +1,25 @@
 """Checks the cards of shard sets, and their shards: tars, indexes and which samples they have."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.catalog.catalog import one_line, open_catalog
-from pipelines.engine.commit import Commit, file_of
+from pipelines.engine.commit import digest, file_of, read_commit
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.releases import read_index
 from pipelines.engine.root import MOST, Root
 from pipelines.engine.tar import BLOCK, header
-from pipelines.maintain.verify_pictures import check_pictures
+from pipelines.maintain.verify_pictures import check_pictures, lost_originals
 from pipelines.stages.sample_sql import chosen
+from pipelines.stages.shard_layout import GROUP
 from schemas.selection import SetConfig
 from schemas.shards import Card, ShardEntry
 from schemas.stages import STAGES
@@ -22,6 +27,14 @@ from schemas.views import OF_VIEWS
 
 CHUNK = 1 << 20  # bytes
 SELECTED = pa.schema([STAGES["selection"].schema.field(name) for name in ("key", "samples")])
+
+
+def found(problems: Iterable[str]) -> Iterator[str]:
+    """The problems that a check finds. One that cannot go on, since a file is damaged, ends with that problem."""
+    try:
+        yield from problems
+    except Corrupt as error:
+        yield f"{error}; remove it, run again"
 
 
 def check_card(root: Root, name: str, card: Card) -> Iterator[str]:
@@ -67,29 +80,111 @@ def check_shard(root: Root, entry: ShardEntry, card: str, is_made: bool) -> Iter
             yield from (f"{tar}: {problem}" for problem in check_pictures(sample, members))
 
 
-def check_selected(root: Root, card: Card, selection: Mapping[int, Commit]) -> Iterator[str]:
-    """Compares the samples of a published set with the selection, one by one."""
+@dataclass(frozen=True)
+class CheckShard:
+    """Checks one shard. The result is what is wrong."""
+
+    entry: ShardEntry
+    card: str  # that names it
+    is_made: bool
+    stamps: str
+
+    @property
+    def name(self) -> str:
+        return f"shard-{digest([self.entry, self.card, self.is_made, self.stamps])}"
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    def result(self, root: Root) -> list[str]:
+        return [*found(check_shard(root, self.entry, self.card, self.is_made))]
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """Compares the samples of a set with those selected in a group of partitions, or in all. The result is
+    what `compare_selected` and `lost_originals` say."""
+
+    card: Card  # with the group's shards only
+    partitions: tuple[int, ...]
+    stamps: str
+
+    @property
+    def name(self) -> str:
+        return f"group-{digest([self.card, self.partitions, self.stamps])}"
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    def result(self, root: Root) -> dict[str, Any]:
+        whole = {
+            stage: [p for p in self.partitions if read_commit(root, file_of(stage, p))]
+            for stage in ("selection", "images")
+        }
+        selected = compare_selected(root, self.card, whole["selection"])
+        return {"selected": selected, "lost": lost_originals(root, self.card, whole["images"])}
+
+
+def groups_of(card: Card, stamps: Mapping[int, str], all_stamps: str) -> Iterator[CheckGroup]:
+    """The work of comparing a published set with the selection. `stamps`: of the files of a partition."""
+    if card["settings"].get("task") in OF_VIEWS:
+        yield CheckGroup(card, (), all_stamps)
+        return
+    shards: dict[int, list[ShardEntry]] = {partition // GROUP: [] for partition in stamps}
+    ends = [*accumulate(group["shards"] for group in card["groups"])]
+    for entry in card["shards"]:
+        place = min(bisect_right(ends, entry["number"]), len(ends) - 1)
+        shards.setdefault(card["groups"][place]["first"] // GROUP if ends else 0, []).append(entry)
+    partitions: dict[int, list[int]] = {}
+    for partition in sorted(stamps):
+        partitions.setdefault(partition // GROUP, []).append(partition)
+    for number in sorted(shards):
+        own = partitions.get(number, [])
+        some: Card = {**card, "shards": shards[number], "groups": []}
+        yield CheckGroup(some, (*own,), digest([stamps[partition] for partition in own]))
+
+
+def compare_selected(root: Root, card: Card, partitions: Collection[int]) -> dict[str, Any] | None:
+    """How the samples of a published set differ from the selection of these partitions."""
     try:
         if card["settings"].get("task") in OF_VIEWS:
             wanted = preferred(root, card)
         else:
             wanted = {
                 f"{row['key']}-{placement['task']}"
-                for partition in selection
+                for partition in partitions
                 for row in read_rows(root, file_of("selection", partition), SELECTED.names, SELECTED)
                 for placement in row["samples"]
                 if placement["set"] == card["set"]
             }
         packed = [row["sample"] for entry in card["shards"] for row in read_index(root, entry, ["sample"])]
     except Corrupt:  # one of the files is damaged; that is reported elsewhere
-        return
-    if len(packed) != len(set(packed)):
-        yield f"set {card['set']}: it has a sample twice"
+        return None
     missing, extra = wanted - set(packed), set(packed) - wanted
-    for problem, names in (("selected, but not in", missing), ("not selected, but in", extra)):
-        if names:
-            counted = f"{len(names)} samples are {problem} its shards, the first is {min(names)}"
-            yield f"set {card['set']}: {counted}; run again"
+    return {
+        "twice": len(packed) != len(set(packed)),
+        "missing": [len(missing), min(missing, default="")],
+        "extra": [len(extra), min(extra, default="")],
+    }
+
+
+def differences(card: Card, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is wrong with a published set, by the results of `CheckGroup`."""
+    name, selected, lost = card["set"], [group["selected"] for group in groups], [group["lost"] for group in groups]
+    if None not in selected:
+        if any(group["twice"] for group in selected):
+            yield f"set {name}: it has a sample twice"
+        for problem, which in (("selected, but not in", "missing"), ("not selected, but in", "extra")):
+            count = sum(group[which][0] for group in selected)
+            if count:
+                first = min(group[which][1] for group in selected if group[which][0])
+                yield f"set {name}: {count} samples are {problem} its shards, the first is {first}; run again"
+    if None not in lost and (count := sum(number for number, _ in lost)):
+        first = next(sample for number, sample in lost if number)
+        counted = f"{count} images were not made from an image of the corpus, the first is that of {first}"
+        yield f"set {name}: {counted}; run again"
 
 
 def preferred(root: Root, card: Card) -> set[str]:

@@ -7,9 +7,11 @@ as data arrives.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
+from typing import NotRequired, TypedDict
 
 import duckdb
 
@@ -17,13 +19,17 @@ from pipelines.catalog.catalog import condition_error, connect, stage_files
 from pipelines.engine.commit import Commit, contents, digest
 from pipelines.engine.commits import texts_of
 from pipelines.engine.manifest import min_mass_of
+from pipelines.engine.results import results
 from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
 from pipelines.stages.sample_sql import members
 from pipelines.stages.shards import ShardSet
+from schemas.errors import UserError
 from schemas.shards import Card, Group, ShardEntry
 from schemas.verdicts import MIN_MASS
 
 GROUP = 64  # partitions
+LAYOUTS = "shards/layouts"  # a folder for each set that workers count shards of, until its layout is known
 AT_ONCE = 8  # shards of one group that a worker packs while its partitions are open
 
 
@@ -75,44 +81,98 @@ class SetLayout:
         return items
 
 
+# By a group's first partition: what a card says of it, the number of its first shard, and its shards
+Kept = dict[int, tuple[Group, int, tuple[WantedShard, ...]]]
+
+
 # Where each sample belongs
 
 
-def lay_out(root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]]) -> SetLayout:
-    """The groups and shards of a set. Groups whose inputs are those on the card are not read."""
+@dataclass(frozen=True)
+class GroupItem:
+    """A group whose shards have to be counted."""
+
+    first: int  # partition
+    partitions: tuple[int, ...]
+    shards: int | None  # n, if that is settled
+    inputs: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.first:05d}-{self.inputs}"
+
+    @property
+    def size(self) -> int:
+        return len(self.partitions)
+
+
+class Counted(TypedDict):
+    """What the shards of a group hold."""
+
+    shards: int  # n
+    counted: list[tuple[int, int, str]]  # index, samples, and the digest of what they were made from
+    error: NotRequired[str]  # a condition that fails on some sample
+
+
+def lay_out(
+    root: Root, stage: ShardSet, card: Card | None, commits: Mapping[str, Mapping[int, Commit]],
+    workers: Workers | None = None, folder: str = "",
+) -> SetLayout:  # fmt: skip
+    """The groups and shards of a set. Groups whose inputs are those on the card are not read.
+
+    `workers` count the others, if they are many, and write what they find to `folder`. Raises `UserError` for a
+    condition that fails on a sample.
+    """
     now = stage.settings(), stage.config.samples_per_shard
     kept = _groups_of(card) if card and (card["settings"], card["samples_per_shard"]) == now else {}
+    numbers, items = sorted(commits[stage.stages[-1].name]), [*_group_items(root, stage, kept, commits)]
+    changed = [item for item in items if item.first not in kept or kept[item.first][0]["inputs"] != item.inputs]
+    count = partial(count_shards, stage)
+    given = results(root, "shards", changed, count, workers, folder, small=2)
+    counted = {item.first: found for item, found in zip(changed, given, strict=True)}
+    groups, layout, number = [], [], 0
+    for item in items:
+        before, start, shards = kept.get(item.first, (None, 0, ()))
+        if before and item.first not in counted and start == number:
+            n = before["shards"]
+        else:
+            found = counted.get(item.first) or count(root, item)
+            if "error" in found:
+                raise UserError(found["error"])
+            n, shards = found["shards"], _wanted(stage, found, number)
+        settled = bool(before and before["settled"]) or numbers[-1] >= item.first + GROUP
+        groups.append(Group(first=item.first, shards=n, settled=settled, inputs=item.inputs))
+        layout.append(shards)
+        number += n
+    return SetLayout(tuple(groups), tuple(item.partitions for item in items), tuple(layout))
+
+
+def _group_items(
+    root: Root, stage: ShardSet, kept: Kept, commits: Mapping[str, Mapping[int, Commit]]
+) -> Iterator[GroupItem]:  # fmt: skip
+    """All groups of a set."""
     stages = [info.name for info in stage.stages]
     numbers, min_mass = sorted(commits[stages[-1]]), min_mass_of(root)
     scored_by = [min_mass] if "verdicts" in stages and min_mass != MIN_MASS else []
-    groups, parts, layout, number = [], [], [], 0
     for first in range(0, numbers[-1] + 1 if numbers else 0, GROUP):
         partitions = tuple(numbers[bisect_left(numbers, first) : bisect_left(numbers, first + GROUP)])
         texts = (text for name in stages for text in texts_of(commits[name], None, first, first + GROUP))
-        inputs = digest([stage.identity(), contents(texts), *scored_by])
-        before, start, shards = kept.get(first, (None, 0, ()))
+        before, _, _ = kept.get(first, (None, 0, ()))
         n = before["shards"] if before and before["settled"] else None
-        if before and before["inputs"] == inputs and start == number:
-            n = before["shards"]
-        else:
-            files, query = stage_files(root, stage.stages, partitions), members(stage.set, stage.config, stage.own)
-            with connect(root, files, stage.earlier, [query]) as connection:
-                try:
-                    n, shards = _shards_of(connection, stage, n, number)
-                except duckdb.ConversionException as error:
-                    raise condition_error(f"sets.{stage.set}.where", error) from None
-        settled = bool(before and before["settled"]) or numbers[-1] >= first + GROUP
-        groups.append(Group(first=first, shards=n, settled=settled, inputs=inputs))
-        parts.append(partitions)
-        layout.append(shards)
-        number += n
-    return SetLayout(tuple(groups), tuple(parts), tuple(layout))
+        yield GroupItem(first, partitions, n, digest([stage.identity(), contents(texts), *scored_by]))
 
 
-def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...]]]:
-    """A card's groups by their first partition, each with the number of its first shard, and its shards.
+def _wanted(stage: ShardSet, found: Counted, number: int) -> tuple[WantedShard, ...]:
+    """The shards of a group that have samples. `number`: of its first shard."""
+    return tuple(
+        WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
+        for index, samples, made_from in found["counted"]
+    )
 
-    All but the last are settled, even if a group that was exactly full when its card was written does not say so.
+
+def _groups_of(card: Card) -> Kept:
+    """A card's groups. All but the last are settled, even if a group that was exactly full when its card was written
+    does not say so.
     """
     groups, start, entries = {}, 0, card["shards"]
     numbers = [entry["number"] for entry in entries]
@@ -128,23 +188,20 @@ def _groups_of(card: Card) -> dict[int, tuple[Group, int, tuple[WantedShard, ...
     return groups
 
 
-def _shards_of(
-    connection: duckdb.DuckDBPyConnection, stage: ShardSet, n: int | None, number: int
-) -> tuple[int, tuple[WantedShard, ...]]:
-    """The number of shards of a group, computed unless `n` is settled, and those of its shards that have samples."""
-    connection.execute(
-        "CREATE TEMP TABLE members AS SELECT place, key, made_from "
-        f"FROM ({members(stage.set, stage.config, stage.own)})"
-    )
-    if not n:
+def count_shards(stage: ShardSet, root: Root, group: GroupItem) -> Counted:
+    """What the shards of a group hold; n is computed unless it is settled. Shards without samples are left out."""
+    files, query = stage_files(root, stage.stages, group.partitions), members(stage.set, stage.config, stage.own)
+    with connect(root, files, stage.earlier, [query]) as connection:
+        try:
+            connection.execute(f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({query})")
+        except duckdb.ConversionException as error:
+            wrong = condition_error(f"sets.{stage.set}.where", error)
+            return Counted(shards=0, counted=[], error=str(wrong))
         [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
-        n = ceil(count / stage.config.samples_per_shard)
-    counted = connection.execute(
-        "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
-        " FROM members GROUP BY index ORDER BY index",
-        {"n": max(n, 1)},
-    ).fetchall()
-    return n, tuple(
-        WantedShard(number + index, index, digest([stage.identity(), number + index, made_from]), samples)
-        for index, samples, made_from in counted
-    )
+        n = group.shards or ceil(count / stage.config.samples_per_shard)
+        counted = connection.execute(
+            "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
+            " FROM members GROUP BY index ORDER BY index",
+            {"n": max(n, 1)},
+        ).fetchall()
+    return Counted(shards=n, counted=counted)
