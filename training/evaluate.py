@@ -2,7 +2,7 @@
 
 ROOT and SET name published scenes that it was not trained on, made with another seed. Prints one line of JSON:
 
-    true_claims                 share of the claims in its captions that are true
+    true_claims                 share of the claims in its captions that are true; null where they claim nothing
     false_per_response, _mention    share of captions with a false claim, of false claims among all (arXiv 2405.17220)
     false_objects_per_…, false_text_per_…   the same of claims about objects alone, and about text alone
     recall                      share of the objects that a true claim of the caption describes
@@ -98,10 +98,11 @@ def evaluate(
     printed = [(scene["printed"]["text"], reply) for scene, reply in zip(scenes, read, strict=True) if scene["printed"]]
     silent = [reply == NOT_WRITTEN for scene, reply in zip(scenes, read, strict=True) if not scene["printed"]]
     figures = {name: ratio(of) for name, of in ratios.items()}
+    claims = sum(len(caption.true) + len(caption.false) for caption in greedy)
     return {
-        "scenes": len(shown), "claims": sum(len(caption.true) + len(caption.false) for caption in greedy),
+        "scenes": len(shown), "claims": claims,
         "unparsed": sum(len(caption.unparsed) for caption in greedy),
-        "true_claims": 1 - figures["false_per_mention"], **figures, "questions": len(about),
+        "true_claims": 1 - figures["false_per_mention"] if claims else None, **figures, "questions": len(about),
         "character_errors": character_errors(printed),
         "texts_right": sum(text == reply for text, reply in printed) / max(1, len(printed)),
         "silent": sum(silent) / max(1, len(silent)),

@@ -86,6 +86,15 @@ def test_a_policy_that_leaves_text_out_does_not_look_better(shown):
     assert silent["words"] < honest["words"] and silent["false_text_per_response"] == 0
 
 
+def test_a_policy_that_claims_nothing_has_no_share_of_true_claims(shown):
+    class Mute(Witness):
+        def _said(self, image, question) -> str:
+            return "" if question in DESCRIBE else super()._said(image, question)
+
+    figures = evaluate(Mute(shown), shown)
+    assert figures["claims"] == figures["recall"] == 0 and figures["true_claims"] is None
+
+
 def test_false_claims_are_told_apart_by_what_they_are_about():
     thing = {"shape": "circle", "colour": "red", "size": "large", "place": "left"}
     scene = {
