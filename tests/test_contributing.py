@@ -40,7 +40,7 @@ def follow(section: str, copy: Path) -> None:
         path.write_text(path.read_text().replace("\nfrom schemas.", f"\nfrom {module} import {word}\nfrom schemas.", 1))
     for name, module in re.findall(r"In `(\S+?)` import `(\w+)`, and", text):
         path = copy / name
-        path.write_text(path.read_text().replace("from schemas import ", f"from schemas import {module}, ", 1))
+        path.write_text(path.read_text().replace("from schemas import (", f"from schemas import (\n    {module},", 1))
 
 
 @pytest.fixture
