@@ -60,8 +60,9 @@ class ReadText(PartitionStage):
                 yield image["key"], at_hand
                 continue
             data = read_payload(root, "images", image)
+            engine = open_engine(self.config)  # not tried: one that cannot be loaded here stops the stage
             try:
-                lines = read_in_tiles(open_engine(self.config), pixels(data))
+                lines = read_in_tiles(engine, pixels(data))
             except Exception as error:  # an engine's failure on one image must not stop the others
                 yield image["key"], Rejected("engine_failed", f"{type(error).__name__}: {error}")
                 continue
