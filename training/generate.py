@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
 
 from schemas.errors import UserError, answered
 from schemas.printable import printable
 from training.best_of import best_of
+from training.key_cache import BufferedCache
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
 from training.options import at_least, between, text
@@ -96,9 +96,9 @@ class Generator:
             if not kept:
                 break
             if len(kept) < len(going):  # finished rows leave the batch
+                kept = cache.keep(kept)
                 going, chosen = [going[place] for place in kept], [chosen[place] for place in kept]
                 rows = torch.tensor(kept, device=model.device)
-                cache.batch_select_indices(rows)
                 present, positions = present[rows], positions[rows]
             ids, positions = torch.tensor(chosen, device=model.device)[:, None], positions + 1
             present = torch.cat([present, present.new_ones(len(going), 1)], 1)
@@ -176,7 +176,7 @@ class Generator:
         present = (offsets >= 0).to(device)
         own = torch.eye(longest, dtype=torch.bool, device=device)  # padding attends to itself: no row may be empty
         mask = ((present[:, None] & present[:, :, None]) | own).tril()
-        cache = DynamicCache() if read is None else read.cache
+        cache = BufferedCache() if read is None else read.cache
         if read is not None:
             earlier = read.present[:, None].expand(-1, longest, -1) & present[:, :, None]
             mask, present = torch.cat([earlier, mask], 2), torch.cat([read.present, present], 1)
@@ -219,7 +219,7 @@ class Generator:
 class Read:
     """What the model has read, a row an answer."""
 
-    cache: DynamicCache
+    cache: BufferedCache
     present: Tensor  # bool [rows, keys of the cache]: those that are no padding
     positions: Tensor  # int64 [rows, 1], of the last token
     hidden: Tensor  # [rows, width], behind the last token
