@@ -28,7 +28,7 @@ demo-align: setup
 pico: setup
 	@mkdir -p demo/pico
 	cp training/recipes/pico.toml training/recipes/corpora/*.toml demo/pico
-	for corpus in easy crowded lessons quiz held-out; do \
+	for corpus in easy crowded lessons quiz claims held-out; do \
 		$(BIN)/python -m pipelines.build demo/pico/$$corpus.toml || exit; done
 	$(BIN)/python -m training.tokenizer demo/pico/lessons lessons demo/pico/tokenizer --vocab 640
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m training.train demo/pico/pico.toml \

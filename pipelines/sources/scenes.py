@@ -36,7 +36,7 @@ from schemas.scenes.scene import USUAL, WORDS, Printed, Scene, Thing, alt_text, 
 Ends = list[tuple[float, float]]  # left and right end of each character of a text, as shares of the width
 HEIGHT = (0.12, 0.2)  # least and greatest height of printed type, as shares of the side
 
-VERSION = 1
+VERSION, CLAIMS_VERSION = 1, 2
 FILE = 1000  # pictures per source file
 PLANTED = {
     "duplicate": 0.3, "near_duplicate": 0.3, "truncated": 0.1, "random_bytes": 0.1, "html": 0.1, "tiny": 0.1,
@@ -54,7 +54,8 @@ class Scenes(Source[ScenesConfig]):
     def files(self) -> list[FileStamp]:
         config = self.config
         options = (config.noise, config.questions)
-        options += tuple(name for name in ("letters", "quiz", "claims") if getattr(config, name))
+        options += tuple(name for name in ("letters", "quiz") if getattr(config, name))
+        options += ("claims", CLAIMS_VERSION) if config.claims else ()
         made_of = digest([VERSION, config.seed, config.side, *options, config.planted, self.fonts, *self._kinds])
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]

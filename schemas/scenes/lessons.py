@@ -21,6 +21,7 @@ READ = ("What does the text say?", "Read the text.", "What is written in the ima
 NOT_WRITTEN = "There is no text."
 REWRITE = ("Rewrite this alt text so that it describes the image: {}", "What is a better caption than this: {}")
 YES_OR_NO = " Please answer yes or no."
+TOLD_HOW, CLAIMS_TOLD_HOW = 0.3, 0.7  # shares of yes/no questions and of claims that end so, as labelers are asked
 IMAGE = "<image>"
 
 
@@ -40,7 +41,8 @@ def conversation(
     short = [(each.question, each.answer) for each in questions(scene) if each.question not in known]
     asked += draws.sample(short, min(turns - len(asked), len(short)))
     draws.shuffle(asked)
-    return spoken([(_at_times_told_how(question, answer, draws), answer) for question, answer in asked])
+    told = [(question, answer, CLAIMS_TOLD_HOW if question in known else TOLD_HOW) for question, answer in asked]
+    return spoken([(_at_times_told_how(question, answer, draws, share), answer) for question, answer, share in told])
 
 
 def reading(scene: Scene) -> str:
@@ -57,5 +59,5 @@ def spoken(asked: Sequence[tuple[str, str]]) -> list[Lesson]:
     return lessons
 
 
-def _at_times_told_how(question: str, answer: str, draws: Random) -> str:
-    return question + YES_OR_NO if answer in ("yes", "no") and draws.random() < 0.3 else question
+def _at_times_told_how(question: str, answer: str, draws: Random, share: float) -> str:
+    return question + YES_OR_NO if answer in ("yes", "no") and draws.random() < share else question

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 
 import pytest
 
-from pipelines.sources.scene_claims import altered
+from pipelines.sources.scene_claims import altered, claim_questions
 from pipelines.sources.scenes import Scenes
 from pipelines.text_rules.divider import divide
 from schemas.config.sources import ScenesConfig
@@ -143,3 +143,47 @@ def test_a_scene_that_is_full_can_be_altered():
     full = imagine(draws, kinds=Kinds(objects=(9, 9), printed=0))
     for _ in range(200):
         assert altered(full, draws)["objects"]
+
+
+@pytest.mark.slow
+def test_no_question_gives_its_answer_away():
+    """Asked often enough, each is answered by yes and by no: none can be answered without the picture."""
+    said = defaultdict(Counter)
+    for seed in range(300):
+        scene = imagine(Random(seed))
+        for asked, reply in claim_questions(scene, Random(seed), 12):
+            said[asked][reply] += 1
+    for asked in ("Is there any text?", "Are any words visible?", "Is there a circle?", "Is there a sign?",
+                  "Is there a star in the picture?", "Are there two shapes?", "Is the background plain?"):  # fmt: skip
+        assert min(said[asked]["yes"], said[asked]["no"]) >= 0.15 * said[asked].total() > 0, asked
+
+
+@pytest.mark.slow
+def test_numbers_and_printed_words_are_asked_for_often_with_near_misses():
+    said = {"Are there ": Counter(), 'say(s|) "': Counter()}
+    misread = Counter()
+    for seed in range(150):
+        scene = imagine(Random(seed))
+        for asked, reply in claim_questions(scene, Random(seed), 12):
+            for form in said:
+                said[form][reply] += bool(re.search(form, asked))
+            if scene["printed"] and (words := re.search('"(.*)"', asked)) and reply == "no":
+                kind = len(words[1]) - len(scene["printed"]["text"])
+                misread["another" if abs(kind) > 1 else kind] += 1
+    assert all(min(replies["yes"], replies["no"]) > 50 for replies in said.values()), said
+    assert {-1, 0, 1, "another"} <= misread.keys()
+
+
+def test_a_scene_is_altered_into_one_without_text_and_into_one_with_text():
+    with_text, without = (imagine(Random(1), kinds=Kinds(printed=share)) for share in (1, 0))
+    draws = Random(0)
+    others = {altered(without, draws)["printed"] is None for _ in range(60)}
+    texts = {altered(with_text, draws)["printed"]["text"] for _ in range(120)}  # pyright: ignore[reportOptionalSubscript]
+    assert others == {True, False} and len(texts) > 10
+
+
+def test_questions_of_claims_end_as_labelers_are_asked():
+    quiz = Scenes(ScenesConfig(count=60, seed=3, planted=0, questions=16, quiz=True, claims=True))
+    asked = [turn for row in quiz.rows("000000000") for turn in json.loads(row["conversation"])["turns"]]
+    told = [turn["content"].endswith(YES_OR_NO) for turn in asked if turn["role"] == "user"]
+    assert 0.5 < sum(told) / len(told) < 0.7  # most of the claims, and some of the rest
