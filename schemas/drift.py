@@ -9,15 +9,15 @@ OTHERS, NONE = "others", "-"    # values beyond those that are counted; a sample
 MOST, FEWEST = 50, 5            # values of a measure that are counted, and samples that each has
 
 VALUES = {                      # measure -> SQL over `samples` and the column `task`
-    "language": "CASE WHEN task = 'ocr' THEN ocr_language ELSE language END",
-    "script": "CASE WHEN task = 'ocr' THEN ocr_script ELSE script END",
+    "language": "CASE WHEN task IN ('ocr', 'reconstruct') THEN ocr_language ELSE language END",
+    "script": "CASE WHEN task IN ('ocr', 'reconstruct') THEN ocr_script ELSE script END",
     "source": "source", "host": "host", "licence": LICENCE, "format": "format",
     "ocr verdict": "ocr_verdict", "caption verdict": "caption_verdict",
 }
 NUMBERS = {
     "width": "width", "height": "height", "bytes": "size",
-    "words": "CASE WHEN task = 'ocr' THEN ocr_words ELSE words END",
-    "text tokens": "CASE WHEN task = 'ocr' THEN ocr_tokens ELSE text_tokens END",
+    "words": "CASE WHEN task IN ('ocr', 'reconstruct') THEN ocr_words ELSE words END",
+    "text tokens": "CASE WHEN task IN ('ocr', 'reconstruct') THEN ocr_tokens ELSE text_tokens END",
     "slices": "slices_llama_cpp", "visual tokens": "visual_tokens_llama_cpp",
 }
 

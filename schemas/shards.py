@@ -117,6 +117,12 @@ class Line(TypedDict):
     box: list[float]        # x and y of its corners, pixels
 
 
+class Corrupted(TypedDict):
+    """A line of text that is corrupted in the image of the shard."""
+    line: Count             # its place in `ocr`, from 0 on
+    level: str
+
+
 class Original(TypedDict):
     sha256: str
 
@@ -143,6 +149,7 @@ class Document(TypedDict):
     phash: NotRequired[str | None]
     ocr: NotRequired[list[Line] | None]
     ocr_verdict: NotRequired[str | None]
+    corrupted: NotRequired[list[Corrupted]]             # of the task reconstruct
     conversation: NotRequired[Conversation]
     pair: NotRequired[Pair]
     image: NotRequired[str | None]                      # key of a pair's image
@@ -151,7 +158,7 @@ class Document(TypedDict):
 
 # A sample's .json. With `stable_json` each of these is a JSON text, since its content differs in type from row to row
 
-VARYING = ("extra", "conversation", "ocr", "stages", "pictures")
+VARYING = ("extra", "conversation", "ocr", "corrupted", "stages", "pictures")
 
 
 def document_of(data: str | bytes) -> dict[str, Any]:

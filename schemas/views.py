@@ -23,7 +23,7 @@ LEDGER = {
     "distributions": DISTRIBUTIONS,
 }
 
-# task -> what it teaches to say, a column of `candidates`
+# task -> what it teaches to say, a column of `candidates`; of RECONSTRUCT, some of its lines
 TARGETS = {"caption": "text", "ocr": "ocr_target", "conversation": "conversation"}
 
 PREFERENCE = "preference"   # the task of pairs, which are rows of `preferences`
@@ -227,9 +227,9 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def lot(salt: str) -> str:
-    """hash(salt, key) as a number from 0 to 1, of 52 bits."""
-    return f"('0x' || left(sha256({literal(f'{salt}/')} || key), 13))::UBIGINT / {2.0**52}"
+def lot(salt: str, of: str = "key") -> str:
+    """hash(salt, key) as a number from 0 to 1, of 52 bits; or the hash of another text in SQL."""
+    return f"('0x' || left(sha256({literal(f'{salt}/')} || {of}), 13))::UBIGINT / {2.0**52}"
 
 
 def drawn(salt: str, weight: float) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from schemas.selection import OF_OCR
 from schemas.shards import document_of
 from training.layout import SampleRejected
 from training.shards import Sample
 
-CAPTIONS = ("caption", "ocr")  # tasks whose text answers an instruction, if the recipe gives one
+CAPTIONS = ("caption", *OF_OCR)  # tasks whose text answers an instruction, if the recipe gives one
 PAIRS = ("preference", "pair")
 
 

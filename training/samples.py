@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import UserError
+from schemas.selection import QUESTION, RECONSTRUCT
 from schemas.slices import PLANS, Plan
 from training.layout import REASONS as OF_LAYOUT
 from training.layout import Layout, Picture, SampleRejected, Tokens, Turn, check_answers, read_turns
@@ -63,7 +64,8 @@ class SampleEncoder:
     """Turns samples into tokens and pixels; its fields are everything that these depend on.
 
     `instructions` maps a task to the user's text in its samples, `{"ocr": "What is written there?"}`. For a task
-    without one, the text directly follows its image. Conversations have their own texts.
+    without one, the text directly follows its image; but samples with corrupted text ask what stood there.
+    Conversations have their own texts.
     """
 
     tokenizer: Tokenizer
@@ -95,7 +97,7 @@ class SampleEncoder:
         if task not in TASKS:
             fix = "a stage with beta trains it" if task in PAIRS else f"choose from {', '.join(TASKS)}"
             raise SampleRejected("unknown_task", f"{task!r}; {fix}")
-        return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task))
+        return TASKS[task](self.layout, sample, self._pictures(sample), self.instructions.get(task, ASKED.get(task)))
 
     def views(self, sample: Sample, tokens: Tokens) -> list[np.ndarray]:
         """The views of all images, as `training.pixels.cut` makes them. Raises `SampleRejected`."""
@@ -152,8 +154,10 @@ def conversation(layout: Layout, sample: Sample, pictures: Sequence[Picture], in
     return layout.conversation(turns)
 
 
+ASKED = {RECONSTRUCT: QUESTION}
 TASKS: dict[str, Callable[[Layout, Sample, Sequence[Picture], str | None], Tokens]] = {
     "caption": answer,
     "ocr": answer,
+    RECONSTRUCT: answer,
     "conversation": conversation,
 }

@@ -26,7 +26,7 @@ from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
 from schemas.errors import UserError
-from schemas.selection import has_bounds
+from schemas.selection import encodes
 from schemas.shards import Card, SampleRow
 from schemas.stage import StageInfo
 from schemas.stages import Stages, with_own
@@ -73,7 +73,7 @@ def index_files(root: Root, cards: Iterable[Card]) -> Files | None:
 def _indexes(root: Root, cards: Sequence[Card], indexes: Sequence[str]) -> Files:
     """The indexes of shards. Those of sets with bounds have one more column."""
     paths = [_literally(root, f"shards/{index}") for index in indexes]
-    return _of_columns(paths, {frozenset() if has_bounds(card["settings"]) else OF_BOUNDS for card in cards})
+    return _of_columns(paths, {frozenset() if encodes(card["settings"]) else OF_BOUNDS for card in cards})
 
 
 def _of_columns(paths: str | Sequence[str], lacking: Collection[frozenset[str]]) -> Files:

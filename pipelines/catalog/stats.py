@@ -13,14 +13,14 @@ from pipelines.engine.root import Root
 from schemas import captions, measures, translations
 from schemas.arrow import Row
 from schemas.captions import ACCEPTED
-from schemas.selection import bounds_text, has_bounds
+from schemas.selection import bounds_text, encodes
 from schemas.stage import StageInfo
 from schemas.stages import of_corpus
 from schemas.views import literal
 
 NO_NAME = "(without a name)"  # of a source
 SPREAD = ("language", "script", "host", "licence")
-OF_OCR = "CASE WHEN task = 'ocr' THEN {} ELSE {} END"
+OF_OCR = "CASE WHEN task IN ('ocr', 'reconstruct') THEN {} ELSE {} END"
 TOTALS = {  # heading -> SQL over placements and `measures`
     "words": OF_OCR.format("ocr_words", "words"),
     "text tokens": OF_OCR.format("ocr_tokens", "text_tokens"),
@@ -48,7 +48,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     sources, captions = rows_by_source(root), rewritten(root)
     total, asked = sum(count for _, count in captions), translated(root)
     cards, sets = read_cards(root), []
-    bounded = any(has_bounds(card["settings"]) for card in cards)
+    bounded = any(encodes(card["settings"]) for card in cards)
     for card in cards:
         line = (card["set"], card["task"], card["release"], card["samples"], len(card["shards"]), card["bytes"])
         sets.append((*line, bounds_text(card["settings"])) if bounded else line)

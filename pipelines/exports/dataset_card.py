@@ -17,12 +17,14 @@ from pipelines.exports.entries import REASONS, Tally
 from pipelines.exports.forms import FORMS
 from pipelines.exports.licences import hub_licence
 from schemas.arrow import Row
+from schemas.selection import RECONSTRUCT
 from schemas.shards import Card
 from schemas.views import OF_VIEWS, PREFERENCE
 
 SHOWN = 20  # source files and licences that are named
 CATEGORIES = {
-    "caption": ["image-to-text"], "ocr": ["image-to-text"], "conversation": ["image-text-to-text"],
+    "caption": ["image-to-text"], "ocr": ["image-to-text"], RECONSTRUCT: ["image-to-text"],
+    "conversation": ["image-text-to-text"],
     PREFERENCE: ["image-text-to-text"],
 }  # fmt: skip
 

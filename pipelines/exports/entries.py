@@ -14,11 +14,12 @@ from pipelines.exports.samples import Sample
 from pipelines.exports.upright import upright
 from schemas.arrow import Row
 from schemas.marks import named_pictures, without_marks
+from schemas.selection import QUESTION, RECONSTRUCT
 from schemas.texts import is_empty
 from schemas.views import PREFERENCE
 
 MARK = "<image>"
-QUESTIONS = {"caption": "Describe the image.", "ocr": "Read the text in the image."}
+QUESTIONS = {"caption": "Describe the image.", "ocr": "Read the text in the image.", RECONSTRUCT: QUESTION}
 
 REASONS = {
     "image_missing": "a question names an image, but the sample has none",

@@ -15,10 +15,11 @@ from pipelines.exports.tables import (
     trl_row,
 )
 from schemas.arrow import Row
+from schemas.selection import RECONSTRUCT
 from schemas.shards import Card
 from schemas.views import PREFERENCE
 
-TASKS = ("caption", "ocr", "conversation", PREFERENCE)
+TASKS = ("caption", "ocr", RECONSTRUCT, "conversation", PREFERENCE)
 
 
 class Form(NamedTuple):

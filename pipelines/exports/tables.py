@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipelines.exports.columns import IMAGE, IMAGES, LINES, TURNS, TURNS_OF_PARTS, Column
 from pipelines.exports.entries import MARK, Entry, Turn, content
 from schemas.arrow import Row
+from schemas.selection import OF_OCR, RECONSTRUCT
 from schemas.shards import Card
 from schemas.views import PREFERENCE
 
@@ -25,6 +26,10 @@ def hub_columns(task: str) -> Sequence[Column]:
         "caption": (image, Column("text", STRING, "the caption"), turned),
         "ocr": (
             image, Column("text", STRING, "the text in the picture, line by line"),
+            Column("caption", STRING, "the caption"), turned,
+        ),
+        RECONSTRUCT: (
+            image, Column("text", STRING, "what stood in the corrupted lines of the picture, line by line"),
             Column("caption", STRING, "the caption"), turned,
         ),
         "conversation": (
@@ -70,8 +75,8 @@ def hub_row(entry: Entry, task: str, card: Card) -> Row:
         row |= {"images": images, "messages": turns, "turned": turned}
     else:
         row |= {"image": images[0], "turned": turned[0]}
-    if task in ("caption", "ocr"):
-        row |= {"text": entry.text} | ({"caption": caption} if task == "ocr" else {})
+    if task in ("caption", *OF_OCR):
+        row |= {"text": entry.text} | ({"caption": caption} if task in OF_OCR else {})
     if task == PREFERENCE:
         row |= document.pop("pair") | answers(entry)
         row |= {"instruction": _text(document.pop("instruction", None)), "image_key": document.pop("image", None)}

@@ -8,7 +8,7 @@ from pipelines.engine.releases import read_index
 from pipelines.engine.root import Root
 from schemas.arrow import Row
 from schemas.pictures import open_image
-from schemas.selection import has_bounds
+from schemas.selection import encodes
 from schemas.shards import Card, checked_document
 
 
@@ -42,7 +42,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
 def lost_originals(root: Root, card: Card, partitions: Collection[int]) -> tuple[int, str | None] | None:
     """How many images of a set with bounds were not made from an image of these partitions, and the first one's
     sample. None if a file is damaged, which is reported elsewhere."""
-    if not has_bounds(card["settings"]):
+    if not encodes(card["settings"]):
         return 0, None
     try:
         kept = {row["sha256"] for p in partitions for row in read_rows(root, file_of("images", p), ["sha256"])}

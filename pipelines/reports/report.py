@@ -30,7 +30,7 @@ from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_sam
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
-from schemas.selection import bounds_text, has_bounds
+from schemas.selection import bounds_text, encodes
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
 from schemas.views import Files
@@ -40,6 +40,7 @@ LOOK_AT = 500_000  # rows of a larger corpus that are read for everything that c
 TEACHES = {
     "caption": "its caption",
     "ocr": "the text in the image",
+    "reconstruct": "the text in corrupted lines of the image",
     "conversation": "its conversation",
     "preference": "which of two answers is better",
 }
@@ -68,7 +69,7 @@ def gather(root: Root, seed: int = 0) -> dict[str, Any]:
         "last": done[-1] if done else None, "funnel": stages, "sets": sets,
         "sources": rows_by_source(root),
         "bounds": {card["set"]: bounds_text(card["settings"]) for card in sets} if any(
-            has_bounds(card["settings"]) for card in sets) else {},
+            encodes(card["settings"]) for card in sets) else {},
         "samples": sum(card["samples"] for card in sets), "partitions": len(settled), "looked": len(looked),
         "notes": [] if done else ["nothing is made yet"], "teaches": TEACHES,
         **asked(root, table, commits, done, looked, seed),

@@ -77,7 +77,7 @@ PAGE = """\
 <div class="soft">no caption</div>
 {% endif %}
 {% if row.read %}
-<div{{ ' class="target"'|safe if task == "ocr" }}><span class="label">text in the image
+<div{{ ' class="target"'|safe if task in ("ocr", "reconstruct") }}><span class="label">text in the image
 {{- ": " ~ row.verdict.replace("_", " ") if row.verdict }}
 {{- ", the first %d of %d lines drawn"|format(row.lines|length, row.line_count) if row.line_count > row.lines|length }}
 </span>{{ words(row.read, row.read_characters) }}</div>

@@ -4,13 +4,14 @@ The same bytes and bounds give the same bytes, with the pinned Pillow. Transpare
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isqrt
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageCms
 
+from pipelines.stages.corruption import Region, corrupted
 from schemas.pictures import SIDEWAYS, open_image, orientation_of, turned, upright
 from schemas.selection import FORMATS, SetConfig
 
@@ -61,8 +62,8 @@ def size_within(width: int, height: int, config: SetConfig, ext: str | None) -> 
     return (side, other) if width >= height else (other, side)
 
 
-def encode(data: bytes, config: SetConfig) -> Encoded:
-    """Encodes an image that decodes."""
+def encode(data: bytes, config: SetConfig, regions: Sequence[Region] = ()) -> Encoded:
+    """Encodes an image that decodes, with some regions corrupted."""
     image = open_image(data)
     format, profile, grey = _format(image), image.info.get("icc_profile"), image.mode in GREY
     ext, full = ext_of(format, config), None
@@ -80,6 +81,8 @@ def encode(data: bytes, config: SetConfig) -> Encoded:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     if grey:
         picture = picture.convert("L")
+    if regions:
+        picture = corrupted(picture, regions, full)
     picture.info = {}  # Pillow would write what it holds: comments, profiles
     buffer = io.BytesIO()
     quality = {} if ext == "png" else {"quality": config.quality}

@@ -5,9 +5,10 @@
 
 from collections.abc import Sequence
 
-from schemas.selection import FORMATS, SetConfig
+from pipelines.stages.corrupted_lines import corrupted_sql, target_sql
+from schemas.selection import FORMATS, RECONSTRUCT, SetConfig
 from schemas.stage import StageInfo
-from schemas.views import BEST, PREFERENCE, TARGETS, drawn, literal, preferences_for, quoted
+from schemas.views import BEST, PREFERENCE, drawn, literal, preferences_for, quoted
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 PICTURE = (
@@ -18,7 +19,11 @@ PICTURE = (
 SOURCE = "[:-2] || coalesce(',\"source\":' || to_json(src.source)::VARCHAR, '') || '}'"
 OF_INSTRUCTIONS = ("rows", "images", "instructions", "responses")  # stages
 OF_SCORES = ("claims", "verdicts")
-SAID = {"caption": "'text': c.text", "ocr": "'text': c.text", "conversation": "'conversation': c.conversation::JSON"}
+TEXT = "'text': c.text"
+SAID = {
+    "caption": TEXT, "ocr": TEXT, RECONSTRUCT: f"{TEXT}, 'corrupted': corrupted",
+    "conversation": "'conversation': c.conversation::JSON",
+}  # fmt: skip
 
 
 def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), only: str = "true") -> str:
@@ -29,7 +34,7 @@ def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), onl
     """
     if config.task == BEST:
         return _best(config, only)
-    return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config.task, own, only)
+    return _preferred(config, only) if config.task == PREFERENCE else _selected(set_name, config, own, only)
 
 
 def reads_of(config: SetConfig) -> tuple[str, ...]:
@@ -70,14 +75,16 @@ def _of_own(own: Sequence[StageInfo]) -> str:
     return f", 'stages': {{{', '.join(stages)}}}" if stages else ""
 
 
-def _selected(set_name: str, task: str, own: Sequence[StageInfo], only: str) -> str:
-    own = [stage for stage in own if stage.samples]
+def _selected(set_name: str, config: SetConfig, own: Sequence[StageInfo], only: str) -> str:
+    own, task = [stage for stage in own if stage.samples], config.task
+    corrupted = f"{corrupted_sql(config, 'c.')} AS corrupted," if task == RECONSTRUCT else ""
+    more = "|| coalesce(m.pictures, [])" if task == "conversation" else ""  # the texts of others are of one image
     return f"""
-SELECT c.key, p.task, c.partition, c.{TARGETS[task]} AS target, p.place,
+SELECT c.key, p.task, c.partition, {corrupted} {target_sql(config, "c.")} AS target, p.place,
        (to_json({{'key': c.key, 'task': p.task, 'url': c.url, {SAID[task]}, 'extra': c.extra, 'width': c.width,
                 'height': c.height, 'sha256': c.sha256, 'phash': c.phash,
                 'ocr': c.ocr_lines, 'ocr_verdict': c.ocr_verdict{_of_own(own)}}})::VARCHAR){SOURCE} AS document,
-       (CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END) || coalesce(m.pictures, []) AS pictures,
+       (CASE WHEN i.size IS NULL THEN [] ELSE [{PICTURE}] END) {more} AS pictures,
        array_to_string([picture.sha256 || picture.ext FOR picture IN pictures], ' ') AS bytes,
        sha256(concat_ws(chr(31), c.key, p.task, bytes, target, document)) AS made_from
 FROM (SELECT partition, key, {PLACE} AS place, unnest(samples, recursive := true) FROM selection WHERE {only}) AS p

@@ -33,9 +33,9 @@ def add_sample(tar: TarWriter, sample: Row, images: Sequence[SampleImage], confi
         {**image.picture, "ext": ext} for image, ext in zip(images, exts, strict=True) if image.picture
     ]
     document = sample["document"]
-    if config.bounded or config.stable_json:
+    if config.encodes or config.stable_json:
         told = json.loads(document)
-        told = with_pictures(told, images, pictures) if config.bounded else told
+        told = with_pictures(told, images, pictures) if config.encodes else told
         document = as_json(stable(told) if config.stable_json else told)
     texts = {"json": document} | ({} if sample["task"] in ("conversation", PREFERENCE) else {"txt": sample["target"]})
     files = [(ext, image.data, image.sha256) for ext, image in zip(exts, images, strict=True)]
@@ -48,7 +48,7 @@ def add_sample(tar: TarWriter, sample: Row, images: Sequence[SampleImage], confi
         "sample": name, "key": sample["key"], "task": sample["task"], "byte_offset": start, "size": tar.size - start,
         "members": members, "made_from": sample["made_from"],
     }  # fmt: skip
-    return row | {"pictures": pictures} if config.bounded else row
+    return row | {"pictures": pictures} if config.encodes else row
 
 
 def with_pictures(document: Row, images: Sequence[SampleImage], pictures: Sequence[Picture]) -> Row:

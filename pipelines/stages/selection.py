@@ -15,15 +15,16 @@ from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.stages.corrupted_lines import target_sql
 from pipelines.stages.quotas import weights_by_quota
 from pipelines.stages.sample_sql import has_format
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.errors import UserError
 from schemas.measures import UNKNOWN
-from schemas.selection import BOUNDS, OTHERS, STAGE, SetConfig
+from schemas.selection import BOUNDS, CORRUPTING, OF_OCR, OTHERS, STAGE, SetConfig
 from schemas.texts import not_empty_sql
-from schemas.views import OF_VIEWS, TARGETS, drawn, literal, lot
+from schemas.views import OF_VIEWS, drawn, literal, lot
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Select(CorpusStage):
 
     def _only_packing(self, config: SetConfig) -> set[str]:
         """The settings of a set that decide how its samples are packed, not which they are."""
-        packing = {"samples_per_shard", "stable_json", *BOUNDS}
+        packing = {"samples_per_shard", "stable_json", *BOUNDS, *CORRUPTING}
         return packing if config.other_formats == "encode" else packing - {"format"}
 
     def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
@@ -84,7 +85,7 @@ def _weights(connection: duckdb.DuckDBPyConnection, sets: Mapping[str, SetConfig
             answer = connection.sql(f"""
                 SELECT {_language(config)}, count(*) FROM candidates AS samples
                 WHERE left_out_by IS NULL AND part_of IS NULL AND ({config.where}\n) AND {has_format(config)}
-                  AND {not_empty_sql(TARGETS[config.task])}
+                  AND {not_empty_sql(target_sql(config))}
                 GROUP BY ALL""")
             weights[name] = weights_by_quota(dict(answer.fetchall()), config.languages)
     return weights
@@ -92,7 +93,7 @@ def _weights(connection: duckdb.DuckDBPyConnection, sets: Mapping[str, SetConfig
 
 def _language(config: SetConfig) -> str:
     """The language of what a sample of the set teaches to say, as SQL."""
-    return f"coalesce({'ocr_language' if config.task == 'ocr' else 'language'}, {literal(UNKNOWN)})"
+    return f"coalesce({'ocr_language' if config.task in OF_OCR else 'language'}, {literal(UNKNOWN)})"
 
 
 def _drawn_by_quota(config: SetConfig, weights: Mapping[str, float]) -> str:
@@ -114,7 +115,7 @@ def _question(sets: Mapping[str, SetConfig], weights: Mapping[str, Mapping[str, 
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
             f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
             f'{_drawn_by_quota(config, weights[name]) if name in weights else "true"} AS "{name}:quota"',
-            f'{not_empty_sql(TARGETS[config.task])} AS "{name}:target"',
+            f'{not_empty_sql(target_sql(config))} AS "{name}:target"',
             f'{has_format(config)} AS "{name}:format"',
         ]
     return f"""

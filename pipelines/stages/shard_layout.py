@@ -65,7 +65,7 @@ class SetLayout:
     def packs(self, stage: ShardSet, present: Mapping[str, ShardEntry], before: Card | None) -> list[PackItem]:
         """What has to be packed: the shards whose fingerprints are not among those that are present. `before`: the
         published card, by which the shards are known that had a group's samples."""
-        bounded, items = stage.config.bounded, []
+        bounded, items = stage.config.encodes, []
         at_once = 1 if bounded else AT_ONCE  # encoding takes longer than opening partitions
         known, numbered = _groups_of(before) if before and bounded else {}, defaultdict(list)
         for entry in present.values() if bounded else ():

@@ -78,7 +78,7 @@ def pack_shard(
     temporary, index = root.temporary("shards"), []
     with naming(temporary), new_file(temporary) as file:
         tar = TarWriter(file)
-        bounded = BoundedImages(root, stage.config, tar, earlier) if stage.config.bounded else None
+        bounded = BoundedImages(root, stage.config, tar, earlier) if stage.config.encodes else None
         for sample in samples:
             originals = [{**sample, **picture} for picture in sample["pictures"]]
             if bounded:
@@ -89,7 +89,7 @@ def pack_shard(
                 ]
             index.append(add_sample(tar, sample, images, stage.config))
             if bounded:
-                bounded.packed(index[-1]["members"], index[-1]["pictures"])
+                bounded.packed(index[-1])
         tar_sha256 = tar.close()
     name = f"{item_of(stage.set, shard.number)}-{digest([shard.fingerprint, tar_sha256])[:16]}"
     root.put(temporary, f"shards/{name}.tar")

@@ -42,7 +42,7 @@ class ShardSet(Stage):
     @property
     def schema(self) -> pa.Schema:
         """Of an index."""
-        return pa.schema([f for f in self.info.schema if self.config.bounded or f.name not in self.info.optional])
+        return pa.schema([f for f in self.info.schema if self.config.encodes or f.name not in self.info.optional])
 
     @property
     def own(self) -> tuple[StageInfo, ...]:

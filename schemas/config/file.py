@@ -13,6 +13,7 @@ from schemas.config.model import NAMED, TABLES, Config
 from schemas.config.sources import SOURCES, ScenesConfig
 from schemas.config.table import Beside, Table
 from schemas.errors import UserError
+from schemas.selection import OF_OCR
 
 INSTEAD = {  # what to write, by pydantic's type of error
     "tuple_type": 'write a list: ["…"]',
@@ -78,8 +79,10 @@ def _lacks(config: Config) -> str | None:
     only_scenes = all(isinstance(source, ScenesConfig) for source in config.source)
     if config.responses and not config.instructions.questions and only_scenes:
         return "instructions.questions: missing; [responses] needs questions, and scenes bring none"
-    reading = [name for name, settings in config.sets.items() if settings.task == "ocr" and not config.ocr]
-    return f"sets.{reading[0]}: the task 'ocr' needs the table [ocr]; add it" if reading else None
+    reading = [(name, settings.task) for name, settings in config.sets.items() if settings.task in OF_OCR]
+    if reading and not config.ocr:
+        return "sets.{}: the task {!r} needs the table [ocr]; add it".format(*reading[0])
+    return None
 
 
 def _cannot_align(config: Config) -> str | None:

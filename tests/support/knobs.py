@@ -48,7 +48,8 @@ def set_anew(config: dict, draws: random.Random, name: str = "") -> None:
         if name in config["sets"] and len(config["sets"]) > 1:
             del config["sets"][name]
         else:
-            tasks = ["caption", *(["ocr"] * ("ocr" in config)), *(["preference"] * ("responses" in config))]
+            tasks = ["caption", *(["ocr", "reconstruct"] * ("ocr" in config))]
+            tasks += ["preference"] * ("responses" in config)
             tasks += ["conversation"] * (config["source"]["kind"] == "conversations")
             config["sets"][name] = {"task": draws.choice(tasks), "samples_per_shard": draws.choice((3, 5))}
 
@@ -60,6 +61,6 @@ def switch(config: dict, draws: random.Random, optional: dict[str, dict]) -> Non
         config[name] = deepcopy(optional[name])
         return
     del config[name]
-    needs = {"ocr": "ocr", "responses": "preference"}.get(name)
-    config["sets"] = {n: one for n, one in config["sets"].items() if one.get("task", "caption") != needs}
+    needs = {"ocr": ("ocr", "reconstruct"), "responses": ("preference",)}.get(name, ())
+    config["sets"] = {n: one for n, one in config["sets"].items() if one.get("task", "caption") not in needs}
     config["sets"] = config["sets"] or {"train": {"samples_per_shard": 3}}

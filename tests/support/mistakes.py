@@ -52,7 +52,7 @@ MISTAKES = {
         GOOD.replace("webdataset", "webdatset"),
         f"source.kind: unknown source 'webdatset'; choose from {KINDS}",
     ),
-    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'conv"),
+    "a task": (GOOD + "[sets.train]\ntask = 'vqa'", "sets.train.task: input should be 'caption', 'ocr', 'reco"),
     "a set's name": (GOOD + "[sets.'../a']", "sets.../a: name it with small letters, digits and _"),
     "a set without a name": (GOOD + "[sets]\nwhere = 'true'", "sets.where: write a table, [sets.NAME], not 'true'"),
     "a table that is a word": ("ocr = true" + GOOD, "ocr: write a table, [ocr], not 'True'"),
