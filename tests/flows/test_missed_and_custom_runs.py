@@ -31,6 +31,7 @@ def scheduled(server: Server, folder: Path, count: int) -> dict:
         "max_runs": count,
     }
     server.ask(f"deployments/{deployment['id']}/schedule", nights)
+    until(lambda: states(server, deployment).total() >= count, 60)
     return deployment
 
 
