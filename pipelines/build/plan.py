@@ -11,7 +11,7 @@ from pipelines.catalog.ledger_files import left_out
 from pipelines.engine.commit import Commit, Stage, fingerprint_of
 from pipelines.engine.commits import Commits, as_recorded
 from pipelines.engine.corpus_stage import CorpusStage
-from pipelines.engine.manifest import SourceFile, read_manifest
+from pipelines.engine.manifest import SourceFile, read_manifest, sizes_of
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import marked, name_of, read_card
 from pipelines.stages.rows import Rows, Settlement, settle
@@ -51,7 +51,7 @@ def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
     names = corpus.stages(until)
     settled = read_manifest(corpus.root)
     commits = corpus.commits("rows", *corpus.made)
-    settlement = settle(corpus.rows.values(), settled, commits["rows"])
+    settlement = settle(corpus.rows.values(), settled, commits["rows"], sizes_of(corpus.root))
     commits = _without_vanished(commits, settlement)
     plans = [_plan_rows(corpus.rows, settlement, commits["rows"])]
     waiting = plans[0].todo

@@ -22,7 +22,15 @@ from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.ledger import DIED, Ledger, ending, forget, runs
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
-from pipelines.engine.manifest import MANIFEST, SPLITTING, read_manifest, stages_of, write_manifest, write_training
+from pipelines.engine.manifest import (
+    MANIFEST,
+    SPLITTING,
+    read_manifest,
+    sizes_of,
+    stages_of,
+    write_manifest,
+    write_training,
+)
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import read_card
@@ -32,7 +40,8 @@ from pipelines.engine.secrets import hiding
 from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
-from pipelines.stages.rows import Settlement, SplitSource, settle
+from pipelines.stages.row_splits import SpillSource, SplitSource, waiting_splits
+from pipelines.stages.rows import Settlement, settle
 from pipelines.stages.shard_layout import LAYOUTS, lay_out
 from pipelines.stages.shard_packing import PackShards
 from pipelines.stages.shard_releases import card_changes, card_of, publish, published, shards_there
@@ -254,18 +263,19 @@ def follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: s
 
 def _run_rows(run: Run, name: str, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
-    root, settled = corpus.root, read_manifest(corpus.root)
-    settlement = settle(corpus.rows.values(), settled, read_commits(root, name))
+    root, settled, commits = corpus.root, read_manifest(corpus.root), read_commits(corpus.root, name)
+    settlement = settle(corpus.rows.values(), settled, commits, sizes_of(root))
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
     min_mass = corpus.config.verdicts.min_mass if corpus.config.verdicts else MIN_MASS
-    settings = min_mass, corpus.config.training.folders
+    settings = min_mass, corpus.config.training.folders, settlement.chosen
     known, waiting = {file.name: file for file in settled}, {*settlement.new, *settlement.changed}
     files = [replace(file, split=SPLITTING) if file in waiting else known[file.name] for file in settlement.files]
-    write_manifest(root, files, infos, sets, *settings)
-    splits = sorted(settlement.splits(), key=lambda split: split.first - split.end)
-    of = sum(split.end - split.first for split in splits)
-    follow(run, SplitSource(corpus.rows, root, ledger), splits, of, progress)
+    left = waiting_splits(root, settlement, commits)
+    write_manifest(root, files, infos, sets, *settings, keep=left.kept)
+    follow(run, SpillSource(corpus.rows, root), left.unread, len(left.unread), quiet, "files")
+    of = sum(split.end - split.first for split in left.splits)
+    follow(run, SplitSource(corpus.rows, root, ledger), left.placed(root), of, progress)
     gone = {*settlement.vanished}
     files = [replace(file, split=None) if file in gone else file for file in settlement.files]
     write_manifest(root, files, infos, sets, *settings)

@@ -2,16 +2,17 @@
 
 import json
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Annotated, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from pipelines.engine.root import Root, point
+from pipelines.engine.split_notes import MOST, NOTES, Number, read_notes, splits_done
 from schemas.checked import Count, FileName, checked
 from schemas.errors import UserError
 from schemas.own_stages import FAILED, kinds_of, own_info
@@ -22,12 +23,8 @@ from schemas.verdicts import MIN_MASS
 MANIFEST = "root.json"
 # what a run leaves that is killed before it writes root.json; an alignment begins with an evaluation
 BEFORE_MANIFEST = {"lock.json", "leases", "runs", "catalog.duckdb", "align.json"}
-NOTES = "rows/split"  # a small file for each range that was split, until root.json records it
-MOST = 10_000_000  # partitions of a corpus: ten billion rows
+FEWEST = 1000  # rows of a partition, about, where nothing else is settled
 SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged
-
-
-Number = Annotated[Count, Field(le=MOST)]  # of a partition
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,7 @@ class Manifest(TypedDict):
     sets: NotRequired[list[FileName]]
     min_mass: NotRequired[Annotated[float, Field(allow_inf_nan=False)]]
     training: NotRequired[list[str]]
-
-
-class Note(TypedDict):
-    """What a worker notes of a range that it has split."""
-
-    first: Number
-    buckets: Number
-    split: str
+    rows_per_partition: NotRequired[dict[str, Annotated[Count, Field(ge=1)]]]
 
 
 class SourceRange(NamedTuple):
@@ -124,17 +114,10 @@ def read_manifest(root: Root) -> list[SourceFile]:
     except NotADirectoryError:
         raise UserError(f"{root.url}: is not a folder; choose another") from None
     try:
-        done: dict[int, Counter[str]] = {}  # a file's first partition -> split -> partitions that were made
-        for name in root.files(NOTES):
-            note = checked(Note, root.read_json(f"{NOTES}/{name}"))
-            done.setdefault(note["first"], Counter())[note["split"]] += note["buckets"]
-        for number, file in enumerate(files):
-            for split, buckets in done.get(file.first, {}).items():
-                if buckets == file.buckets:
-                    files[number] = replace(file, split=split)
+        done = dict(splits_done(read_notes(root).values(), {file.first: file.buckets for file in files}))
     except ValueError as error:
         raise UserError(f"{root.url}/{NOTES}: has a damaged note: {error}; remove the folder and run again") from None
-    return files
+    return [replace(file, split=done.get(file.first, file.split)) for file in files]
 
 
 def _check(files: list[SourceFile]) -> None:
@@ -145,21 +128,32 @@ def _check(files: list[SourceFile]) -> None:
 
 def write_manifest(
     root: Root, files: list[SourceFile], stages: Sequence[StageInfo], sets: list[str], min_mass: float = MIN_MASS,
-    training: Sequence[str] = (),
+    training: Sequence[str] = (), sizes: Mapping[str | None, int] = MappingProxyType({}), keep: Collection[str] = (),
 ) -> None:  # fmt: skip
-    """Writes root.json, after which the workers' notes are no longer needed. `stages`: those of the corpus, in
-    order, without `rows`. For users' own stages root.json also says what columns and reasons their rows have.
-    `min_mass`: of verdicts, for the view `scores`; `training`: folders of training runs, for the view `training`."""
+    """Writes root.json, after which the workers' notes are no longer needed, but for those in `keep`. `stages`: those
+    of the corpus, in order, without `rows`. For users' own stages root.json also says what columns and reasons their
+    rows have. `min_mass`: of verdicts, for the view `scores`; `training`: folders of training runs, for the view
+    `training`; `sizes`: rows per partition of the sources, by name, see `sizes_of`."""
     own = {stage.name: {"columns": kinds_of(stage), "reasons": list(stage.reasons)} for stage in stages if stage.own}
     named = {"makes": [stage.name for stage in stages if stage.name != "selection"]} | ({"stages": own} if own else {})
     named |= {"min_mass": min_mass} if min_mass != MIN_MASS else {}
     named |= {"training": [*training]} if training else {}
+    settled = {name or "": rows for name, rows in sizes.items() if rows != FEWEST}
+    named |= {"rows_per_partition": settled} if settled else {}
     data = json.dumps(named | {"sets": sets, "files": [file.recorded() for file in files]}, indent=1).encode()
     if not root.exists(MANIFEST) or root.read(MANIFEST) != data:
         root.write(MANIFEST, data)
         point("rows:settled")
-    root.remove_all([f"{NOTES}/{name}" for name in root.files(NOTES)])
+    root.remove_all([name for file in root.files(NOTES) if (name := f"{NOTES}/{file}") not in keep])
     root.remove_folder(NOTES)
+
+
+def sizes_of(root: Root) -> dict[str | None, int]:
+    """How many rows a partition of each source has, about, where that was settled as more than `FEWEST`."""
+    try:
+        return {name or None: rows for name, rows in _manifest(root).get("rows_per_partition", {}).items()}
+    except FileNotFoundError:
+        return {}
 
 
 def sources_of(root: Root) -> tuple[SourceRange, ...]:

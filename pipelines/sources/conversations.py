@@ -32,8 +32,8 @@ class Conversations(FileSource[ConversationsConfig]):
         used = {*answers.values()}
         return [FileStamp(file, together.get(file, stamp)) for file, stamp in stamps.items() if file not in used]
 
-    def buckets(self, file: str) -> int:
-        return max(1, -(-sum(1 for _ in self._entries(file)) // self.config.rows_per_partition))
+    def count(self, file: str) -> int:
+        return sum(1 for _ in self._entries(file))
 
     def check(self, file: str) -> None:
         for _ in self._entries(file):  # all of them, for the encoding

@@ -46,7 +46,7 @@ class Folder(Tables[FolderConfig]):
         more = [file for file in there.everything() if file not in {*first}]
         return [FileStamp(ALL, digest([first, more] if more else first))]
 
-    def count(self, file: str) -> int:
+    def count(self, file: str) -> int | None:
         return sum(1 for _ in self._images(read=False)) if file == ALL else super().count(file)
 
     def check(self, file: str) -> None:

@@ -60,8 +60,8 @@ class Scenes(Source[ScenesConfig]):
         starts = range(0, self.config.count, FILE)
         return [FileStamp(f"{start:09d}", f"{made_of}-{self._end(start) - start}") for start in starts]
 
-    def buckets(self, file: str) -> int:
-        return -(-(self._end(int(file)) - int(file)) // self.config.rows_per_partition)
+    def count(self, file: str) -> int:
+        return self._end(int(file)) - int(file)
 
     def rows(self, file: str) -> Iterator[Row]:
         for number in range(int(file), self._end(int(file))):

@@ -48,8 +48,8 @@ class Source(Generic[AnySource]):
         """The source's files, in order of their paths. Raises `UserError` when there are none."""
         raise NotImplementedError
 
-    def buckets(self, file: str) -> int:
-        """The number of partitions over which a new file is split."""
+    def count(self, file: str) -> int | None:
+        """About how many rows a new file has; None if it is one partition, whatever it holds."""
         raise NotImplementedError
 
     def rows(self, file: str) -> Iterator[Row]:

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import islice
-from math import ceil
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -37,13 +36,10 @@ class Tables(FileSource[AnyFiles]):
 
     usual: ClassVar[Usual] = {}
 
-    def buckets(self, file: str) -> int:
+    def count(self, file: str) -> int | None:
+        """The number of records of a table; None for one that holds its images, which is read once, in its order."""
         if self.layout(file):
-            return 1  # it is read once, in its order
-        return max(1, ceil(self.count(file) / getattr(self.config, "rows_per_partition", 1000)))
-
-    def count(self, file: str) -> int:
-        """The number of records of a table."""
+            return None
         if suffix(file) != "parquet":
             return self._counts[file] if file in self._counts else self._read_all(file)
         with self.open(file) as raw:

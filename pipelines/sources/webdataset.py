@@ -34,8 +34,8 @@ class WebDataset(FileSource[WebDatasetConfig]):
             raise UserError(f"source.path: no .tar under {self.config.path}")
         return files
 
-    def buckets(self, file: str) -> int:
-        return 1
+    def count(self, file: str) -> None:
+        return None
 
     def rows(self, file: str) -> Iterator[Row]:
         archive = archives.open(self.fs, f"{self.base}/{file}", file)

@@ -1,4 +1,4 @@
-"""Splits the rows of a source into partitions, once.
+"""The rows of a source, and the partitions into which they are split, once.
 
 The partitions of a file are settled in `root.json` when it is first seen, and never computed again: a source that loses
 ten rows keeps every other row in its partition. A file is split again only when it has changed.
@@ -12,24 +12,24 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
+from math import ceil
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.engine.commit import Stage, bucket_of, canonical, digest, key_of, replace_rows
-from pipelines.engine.ledger import Ledger
-from pipelines.engine.manifest import NOTES, SourceFile
-from pipelines.engine.root import Root
+from pipelines.engine.commit import Stage, bucket_of, digest, key_of
+from pipelines.engine.manifest import FEWEST, SourceFile
 from pipelines.engine.secrets import hidden
 from pipelines.sources import Source
 from pipelines.sources.files import TooLarge, Unreadable
-from pipelines.stages.takedown_list import blanked, read_takedowns
 from schemas.arrow import Row
 from schemas.config.file import place_of
 from schemas.errors import UserError
 from schemas.rows import STAGE
 
 PLACES = ("file", "member", "byte_offset", "size", "sha256")  # of a row's bytes
-RANGE = 64  # partitions that one worker splits off a file at once, which bounds its memory
+RANGE, RANGE_ROWS = 64, 64_000  # partitions, and about rows, that a worker splits off at once: that bounds its memory
+MOST_ROWS, PARTITIONS = 10_000, 1_000  # of a partition, unless set; of a source, if that gives neither more nor fewer
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # errors caused by a bad name
 
 
@@ -63,16 +63,6 @@ class Rows(Stage):
             raise UserError(re.sub(r"^source\b", place_of(self.source_name), str(error))) from None
 
 
-@dataclass(frozen=True)
-class Split:
-    """A range of a source file's partitions that has to be split off."""
-
-    file: SourceFile  # its `split` is what it will be
-    first: int  # bucket
-    end: int
-    is_new: bool = False  # whether the file was never split before
-
-
 # Settling
 
 
@@ -84,14 +74,12 @@ class Settlement:
     new: tuple[SourceFile, ...]
     changed: tuple[SourceFile, ...]
     vanished: tuple[SourceFile, ...]
+    sizes: Mapping[str | None, int]  # rows of a partition, about, by the name of the source
+    chosen: Mapping[str | None, int]  # those of them that no setting says: root.json records them
 
-    def splits(self) -> list[Split]:
-        """What has to be split, by ranges of partitions."""
-        return [
-            Split(file, first, min(first + RANGE, file.buckets), number < len(self.new))
-            for number, file in enumerate((*self.new, *self.changed))
-            for first in range(0, file.buckets, RANGE)
-        ]
+    def width(self, file: SourceFile) -> int:
+        """How many partitions of a file are split off at once."""
+        return min(RANGE, max(1, RANGE_ROWS // self.sizes.get(file.source, FEWEST)))
 
     def renamed(self) -> list[tuple[str | None, str | None]]:
         """(old name, new name) of sources of which every file is now one of another, new source."""
@@ -122,76 +110,84 @@ def _paths_by_source(files: Iterable[SourceFile]) -> dict[str | None, set[str]]:
     return paths
 
 
-def settle(stages: Iterable[Rows], settled: Iterable[SourceFile], present: Collection[int]) -> Settlement:
+def settle(
+    stages: Iterable[Rows], settled: Iterable[SourceFile], present: Collection[int],
+    sizes: Mapping[str | None, int] = MappingProxyType({}),
+) -> Settlement:  # fmt: skip
     """Compares the sources with what is settled, and with the partitions that are present. Writes nothing; measures
-    only new files. `stages`: one for each source."""
-    known = {file.name: file for file in settled}
+    only new files. `stages`: one for each source. `sizes`: see `sizes_of`."""
+    known, sizes, chosen = {file.name: file for file in settled}, {**sizes}, {**sizes}
     new, changed, seen, present = [], [], set(), set(present)
-    end = sum(file.buckets for file in known.values())
+    end, sources = sum(file.buckets for file in known.values()), {file.source for file in known.values()}
     for stage in stages:
+        source, found = stage.source_name, dict[SourceFile, int | None]()  # new files, still without partitions: rows
         with stage.naming_source():
             for path, stamp in stage.source.files():
-                name, split = (stage.source_name, path), digest([stage.identity(), stamp])
+                name, split = (source, path), digest([stage.identity(), stamp])
                 seen.add(name)
                 if name not in known:
-                    known[name] = SourceFile(path, end, _measured(stage.source, path), split, stage.source_name)
-                    end += known[name].buckets
-                    new.append(known[name])
+                    found[SourceFile(path, 0, 1, split, source)] = _counted(stage.source, path)
                 elif known[name].split != split or not present.issuperset(known[name].partitions):
                     with suppress(Unreadable):
                         stage.source.check(path)
                     known[name] = replace(known[name], split=split)
                     changed.append(known[name])
+        size = getattr(stage.source.config, "rows_per_partition", None)
+        if size is None:
+            size = chosen.get(source, FEWEST) if source in sources else rows_per_partition(found.values())
+            chosen[source] = size
+        sizes[source] = size
+        for file, rows in found.items():
+            buckets = max(1, ceil((rows or 0) / size))
+            known[file.name] = replace(file, first=end, buckets=buckets)
+            end += buckets
+            new.append(known[file.name])
     vanished = [file for name, file in known.items() if name not in seen and file.split]
-    return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished))
+    return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished), sizes, chosen)
 
 
-def _measured(source: Source, path: str) -> int:
-    """The number of partitions of a new file."""
+def _counted(source: Source, path: str) -> int | None:
+    """The number of rows of a new file, about; None if it is one partition."""
     try:
         source.check(path)
-        return source.buckets(path)
+        return source.count(path)
     except Unreadable:
-        return 1
+        return None
 
 
-# Splitting
+def rows_per_partition(counts: Iterable[int | None]) -> int:
+    """How many rows a partition of a new source has, about: it has a thousand partitions, unless these had fewer than
+    FEWEST rows or more than MOST_ROWS. `counts`: the rows of its files."""
+    return min(MOST_ROWS, max(FEWEST, sum(count or 0 for count in counts) // PARTITIONS))
 
 
-@dataclass(frozen=True)
-class SplitSource:
-    """The work of this stage, for Beam: an item is a `Split`."""
-
-    stages: Mapping[str | None, Rows]  # by the name of their source
-    root: Root
-    ledger: Ledger
-
-    name = "rows"
-
-    def make(self, split: Split) -> None:
-        file, stage = split.file, self.stages[split.file.source]
-        buckets: dict[int, list[Row]] = {bucket: [] for bucket in range(split.first, split.end)}
-        for row in read_rows_of(stage, file, buckets):
-            buckets[bucket_of(row["key"], file.buckets)].append(row)
-        taken, identity = read_takedowns(self.root), stage.identity()
-        for bucket, rows in buckets.items():
-            rows = blanked(rows, taken, identity)
-            replace_rows(self.root, self.ledger, stage, file.first + bucket, rows, absent=split.is_new)
-        note = {"first": file.first, "split": file.split, "buckets": len(buckets)}
-        self.root.write(f"{NOTES}/{file.first:05d}-{split.first:05d}.json", canonical(note))
+# Reading
 
 
 def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iterator[Row]:
     """The rows of a source file that fall into these buckets, with the digest of their bytes."""
+    return finished_rows(stage, file, keyed_rows(stage, file), buckets)
+
+
+def keyed_rows(stage: Rows, file: SourceFile) -> Iterator[Row]:
+    """The rows of a source file with the keys that their names give, which several may share."""
+    for row in _source_rows(stage.source, file.path):
+        row["key"] = stage.key(file.path, row.pop("names"))
+        row["extra"] = json_of(row.get("extra") or {})
+        yield row
+
+
+def finished_rows(stage: Rows, file: SourceFile, keyed: Iterable[Row], buckets: dict[int, Any]) -> Iterator[Row]:
+    """Of keyed rows those that fall into these buckets, each with a key of its own and the digest of its bytes."""
     identity, names = stage.identity(), {}
-    for source_row in _source_rows(stage.source, file.path):
-        key, more = stage.key(file.path, source_row.pop("names")), source_row.pop("more", ())
+    for source_row in keyed:
+        key, more = source_row["key"], source_row.pop("more", ())
         bucket = bucket_of(key, file.buckets)
         if bucket not in buckets:
             continue
         names[key] = nth = names.get(key, 0) + 1
         row: Row = dict.fromkeys(stage.schema.names) | source_row
-        row |= {"key": key, "host": host_of(row["url"]), "extra": json_of(source_row.get("extra") or {})}
+        row |= {"host": host_of(row["url"])}
         if nth > 1:
             row["key"] = _key_in(bucket, file.buckets, key, str(nth))
             if row["reason"] is None:

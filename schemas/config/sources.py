@@ -51,7 +51,7 @@ class FolderConfig(FilesTable):
     seed: int = 0                           # of captions = "random"
     encoding: Encoding | None = None        # of CSV, TSV and JSON; default: UTF-8, or UTF-16 by its mark
     delimiter: Delimiter | None = None      # between the columns of CSV; default: a comma, in .tsv a tab
-    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+    rows_per_partition: Rows | None = None  # about; default: rows of the source / 1000, from 1000 to 10000
 
 
 class WebDatasetConfig(FilesTable):
@@ -70,7 +70,7 @@ class LaionConfig(FilesTable):
     seed: int = 0                           # of captions = "random"
     image_column: str | None = None         # column with paths of images that are already on this machine
     images: Location | None = None          # folder of these paths; default: that of the Parquet file
-    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+    rows_per_partition: Rows | None = None  # about; default: rows of the source / 1000, from 1000 to 10000
 
 
 class ConversationsConfig(FilesTable):
@@ -78,7 +78,7 @@ class ConversationsConfig(FilesTable):
     path: Location                          # folder, file, or glob of JSON, MiniCPM-V's fine-tune format
     images: Location | None = None          # folder of the image paths; default: that of the JSON file
     encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
-    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+    rows_per_partition: Rows | None = None  # about; default: rows of the source / 1000, from 1000 to 10000
 
 
 class InstructionFilesConfig(FilesTable):
@@ -88,7 +88,7 @@ class InstructionFilesConfig(FilesTable):
     image_column: str | None = None         # default: a column with a usual name
     question_column: str | None = None      # default: a column with a usual name
     encoding: Encoding | None = None        # of JSON; UTF-8, or UTF-16 by its mark, if not given
-    rows_per_partition: Rows = 1000         # about; settled when a file is first seen
+    rows_per_partition: Rows | None = None  # about; default: rows of the source / 1000, from 1000 to 10000
 
 
 class HuggingfaceConfig(FilesTable):

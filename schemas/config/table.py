@@ -36,6 +36,9 @@ FIRST_FIELDS = {
 }
 
 
+FIRST_DEFAULTS = {"rows_per_partition": 1000}  # of fields of version 0.1 that have no default any more
+
+
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first asked to check
 
@@ -49,7 +52,8 @@ class Table(BaseModel):
                 continue
             value = getattr(self, name)
             if name in first or value != field.get_default(call_default_factory=True):
-                kept[name] = value.recorded() if isinstance(value, Table) else values[name]
+                plain = value.recorded() if isinstance(value, Table) else values[name]
+                kept[name] = FIRST_DEFAULTS.get(name) if plain is None else plain
         return kept
 
 

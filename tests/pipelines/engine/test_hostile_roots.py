@@ -302,6 +302,8 @@ def test_a_footer_that_no_run_wrote_is_no_commit(fields, corpus):
         {"files": 5}, {"files": [5]}, {"files": [{}]}, {"makes": 5}, {"makes": ["../x"]}, {"makes": [[]]},
         {"stages": 5},
         {"stages": {"../../x": {"columns": {}, "reasons": []}}}, {"stages": {"x": []}},
+        {"rows_per_partition": 5}, {"rows_per_partition": {"": 0}}, {"rows_per_partition": {"x": "1"}},
+        {"rows_per_partition": {"": -1e999}},
         *({"files": [{"path": "0.tar", "first": first, "buckets": buckets, "split": split}]}
           for first, buckets, split in (
               (0, 2**62, "x"), (2**62, 1, "x"), (-1, 1, "x"), (0, -1, "x"), ("0", 1, "x"), (0, 1.5, "x"),

@@ -214,8 +214,7 @@ def test_a_source_that_grows_keeps_its_rows():
     assert [file.path for file in many.files()] == ["000000000", "000001000", "000002000"]
     assert source(count=2000).files() == many.files()[:2]
     assert few.files()[0].stamp != many.files()[0].stamp
-    assert [many.buckets(file.path) for file in many.files()] == [1, 1, 1]
-    assert source(count=2300, rows_per_partition=400).buckets("000001000") == 3
+    assert [many.count(file.path) for file in many.files()] == [1000, 1000, 300]
 
 
 def test_whatever_changes_a_picture_changes_its_key():
