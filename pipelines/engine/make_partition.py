@@ -28,6 +28,7 @@ from pipelines.engine.partition_stage import (
     UPSTREAM,
     Again,
     Before,
+    Data,
     PartitionStage,
     Unit,
     blank_row,
@@ -40,6 +41,8 @@ from pipelines.engine.payload import Payload
 from pipelines.engine.read_once import ReadOnce
 from pipelines.engine.root import Root, point
 from schemas.arrow import Row
+
+CHUNK_BYTES = 32 << 20  # of a chunk, whatever the number of its rows
 
 
 def make_partition(
@@ -82,6 +85,7 @@ def _make_partition(
                     rows += [_row_of(unit, stage, old, making, pack) for unit in units[key]]
                 else:
                     rows.append(_left_out(key, source, stage, made_with))
+            making.end()
         if not pack:
             rows.sort(key=lambda row: row["key"])
         commit = Commit(stage.name, partition, stage.version, stage.settings(), inputs, fingerprint)
@@ -99,7 +103,7 @@ def _row_of(unit: Unit, stage: PartitionStage, old: "OldRows", making: "Making",
     """The row of a unit, taken over or made now; its bytes are in the payload then."""
     if unit.made_from in old.at_hand:
         row = old.at_hand[unit.made_from]
-        data = pack.old_bytes(row) if pack else None
+        data = old.bytes_of(row, pack) if pack else None
     else:
         row, data = making.made(unit)
     row = stage.named(unit, row)
@@ -131,6 +135,7 @@ class OldRows:
     at_hand: dict[str, Row]  # by `made_from`: rows that are taken over
     now: Commit | None  # of the old rows
     gone: set[str]  # `made_from` of rows that are made again although that is current
+    kept: dict[str, Data] = field(default_factory=dict)  # by `made_from`: bytes of rows in chunks
     _index: dict[str, dict[str, Row]] = field(default_factory=dict)
     _made_with: list[MadeWith] = field(default_factory=list)  # the old version, with the settings of today and of then
 
@@ -138,11 +143,17 @@ class OldRows:
     def read(cls, stage: PartitionStage, root: Root, partition: int, now: Commit | None, anew: set[str]) -> "OldRows":
         rows = old_rows(root, stage.file(partition), stage.info.optional)
         gone = {row["made_from"] for row in rows if row["key"] in anew}
-        kept = [row for row in rows if row["made_from"] not in gone]
-        chunks = read_chunks(root, stage, partition)
+        stay = [row for row in rows if row["made_from"] not in gone]
+        chunks = stage.taken_over(read_chunks(root, stage, partition), root)
         chunks = [row for row in chunks if row["made_from"] not in gone or not row["reason"]]
-        at_hand = {row["made_from"]: row for row in [*kept, *chunks] if row["reason"] != UPSTREAM}
-        return cls(rows, at_hand, now, gone)
+        kept = {row["made_from"]: row.pop("bytes") for row in chunks} if stage.payload else {}
+        at_hand = {row["made_from"]: row for row in [*stay, *chunks] if row["reason"] != UPSTREAM}
+        return cls(rows, at_hand, now, gone, kept)
+
+    def bytes_of(self, row: Row, pack: Payload) -> Data:
+        """The bytes of a row that is taken over."""
+        made_from = row["made_from"]
+        return self.kept[made_from] if made_from in self.kept else pack.old_bytes(row)
 
     def handed_on(self, unit: Unit, stage: PartitionStage) -> Unit:
         """A unit that is to be made, with what was made of it before."""
@@ -188,14 +199,20 @@ class Making:
     uses: Counter[str]  # `made_from` -> how many rows still need it
     attempt: str = field(default_factory=new_attempt)
     measured: list[Row] = field(default_factory=list)
-    ready: dict[str, tuple[Row, bytes | None]] = field(default_factory=dict)  # by `made_from`
+    ready: dict[str, tuple[Row, Data]] = field(default_factory=dict)  # by `made_from`
     chunk: list[Row] = field(default_factory=list)
+    chunk_bytes: int = 0
 
     def begin(self, todo: list[Unit]) -> None:
         self.units = {unit.key: unit for unit in todo}
         self.stream: Iterator[tuple[str, Any]] = self.stage.make([{**unit.row} for unit in todo], self.root)
 
-    def made(self, unit: Unit) -> tuple[Row, bytes | None]:
+    def end(self) -> None:
+        """Lets the stage end: it may find only then that something was wrong with all rows."""
+        for _ in self.stream:
+            pass
+
+    def made(self, unit: Unit) -> tuple[Row, Data]:
         """The row of a unit, and its bytes. Lets the stage make rows until this one is ready."""
         try:
             while unit.made_from not in self.ready:
@@ -213,15 +230,20 @@ class Making:
         row, data, measured = finished(self.stage, unit, fields)
         self.ready[unit.made_from] = row, data
         self.measured.extend(measured)
-        if self.stage.chunk_rows:
+        if self.stage.chunk_rows and self.stage.is_costly(measured):
+            if self.stage.payload:
+                data = data() if callable(data) else data
+                row = {**row, "bytes": data}
+                self.chunk_bytes += len(data or b"")
             self.chunk.append(row)
-            if len(self.chunk) >= self.stage.chunk_rows:
+            if len(self.chunk) >= self.stage.chunk_rows or self.chunk_bytes >= CHUNK_BYTES:
                 self._put_chunk()
 
     def _put_chunk(self) -> None:
         self._put_measured()  # first: what was paid for is counted, even if it is lost here and paid for again
         write_chunk(self.root, self.stage, self.partition, self.chunk)
         self.chunk.clear()
+        self.chunk_bytes = 0
 
     def _put_measured(self) -> None:
         if self.measured and self.stage.measures:

@@ -41,9 +41,10 @@ def table_bytes(table: pa.Table, footer: str | None = None) -> bytes:
 
 
 def _seldom_repeats(column: pa.ChunkedArray) -> bool:
-    """Whether most of these strings differ, so that a dictionary would not pay. For keys and digests it would be the
-    larger part of the file, and of the time to read it."""
-    return pa.types.is_string(column.type) and 2 * pc.call_function("count_distinct", [column]).as_py() > len(column)
+    """Whether most of these strings or bytes differ, so that a dictionary would not pay. For keys and digests it would
+    be the larger part of the file, and of the time to read it."""
+    is_long = pa.types.is_string(column.type) or pa.types.is_binary(column.type)
+    return is_long and 2 * pc.call_function("count_distinct", [column]).as_py() > len(column)
 
 
 def _leaves(field: pa.Field, within: str = "") -> Iterator[str]:

@@ -5,7 +5,7 @@ the *columns it declares to read*, so a rebuild that gives equal columns stops t
 same hash for that row alone; rows whose `made_from` has not changed are taken over. `make_partition` does it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -18,6 +18,7 @@ from pipelines.engine.secrets import hidden
 from schemas.arrow import Row
 from schemas.stage import Columns
 
+Data = bytes | Callable[[], bytes] | None  # of a row that goes into a payload, at hand or where it can be read
 UPSTREAM = "upstream"  # the reason of a row that an earlier stage left out; its detail names that reason
 
 
@@ -84,7 +85,7 @@ class PartitionStage(Stage):
     joins: ClassVar[
         Mapping[str, tuple[str, str]]
     ] = {}  # stage -> (another stage, its column that names the row), if not by key
-    payload: ClassVar[bool] = False  # made rows carry `bytes`, which go into a tar beside the Parquet
+    payload: ClassVar[bool] = False  # made rows have `bytes`, which go into a tar beside the Parquet
     chunk_rows = None  # costly rows are stored after every so many, in case the run is killed
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
     at_once = 1  # partitions that a worker makes at the same time; more where it waits for servers
@@ -108,6 +109,15 @@ class PartitionStage(Stage):
     def finish(self, root: Root) -> None:
         """Removes what `ready` made for the workers. Called when all is made."""
 
+    def is_costly(self, measured: list[Row]) -> bool:
+        """Whether a row that was made is stored before its partition is finished. `measured`: what was measured of
+        it."""
+        return True
+
+    def taken_over(self, rows: Iterable[Row], root: Root) -> list[Row]:
+        """Of rows in chunks those that can still be taken over."""
+        return [*rows]
+
     def among(self, workers: int) -> Self:
         """The stage for one of so many workers, which share limits such as that of requests to one host."""
         return self
@@ -116,8 +126,8 @@ class PartitionStage(Stage):
         """(key, the stage's own columns) for each row, or (key, `Rejected`).
 
         A row is {stage that is read: its columns}, and `before`: a `Before` where the row was made before, else None.
-        The columns may include `bytes`, and `measured` for the ledger. In any order; in key order if the stage has a
-        payload.
+        The columns may include `bytes`, and `measured` for the ledger. In any order, but rows with bytes in memory, and
+        not a function that reads them, in that of their keys.
         """
         raise NotImplementedError
 
@@ -209,7 +219,7 @@ def blank_row(stage: Stage, made_from: str, reason: str | None, detail: str | No
     return {**row, "reason": reason, "detail": detail or None, "made_from": made_from}
 
 
-def finished(stage: PartitionStage, unit: Unit, fields: Row | Rejected) -> tuple[Row, bytes | None, list[Row]]:
+def finished(stage: PartitionStage, unit: Unit, fields: Row | Rejected) -> tuple[Row, Data, list[Row]]:
     """The row of a unit, its bytes, and what was measured."""
     if isinstance(fields, Rejected):
         if fields.reason not in stage.reasons:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.engine.commit import Commit, Stage
 from pipelines.engine.parquet import Corrupt
+from pipelines.engine.partition_stage import Data
 from pipelines.engine.root import Root, new_file, read_at
 from pipelines.engine.tar import TarWriter
 from schemas.arrow import Row
@@ -37,9 +38,10 @@ class Payload:
         """The bytes of a row that is taken over."""
         return read_payload(self.root, self.stage.name, {**row, "payload": self.before}) if row["size"] else None
 
-    def place(self, row: Row, data: bytes | None) -> Row:
+    def place(self, row: Row, data: Data) -> Row:
         if data is None:
             return row
+        data = data() if callable(data) else data
         with naming(self.temporary):
             offset = self.tar.add(f"{row['key']}.{row['format'].lower()}", data)
         return {**row, "byte_offset": offset, "size": len(data)}

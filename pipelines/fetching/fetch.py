@@ -11,7 +11,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -40,8 +40,29 @@ SHORT = 16_384  # bytes of a robots.txt that are read in the event loop; more ta
 MANY = 100  # hosts; if not one of so many can be reached, this machine is offline
 
 
+Enter = Callable[[], Awaitable[None]]
+
+
 class Offline(Exception):
     """None of many hosts could be reached."""
+
+
+class Room:
+    """Bounds how many requests are on the way: sent, and their results not yet used. Those that wait for their host do
+    not count. Lives in the event loop."""
+
+    def __init__(self, most: int):
+        self.places, self.inside = asyncio.Semaphore(most), set[int]()
+
+    async def enter(self, index: int) -> None:
+        if index not in self.inside:
+            await self.places.acquire()
+            self.inside.add(index)
+
+    def leave(self, indices: Sequence[int]) -> None:
+        for index in self.inside.intersection(indices):
+            self.inside.remove(index)
+            self.places.release()
 
 
 making = threading.Lock()
@@ -85,14 +106,16 @@ class Fetcher:
         self.aside.shutdown(wait=False, cancel_futures=True)
 
     def fetch(
-        self, requests: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts
+        self, requests: Sequence[FetchRequest], bodies: Bodies, opt_outs: OptOuts, ahead: int | None = None
     ) -> Iterator[list[tuple[int, FetchResult]]]:
-        """Lists of (index of a request, its result), as they become done, until all are. Raises `Offline`."""
+        """Lists of (index of a request, its result), as they become done, until all are. `ahead`: how many requests may
+        be sent whose results are not used yet. Raises `Offline`."""
         done: SimpleQueue[tuple[int, FetchResult] | Exception] = SimpleQueue()
 
         async def fetch_one(number: int, index: int) -> None:
             try:
-                done.put((index, await self._fetch(number, requests[index], bodies, opt_outs)))
+                enter = partial(room.enter, index)
+                done.put((index, await self._fetch(number, requests[index], bodies, opt_outs, enter)))
             except Exception as error:  # a bug, or a fault of this machine: raised in the thread that waits
                 done.put(error)
 
@@ -104,6 +127,7 @@ class Fetcher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+        room = Room(ahead or len(requests))
         tasks, left = self._run(begin()), len(requests)
         unreached: set[str] = set()  # hosts
         reached = False
@@ -117,18 +141,21 @@ class Fetcher:
                     elif result.tries and result.reason != "blocked_address":
                         reached = True
                 yield results
+                self.loop.call_soon_threadsafe(room.leave, [index for index, _ in results])
         finally:
             self._run(end())  # after this, nothing writes to the file
         if not reached and len(unreached) >= MANY:
             raise Offline(f"not one of {len(unreached)} hosts could be reached: is this machine online?")
 
-    async def _fetch(self, number: int, request: FetchRequest, bodies: Bodies, opt_outs: OptOuts) -> FetchResult:
+    async def _fetch(
+        self, number: int, request: FetchRequest, bodies: Bodies, opt_outs: OptOuts, enter: Enter
+    ) -> FetchResult:
         """Tries a URL, and tries again if that may succeed."""
         result, tried = FetchResult(), 0
         while True:
             tried += 1
             try:
-                await self._try(number, request, tried, result, bodies, opt_outs)
+                await self._try(number, request, tried, result, bodies, opt_outs, enter)
                 result.reason, result.detail, result.offline = None, None, False
                 return result
             except FetchFailed as failed:
@@ -146,7 +173,8 @@ class Fetcher:
         return seconds if failed.again and tried < self.config.tries and seconds <= self.config.deadline else None
 
     async def _try(
-        self, number: int, request: FetchRequest, tried: int, result: FetchResult, bodies: Bodies, opt_outs: OptOuts
+        self, number: int, request: FetchRequest, tried: int, result: FetchResult, bodies: Bodies, opt_outs: OptOuts,
+        enter: Enter,
     ) -> None:  # fmt: skip
         """One try, redirects included. Raises `FetchFailed`."""
         url, seen, write = url_of(request.url), set(), partial(bodies.write, result)
@@ -169,7 +197,7 @@ class Fetcher:
                     raise FetchFailed("opt_out", f"{url.origin()}/robots.txt")
             if request.at_hand:
                 return
-            async with self._turn(number, url) as host:
+            async with self._turn(number, url, enter) as host:
                 result.tries = tried
                 status, headers = await self._ask(host, url, result, bodies.limit, wanted, write)
             if status in GOOD:
@@ -182,12 +210,15 @@ class Fetcher:
         return await self.loop.run_in_executor(self.aside, work, *of) if is_long else work(*of)
 
     @asynccontextmanager
-    async def _turn(self, number: int, url: URL) -> AsyncIterator[Host]:
-        """Waits until the URL's host may be asked; takes one of its turns and one of the turns of all hosts."""
+    async def _turn(self, number: int, url: URL, enter: Enter | None = None) -> AsyncIterator[Host]:
+        """Waits until the URL's host may be asked; takes one of its turns and one of the turns of all hosts. `enter`:
+        waits for room for its result."""
         host = self.hosts[host_in(url)]
         async with host.turns.turn(number):
             while True:
                 await host.rested(patience=self.config.deadline)
+                if enter:
+                    await enter()
                 async with self.turns.turn(number):
                     if not host.rests():
                         yield host

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipelines.dedup.fine_hash import fine_hash
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.manifest import FEWEST, sizes_of
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
@@ -25,7 +26,7 @@ from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
 from pipelines.sources import Sources, open_sources
 from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.moved_images import MOVED, find_moved, read_moved
-from pipelines.stages.takedown_list import read_takedowns
+from pipelines.stages.takedown_list import TakedownList, read_takedowns
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.image_boxes import is_cut
@@ -43,6 +44,8 @@ FINAL = OF_BYTES.keys() | OF_SERVERS.keys()  # reasons that no setting changes
 SENDING = ("contact", "in_flight", "per_host", "connect_seconds", "read_seconds", "deadline", "tries", "opt_out")
 
 NOBODY = OptOuts()
+AT_ONCE = 16  # partitions of usual size that a worker fetches at once
+UNSAVED = 500  # images of a worker that are not stored yet, and as many that are on the way
 
 decoding = threading.Lock()  # partitions wait for servers at the same time, but a worker decodes on one core
 
@@ -133,6 +136,7 @@ class CopyImages(PartitionStage):
     fetch: FetchConfig | None = None
     opt_outs: OptOuts = NOBODY
     moved: bool = False  # whether rows have other keys now than those under which their URLs were asked
+    rows_per_partition: int = FEWEST  # about, of the source that has most
 
     info = STAGE
     version = 4
@@ -144,8 +148,23 @@ class CopyImages(PartitionStage):
 
     @property
     def at_once(self) -> int:
-        """A slow server holds up the partitions that have a row of it, but no others."""
-        return 16 if self.fetch else 1
+        """A slow server holds up the partitions that have a row of it, but no others; two partitions are enough where
+        they are large."""
+        return max(2, AT_ONCE * FEWEST // max(FEWEST, self.rows_per_partition)) if self.fetch else 1
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """With what is on the way, a kill loses no more than a thousand images of all that a worker makes at once."""
+        return max(1, UNSAVED // self.at_once) if self.fetch else None
+
+    def is_costly(self, measured: list[Row]) -> bool:
+        """Whether a server answered. A row without an answer may only show that this machine is offline."""
+        return any(one["status"] for one in measured)
+
+    def taken_over(self, rows: Iterable[Row], root: Root) -> list[Row]:
+        rows = [*rows]
+        taken = read_takedowns(root) if rows else TakedownList()
+        return [row for row in rows if not taken.has_image(row["sha256"])]
 
     def settings(self) -> dict[str, Any]:
         """Limits, and whose wishes count. How many servers are asked, for how long and how often changes no image."""
@@ -156,7 +175,13 @@ class CopyImages(PartitionStage):
 
     def ready(self, root: Root, ledger: Ledger) -> Self:
         """The stage with the partitions of each source, and images whose rows have other keys now."""
-        return replace(self, sources=self.sources.settled(root), moved=find_moved(root))
+        settled = sizes_of(root)
+        sizes = [
+            getattr(source.config, "rows_per_partition", None) or settled.get(name, FEWEST)
+            for name, source in self.sources.by_name.items()
+        ]
+        sources, moved = self.sources.settled(root), find_moved(root)
+        return replace(self, sources=sources, moved=moved, rows_per_partition=max(sizes))
 
     def finish(self, root: Root) -> None:
         root.remove(MOVED)
@@ -174,21 +199,29 @@ class CopyImages(PartitionStage):
             rows = [row | {"before": row["before"] or moved.get(row["rows"]["key"])} for row in rows]
         with tempfile.TemporaryFile(dir=root.temporary(self.name).parent) as file:
             bodies = Bodies(file.fileno(), self.config.max_bytes)
-            fetched, loaded = dict(self._fetched(rows, bodies)), self._loaded(rows, bodies)
+            loaded, fetched = self._loaded(rows, bodies), set[str]()
+            for key, answer, image in self._fetched(rows, bodies):
+                fetched.add(key)
+                yield key, self._allowed(image, taken, lambda answer=answer: bodies.read(answer))
             for row in rows:
                 key = row["rows"]["key"]
+                if key in fetched:
+                    continue
                 try:
-                    made: Row | Rejected
-                    if key in fetched:
-                        answer, image = fetched[key]
-                        made = image if isinstance(image, Rejected) else image | {"bytes": bodies.read(answer)}
-                    else:
-                        made = self._copied(row, root, lambda: self._bytes(row["rows"], loaded, bodies))
-                    if not isinstance(made, Rejected) and taken.has_image(made.get("sha256")):
-                        made = Rejected(REASON, measured=made.get("measured"))
-                    yield key, made
+                    image = self._copied(row, root, lambda row=row: self._bytes(row["rows"], loaded, bodies))
                 except Rejected as rejected:
-                    yield key, rejected
+                    image = rejected
+                yield key, self._allowed(image, taken)
+
+    def _allowed(
+        self, image: Row | Rejected, taken: TakedownList, read: Callable[[], bytes] | None = None
+    ) -> Row | Rejected:
+        """An image that was not taken down, with the function that reads its bytes where they are not at hand."""
+        if isinstance(image, Rejected):
+            return image
+        if taken.has_image(image.get("sha256")):
+            return Rejected(REASON, measured=image.get("measured"))
+        return image | ({"bytes": read} if read else {})
 
     def _loaded(self, rows: list[Row], bodies: Bodies) -> dict[str, FetchResult | Exception]:
         """By key, the bytes of rows of which a file has to be read in its own order: they wait for their turn in the
@@ -209,8 +242,8 @@ class CopyImages(PartitionStage):
             raise body
         return bodies.read(body) if body else self.sources.load(row, self.config.max_bytes)
 
-    def _fetched(self, rows: list[Row], bodies: Bodies) -> Iterator[tuple[str, tuple[FetchResult, Row | Rejected]]]:
-        """(key, (answer, row or rejection)) of rows whose URL was asked, or must not be used."""
+    def _fetched(self, rows: list[Row], bodies: Bodies) -> Iterator[tuple[str, FetchResult, Row | Rejected]]:
+        """(key, answer, row or rejection) of rows whose URL was asked, or must not be used, as they are answered."""
         asked = [row for row in rows if self._is_asked(row)]
         asks = [FetchRequest(row["rows"]["url"], at_hand=is_kept(row)) for row in asked]
         if self.fetch is None or not asks:
@@ -219,14 +252,15 @@ class CopyImages(PartitionStage):
             fetcher,
         )  # takes as long to import as everything else, and most runs fetch nothing
 
-        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs):
-            with decoding:
-                for index, answer in answers:
-                    row = asked[index]["rows"]
-                    if not asks[index].at_hand:
-                        yield row["key"], (answer, self._judged(row, answer, bodies))
-                    elif answer.reason == "opt_out":
-                        yield row["key"], (answer, Rejected(answer.reason, answer.detail))
+        for answers in fetcher(self.fetch).fetch(asks, bodies, self.opt_outs, ahead=self.chunk_rows):
+            for index, answer in answers:
+                row = asked[index]["rows"]
+                if not asks[index].at_hand:
+                    with decoding:
+                        image = self._judged(row, answer, bodies)
+                    yield row["key"], answer, image
+                elif answer.reason == "opt_out":
+                    yield row["key"], answer, Rejected(answer.reason, answer.detail)
 
     def _is_asked(self, row: Row) -> bool:
         """Whether a row's bytes can come from its URL alone, and its URL has not been asked, or wishes have changed."""
