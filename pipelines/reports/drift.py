@@ -57,8 +57,8 @@ def chart(title: str, shares: list[tuple[str, float, float]]) -> Row:
 
 SECTION = """\
 <h2 id="drift">Drift</h2>
-<p class="soft">what the samples of each set have in another share than in the release before; distance is the share of
-samples that moved, noise what chance alone would give</p>
+<p class="soft">How the samples of each set differ from those of its release before. Distance is the share of samples
+whose value would have to change; noise is the distance that chance alone would give.</p>
 <div class="wide"><table>
 <tr><th>set</th><th>measure</th><th class="r">distance</th><th class="r">noise</th><th>most moved</th>
 <th class="r">before</th><th class="r">after</th><th></th></tr>

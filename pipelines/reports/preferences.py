@@ -84,7 +84,7 @@ def asked(
         for sql in (RESPONSES, MEASURED, JUDGED):
             connection.execute(sql)
         charts = [
-            histogram(connection, "rejected claims of a response, minus its score", "wrong", WHOLE, "", "judged"),
+            histogram(connection, "rejected claims of a response", "wrong", WHOLE, "", "judged"),
             histogram(connection, "margin of a pair, claims", "margin", WHOLE, "", "compared"),
             histogram(connection, "rejected to chosen text, words", "longer", RATIO, "", "compared"),
         ]
@@ -172,16 +172,16 @@ SECTION = """\
 <p class="note">{{ preferences.note|visible }}</p>
 {% else %}
 {% if looked < partitions %}
-<p class="soft">what follows is from {{ looked|n }} of {{ partitions|n }} partitions</p>
+<p class="soft">the rest of this section is drawn from {{ looked|n }} of {{ partitions|n }} partitions</p>
 {% endif %}
 {% for stage in preferences.steps %}
 {{ stage_bar(stage, stage.rows, False) }}
 {% endfor %}
 
-<h3>How they are spread</h3>
+<h3>Distributions</h3>
 {% if preferences.charts %}
-<p class="soft"><span class="key pale"></span> all that are scored or drawn <span class="key kept"></span> in kept pairs
-</p>
+<p class="soft"><span class="key pale"></span> all that are scored or drawn <span class="key kept"></span> those in kept
+pairs</p>
 <div class="charts">
 {% for chart in preferences.charts %}
 {{ drawing(chart) }}
@@ -196,7 +196,7 @@ SECTION = """\
 and longer in {{ share(preferences.lengths.longer, preferences.lengths.pairs) }}.</p>
 {% endif %}
 
-<h3>What they cost</h3>
+<h3>Cost</h3>
 {% if preferences.asked.questions %}
 <p>{{ preferences.asked.claims|n }} verdicts come from {{ preferences.asked.questions|n }} questions to labelers: asking
 equal questions about one image once saved
@@ -204,8 +204,8 @@ equal questions about one image once saved
 {% endif %}
 {% if preferences.cost %}
 <div class="wide"><table><tr><th>stage</th><th>endpoint</th><th class="r">calls</th><th class="r">failed</th>
-<th class="r">tokens</th><th class="r">seconds</th><th class="r">calls a kept pair</th>
-<th class="r">tokens a kept pair</th><th class="r">seconds a kept pair</th></tr>
+<th class="r">tokens</th><th class="r">seconds</th><th class="r">calls per kept pair</th>
+<th class="r">tokens per kept pair</th><th class="r">seconds per kept pair</th></tr>
 {% for cost in preferences.cost %}
 <tr><td>{{ cost.stage|visible }}</td><td>{{ cost.endpoint|visible }}</td><td class="r">{{ cost.calls|n }}</td>
 <td class="r">{{ cost.failed|n }}</td><td class="r">{{ cost.tokens|n }}</td><td class="r">{{ cost.seconds|n }}</td>
@@ -216,12 +216,12 @@ equal questions about one image once saved
 {% endfor %}
 </table></div>
 {% else %}
-<p class="soft">no call is on record here</p>
+<p class="soft">no call is recorded yet</p>
 {% endif %}
 
 <h3>Some kept pairs</h3>
-<p class="soft">{{ preferences.pairs|length|n }} of {{ preferences.kept|n }}, drawn by lot; a claim that most labelers
-reject is marked</p>
+<p class="soft">{{ preferences.pairs|length|n }} of {{ preferences.kept|n }}, drawn at random; claims that most labelers
+reject are marked</p>
 <div class="cards pairs">
 {% for pair in preferences.pairs %}
 <article class="card">

@@ -13,7 +13,7 @@ WIDTH, HEIGHT, LEFT, TOP = 300, 120, 26, 8  # of the chart, and where its drawin
 COLOURS = ("#c96a2b", "#e0975f", "#f0c39c", "#2f7a74", "#0969da", "#8250df")
 STAGES = ("instructions", "responses", "claims", "verdicts", "pairs")
 
-# A row a round: what was asked, and what became of it.
+# A row a round: what was asked, and with which result.
 COUNTS = """
 WITH asked AS (SELECT round, count(*) AS instructions FROM instructions WHERE reason IS NULL GROUP BY round),
 judged AS (
@@ -118,7 +118,7 @@ def _up(share: float) -> float:
 
 SECTION = """\
 <h2 id="alignment">Alignment</h2>
-<p class="soft">what the policy is worth, round by round, with intervals of 95 %</p>
+<p class="soft">figures of the policy after each round, with intervals of 95 %</p>
 <div class="wide"><table><tr>
 {% for column in rounds.columns %}
 <th{{ ' class="r"'|safe if not loop.first and not loop.last }}>{{ column|visible }}</th>

@@ -146,8 +146,8 @@ PAGE = """\
 </table></div>
 {% endif %}
 {% if stage.missing %}
-<p class="note why">{{ stage.missing|n }} of {{ stage.partitions|n }} partitions are not there: not made yet,
-or damaged</p>
+<p class="note why">{{ stage.missing|n }} of {{ stage.partitions|n }} partitions are missing: not made yet, or
+damaged</p>
 {% endif %}
 {% endmacro %}
 
@@ -173,7 +173,7 @@ or damaged</p>
  base-uri 'none'; form-action 'none'">
 <meta name="referrer" content="no-referrer">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ name }}: what became of it</title>
+<title>{{ name }}: report</title>
 <style>{{ style }}</style>
 </head>
 <body>
@@ -188,7 +188,7 @@ or damaged</p>
 <p class="note">{{ run.detail|visible }}</p>
 {% endif %}
 {% else %}
-<p class="note">no run is on record here</p>
+<p class="note">no run is recorded yet</p>
 {% endif %}
 <div class="numbers">
 <div><b>{{ rows|n }}</b>rows in</div>
@@ -214,15 +214,15 @@ or damaged</p>
 </header>
 
 <main>
-<h2 id="funnel">What became of every row</h2>
+<h2 id="funnel">Rows kept and left out at each stage</h2>
 {% for note in notes %}
 <p class="note">{{ note|visible }}</p>
 {% endfor %}
 {% for stage in funnel %}
 {{ stage_bar(stage, rows, True) }}
 {% endfor %}
-<p class="soft"><span class="key kept"></span> kept <span class="key lost"></span> left out here
-<span class="key before"></span> left out by an earlier stage; shares are of the rows that go in</p>
+<p class="soft"><span class="key kept"></span> kept <span class="key lost"></span> left out by this stage
+<span class="key before"></span> left out by an earlier stage; percentages are of the rows that enter a stage</p>
 
 {% if sources %}
 <h3>Sources</h3>
@@ -237,7 +237,7 @@ or damaged</p>
 
 <h3>Shard sets</h3>
 {% if sets %}
-<div class="wide"><table><tr><th>set</th><th>teaches</th><th>release</th><th class="r">samples</th>
+<div class="wide"><table><tr><th>set</th><th>task</th><th>release</th><th class="r">samples</th>
 <th class="r">shards</th><th class="r">size</th>{% if bounds %}<th>images</th>{% endif %}</tr>
 {% for release in sets %}
 <tr><td>{{ release.set|visible }}</td><td>{{ release.task|visible }}</td><td><code>
@@ -251,14 +251,15 @@ or damaged</p>
 <p class="note">no shard set is published yet</p>
 {% endif %}
 
-<h2 id="spread">How it is spread</h2>
+<h2 id="spread">Distributions</h2>
 {% if looked < partitions %}
-<p class="soft">from {{ looked|n }} of {{ partitions|n }} partitions; so are the samples below</p>
+<p class="soft">drawn from {{ looked|n }} of {{ partitions|n }} partitions, as are the samples below</p>
 {% endif %}
 {% if spread_note %}
 <p class="note">{{ spread_note|visible }}</p>
 {% elif charts or formats or verdicts %}
-<p class="soft"><span class="key pale"></span> all that was measured <span class="key kept"></span> selected of them</p>
+<p class="soft"><span class="key pale"></span> all measured rows <span class="key kept"></span> those selected for a
+shard set</p>
 <div class="charts">
 {% for chart in charts %}
 {{ drawing(chart) }}
@@ -269,7 +270,7 @@ or damaged</p>
 {% if hosts %}
 <h3>Hosts that lost the most</h3>
 <div class="wide"><table><tr><th>host</th><th class="r">rows</th><th class="r">kept</th><th class="r">share</th>
-<th></th><th>mostly</th></tr>
+<th></th><th>main reason</th></tr>
 {% for host in hosts %}
 <tr><td>{{ host.host|visible(200) }}</td><td class="r">{{ host.rows|n }}</td><td class="r">{{ host.kept|n }}</td>
 <td class="r">{{ share(host.kept, host.rows) }}</td><td><div class="bar line"><i class="kept" style="width:
@@ -287,8 +288,8 @@ or damaged</p>
 {% endif %}
 {% for group in sheets %}
 <h2 id="set-{{ loop.index }}">{{ "Shard set " ~ group.set if group.set else "Kept so far" }}</h2>
-<p class="soft">{{ group.places|length|n }} of {{ group.rows|n }} samples
-{{- ", each teaches " ~ teaches[group.task] if group.task }}, drawn by lot</p>
+<p class="soft">{{ group.places|length|n }} of {{ group.rows|n }} samples, drawn at random
+{{- "; each teaches " ~ teaches[group.task] if group.task }}</p>
 {{ sheet(group, group.task) }}
 {% endfor %}
 
@@ -348,8 +349,8 @@ or damaged</p>
 <p class="soft">nothing</p>
 {% endif %}
 </section>
-<div class="foot">Written anew by every run and by <code>shardmill report</code>; holds thumbnails and texts of the
-samples above, and can be deleted at any time.</div>
+<div class="foot">Every run writes this page again, and so does <code>shardmill report</code>. It holds thumbnails and
+texts of the samples above, and can be deleted at any time.</div>
 </body>
 </html>
 """

@@ -88,7 +88,7 @@ def test_distributions_count_each_response_and_each_pair_once(root):
         return {one[1]: (int(one[2]), int(one[3])) for one in found}
 
     wrong = query(root, "select -score as n, count(*) as m from scores where score is not null group by 1").to_pylist()
-    assert {value: all_of for value, (all_of, _) in bars("rejected claims of a response, minus its score").items()} == {
+    assert {value: all_of for value, (all_of, _) in bars("rejected claims of a response").items()} == {
         str(row["n"]): row["m"] for row in wrong
     }
     margins = query(root, """select margin as n, count(*) as m, count(*) filter (reason is null) as k from pairs

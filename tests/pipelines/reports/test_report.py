@@ -200,16 +200,16 @@ DAMAGE = {
     "an image tar is gone": (lambda root: one(root, "images/*.tar").unlink(), "are gone"),
     "an image tar is cut": (lambda root: cut(one(root, "images/00000-*.tar")), "are gone"),
     "an image tar has other bytes": (lambda root: spoil(one(root, "images/00000-*.tar")), "are not those that were"),
-    "a partition is gone": (lambda root: one(root, "images/00001.parquet").unlink(), "1 of 2 partitions are not there"),
-    "a partition is cut": (lambda root: cut(one(root, "selection/00000.parquet")), "1 of 2 partitions are not there"),
+    "a partition is gone": (lambda root: one(root, "images/00001.parquet").unlink(), "1 of 2 partitions are missing"),
+    "a partition is cut": (lambda root: cut(one(root, "selection/00000.parquet")), "1 of 2 partitions are missing"),
     "a partition's rows are damaged": (lambda root: spoil(one(root, "rows/00000.parquet")), "cannot be read"),
     "a stage is gone": (lambda root: shutil.rmtree(root.path("selection")), "kept so far"),
     "a card is damaged": (lambda root: cut(one(root, "shards/train.json")), "0 samples in 1 shard set"),
     "all shards are gone": (lambda root: shutil.rmtree(root.path("shards")), "no shard set is published yet"),
     "all stages are gone": (lambda root: [shutil.rmtree(root.path(s)) for s in root.folders("")],
                             "nothing is made yet"),
-    "the ledger is gone": (lambda root: shutil.rmtree(root.path("runs")), "no run is on record"),
-    "the ledger is damaged": (lambda root: cut(one(root, "runs/*/run.parquet")), "no run is on record"),
+    "the ledger is gone": (lambda root: shutil.rmtree(root.path("runs")), "no run is recorded"),
+    "the ledger is damaged": (lambda root: cut(one(root, "runs/*/run.parquet")), "no run is recorded"),
     "a stage's changes are damaged": (lambda root: cut(one(root, "runs/*/changes-rows.parquet")), "cannot be read"),
     "all changes are damaged": (lambda root: [*map(cut, Path(root.url).glob("runs/*/changes-*"))], "cannot be read"),
 }  # fmt: skip
@@ -227,6 +227,8 @@ def test_what_is_missing_or_damaged_leaves_a_note(root, what):
 def test_a_root_that_was_never_run_is_named_in_one_line(tmp_path):
     said = say("report", tmp_path)
     assert said.code == 2 and said.err.startswith(f"shardmill: {tmp_path}: no corpus found here")
+    (tmp_path / "my.toml").write_text('root = "corpus"\n[source]\nkind = "scenes"\n')
+    assert say("report", tmp_path / "my.toml").err.endswith(f"; first run: shardmill run {tmp_path}/my.toml\n")
     assert not (tmp_path / REPORT).exists()
     assert "nothing is made yet" in Page(write_and_read(Root(str(tmp_path / "empty")))).text
 
