@@ -5,17 +5,16 @@ in float16, whole or not at all. With `--recipe FILE` its [[stages]] are trained
 the data that it names are replaced. `shardmill align` runs it.
 """
 
-import argparse
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from schemas.errors import UserError, answered
+from schemas.errors import UserError, answered, cannot_read
 from schemas.shards import Damaged
 from training.checkpoint import check_out, write_model
-from training.options import at_least
+from training.options import at_least, program
 from training.recipe import Recipe, checked
 from training.train import train
 from training.world import World
@@ -34,7 +33,7 @@ def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None)
         try:
             given = tomllib.loads(recipe.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UserError(f"{recipe}: cannot be read: {error}") from None
+            raise UserError(cannot_read(recipe, error)) from None
     of_round = {
         "shape": str(policy / "shape.json"), "tokenizer": str(policy), "start": {"checkpoint": str(policy)},
         "data": {PAIRS: {"root": root, "set": name}},
@@ -58,7 +57,7 @@ def _check_out(recipe: Recipe, run: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.align", description=str(__doc__).split(":")[0] + ".")
+    parser = program("training.align", str(__doc__).split(":")[0] + ".")
     parser.add_argument("policy", type=Path, help="a folder with model.safetensors")
     parser.add_argument("root", help="folder or URL of the corpus")
     parser.add_argument("set", help="a published shard set of pairs, or one release of it")

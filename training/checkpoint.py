@@ -10,7 +10,6 @@ folders that were left incomplete.
 `python -m training.checkpoint RUN OUT` writes the model of a run's last checkpoint in float16, and the run's log.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from schemas.errors import UserError, answered, naming
+from schemas.errors import UserError, answered, cannot_read, naming
 from training.chart import BEFORE, CHART
 from training.model import VisionLanguageModel
+from training.options import program
 from training.places import MODEL as A_MODEL
 from training.places import check_place
 from training.run_log import LINES, LOG
@@ -119,7 +119,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(cannot_read(path, error)) from None
 
 
 # Runs
@@ -277,7 +277,7 @@ def _last(run: Path) -> tuple[State, bytes, VisionLanguageModel, Tokenizer]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.checkpoint", description="A run's model, in float16.")
+    parser = program("training.checkpoint", "A run's model, in float16.")
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("out", type=Path, help="the folder to write")
     options = parser.parse_args()

@@ -17,7 +17,6 @@ ROOT and SET name published scenes that it was not trained on, made with another
     intervals                   of those that are shares or means over pictures: [low, high], see `training.figures`
 """
 
-import argparse
 import json
 import sys
 import time
@@ -38,7 +37,7 @@ from schemas.shards import Damaged, document_of
 from training.checkpoint import load_model
 from training.figures import caption_ratios, interval, ratio
 from training.generate import GenerationRequest, Generator
-from training.options import at_least, between
+from training.options import at_least, between, program
 from training.pixels import decode
 from training.samples import images
 from training.shards import Shards
@@ -175,12 +174,12 @@ def rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=str(__doc__).split(":")[0] + ".")
+    parser = program("training.evaluate", str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
     parser.add_argument("root", help="folder or URL of a corpus of scenes")
     parser.add_argument("set", help="a published shard set")
-    parser.add_argument("--scenes", type=at_least(1), default=500)
-    parser.add_argument("--temperature", type=between(0, 1e6), default=0.7)
+    parser.add_argument("--scenes", type=at_least(1), default=500, help="number of scenes")
+    parser.add_argument("--temperature", type=between(0, 1e6), default=0.7, help="temperature of the sampled answers")
     parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     options = parser.parse_args()
     if options.threads:

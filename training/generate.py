@@ -9,7 +9,6 @@ answer.text, answer.log_probabilities
 CHECKPOINT` it is the best of N by the policy's own reward, see `training.best_of`.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from training.best_of import best_of
 from training.key_cache import BufferedCache
 from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
-from training.options import at_least, between, text
+from training.options import at_least, between, program, text
 from training.pixels import cut, decode, patches
 from training.requests import Generated, GenerationRequest, Prompt
 from training.samples import Slicing
@@ -236,16 +235,20 @@ class Read:
 def main() -> None:
     from training.checkpoint import load_model
 
-    parser = argparse.ArgumentParser(prog="python -m training.generate", description="Prints a model's answer.")
+    parser = program("training.generate", "Prints a model's answer.")
     parser.add_argument("checkpoint", help="a folder with model.safetensors")
-    parser.add_argument("question", type=text)
+    parser.add_argument("question", type=text, help="what the model is asked")
     parser.add_argument("--image", type=Path, help="the picture that is asked about")
-    parser.add_argument("--temperature", type=between(0, 1e6), default=0.0, help="0 is greedy; 0.7 with --best-of")
-    parser.add_argument("--limit", type=at_least(1), default=256, help="tokens of an answer")
-    parser.add_argument("--seed", type=at_least(-(1 << 63), (1 << 64) - 1), default=0)
-    parser.add_argument("--best-of", type=at_least(1), metavar="N", help="draws of which the best one is printed")
+    parser.add_argument(
+        "--temperature", type=between(0, 1e6), default=0.0, help="0: the likeliest token; with --best-of: 0.7"
+    )
+    parser.add_argument("--limit", type=at_least(1), default=256, help="most tokens of an answer")
+    parser.add_argument(
+        "--seed", type=at_least(-(1 << 63), (1 << 64) - 1), default=0, help="another seed draws other answers"
+    )
+    parser.add_argument("--best-of", type=at_least(1), metavar="N", help="draw N answers and print the best one")
     parser.add_argument("--reference", help="the checkpoint that the policy was aligned from; needed by --best-of")
-    parser.add_argument("--beta", type=between(0, 1e10), default=0.1, help="of the stage that aligned it")
+    parser.add_argument("--beta", type=between(0, 1e10), default=0.1, help="beta of the stage that aligned the policy")
     parser.add_argument("--json", action="store_true", help="print all answers with their rewards, the best one first")
     options = parser.parse_args()
     with answered(SampleRejected, OSError, ValueError):

@@ -4,7 +4,6 @@ The terminal and an HTML file show the text with its marks, what of it is learne
 Samples are drawn from the stage's sets; nothing is planned or trained.
 """
 
-import argparse
 import os
 import sys
 from io import TextIOWrapper
@@ -19,7 +18,7 @@ from schemas.shards import Damaged
 from training.begin import check_instructions, encoder_of, parts_of
 from training.loader import Lost
 from training.look_page import caption, page, summary
-from training.options import at_least
+from training.options import at_least, program
 from training.recipe import Recipe, TrainingStage, read_recipe
 from training.shown import Piece, Shown, draw
 from training.tokenizer import Tokenizer
@@ -95,13 +94,13 @@ def the_stage(recipe: Recipe, path: str, name: str | None) -> TrainingStage:
     for stage in recipe.stages:
         if name in (None, stage.name):
             return stage
-    raise UserError(f"--stage: {path} has no stage {name}; there is {', '.join(names)}")
+    raise UserError(f"--stage: {path} has no stage {name!r}; choose from {', '.join(names)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.look", description=str(__doc__).split(":")[0] + ".")
+    parser = program("training.look", str(__doc__).split(":")[0] + ".")
     parser.add_argument("recipe", help="a TOML file, see training.recipe")
-    parser.add_argument("--stage", help="name of a stage; not needed if there is one")
+    parser.add_argument("--stage", help="name of the stage; needed if the recipe has several")
     parser.add_argument("-n", "--number", type=at_least(1), default=5, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other samples")
     parser.add_argument("--out", type=Path, help="the HTML file to write; look-STAGE.html if not given")

@@ -1,10 +1,19 @@
-"""Types of options of programs."""
+"""The options of programs: their parser, and the types of their values."""
 
 import argparse
 import math
 from collections.abc import Callable
 
-import torch
+
+def program(name: str, about: str) -> argparse.ArgumentParser:
+    """The parser of a program `python -m NAME`, whose help shows the default of each option that has one."""
+    return argparse.ArgumentParser(prog=f"python -m {name}", description=about, formatter_class=_Defaults)
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.default not in (None, []) and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
 
 
 def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -42,6 +51,8 @@ def text(given: str) -> str:
 
 def device(name: str) -> str:
     """A device that torch can use here."""
+    import torch  # a program that measures memory imports this module without it
+
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -13,7 +13,6 @@ A sample that cannot be packed is listed with its reason. A sample that was dama
 repaired, until the unit is planned again: with `--strict`, or after its side file was removed.
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -38,7 +37,7 @@ from schemas.printable import printable_line
 from schemas.shards import PACKS, Damaged, units_of
 from schemas.slices import PLANS
 from training.layout import SampleRejected
-from training.options import at_least
+from training.options import at_least, program
 from training.pack_files import (
     NO_PACK,
     PLANNED,
@@ -236,16 +235,16 @@ def packed(table: pa.Table, length: int) -> pa.Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.pack_plan", description="Plans the packs of a shard set.")
+    parser = program("training.pack_plan", "Plans the packs of a shard set.")
     parser.add_argument("root", help="folder or URL of a corpus")
     parser.add_argument("set", help="a published shard set")
     parser.add_argument("--tokenizer", required=True, help="folder with tokenizer.json")
-    parser.add_argument("--length", type=at_least(1), default=2048, help="tokens a pack")
-    parser.add_argument("--queries", type=at_least(1), default=64, help="embeddings a view")
-    parser.add_argument("--slicing", default="llama.cpp", choices=PLANS)
+    parser.add_argument("--length", type=at_least(1), default=2048, help="tokens in a pack")
+    parser.add_argument("--queries", type=at_least(1), default=64, help="embeddings of a view")
+    parser.add_argument("--slicing", default="llama.cpp", choices=PLANS, help="how images are sliced")
     parser.add_argument("--side", type=at_least(1), default=448, help="pixels of an image that is not sliced")
-    parser.add_argument("--cache", help="folder to write to, instead of that of the shards")
-    parser.add_argument("--workers", type=at_least(0), default=os.cpu_count())
+    parser.add_argument("--cache", help="folder to write to; by default that of the shards")
+    parser.add_argument("--workers", type=at_least(0), default=os.cpu_count(), help="number of processes")
     parser.add_argument("--strict", action="store_true", help="stop at a damaged sample instead of leaving it out")
     options = parser.parse_args()
     with answered(OSError, Damaged):

@@ -26,7 +26,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
-from schemas.errors import UserError
+from schemas.errors import UserError, cannot_read
 from training.sample_text import CAPTIONS
 from training.shapes import SHAPES, Shape, read_shape
 
@@ -140,7 +140,7 @@ def read_recipe(path: str | Path) -> Recipe:
     try:
         recipe = checked(tomllib.loads(path.read_text("utf-8")), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(cannot_read(path, error)) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     here = path.resolve().parent

@@ -10,7 +10,6 @@ A request that could never fit is refused in time and memory of its length, and 
 or ends at the next token. Only requests to an address, to localhost, or to a name of `--allow-host` are answered.
 """
 
-import argparse
 import asyncio
 import logging
 import socket
@@ -40,7 +39,7 @@ from training.chat import Asked, Gone, Refused, Talks, check, longest_text, read
 from training.generate import Generated, GenerationRequest, Generator
 from training.guard import USUAL, Guard, Limits
 from training.guard import error as error_response
-from training.options import at_least, device
+from training.options import at_least, device, program
 from training.tokenizer import Tokenizer
 
 
@@ -278,10 +277,10 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.serve", description=str(__doc__).split(":")[0] + ".")
+    parser = program("training.serve", str(__doc__).split(":")[0] + ".")
     parser.add_argument("checkpoint", type=Path, help="a folder with model.safetensors, or one with GGUF files")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=at_least(0, 65_535), default=8000, help="0: one that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=at_least(0, 65_535), default=8000, help="port to listen on; 0: any free one")
     parser.add_argument("--name", help="name of the model; by default that of the folder")
     parser.add_argument("--at-once", type=at_least(1), default=64, help="number of requests in a batch")
     parser.add_argument(
@@ -289,11 +288,16 @@ def main() -> None:
         action="store_true",
         help="answer one request at a time: no answer depends on others",
     )
-    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        type=device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device of torch: cpu or cuda",
+    )
     parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                         help="a host name under which it answers, besides addresses and localhost; *: any")  # fmt: skip
-    parser.add_argument("--max-body", type=at_least(1), default=Limits.body, help="maximum bytes of a request")
+    parser.add_argument("--max-body", type=at_least(1), default=Limits.body, help="largest size of a request, in bytes")
     parser.add_argument(
         "--max-pixels", type=at_least(1), default=Limits.pixels, help="maximum pixels of all images of a request"
     )

@@ -6,7 +6,6 @@
 `python -m training.tokenizer ROOT SET OUT --vocab 2048` trains a byte-level BPE on the texts of a shard set.
 """
 
-import argparse
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from schemas.errors import UserError, answered
 from schemas.shards import Damaged
 from training.layout import Marks, SampleRejected
+from training.options import program
 from training.places import TOKENIZER, check_place
 from training.sample_text import texts
 from training.shards import Shards
@@ -180,11 +180,11 @@ def _lines(shards: Shards) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=str(train.__doc__).split("\n")[0])
+    parser = program("training.tokenizer", str(train.__doc__).split("\n")[0])
     parser.add_argument("root", help="folder or URL of a corpus")
     parser.add_argument("set", help="a published shard set")
     parser.add_argument("out", help="the folder to write")
-    parser.add_argument("--vocab", type=int, default=2048)
+    parser.add_argument("--vocab", type=int, default=2048, help="largest number of tokens")
     options = parser.parse_args()
     with answered(OSError, Damaged):
         check_place(Path(options.out), TOKENIZER)

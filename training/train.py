@@ -5,7 +5,6 @@ checkpoint with the same next step; on a CPU bit for bit. The run's folder holds
 `log.jsonl`, and `chart.svg`.
 """
 
-import argparse
 import errno
 import sys
 import time
@@ -28,7 +27,7 @@ from training.learner import Learner, make_optimizers
 from training.loader import Batch, load
 from training.meter import Meter, line_of, row_of
 from training.opening import open_run
-from training.options import at_least, between
+from training.options import at_least, between, program
 from training.recipe import Recipe, read_recipe
 from training.run_lock import hold
 from training.run_log import RunLog
@@ -205,7 +204,7 @@ def in_steps(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=str(__doc__).split(":")[0] + ".")
+    parser = program("training.train", str(__doc__).split(":")[0] + ".")
     parser.add_argument("recipe", help="recipe, a TOML file: see training.recipe")
     parser.add_argument("run", type=Path, help="folder of the run; an existing run is resumed")
     parser.add_argument("--threads", type=at_least(0), default=0, help="threads of torch; all cores if 0")

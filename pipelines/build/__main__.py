@@ -1,4 +1,7 @@
-"""`python -m pipelines.build my.toml --until ocr`: makes what is not current, without Prefect."""
+"""Makes everything that is not current, as `shardmill run` does, but without Prefect.
+
+`python -m pipelines.build my.toml --until ocr`
+"""
 
 import argparse
 import sys
@@ -16,9 +19,9 @@ from schemas.printable import printable_line
 
 def main() -> None:
     """Exits with 2 after a mistake of the user, with 1 after a failed run; each prints one line."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.build", description=__doc__)
-    parser.add_argument("config", metavar="CONFIG.toml")
-    parser.add_argument("--until", metavar="STAGE", help="the last stage")
+    parser = argparse.ArgumentParser(prog="python -m pipelines.build", description=str(__doc__).split("\n")[0])
+    parser.add_argument("config", metavar="CONFIG", help="configuration, a TOML file")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage, such as images")
     args = parser.parse_args()
     try:
         for report in run(args.config, args.until):

@@ -9,7 +9,6 @@ The checks of the files' contents, and of reading texts and images, are here; th
 `training.gguf.parity`.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from training.gguf.probes import drawn, sizes, texts
 from training.gguf.runtime import EXACT, LanguageModel, VisionEncoder
 from training.gguf.verify import SHORT
 from training.layout import Turn
+from training.options import program
 from training.pixels import raw_patches
 
 
@@ -172,14 +172,12 @@ def _noise(number: int, width: int, height: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.gguf.checks", description=str(__doc__).split(",")[0] + "."
-    )
+    parser = program("training.gguf.checks", str(__doc__).split(",")[0] + ".")
     parser.add_argument("folder", type=Path, help="the folder that `shardmill export` wrote")
     parser.add_argument("checkpoint", type=Path, help="the checkpoint that it was made from")
     parser.add_argument("--root", help="folder or URL of a corpus")
     parser.add_argument("--set", help="a published shard set, not trained on")
-    parser.add_argument("--samples", type=int, default=50)
+    parser.add_argument("--samples", type=int, default=50, help="number of samples to compare")
     parser.add_argument("--short", action="store_true", help="only checks that need no answer of the model")
     options = parser.parse_args()
     with answered(FileNotFoundError, Damaged):

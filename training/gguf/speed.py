@@ -4,7 +4,6 @@ It does not import torch, so that nearly all of the measured memory is llama.cpp
 and the encoder freed before the language model is loaded, as on a phone with little memory.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -24,7 +23,7 @@ from schemas.errors import answered
 from training.gguf.files import files
 from training.gguf.probes import drawn
 from training.gguf.runtime import KV, LanguageModel, Settings, VisionEncoder
-from training.options import at_least
+from training.options import at_least, program
 
 QUESTION = "Describe the image."
 
@@ -106,16 +105,16 @@ def _value(path: Path, key: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.gguf.speed", description=str(__doc__).split(":")[0] + ".")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--apart", action="store_true")
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--threads", type=at_least(1), default=os.cpu_count() or 1)
-    parser.add_argument("--batch", type=int, default=2048)
-    parser.add_argument("--micro-batch", type=int, default=512)
-    parser.add_argument("--flash", action="store_true")
-    parser.add_argument("--kv", choices=KV, default="f16")
+    parser = program("training.gguf.speed", str(__doc__).split(":")[0] + ".")
+    parser.add_argument("folder", type=Path, help="the folder that `shardmill export` wrote")
+    parser.add_argument("--apart", action="store_true", help="encode the image before the language model is loaded")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--times", type=int, default=3, help="repetitions, of which the median counts")
+    parser.add_argument("--threads", type=at_least(1), default=os.cpu_count() or 1, help="threads of llama.cpp")
+    parser.add_argument("--batch", type=int, default=2048, help="tokens in a batch")
+    parser.add_argument("--micro-batch", type=int, default=512, help="tokens that are computed at once")
+    parser.add_argument("--flash", action="store_true", help="use flash attention")
+    parser.add_argument("--kv", choices=KV, default="f16", help="type of the key-value cache")
     options = parser.parse_args()
     settings = Settings(options.threads, options.batch, options.micro_batch, options.flash, options.kv)
     with answered():
