@@ -70,7 +70,10 @@ def shardmill(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Make for datasets."""
+    """Make for datasets: build training corpora of images and texts, and rebuild only what a change touches.
+
+    Start with: shardmill init my.toml --source folder
+    """
 
 
 def main() -> None:

@@ -15,7 +15,11 @@ STORES = {
     "botocore",
     "gcsfs",
     "google",
+    "httpx2",
+    "huggingface_hub",
 }  # packages whose errors mean that an object store fails
+
+CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
 
 
 class NoServer(Exception):
@@ -35,7 +39,8 @@ def line_of(error: BaseException) -> tuple[int, str] | None:
 
         return (1, line) if (line := unreadable(error)) else None
     if type(error).__module__.split(".")[0] in STORES:
-        return 1, f"the object store cannot be reached: {' '.join(str(error).split())}"
+        hint = f"; {CREDENTIALS}" if type(error).__name__ == "NoCredentialsError" else ""
+        return 1, f"the object store cannot be reached: {' '.join(str(error).split())}{hint}"
     return None
 
 

@@ -19,6 +19,16 @@ def one_line(error: Exception) -> str:
     return str(error)
 
 
+def cannot_read(path: str | Path, error: Exception) -> str:
+    """A line about a file that the user named and that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: does not exist"
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: is a folder; name a file"
+    why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    return f"{path}: cannot be read: {why}"
+
+
 @contextmanager
 def answered(*more: type[Exception]) -> Iterator[None]:
     """Ends the program with exit code 2 and one printable line for a `UserError`, or an error of `more` types."""

@@ -1,13 +1,14 @@
 """Arguments that commands share, and how the corpus that one of them names is opened."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from schemas.errors import UserError
 
-Config = Annotated[Path, typer.Argument(help="Configuration, a TOML file.", show_default=False)]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration, a TOML file.", show_default=False)]
 Engine = Annotated[
     str | None, typer.Option(help="OCR engine of this run, instead of the configured one: rapidocr or easyocr.")
 ]
@@ -23,11 +24,13 @@ def open_root(url: str):
     from pipelines.engine.root import Root
     from schemas.config.file import read_config
 
-    if url.endswith(".toml"):
+    config = url if url.endswith(".toml") else None
+    if config:
         url = read_config(url).root
     root = Root(str(Path(url).resolve()) if "://" not in url else url)
     if not root.exists(MANIFEST):
-        raise UserError(
-            f"{url}: no corpus found here ({MANIFEST} is missing); name the `root` of a configuration that was run"
+        fix = (
+            f"first run: shardmill run {quote(config)}" if config else "name the `root` of a configuration that was run"
         )
+        raise UserError(f"{url}: no corpus found here ({MANIFEST} is missing); {fix}")
     return root

@@ -41,7 +41,7 @@ def init(
 
 
 def keys(
-    table: Annotated[str | None, typer.Argument(help="Show only this table, such as `fetch`.")] = None,
+    table: Annotated[str | None, typer.Argument(metavar="TABLE", help="Show only this table, such as `fetch`.")] = None,
 ) -> None:
     """Show every table and key of a configuration, with its default and its meaning."""
     from schemas.config.reference import reference
@@ -51,7 +51,7 @@ def keys(
 
 def plan(
     config: Config,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage, such as `images`.")] = None,
     engine: Engine = None,
 ) -> None:
     """Show what a run would make, and why. Writes nothing."""
@@ -65,7 +65,7 @@ def plan(
     _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
         tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions and all made from them will be removed")
-    _tell_hints(planned)
+    _tell_hints(corpus, planned)
     shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
         why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
@@ -88,7 +88,7 @@ def plan(
 
 def run(
     config: Config,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage, such as `images`.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the same corpus.")] = 0.0,
     engine: Engine = None,
 ) -> None:
@@ -101,7 +101,7 @@ def run(
 
     corpus = open_corpus(config, engine)
     planned = plan_of(corpus, until)
-    _tell_hints(planned)
+    _tell_hints(corpus, planned)
     if planned.work():
         with hold(corpus.root, wait):  # fails at once if another run holds the root
             pass
@@ -242,8 +242,10 @@ def print_reports(corpus, until: str | None = None) -> None:
     _tell_unfetched(corpus)
 
 
-def _tell_hints(planned) -> None:
+def _tell_hints(corpus, planned) -> None:
     """Warns the user of what a run would do that may not be intended."""
+    if not corpus.config.sets and planned.stages[-1].stage == "shards":
+        tell("no shard set: to write shards, add a table \\[sets.NAME]")
     for hint in planned.hints:
         tell(cell(hint))
 
@@ -284,7 +286,10 @@ def try_stage(
 
 def check_endpoint(
     config: Config,
-    name: Annotated[str | None, typer.Argument(help="Check only the table [endpoints.NAME].")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Check only this endpoint: the NAME of its table \\[endpoints.NAME]."),
+    ] = None,
 ) -> None:
     """Check whether a model answers, reads images and gives log-probabilities, and how fast it is. Fails if it cannot
     do what a stage of the configuration needs."""

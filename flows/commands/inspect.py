@@ -25,7 +25,9 @@ def stats(root: RootUrl) -> None:
 
 def sql(
     root: RootUrl,
-    question: Annotated[str, typer.Argument(help="SQL query over the views of the catalog.", show_default=False)],
+    question: Annotated[
+        str, typer.Argument(metavar="QUERY", help="SQL query over the views of the catalog.", show_default=False)
+    ],
     csv: Annotated[bool, typer.Option("--csv", help="Print the complete answer as CSV instead of a table.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the complete answer as JSON, a row a line.")] = False,
     full: Annotated[
@@ -152,19 +154,20 @@ def urls(
 def export_set(
     root: RootUrl,
     set_name: Annotated[str, typer.Argument(metavar="SET", help="Shard set, or set@release.", show_default=False)],
-    folder: Annotated[str, typer.Argument(help="Folder or URL to write to.", show_default=False)],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URL to write to.", show_default=False)],
     form: Annotated[
         str,
         typer.Option(
-            help="`huggingface`, `trl`, `llava` or `minicpm-v`, for all tasks; `rlaif-v` for pairs. In `llava` and "
-            "`minicpm-v` a pair is its chosen answer."
+            help="Form of the files: `huggingface`, `trl`, `llava` or `minicpm-v` for all tasks, `rlaif-v` for pairs. "
+            "`llava` and `minicpm-v` have no pairs: each becomes its chosen answer."
         ),
     ] = "trl",
     question: Annotated[
         str | None,
         typer.Option(
-            help="Question that captions and OCR answer, in forms with conversations.",
-            show_default='"Describe the image.", and for OCR "Read the text in the image."',
+            help='Question that captions and OCR answer, in forms with conversations. By default "Describe the '
+            'image.", and for OCR "Read the text in the image."',
+            show_default=False,
         ),
     ] = None,
 ) -> None:

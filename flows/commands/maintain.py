@@ -67,8 +67,8 @@ def _compared(config: str, every: bool) -> list[str]:
 
 def clean(
     root: RootUrl,
-    grace: Annotated[float, typer.Option(help="Keep files that are younger than this many hours.")] = GRACE,
-    keep: Annotated[int, typer.Option(help="Number of releases of each shard set to keep.")] = 3,
+    grace: Annotated[float, typer.Option(help="Keep files that are younger than this many hours.", min=0)] = GRACE,
+    keep: Annotated[int, typer.Option(help="Number of releases of each shard set to keep.", min=1)] = 3,
 ) -> None:
     """Remove files that are no longer needed: from killed runs, replaced payloads, old releases and their packs."""
     from pipelines.maintain.clean import clean_root, garbage

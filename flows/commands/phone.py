@@ -14,8 +14,10 @@ from schemas.extras import not_installed
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder of the trainer.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder of the trainer.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
     quant: Annotated[
         str, typer.Option(help="Type of the language model: F32, F16, Q8_0, Q4_K_M, IQ4_XS, …")
     ] = "Q4_K_M",
@@ -26,9 +28,9 @@ def export(
     ] = None,
     samples: Annotated[int, typer.Option(help="Number of these samples.", min=1)] = 128,
 ) -> None:
-    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone, and check what takes seconds.
+    """Write a checkpoint as GGUF files, which llama.cpp runs on a phone, and make the checks that take seconds.
 
-    Exit code 1 if a check is missed: `verify-gguf` has more of them.
+    Exit code 1 if a check fails. `verify-gguf` makes more checks.
     """
     with _extra("gguf"):
         from training.gguf.export import WHOLE, names_in, warnings_of
@@ -71,7 +73,7 @@ def verify_gguf(
     ] = 0.9,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Compare GGUF files with their checkpoint in real llama.cpp. Exit code 1 if a limit is missed."""
+    """Compare GGUF files with their checkpoint in real llama.cpp. Exit code 1 if a limit is exceeded."""
     with _extra("gguf"):
         from training.gguf.verify import lines, verify
 
@@ -90,7 +92,7 @@ def verify_gguf(
 
 def tune_gguf(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `export` wrote.", show_default=False)],
-    tokens: Annotated[int, typer.Option(help="Number of answer tokens.")] = 64,
+    tokens: Annotated[int, typer.Option(help="Number of tokens of an answer.")] = 64,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of lines.")] = False,
 ) -> None:
     """Search for llama.cpp's fastest settings on this device, and show what each step gained."""

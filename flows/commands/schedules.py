@@ -16,22 +16,27 @@ def schedule(
     config: Config,
     cron: Annotated[str | None, typer.Option(help="When to run, e.g. '0 3 * * *'.")] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Time zone of these hours, e.g. Europe/Berlin; UTC if none.")
+        str | None, typer.Option(help="Time zone of these hours, e.g. Europe/Berlin. Default: UTC.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the deployment; FOLDER-FILE if none.")] = None,
-    tags: Annotated[list[str] | None, typer.Option(help="Tags of its runs, with commas; can be repeated.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the deployment. Default: the folder and the name of the configuration.")
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option(help="Tags of its runs, separated by commas; can be repeated.")
+    ] = None,
     pool: Annotated[
-        str | None, typer.Option(help="Work pool of the Prefect workers that run it; shardmill if none.")
+        str | None, typer.Option(help="Work pool of the Prefect workers that run it. Default: shardmill.")
     ] = None,
     alert: Annotated[
-        str | None, typer.Option(help="Webhook that is called when a run fails, or none completes in time.")
+        str | None,
+        typer.Option(help="URL of a webhook that is called when a run fails, or when none completes in time."),
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Hours in which a run has to complete, or there is an alert; 36 if none."),
+        typer.Option(help="Hours within which a run has to complete; otherwise there is an alert. Default: 36."),
     ] = None,
 ) -> None:
-    """Have Prefect workers run a configuration on a schedule. What is not given stays as it was set before."""
+    """Have Prefect workers run a configuration on a schedule. Options that are not given keep their earlier values."""
     from flows.clock_changes import never, warning
     from flows.schedule import schedule as deploy
     from pipelines.build.corpus import open_corpus
@@ -51,7 +56,9 @@ def schedule(
 
 
 def unschedule(
-    config: Annotated[Path | None, typer.Argument(help="Configuration whose schedule is removed.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Configuration whose schedule is removed.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the deployment that is removed.")] = None,
 ) -> None:
     """Remove the schedule of a configuration, with its alerts. Past runs stay in Prefect's list."""

@@ -229,6 +229,8 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
     except (duckdb.Error, OSError) as error:  # Arrow's reader passes DuckDB's errors on as those of the system
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if named := re.match(r"Catalog Error: Table with name (\S*[./]\S*) does not exist", str(error)):
+            raise UserError(f"sql: no view {named[1]}; to read a file outside the corpus, add --read FILE") from None
         raise UserError(f"sql: {one_line(error)}") from None
 
 

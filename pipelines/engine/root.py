@@ -27,6 +27,7 @@ from pipelines.engine.conditional import FileEnd, Replaced, get, is_s3, read_sta
 from pipelines.engine.remote import open_bytes, read_bytes
 from schemas.checked import bytes_at, is_name, open_file, plain_json, read_remote
 from schemas.errors import UserError, naming
+from schemas.extras import EXTRAS, not_installed
 
 FSYNC = True
 MOST = 256 << 20  # bytes of a file that is read as a whole; more is not what Shardmill writes
@@ -55,7 +56,9 @@ def open_url(url: str, field: str = "", **options: Any) -> tuple[fsspec.Abstract
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{f'{field}: ' if field else ''}{url}: {error}") from None
+        package = getattr(error.__cause__, "name", None)
+        why = not_installed(package) if package in EXTRAS else error
+        raise UserError(f"{f'{field}: ' if field else ''}{url}: {why}") from None
     return fs, path.rstrip("/")
 
 

@@ -14,7 +14,7 @@ from pipelines.fetching.addresses import is_below
 from pipelines.fetching.robots import AGENT, LONG
 from pipelines.fetching.urls import LONGEST, meanings
 from pipelines.fetching.wildcards import fits
-from schemas.errors import UserError
+from schemas.errors import UserError, cannot_read
 
 HOST = r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*"
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}  # `none` is noindex and nofollow in one word
@@ -117,7 +117,7 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"fetch.opt_out: {file}, line {number} cannot be read: {error}; write it as UTF-8") from None
     except OSError as error:
-        raise UserError(f"fetch.opt_out: {file} cannot be read: {error}") from None
+        raise UserError(f"fetch.opt_out: {cannot_read(file, error)}") from None
 
 
 def _host(text: str) -> str | None:

@@ -45,7 +45,7 @@ def compare(corpus: Corpus, every: bool = False, say: Callable[[str], None] = la
     for stage, file, partition in reached:
         if not every and seen.rows >= SAMPLE:
             break
-        say(str(file))
+        say(str(file) if file.path != "." else stage.source.config.path)
         try:
             seen.rows += _compare_partition(corpus.root, stage, file, partition, seen.problems)
         except Corrupt as error:

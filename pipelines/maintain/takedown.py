@@ -36,7 +36,7 @@ from pipelines.stages.takedown_list import (
     url_values,
     write_takedowns,
 )
-from schemas.errors import UserError
+from schemas.errors import UserError, cannot_read
 from schemas.takedown import REASON
 
 NEAR = 3  # bits in which the perceptual hashes of near duplicates differ at most
@@ -88,7 +88,7 @@ def take_down(
         wanted |= TakedownList(**{kind: frozenset().union(*(line.values for line in lines if line.kind == kind))})
     corpus = replace(corpus, config=corpus.config.model_copy(update={"gates": {}}))
     with begin(corpus, wait) as run:
-        say("looking for it")
+        say("looking for the rows")
         matches = find(root, read_takedowns(root) | wanted)
         taken = read_takedowns(root) | wanted | matches.taken
         write_takedowns(root, taken)
@@ -123,7 +123,7 @@ def read_list(path: Path) -> list[Line]:
     try:
         entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(cannot_read(path, error)) from None
     for place, kind, value in entries:
         if kind is None or not re.fullmatch(KINDS[kind], value, re.IGNORECASE):
             expected = kind or "URL, host, key (16 hex digits) or SHA-256 (64)"

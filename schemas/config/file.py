@@ -26,6 +26,7 @@ INSTEAD = {  # what to write, by pydantic's type of error
     "float_parsing": "write a number",
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
+    "string_too_short": "write at least one character",
     "string_pattern_mismatch": "write small letters, digits and _, a letter first",
 }
 AnyTable = TypeVar("AnyTable", bound=Table)
@@ -153,7 +154,13 @@ def _models_beside(here: Path, config: Config) -> Config:
 
 def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
     """The first of pydantic's errors, in one line. `given`: the content of the file."""
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "missing":  # a key beside it that is not known is often the same key, misspelt
+        *table, lacking = first["loc"]
+        beside = [other for other in errors if other["type"] == "extra_forbidden" and [*other["loc"][:-1]] == table]
+        near = (other for other in beside if difflib.get_close_matches(str(other["loc"][-1]), [str(lacking)]))
+        first = next(near, first)
     loc, kind = [*first["loc"]], None
     where = ".".join(map(str, loc))
     if loc[0] == "source" and len(loc) > 1:  # pydantic names the number of the source, its kind, and then its field
@@ -168,14 +175,21 @@ def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
     if first["type"] == "missing":
         if where == "root":
             return 'root: missing; add it above the first [table]: root = "my-corpus"'
-        return f"{where}: missing; " + (f"name the {kind} to read" if kind else "add it")
+        if where == "source":
+            return 'source: missing; add the table [source] with its kind, such as kind = "folder", and its path'
+        if kind and loc[-1] == "path":
+            return f'{where}: missing; add path = "…", a file, a folder or a pattern with *'
+        return f"{where}: missing; add it (`shardmill keys {loc[0]}` explains it)"
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; add one of {', '.join(SOURCES)}"
     if first["type"] == "union_tag_invalid":
         return f"{where}.kind: unknown source {first.get('ctx', {})['tag']!r}; choose from {', '.join(SOURCES)}"
     if loc[-1] == "[key]":
         return f"{'.'.join(map(str, loc[:-1]))}: name it with small letters, digits and _"
-    message = f"{where}: {INSTEAD.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
+    instead = INSTEAD.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+    if first["type"] == "literal_error":
+        instead = f"write {first.get('ctx', {})['expected']}"
+    message = f"{where}: {instead}"
     if first["type"] in NO_TABLE or loc == ["source"]:
         table = f"{loc[0]}.NAME" if loc[0] in NAMED else "[source]" if where.startswith("source.") else where
         message = f"{where}: write a table, [{table}]"

@@ -105,7 +105,10 @@ def test_an_object_store_that_cannot_be_reached_is_said_in_one_line(tmp_path, mo
     (tmp_path / "my.toml").write_text(TOML.replace('"corpus"', '"s3://nobodys-bucket/corpus"'))
     write_tar(tmp_path / "source/0.tar", range(1))
     done = shardmill("plan", tmp_path / "my.toml", HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true")
-    said = "shardmill: the object store cannot be reached: Unable to locate credentials\n"
+    said = (
+        "shardmill: the object store cannot be reached: Unable to locate credentials; "
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 

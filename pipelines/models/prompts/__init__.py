@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from pipelines.engine.remote import open_bytes
 from pipelines.engine.root import open_url
-from schemas.errors import UserError
+from schemas.errors import UserError, cannot_read
 
 
 @cache
@@ -24,7 +24,7 @@ def read_prompt(place: str, file: str | None, name: str, blanks: Collection[str]
         with open_bytes(*open_url(file, place)) as opened:
             text = opened.read().decode("utf-8").rstrip("\n")
     except (OSError, ValueError) as error:
-        raise UserError(f"{place}: {file} cannot be read: {error}") from None
+        raise UserError(f"{place}: {cannot_read(file, error)}") from None
     for blank in blanks:
         if f"{{{blank}}}" not in text:
             raise UserError(f"{place}: {file} lacks {{{blank}}}; add it")

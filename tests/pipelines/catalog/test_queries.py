@@ -42,6 +42,7 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
         ("garbage !!", 'Parser Error: syntax error at or near "garbage"'),
         ("select nothing from rows", 'Referenced column "nothing" not found'),
         ("select 1 from row", "Table with name row does not exist!"),
+        ("from 'notes.txt'", "no view notes.txt; to read a file outside the corpus, add --read FILE"),
         ("select error('a\nb')", "a b"),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
         ("select * from rows where key = ?", "Values were not provided"),

@@ -24,7 +24,7 @@ from pipelines.engine import lease
 from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.lock import LOCK, Busy, hold
-from pipelines.engine.root import Root
+from pipelines.engine.root import Root, open_url
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.urls import piped_urls
 from pipelines.maintain.verify import verify_root
@@ -267,6 +267,15 @@ def test_a_bucket_that_is_not_there_is_one_line(s3, tmp_path):
     with pytest.raises(UserError, match=r"^s3://none/corpus: cannot be written: The specified bucket does not exist$"):
         build(tmp_path / "my.toml")
     assert "no corpus found here" in say("stats", "s3://none/corpus").err
+
+
+def test_an_object_store_without_its_package_names_the_extra():
+    no_gcsfs = patch.dict("sys.modules", {"gcsfs": None})
+    said = r"^root: gs://bucket/corpus: gcsfs is not installed; run: .*\[gs\]"
+    with no_gcsfs, patch.dict("fsspec.registry._registry", clear=True), pytest.raises(UserError, match=said):
+        open_url("gs://bucket/corpus", "root")
+    with pytest.raises(UserError, match=r"^root: gopher://a/b: Protocol not known: gopher$"):
+        open_url("gopher://a/b", "root")
 
 
 @pytest.mark.slow

@@ -51,6 +51,16 @@ def test_a_line_that_names_nothing_is_said(tmp_path, line):
         read_list_of(tmp_path, line)
 
 
+def test_a_list_that_cannot_be_read_is_said(tmp_path):
+    for name, wrong in (("none.txt", "does not exist"), (".", "is a folder; name a file")):
+        with pytest.raises(UserError) as error:
+            read_list(tmp_path / name)
+        assert str(error.value) == f"{tmp_path / name}: {wrong}"
+    (tmp_path / "latin.txt").write_bytes("ä.example".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.txt: cannot be read: 'utf-8' codec"):
+        read_list(tmp_path / "latin.txt")
+
+
 @pytest.mark.slow
 def test_lines_that_name_nothing_are_told_and_remembered(here):
     named = [key(open_corpus(here / "my.toml").root, "b12"), sha256(picture(1)[0]).hexdigest(), "*.C.example"]
