@@ -75,7 +75,7 @@ def _look_at_items(data: bytes, kind: str) -> Header:
     lengths = {data[place] & 3 for place in coders}
     if len(lengths) > 1:
         raise UnsafeImage("too_complex", "pictures whose units have lengths of several sizes")
-    prefix, units, used = max(lengths, default=3) + 1, 0, 0
+    prefix, units, used, largest = max(lengths, default=3) + 1, 0, 0, None
     for item, parts in _places(data, named[b"iloc"], named.get(b"idat")) if b"iloc" in named else ():
         used += sum(end - start for start, end in parts)
         if used > 2 * len(data):
@@ -83,11 +83,16 @@ def _look_at_items(data: bytes, kind: str) -> Header:
         if kinds.get(item) not in (b"av01", b"hvc1", b"hev1"):
             continue
         coded, frames = b"".join(data[start:end] for start, end in parts), 0
-        for shown in _frames_of_av1(coded) if kinds[item] == b"av01" else _frames_of_hevc(coded, prefix):
+        for shown, size in _units_of_av1(coded) if kinds[item] == b"av01" else _units_of_hevc(coded, prefix):
             units, frames = units + 1, frames + shown
+            largest = max(largest or size, size or largest, key=_pixels)
             if units > MAX_UNITS or frames > MAX_FRAMES:
                 raise UnsafeImage("too_complex", f"a picture of more than {MAX_FRAMES} frames or {MAX_UNITS} units")
-    return Header(kind, frames=2 if any(box.kind == b"moov" for box in outer) else 1)
+    return Header(kind, largest, frames=2 if any(box.kind == b"moov" for box in outer) else 1)
+
+
+def _pixels(size: tuple[int, int] | None) -> int:
+    return size[0] * size[1] if size else 0
 
 
 def without_exif(data: bytes) -> bytes:
@@ -147,8 +152,9 @@ def _places(data: bytes, iloc: Box, idat: Box | None) -> Iterator[tuple[int, lis
         yield item, parts if method < 2 else []
 
 
-def _frames_of_av1(coded: bytes) -> Iterator[bool]:
-    """For each OBU, whether it begins a frame. (AV1, 5.3)"""
+def _units_of_av1(coded: bytes) -> Iterator[tuple[bool, tuple[int, int] | None]]:
+    """For each OBU, whether it begins a frame, and the size of the frames after it if it says so: libavif decodes
+    frames of any size, and scales them to that of the file's boxes. (AV1, 5.3)"""
     at = 0
     while at < len(coded):
         head, at = coded[at], at + 1 + (coded[at] >> 2 & 1)
@@ -159,16 +165,64 @@ def _frames_of_av1(coded: bytes) -> Iterator[bool]:
                 size, shift, at = size | (coded[at] & 127) << shift, shift + 7, at + 1
                 if coded[at - 1] < 128 or shift > 49:
                     break
+        kind = head >> 3 & 15
+        yield kind in (3, 6), _size_of_av1(coded[at : at + min(size, 2_000)]) if kind == 1 else None
         at += size
-        yield (head >> 3 & 15) in (3, 6)
 
 
-def _frames_of_hevc(coded: bytes, prefix: int) -> Iterator[bool]:
-    """For each NAL unit, whether it begins a frame. (HEVC, 7.3.1)"""
+def _size_of_av1(sequence: bytes) -> tuple[int, int]:
+    """The largest size of a frame that a sequence header names. (AV1, 5.5)"""
+    read = Bits(int.from_bytes(sequence, "big"), 8 * len(sequence))
+    read(4)                         # profile, and whether it is a still picture
+    if read(1):                     # a reduced header
+        read(5)
+    else:
+        model = _model_of_av1(read) if read(1) else 0
+        delays, points = read(1), read(5) + 1
+        for _ in range(points):
+            read(12)
+            if read(5) > 7:
+                read(1)
+            if model and read(1):
+                read(2 * model + 1)
+            if delays and read(1):
+                read(4)
+    width, height = read(4) + 1, read(4) + 1
+    return read(width) + 1, read(height) + 1
+
+
+def _model_of_av1(read: "Bits") -> int:
+    """Reads the timing of a sequence header. Returns how many bits the delays of its decoder model have."""
+    read(64)
+    if read(1):
+        zeros = 0
+        while read.left > 0 and not read(1):
+            zeros += 1
+        read(zeros)
+    if not read(1):
+        return 0
+    bits = read(5) + 1
+    read(42)
+    return bits
+
+
+class Bits:
+    """Reads numbers of some bits from a number, the highest bits first. Beyond its end are zeros."""
+
+    def __init__(self, value: int, left: int):
+        self.value, self.left = value, left
+
+    def __call__(self, count: int) -> int:
+        self.left -= count
+        return (self.value >> self.left if self.left >= 0 else self.value << -self.left) & ((1 << count) - 1)
+
+
+def _units_of_hevc(coded: bytes, prefix: int) -> Iterator[tuple[bool, None]]:
+    """For each NAL unit, whether it begins a frame; libheif looks at the sizes itself. (HEVC, 7.3.1)"""
     at = 0
     while at + prefix + 2 < len(coded):
         size, at = int.from_bytes(coded[at : at + prefix], "big"), at + prefix
-        yield coded[at] >> 1 & 63 < 32 and coded[at + 2] >= 128
+        yield coded[at] >> 1 & 63 < 32 and coded[at + 2] >= 128, None
         at += size
 
 

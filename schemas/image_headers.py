@@ -21,6 +21,7 @@ MAX_GIF_TEXT = 1_000_000    # bytes of a GIF's comments and other extensions: Pi
 MAX_VALUES = 1_000_000      # numbers in the tags of a TIFF: 390,000 tiles of 16 x 16 are 100 megapixels
 MAX_FRACTIONS = 10_000      # of those
 MAX_PAGES = 1_000           # of a TIFF, that are counted
+MAX_TILE_PIXELS = 4_194_304     # of a TIFF's tile, unless the picture is as large: each is decoded whole
 MAX_RLE_PIXELS = 25_000_000     # of a run-length encoded BMP, which Pillow unpacks pixel by pixel in Python
 MAX_RLE_BYTES = 10_000_000
 
@@ -127,6 +128,10 @@ def look_tiff(data: bytes) -> Header:
         raise UnsafeImage("too_complex", f"more than {MAX_VALUES} numbers in its tags")
     if sum(tag.count for tag in tags if tag.type in FRACTIONS) > MAX_FRACTIONS:
         raise UnsafeImage("too_complex", f"more than {MAX_FRACTIONS} fractions in its tags")
+    values = {number: [tag.value for tag in tags if tag.number == number] or [0] for number in (256, 257, 322, 323)}
+    width, height, tile_width, tile_height = min(values[256]), min(values[257]), max(values[322]), max(values[323])
+    if tile_width * tile_height > max(MAX_TILE_PIXELS, 2 * width * height):
+        raise UnsafeImage("too_complex", f"tiles of {tile_width}x{tile_height} for a picture of {width}x{height}")
     return Header("TIFF", frames=len(pages))
 
 

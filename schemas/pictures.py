@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, _avif
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.Image import Transpose
+from PIL.WebPImagePlugin import WebPImageFile
 
 from schemas.exif import orientation
 from schemas.image_boxes import without_exif
@@ -66,6 +67,20 @@ def _open_avif(data: bytes) -> Image.Image:
     return _Avif(io.BytesIO(without_exif(data)))
 
 
+class _WebP(WebPImageFile):
+    """Gives back the decoder of a picture, which has two copies of it, before its pixels are copied twice more."""
+
+    def _get_next(self) -> tuple[bytes, int, int]:
+        frame = super()._get_next()
+        if self.n_frames == 1:
+            self._decoder = None
+        return frame
+
+
+def _open_webp(data: bytes) -> Image.Image:
+    return _WebP(io.BytesIO(data))
+
+
 def _open_heic(data: bytes) -> Image.Image:
     import pillow_heif
     from pillow_heif.as_plugin import HeifImageFile
@@ -90,7 +105,9 @@ def _open_jxl(data: bytes) -> Image.Image:
     return image
 
 
-OPENERS: dict[str | None, Callable[[bytes], Image.Image]] = {"AVIF": _open_avif, "HEIC": _open_heic, "JXL": _open_jxl}
+OPENERS: dict[str | None, Callable[[bytes], Image.Image]] = {
+    "AVIF": _open_avif, "HEIC": _open_heic, "JXL": _open_jxl, "WEBP": _open_webp,
+}
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -105,4 +105,21 @@ def avif_of(*obus: bytes) -> bytes:
     return begin + box(b"mdat", coded) + box(b"meta", bytes(4), info, iloc)
 
 
+def sequence_of_av1(width: int, height: int, still: bool = True, timed: bool = False, points: int = 1) -> bytes:
+    """An OBU that says how large the frames after it are."""
+    bits = "000" + f"{int(still)}" * 2
+    if still:
+        bits += "0" * 5
+    else:
+        clock = "0" * 64 + "1" + "00101"  # a number of variable length: two zeros, a one, two bits
+        bits += "1" + clock + "1" + f"{4:05b}" + "0" * 42 if timed else "0"
+        bits += "1" + f"{points - 1:05b}"
+        for point in range(points):
+            bits += "0" * 12 + (f"{8:05b}1" if point else "00000") + ("1" + "0" * 11 if timed else "") + "10000"
+    bits += f"{15:04b}" * 2 + f"{width - 1:016b}{height - 1:016b}"
+    bits += "0" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return bytes([1 << 3 | 2, len(data)]) + data
+
+
 FRAME = bytes([6 << 3 | 2, 1, 0])  # an OBU of a frame, of one byte

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from support.images import (
     names_itself,
     png,
     segment,
+    sequence_of_av1,
     tag,
     turned_by,
     with_exif,
@@ -214,6 +216,17 @@ def tiff(*tags: bytes, behind: bytes = b"") -> bytes:
     return exif(*size, *tags, behind=behind)
 
 
+def tiled(*tags: bytes) -> bytes:
+    return tiff(*tags, tag(324, 4, 1, 0), tag(325, 4, 1, 10))
+
+
+def big_tiff(**sides: int) -> bytes:
+    """A TIFF of 64-bit places, with tiles."""
+    numbers = {256: 64, 257: 48, 258: 8, 259: 8, 262: 1, 322: sides["tile"], 323: sides["tile"], 324: 0, 325: 10}
+    tags = b"".join(struct.pack("<HHQQ", number, 4, 1, value) for number, value in numbers.items())
+    return b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, len(numbers)) + tags + bytes(8)
+
+
 def bmp_of_runs(width: int, height: int) -> bytes:
     head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024) + head + bytes(1024) + b"\1\0\0\0" * height
@@ -241,6 +254,13 @@ HOSTILE = {
     "a TIFF that names itself": (names_itself(60_000, 900_000), "too_complex"),
     "a sub-block that names itself": (
         tiff(tag(0x8769, 4, 1, 86), behind=names_itself(3000, 25_000)[8:]), "too_complex"),
+    "a TIFF of a tile": (tiled(tag(322, 4, 1, 45_008), tag(323, 4, 1, 45_008)), "too_complex"),
+    "a TIFF of a long tile": (tiled(tag(322, 3, 1, 65_520), tag(323, 3, 1, 128)), "too_complex"),
+    "a TIFF of a tile that is said twice": (
+        tiled(tag(322, 4, 1, 16), tag(322, 4, 1, 32_768), tag(323, 4, 1, 32_768)), "too_complex"),
+    "a TIFF of a tile and of two widths": (
+        tiled(tag(256, 4, 1, 1 << 30), tag(322, 4, 1, 32_768), tag(323, 4, 1, 32_768)), "too_complex"),
+    "a large TIFF of a tile": (big_tiff(tile=32_768), "too_complex"),
     "a BMP of runs": (bmp_of_runs(10_000, 9_000), "too_complex"),
     "an AVIF of hidden frames": (avif_of(*[FRAME] * 9), "too_complex"),
     "an AVIF of many units": (avif_of(*[bytes([0x12, 0])] * 120_000), "too_complex"),
@@ -249,6 +269,12 @@ HOSTILE = {
         b"iref", bytes(4), box(b"dimg", b"\0\1\xff\xff" + b"\0\2" * 70_000))), "too_complex"),
     "a HEIC of layers": (box(b"ftyp", b"heic", bytes(4)) + box(b"meta", bytes(4), box(
         b"iinf", bytes(4), b"\0\1", box(b"infe", b"\2\0\0\0", b"\0\1\0\0", b"iovl", b"\0"))), "too_complex"),
+    "an AVIF of larger frames than its boxes say": (avif_of(sequence_of_av1(16_384, 16_384), FRAME), "too_many_pixels"),
+    "an AVIF of large frames at some rate": (
+        avif_of(sequence_of_av1(16_384, 16_384, still=False, timed=True), FRAME), "too_many_pixels"),
+    "an AVIF of large frames behind small ones": (
+        avif_of(sequence_of_av1(64, 48), FRAME, sequence_of_av1(16_384, 16_384, still=False, points=3), FRAME),
+        "too_many_pixels"),
     "a WebP of 268 megapixels": (
         b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xfe\x3f\0" * 2 + bytes(20), "too_many_pixels"),
     "a JPEG XL of a billion pixels": (b"\xff\x0a" + (0b11 << 1 | (1 << 29) << 3 | 1 << 33).to_bytes(9, "little") +
@@ -268,6 +294,36 @@ def test_no_door_decodes_what_is_hostile(what):
     for opened in DOORS.values():
         with pytest.raises(UnsafeImage, match=reason):
             opened(data)
+
+
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [NOISE]}, {"subsampling": "4:0:0"}])
+def test_the_frames_of_an_avif_are_seen_whatever_its_boxes_say(options):
+    data = encoded(NOISE, "AVIF", **options)
+    lies = data.replace(b"ispe" + struct.pack(">III", 0, 64, 48), b"ispe" + struct.pack(">III", 0, 16, 16))
+    assert lies != data and look(lies).size == look(data).size == (64, 48)
+
+
+@pytest.mark.parametrize("side", [16, 64, 2048])
+def test_honest_tiles_of_a_tiff_are_read(side):
+    count = -(-64 // side) * -(-48 // side)
+    tile = zlib.compress(bytes(side * side))
+    sizes = {256: 64, 257: 48, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    begin = 8 + 2 + 12 * 10 + 4
+    places = struct.pack(f"<{2 * count}L", *[begin + 8 * count] * count, *[len(tile)] * count)
+    lists = (tag(324, 4, count, begin), tag(325, 4, count, begin + 4 * count))
+    if count == 1:
+        lists = (tag(324, 4, 1, begin + 8), tag(325, 4, 1, len(tile)))
+    data = exif(*(tag(number, 4, 1, value) for number, value in sizes.items()), *lists, behind=places + tile)
+    assert shape(data) == (64, 48)
+
+
+def test_the_decoder_of_a_webp_is_given_back_and_its_pixels_stay():
+    for mode in ("RGB", "RGBA"):
+        data = encoded(NOISE.convert(mode), "WEBP", lossless=True)
+        image = open_image(data)
+        image.load()
+        image.load()
+        assert image._decoder is None and image.convert(mode).tobytes() == NOISE.convert(mode).tobytes()
 
 
 def test_honest_progressive_pictures_are_read():
