@@ -26,6 +26,7 @@ MAX_BYTES = 1 << 28  # of one cell
 MAX_VALUES = 100_000_000  # of a column in one row group
 FREE_VALUES, VALUES_A_BYTE = 10_000_000, 100  # of lists in one row group
 MAX_ELEMENTS = 100_000  # of a list
+MAX_INSIDE = 1_000_000  # values inside one cell, at all of its levels; an empty list takes 70 bytes of memory
 UNPACKED, RATIO = 1 << 28, 1_000  # bytes of a column in one row group, and how often those that are stored
 ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
 
@@ -212,14 +213,15 @@ def records(batch: pa.RecordBatch) -> Iterator[Record]:
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Names of columns of which no two are equal: a second `a` is `a 3` if it is the third column."""
-    made: list[str] = []
+    made: dict[str, None] = {}
+    given = {*names}
     for number, name in enumerate(names, 1):
         if name in made:
             name = f"{name or 'column'} {number}"
-            while name in names or name in made:
+            while name in given or name in made:
                 name += "'"
-        made.append(name)
-    return made
+        made[name] = None
+    return [*made]
 
 
 def _cells(column: pa.Array) -> Iterable[Any]:
@@ -231,6 +233,8 @@ def _cells(column: pa.Array) -> Iterable[Any]:
         return _of_dictionary(column)
     if pa.types.is_nested(kind) and not _is_valid(column):
         return [_cell(column, n) if _is_valid(column.slice(n, 1)) else Unread("is damaged") for n in range(len(column))]
+    if pa.types.is_nested(kind) and _inside(column) > MAX_INSIDE:
+        return (_bounded_cell(column, number) for number in range(len(column)))
     if pa.types.is_nested(kind) or _is_bytes(kind):
         return (_cell(column, number) for number in range(len(column)))
     try:
@@ -260,6 +264,26 @@ def _of_dictionary(column: pa.DictionaryArray) -> Iterator[Any]:
         if index not in values:
             values[index] = _cell(column.dictionary, index)
         yield values[index]
+
+
+def _inside(column: pa.Array) -> int:
+    """The number of values in lists and objects of a column, at all levels."""
+    kind, inner = column.type, []
+    if is_list(kind) or pa.types.is_struct(kind):
+        inner = column.flatten() if pa.types.is_struct(kind) else [column.flatten()]
+    elif pa.types.is_map(kind):
+        start, end = column.offsets[0].as_py(), column.offsets[-1].as_py()
+        inner = [column.keys[start:end], column.items[start:end]]
+    elif pa.types.is_union(kind):
+        inner = [column.field(number) for number in range(kind.num_fields)]
+    return sum(len(values) + _inside(values) for values in inner)
+
+
+def _bounded_cell(column: pa.Array, number: int) -> Any:
+    size = _inside(column.slice(number, 1))
+    if size > MAX_INSIDE:
+        return Unread(f"has {size} values; {MAX_INSIDE} are the most")
+    return _cell(column, number)
 
 
 def _cell(column: pa.Array, number: int) -> Any:

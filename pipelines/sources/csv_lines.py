@@ -8,7 +8,7 @@ first line has a reason then. In TSV, which many tools write without quotes, it 
 
 import csv
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -19,6 +19,8 @@ from schemas.errors import UserError
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 OTHERS = ("|", ";", "\t", ",")  # what else may be between columns
 CELL_LINES = 1000  # over which a quote may run
+FEW_LINES = 10  # over which one may run where so many did not close that lines are read again and again
+AGAIN = 10_000_000  # characters that may be read again, besides FEW_LINES times those that were read
 
 csv.field_size_limit(MAX_LINE)
 
@@ -40,8 +42,8 @@ def csv_records(
         elif names is not None:
             yield {name: value or None for name, value in zip(names, fields, strict=True)}
         else:
-            if twice := [name for name in fields if name and fields.count(name) > 1]:
-                raise UserError(f"source.path: {file} has two columns {twice[0]!r}; rename one")
+            if twice := next((name for name, times in Counter(fields).items() if name and times > 1), None):
+                raise UserError(f"source.path: {file} has two columns {twice[:200]!r}; rename one")
             _check_delimiter(fields, delimiter, file)
             names = distinct(fields)
 
@@ -55,6 +57,7 @@ class _Reader:
         self.returned: deque[tuple[int, str]] = deque()
         self.taken: list[tuple[int, str]] = []  # of the record that is being read
         self.lost: list[Lost] = []
+        self.again = AGAIN
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -66,8 +69,8 @@ class _Reader:
                 break
             self.lost.append(too_long(self.file, number))
         self.taken.append((number, line))
-        if len(self.taken) > CELL_LINES:
-            raise csv.Error(f"a quote runs over more than {CELL_LINES} lines")
+        if len(self.taken) > (most := CELL_LINES if self.again > 0 else FEW_LINES):
+            raise csv.Error(f"a quote runs over more than {most} lines")
         return line
 
     def records(self) -> Iterator[tuple[int, list[str] | Lost]]:
@@ -86,10 +89,12 @@ class _Reader:
             if fields == []:
                 continue
             first, line = self.taken[0]
+            self.again += FEW_LINES * len(line)
             if fields is not None and width is not None:
                 problem = self._problem(fields, width)
             if problem:
                 self.returned.extendleft(reversed(self.taken[1:]))
+                self.again -= sum(len(text) for _, text in self.taken[1:])
                 plain = line.rstrip("\r\n").split(self.delimiter)
                 fields = plain if self.delimiter == "\t" and len(plain) == width else None
             width = width or (len(fields) if fields else None)

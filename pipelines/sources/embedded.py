@@ -103,6 +103,9 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
             raise UserError(f"source.{field}: {file} has no column {column!r}; it has {', '.join(schema.names)}")
         found = (name for name in names if name in schema.names and name not in held)
         columns[field] = column or next(found, None)
+    for field, column in {"image_column": configured or (usual or held)[0], **columns}.items():
+        if column and schema.names.count(column) > 1:
+            raise UserError(f"source.{field}: {file} has two columns {column!r}; rename one")
     if columns["question_column"] is None and all(
         (name := columns[field]) and is_list(schema.field(name).type) for field in ("chosen_column", "rejected_column")
     ):
@@ -154,7 +157,7 @@ def _holds_images(field: pa.Field, feature: Any, first: Callable[[str], Any]) ->
         kind = _plain(kind.value_type)
     if pa.types.is_struct(kind):
         names = [kind.field(number).name for number in range(kind.num_fields)]
-        return "bytes" in names and set(names) <= {"bytes", "path"} and _is_binary(kind.field("bytes").type)
+        return names.count("bytes") == 1 and {*names} <= {"bytes", "path"} and _is_binary(kind.field("bytes").type)
     is_image = isinstance(feature, dict) and feature.get("_type") == "Image"
     if not _is_binary(kind) or not (is_image or field.name in IMAGES):
         return False

@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.checked import too_deep
+
 CLASS = "ClassLabel"
 LISTS = ("List", "LargeList", "Sequence")  # kinds of features that hold another one; older versions wrote [feature]
 
@@ -16,9 +18,9 @@ def features_of(schema: pa.Schema | None) -> Mapping[str, Any]:
         return {}
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (AttributeError, KeyError, ValueError, TypeError):
+    except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
         return {}
-    return features if isinstance(features, dict) else {}
+    return features if isinstance(features, dict) and not too_deep(features) else {}
 
 
 def classes_of(schema: pa.Schema | None) -> Mapping[str, Any]:

@@ -10,11 +10,19 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from pipelines.sources.source import object_of
+from pipelines.sources.files import Unreadable
+from pipelines.sources.opening import PLAIN_FIX, packed_size
+from pipelines.sources.source import MOST_VALUES, Overfull, object_of
+from schemas.checked import LEVELS, too_deep
 from schemas.errors import UserError
 from schemas.texts import is_wide, wide
 
 MAX_LINE = 64 << 20  # characters
+SMALL, RATIO, VALUES = (
+    64 << 20,
+    50,
+    2,
+)  # characters of compressed JSON; else characters and values for each of its bytes
 BAD = "\udc80"  # stands for bytes that are not of the encoding; no encoding has it
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -75,12 +83,20 @@ def json_records(raw: BinaryIO, file: str, encoding: str | None) -> Iterator[dic
         if line is None:
             yield too_long(file, number)
         elif text := line.strip(" \t\r\n\v\f"):
-            yield check_characters(text, file, number, encoding) or object_of(text)
+            yield check_characters(text, file, number, encoding) or _record(text, f"{file}, line {number}")
+
+
+def _record(text: str, place: str) -> dict[str, Any] | Lost:
+    try:
+        return object_of(text)
+    except Overfull as error:
+        return Lost("bad_text", f"{place}: {error}")
 
 
 def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
-    """The value in a JSON file. Raises `UserError`."""
-    text = decoded(raw, encoding, "\n").read()
+    """The value in a JSON file. Raises `UserError`, and `Unreadable` for a compressed file that expands to far more
+    characters or values than people write, since all of it has to be in memory."""
+    text = _whole(raw, file, encoding)
     check_characters(text, file, None, encoding)
     try:
         return json.loads(text, strict="\0" not in text)
@@ -88,9 +104,26 @@ def read_json(raw: BinaryIO, file: str, encoding: str | None) -> Any:
         raise UserError(f"source.path: {file} is not valid JSON: {error}") from None
 
 
+def _whole(raw: BinaryIO, file: str, encoding: str | None) -> str:
+    """All characters of a JSON file. Raises `Unreadable`, see `read_json`."""
+    characters, packed = decoded(raw, encoding, "\n"), packed_size(raw)
+    if packed is None:
+        return characters.read()
+    pieces, left, values = [], max(SMALL, RATIO * packed), max(MOST_VALUES, VALUES * packed)
+    while piece := characters.read(1 << 20):
+        pieces.append(piece)
+        left, values = left - len(piece), values - sum(map(piece.count, "[{,"))
+        if left < 0 or values < 0:
+            raise Unreadable(f"{file}: expands to far more than people write; {PLAIN_FIX}")
+    return "".join(pieces)
+
+
 def with_lost(records: Iterable[dict[str, Any]], file: str, encoding: str | None) -> Iterator[dict[str, Any] | Lost]:
-    """The records of a JSON file; those that hold bytes of another encoding are `Lost`."""
+    """The records of a JSON file; those that hold bytes of another encoding, or too many levels, are `Lost`."""
     for number, record in enumerate(records):
+        if too_deep(record):
+            yield Lost("bad_text", f"{file} has more than {LEVELS} levels, in entry {number}")
+            continue
         bad = encoding and check_characters(json.dumps(record, ensure_ascii=False), file, None, encoding)
         yield Lost(bad.reason, f"{bad.detail}, in entry {number}") if bad else record
 

@@ -25,6 +25,7 @@ CODECS = {
 }  # by the first bytes of a file
 OTHER_CODECS = re.compile(rb"BZh[1-9]1AY|\xfd7zXZ|PK\x03\x04|7z\xbc\xaf|Rar!")
 DAMAGED = (EOFError, zlib.error, pa.ArrowException, OSError)  # raised for damaged compressed bytes
+PLAIN_FIX = "write it without compression"
 SMALL, RATIO = 1 << 30, 200  # bytes, and times its size: a compressed file may expand to the larger of both
 
 
@@ -70,6 +71,7 @@ class Archive(NamedTuple):
 
     file: BinaryIO
     damage: str | None  # why not all of it could be expanded
+    packed: int | None = None  # bytes of the file, if it is compressed
 
 
 class Archives(threading.local):
@@ -116,7 +118,7 @@ def _expanded(file: BinaryIO) -> Archive:
     """A file, or a temporary one of its decompressed bytes."""
     if not (isinstance(file, io.BufferedReader) and isinstance(file.raw, _Expanded)):
         return Archive(file, None)
-    copy, damage = tempfile.TemporaryFile(), None
+    copy, damage, packed = tempfile.TemporaryFile(), None, packed_size(file)
     try:
         with file:
             while chunk := file.read1(1 << 20):
@@ -124,7 +126,7 @@ def _expanded(file: BinaryIO) -> Archive:
     except Unreadable as error:
         damage = str(error)
     copy.flush()
-    return Archive(copy, damage)
+    return Archive(copy, damage, packed)
 
 
 def has_ranges(fs: fsspec.AbstractFileSystem, path: str) -> bool:
@@ -154,7 +156,8 @@ class _Expanded(io.RawIOBase):
 
     def __init__(self, raw: BinaryIO, codec: Any, name: str) -> None:
         self.raw, self.name = raw, name
-        self.left = self.limit = max(SMALL, RATIO * raw.seek(0, os.SEEK_END))  # bytes that it may expand to
+        self.packed = raw.seek(0, os.SEEK_END)  # bytes
+        self.left = self.limit = max(SMALL, RATIO * self.packed)  # bytes that it may expand to
         raw.seek(0)
         self.stream = codec(raw)
 
@@ -168,7 +171,7 @@ class _Expanded(io.RawIOBase):
             raise Unreadable(f"{self.name}: is cut or damaged: {' '.join(str(error).split())[:200]}") from None
         self.left -= len(data)
         if self.left < 0:
-            raise Unreadable(f"{self.name}: expands to more than {self.limit} bytes; write it without compression")
+            raise Unreadable(f"{self.name}: expands to more than {self.limit} bytes; {PLAIN_FIX}")
         buffer[: len(data)] = data
         return len(data)
 
@@ -177,6 +180,12 @@ class _Expanded(io.RawIOBase):
             self.stream.close()
             self.raw.close()
         super().close()
+
+
+def packed_size(file: BinaryIO) -> int | None:
+    """The bytes of a compressed file, given its reader of `open_file`; None if it is not compressed."""
+    raw = getattr(file, "raw", None)
+    return raw.packed if isinstance(raw, _Expanded) else None
 
 
 def read_file(fs: fsspec.AbstractFileSystem, path: str, name: str, limit: int, size: int | None = None) -> bytes:

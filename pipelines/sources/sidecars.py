@@ -4,7 +4,7 @@ from typing import Any
 
 from pipelines.sources.cells import BadCell, text_of
 from pipelines.sources.lines import BOMS
-from pipelines.sources.source import object_of
+from pipelines.sources.source import Overfull, object_of
 from schemas.arrow import Row
 from schemas.config.sources import FolderConfig, WebDatasetConfig
 from schemas.texts import is_wide, wide
@@ -15,7 +15,7 @@ def described(text: bytes | None, said: bytes | None, config: FolderConfig | Web
 
     `text`, `said`: the bytes of the text and of the JSON; `name`: what details call them.
     """
-    extra = object_of(said.decode("utf-8-sig", "replace")) if said is not None else {}
+    extra = _said(said.decode("utf-8-sig", "replace")) if said is not None else {}
     url = extra.get("url")
     row: Row = {"url": url if isinstance(url, str) else None, "text": None, "extra": extra}
     try:
@@ -23,6 +23,13 @@ def described(text: bytes | None, said: bytes | None, config: FolderConfig | Web
     except BadCell as error:
         row |= {"reason": "bad_text", "detail": f"{name}: {error}"}
     return row
+
+
+def _said(text: str) -> dict[str, Any]:
+    try:
+        return object_of(text)
+    except Overfull:
+        return {"json": text}
 
 
 def _caption(text: bytes | None, extra: dict[str, Any], config: FolderConfig | WebDatasetConfig) -> str | None:

@@ -18,12 +18,14 @@ from pipelines.engine.root import open_url
 from pipelines.sources.files import Info, TooLarge, find, is_no_data, stem_of, suffix
 from pipelines.sources.opening import open_file, read_file, read_range
 from schemas.arrow import Row
+from schemas.checked import LEVELS, too_deep
 from schemas.config.sources import FilesTable, SourceTable
 from schemas.errors import UserError
 
 WILD = re.compile(r"[*?\[]")
 LARGEST = 1 << 28  # bytes of an image that are read where no setting says otherwise
 LONGEST_TEXT = 1 << 24  # bytes of a text or a JSON beside an image
+MOST_VALUES = 1_000_000  # of a line of JSON or of the JSON beside an image; an empty list takes 70 bytes of memory
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "pjpeg", "avif", "heic", "heif", "jxl",
 )  # fmt: skip
@@ -230,11 +232,30 @@ class FileSource(Source[AnyFiles]):
         return {file.path for file in self.stamps(find(self.fs, self.base))}
 
 
-def object_of(text: str) -> dict[str, Any]:
-    """The JSON object in a text; a text that is not an object is kept as it is under `json`."""
+class Overfull(ValueError):
+    """JSON of more levels or values than are read; the message says which."""
+
+
+def value_of(text: str) -> Any:
+    """The value of a text of JSON. Raises `ValueError`, and `Overfull` before much memory is taken."""
+    if sum(map(text.count, "[{,")) > MOST_VALUES:
+        raise Overfull(f"has more than {MOST_VALUES} values")
     try:
         value = json.loads(text, strict="\0" not in text)  # a null character is kept, as in other files
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise Overfull(f"has more than {LEVELS} levels") from None
+    if too_deep(value):
+        raise Overfull(f"has more than {LEVELS} levels")
+    return value
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object in a text; a text that is not an object is kept as it is under `json`. Raises `Overfull`."""
+    try:
+        value = value_of(text)
+    except Overfull:
+        raise
+    except ValueError:
         value = None
     return value if isinstance(value, dict) else {"json": text}
 

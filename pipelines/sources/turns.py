@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.sources.source import value_of
 from schemas.marks import named_pictures
 from schemas.texts import is_empty
 
@@ -61,8 +62,8 @@ def turns_of(turns: Any) -> list[Turn]:
     """Turns as {role, content}, of any of the formats. Raises `ValueError`."""
     if isinstance(turns, str):
         try:
-            turns = json.loads(turns)  # as some sets of the Hub store them
-        except (ValueError, RecursionError):
+            turns = value_of(turns)  # as some sets of the Hub store them
+        except ValueError:
             turns = None
     if not isinstance(turns, list) or not turns:
         raise ValueError("conversations is not a list of turns")

@@ -2,9 +2,10 @@
 
 import posixpath
 import re
+import sys
 from collections.abc import Iterable, Iterator
 
-from pipelines.sources.opening import archives
+from pipelines.sources.opening import PLAIN_FIX, archives
 from pipelines.sources.sidecars import described
 from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileSource, FileStamp
 from pipelines.sources.tar_reader import CutTar, Member, Reader, members
@@ -15,6 +16,7 @@ from schemas.errors import UserError
 IMAGE = re.compile(rf"(?:\d+\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")  # of a sample; not `mask.png` and the like
 PLACES = 100  # in which a stem may stand with other suffixes each time
 LINKS = 10  # that one may follow to a file
+MEMBERS, PACKED = 100_000, 50  # most members of a compressed tar: that many, or one for each so many bytes of it
 
 Sample = tuple[str, dict[str, Member]]  # stem; suffix -> member
 
@@ -41,7 +43,7 @@ class WebDataset(FileSource[WebDatasetConfig]):
         archive = archives.open(self.fs, f"{self.base}/{file}", file)
         tar, samples, problem = Reader(archive.file), [], archive.damage
         try:
-            samples.extend(_samples(members(tar)))
+            samples.extend(_samples(_bounded(members(tar), archive.packed)))
         except CutTar as error:
             problem = problem or f"{file}: {error}"
         interleaved, targets = _interleaved(samples), _targets(samples)
@@ -81,6 +83,15 @@ class WebDataset(FileSource[WebDatasetConfig]):
         if row["member"].startswith("/") or ".." in row["member"].split("/"):
             return row | {"reason": "unsafe_name", "detail": row["member"][:200]}
         return row
+
+
+def _bounded(found: Iterable[Member], packed: int | None) -> Iterator[Member]:
+    """The members of a tar. Raises `CutTar` for a compressed one that has far more of them than people pack."""
+    most = sys.maxsize if packed is None else max(MEMBERS, packed // PACKED)
+    for number, member in enumerate(found):
+        if number >= most:
+            raise CutTar(f"it has more than {most} members in {packed} compressed bytes; {PLAIN_FIX}")
+        yield member
 
 
 def _samples(found: Iterable[Member]) -> Iterator[Sample]:

@@ -68,7 +68,7 @@ TARS: dict[str, bytes] = {
     "a device": header("x.png", 0, b"3"), "a path that leads out": member("../../x.png", picture(99)[0]),
     "noise": bytes(range(256)) * 4,
 }  # fmt: skip
-SAID = {"deep.jsonl": "image is None", "a long one": "aaaaaaaaaaaaaaaaaaaa"}  # where the name is not in the row
+SAID = {"a long one": "aaaaaaaaaaaaaaaaaaaa"}  # where the name is not in the row
 NO_SAMPLES = {"a device"}  # neither files nor links
 PICTURES: dict[str, Callable[[Path], object]] = {
     "pixels.png": lambda path: path.write_bytes(png(60_000, 60_000, pixels=b"x")),
