@@ -67,8 +67,8 @@ class Corpus:
         names = self.stages()
         return names[: names.index(stage)]
 
-    def commits(self, *stages: str, write: bool = False) -> CommitsByStage:
-        return {stage: read_commits(self.root, stage, write=write) for stage in stages}
+    def commits(self, *stages: str) -> CommitsByStage:
+        return {stage: read_commits(self.root, stage) for stage in stages}
 
 
 def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:

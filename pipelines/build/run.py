@@ -4,13 +4,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.build.corpus import Corpus, open_corpus
+from pipelines.build.corpus import CommitsByStage, Corpus, open_corpus
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
 from pipelines.catalog.catalog import build_catalog, refresh_catalog
@@ -18,7 +19,8 @@ from pipelines.catalog.distributions import record_distributions
 from pipelines.catalog.gates import NewRelease, hold_gates
 from pipelines.engine.commit import file_of, old_rows
 from pipelines.engine.commit_cache import read_commits, remove_partitions
-from pipelines.engine.corpus_stage import CorpusStage
+from pipelines.engine.commits import Commits
+from pipelines.engine.corpus_stage import SMALL, CorpusStage, Piece, WriteDecided
 from pipelines.engine.ledger import DIED, Ledger, ending, forget, runs
 from pipelines.engine.lock import hold
 from pipelines.engine.make_partition import MakePartitions
@@ -37,6 +39,7 @@ from pipelines.engine.releases import read_card
 from pipelines.engine.results import forget_results
 from pipelines.engine.root import Entry, Root, point
 from pipelines.engine.secrets import hiding
+from pipelines.engine.worker import is_local
 from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
@@ -78,6 +81,16 @@ class Run:
     corpus: Corpus
     ledger: Ledger
     workers: Workers
+    known: CommitsByStage = field(default_factory=dict)  # of stages that nothing has changed since they were read
+
+    def commits(self, *stages: str) -> CommitsByStage:
+        for stage in stages:
+            self.known[stage] = self.known.get(stage) or read_commits(self.corpus.root, stage, write=True)
+        return {stage: self.known[stage] for stage in stages}
+
+    def close(self) -> None:
+        """Keeps only the notes of this run whose commits exist. What they are about is read again."""
+        self.known.update(close_ledger(self.corpus.root, self.ledger))
 
 
 open_runs: dict[str, Run] = {}  # name -> a run of this process
@@ -161,18 +174,20 @@ def _named(root: Root) -> dict[str, Entry]:
     return manifest | {name: entry for name, entry in root.files("shards").items() if name.endswith(".json")}
 
 
-def close_ledger(root: Root, ledger: Ledger) -> None:
-    """Keeps only the notes of a run whose commits exist."""
-    stages = ledger.open_stages()
-    taken = read_takedowns(root).key if stages else ()
-    known = stages_of(root)
+def close_ledger(root: Root, ledger: Ledger) -> CommitsByStage:
+    """Keeps only the notes of a run whose commits exist. Returns the commits of the stages that they are about."""
+    read: CommitsByStage = {}
+    if not (stages := ledger.open_stages()):
+        return read
+    taken, known = read_takedowns(root).key, stages_of(root)
     for stage in stages:
         if stage in known:
-            commits = read_commits(root, stage, write=True)  # each footer is read once
-            committed = {f"{partition:05d}": fingerprint for partition, fingerprint in commits.fingerprints()}
+            read[stage] = read_commits(root, stage, write=True, told=ledger.told(stage))  # each footer once, or not
+            committed = {f"{partition:05d}": fingerprint for partition, fingerprint in read[stage].fingerprints()}
         else:
             committed = published(root)
         ledger.close_stage(stage, committed, taken)
+    return read
 
 
 @hiding()
@@ -186,14 +201,15 @@ def run_stage(run: Run, name: str, progress: Progress = quiet, again: str | None
     elif again:
         raise UserError(f"retry: {name} cannot retry rows")
     elif stage:
-        made = _run_step(run, stage)
+        made = _run_step(run, stage, progress)
     else:
         made = {"rows": _run_rows, "shards": _run_shards}[name](run, name, progress)
-    close_ledger(corpus.root, ledger)
+    run.close()
     if isinstance(stage, PartitionStage) and name == "images" and _blank_again(run):
+        run.close()
         made += _run_partitions(run, stage, progress)
-        close_ledger(corpus.root, ledger)
-    return report(corpus, name, made)
+        run.close()
+    return report(corpus, name, made, run.known.get(name))
 
 
 def to_retry(corpus: Corpus, stage: str | None, where: str | None) -> dict[str, str]:
@@ -223,13 +239,13 @@ def check_retries(corpus: Corpus, stages: Sequence[str], retry: Mapping[str, str
             raise UserError(f"retry.{name}: the run ends before {name}; name a later stage in `until`")
 
 
-def report(corpus: Corpus, name: str, made: int = 0) -> StageReport:
-    """What a stage has: how many rows came in, were kept, and were left out for each reason."""
+def report(corpus: Corpus, name: str, made: int = 0, commits: Commits | None = None) -> StageReport:
+    """What a stage has: how many rows came in, were kept, and were left out for each reason. `commits`: if known."""
     if name == "shards":
         cards = [card for stage in corpus.shards if (card := read_card(corpus.root, stage.set))]
         samples = sum(card["samples"] for card in cards)
         return StageReport(name, made, sum(len(card["shards"]) for card in cards), samples, samples, {})
-    commits = read_commits(corpus.root, name, write=True)
+    commits = commits or read_commits(corpus.root, name, write=True)
     rows, kept, reasons = commits.totals()
     return StageReport(name, made, len(commits), rows, kept, reasons)
 
@@ -263,7 +279,7 @@ def follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: s
 
 def _run_rows(run: Run, name: str, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
-    root, settled, commits = corpus.root, read_manifest(corpus.root), read_commits(corpus.root, name)
+    root, settled, commits = corpus.root, read_manifest(corpus.root), run.commits(name)[name]
     settlement = settle(corpus.rows.values(), settled, commits, sizes_of(root))
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
@@ -301,7 +317,7 @@ def _take_out(corpus: Corpus, ledger: Ledger, settlement: Settlement) -> None:
 
 def _run_partitions(run: Run, stage: PartitionStage, progress: Progress, again: str | None = None) -> int:
     corpus, ledger = run.corpus, run.ledger
-    commits = corpus.commits(*stage.inputs, stage.name, write=True)
+    commits = run.commits(*stage.inputs, stage.name)
     waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, stage.name, again) if again else ())}
     first = commits[stage.answers]
     items = sorted(waiting, key=lambda partition: (-first[partition].rows, partition))
@@ -317,7 +333,7 @@ def _blank_again(run: Run) -> bool:
     """Blanks rows with another name whose bytes turned out to be those of an image that was taken down. Returns whether
     there were any: `images` has to be made again."""
     corpus, root = run.corpus, run.corpus.root
-    partitions = [p for p, commit in read_commits(root, "images", write=True).items() if REASON in commit.reasons]
+    partitions = [p for p, commit in run.commits("images")["images"].items() if REASON in commit.reasons]
     if not partitions:
         return False
     rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
@@ -328,19 +344,25 @@ def _blank_again(run: Run) -> bool:
     return True
 
 
-def _run_step(run: Run, step: CorpusStage) -> int:
+def _run_step(run: Run, step: CorpusStage, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
-    upstream = corpus.commits(*corpus.before(step.name), write=True)
-    if step.is_current(corpus.root, upstream, read_commits(corpus.root, step.name)):
+    upstream = run.commits(*corpus.before(step.name))
+    if step.is_current(corpus.root, upstream, run.commits(step.name)[step.name]):
         return 0
-    step.run(corpus.root, ledger, upstream)
+    of = len(upstream["rows"])
+    small = is_local(corpus.config.beam.runner) and of <= SMALL
+    step.run(corpus.root, ledger, upstream, None if small else partial(_write_decided, run, progress, of))
     return ledger.done(step.name)
+
+
+def _write_decided(run: Run, progress: Progress, of: int, work: WriteDecided, pieces: list[Piece]) -> None:
+    follow(run, work, pieces, of, progress)
 
 
 def _run_shards(run: Run, name: str, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
     started, root = time.time(), corpus.root
-    commits = corpus.commits("rows", *corpus.made, write=True)
+    commits = run.commits("rows", *corpus.made)
     payloads = {p: commit.payload for p, commit in commits["images"].items()}
     sets: list[NewRelease] = []
     made = 0

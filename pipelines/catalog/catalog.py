@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from pipelines.catalog.ledger_files import ledger_files
 from pipelines.catalog.read_only import checked, close_off
-from pipelines.catalog.whole_files import WholeFiles
+from pipelines.catalog.whole_files import Listed, WholeFiles
 from pipelines.engine.alignment import ALIGN
 from pipelines.engine.commit import file_of
 from pipelines.engine.commit_cache import cached_columns, is_partition
-from pipelines.engine.manifest import SourceRange, min_mass_of, sources_of, stages_of, training_of
+from pipelines.engine.manifest import SourceRange, of_views, stages_of, training_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
@@ -116,17 +116,20 @@ def connect(
     files: Mapping[str, Files | None],
     stages: Iterable[StageInfo] = (),
     queries: Sequence[str] = (),
+    listed: Listed | None = None,
     **config: str,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory database with the views over some files, for local roots and object stores alike.
 
     `stages`: those of the corpus, in order, as far as users' own are among them. `queries`: if given, only
-    the views that these name are made.
+    the views that these name are made. `listed`: folders that were listed for an earlier connection, since which no
+    file has changed; those that this one lists are added.
     """  # fmt: skip
     connection = duckdb.connect(config={**config})
     if not root.is_local:
-        connection.register_filesystem(WholeFiles(root))
-    create(connection, files, stages, sources_of(root), queries, min_mass_of(root))
+        connection.register_filesystem(WholeFiles(root, listed))
+    sources, min_mass = of_views(root)
+    create(connection, files, stages, sources, queries, min_mass)
     return connection
 
 
@@ -173,7 +176,8 @@ def build_catalog(root: Root) -> None:
             connection.execute(f"ATTACH {literal(str(temporary))} AS catalog (STORAGE_VERSION {literal(STORAGE)})")
             connection.execute("USE catalog")
             stages = stages_of(root)
-            create(connection, files(root, stages), stages.values(), sources_of(root), min_mass=min_mass_of(root))
+            sources, min_mass = of_views(root)
+            create(connection, files(root, stages), stages.values(), sources, min_mass=min_mass)
     except Corrupt:
         temporary.unlink()
         raise
@@ -251,6 +255,13 @@ def check_condition(connection: duckdb.DuckDBPyConnection, place: str, condition
         raise condition_error(place, error) from None
     if kinds != ["boolean"]:
         raise UserError(f"{place}: {condition!r} is of type {', '.join(kinds)}; write a condition")
+
+
+def looks_at_one_row(condition: str) -> bool:
+    """Whether a condition on a row depends on no others: it has no subquery and no window."""
+    with duckdb.connect() as connection:
+        ((parsed,),) = connection.execute("SELECT json_serialize_sql($1)", [f"SELECT ({condition}\n)"]).fetchall()
+    return not any(f'"class":"{kind}"' in parsed for kind in ("SUBQUERY", "WINDOW"))
 
 
 def condition_error(place: str, error: duckdb.Error) -> UserError:

@@ -24,16 +24,20 @@ from pipelines.engine.root import Root
 AHEAD = 32  # files that are read before DuckDB opens them
 WEEK = 7 * 24 * 3600.0  # seconds
 
+KEPT = {"name", "size", "type", "ETag", "etag", "mtime", "LastModified", "created"}  # of what is known of a file
+
+Listed = dict[str, dict[str, dict[str, Any]]]  # folder -> path -> what is known of it
+
 
 class WholeFiles(fsspec.AbstractFileSystem):
-    """The files of a root as they are now; for one connection, or several in which nothing changes."""
+    """The files of a root as they are now. `listed`: what connections share between which no file changes."""
 
     cachable = False
 
-    def __init__(self, root: Root):
+    def __init__(self, root: Root, listed: "Listed | None" = None):
         super().__init__()
         self.fs, self.protocol = root.fs, root.fs.protocol
-        self.listed: dict[str, dict[str, dict]] = {}  # folder -> path -> info
+        self.listed: Listed = {} if listed is None else listed
         self.order: dict[str, int] = {}  # paths that were looked for
         self.paths: list[str] = []
         self.reading: dict[str, Future[bytes]] = {}
@@ -55,9 +59,11 @@ class WholeFiles(fsspec.AbstractFileSystem):
                 infos = self.fs.ls(folder, detail=True, refresh=True)
             except FileNotFoundError:
                 infos = []
+            names = {info["name"].rstrip("/"): info for info in infos}
             self.listed[folder] = {
-                info["name"].rstrip("/"): info for info in infos if info["name"].rstrip("/") != folder
-            }
+                name: {key: value for key, value in info.items() if key in KEPT}
+                for name, info in names.items() if name != folder
+            }  # fmt: skip
         infos = [*self.listed[folder].values()]
         return infos if detail else [info["name"] for info in infos]
 

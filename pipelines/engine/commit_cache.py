@@ -7,6 +7,7 @@ since the cache was written are read.
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +45,12 @@ ALL = Part(0, 1)
 
 
 def read_commits(
-    root: Root, stage: str, *, write: bool = False, cached: bool = True, only: Container[int] = ALL
-) -> Commits:
+    root: Root, stage: str, *, write: bool = False, cached: bool = True, only: Container[int] = ALL,
+    told: Iterable[tuple[int, str, dict[str, Any]]] = (),
+) -> Commits:  # fmt: skip
     """partition -> its commit, for every partition file of a stage that can be read, in order. `only`: some partitions;
-    then no cache is written."""
+    then no cache is written. `told`: (partition, stamp, commit) of files that need not be read if they have this stamp.
+    """
     stamps = _stamps(root.files(stage))
     if only is not ALL:
         stamps = {number: stamp for number, stamp in stamps.items() if number in only}
@@ -56,11 +59,13 @@ def read_commits(
     numbers = np.fromiter(sorted(stamps), np.int64, len(stamps))
     fresh = _fresh(known, numbers, [stamps[number] for number in numbers.tolist()])
     stale = np.setdiff1d(numbers, fresh["partition"].to_numpy(), assume_unique=True).tolist()
-    tables = [fresh, *_read(root, stage, stale, stamps, packer)]
+    noted = _told(told, stamps, {*stale}, packer) if stale and not root.is_local else [CACHED.empty_table()]
+    stale = np.setdiff1d(stale, pa.concat_tables(noted)["partition"].to_numpy()).tolist() if stale else stale
+    tables = [fresh, *noted, *_read(root, stage, stale, stamps, packer)]
     table = pa.concat_tables(tables)
     if len(tables) > 1:
         table = table.sort_by("partition")
-    if write and (stale or len(known) != len(table) or not packer.shapes):
+    if write and (stale or len(fresh) != len(table) or len(known) != len(table) or not packer.shapes):
         _write(root, stage, table, packer)
     return Commits(stage, table.drop_columns(["stamp"]), [*packer.shapes], [*packer.reasons])
 
@@ -80,6 +85,28 @@ def _fresh(known: pa.Table, numbers: np.ndarray, stamps: list[str]) -> pa.Table:
     same = pc.call_function("equal", [known["stamp"].take(pa.array(places)), pa.array(stamps, pa.string())])
     good = (there[places] == numbers) & same.to_numpy()
     return known if good.all() and len(known) == len(numbers) else known.take(pa.array(places[good]))
+
+
+def _told(
+    told: Iterable[tuple[int, str, dict[str, Any]]], stamps: Mapping[int, str], stale: set[int], packer: Packer
+) -> list[pa.Table]:  # fmt: skip
+    """The commits among `told` of files that have the stamp that was told."""
+    tables, commits = [CACHED.empty_table()], dict[int, Commit]()
+
+    def pack() -> None:
+        stamped = pa.array([stamps[partition] for partition in commits], pa.string())
+        tables.append(packer.pack(commits.values()).append_column(CACHED.field("stamp"), stamped))
+        stale.difference_update(commits)
+        commits.clear()
+
+    for partition, stamp, fields in told:
+        if partition in stale and stamps[partition] == stamp:
+            with suppress(ValueError, TypeError):
+                commits[partition] = Commit.read(fields)
+        if len(commits) == AT_ONCE:
+            pack()
+    pack()
+    return tables
 
 
 def _read(root: Root, stage: str, numbers: list[int], stamps: dict[int, str], packer: Packer) -> Iterator[pa.Table]:

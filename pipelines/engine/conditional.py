@@ -5,6 +5,7 @@ otherwise, and on other filesystems, the file is looked at right before it is wr
 can both succeed there.
 """
 
+import hashlib
 import io
 import threading
 from contextlib import suppress
@@ -109,6 +110,12 @@ def stamp(info: dict) -> str:
     """A text that changes when the file does, from an fsspec listing: its size with its etag or modification time."""
     mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
     return f"{info['size']}-{str(mark).strip(chr(34))}"
+
+
+def stamp_of(data: bytes) -> str:
+    """The stamp of a file with this content, in a store whose etags are MD5s: S3's are, unless it encrypts by keys of
+    its own. A file that has this stamp has this content."""
+    return f"{len(data)}-{hashlib.md5(data, usedforsecurity=False).hexdigest()}"
 
 
 def etag_of(stamp: str) -> str:

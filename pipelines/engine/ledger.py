@@ -8,12 +8,14 @@ is ever part of a data file, a fingerprint or a comparison.
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -30,7 +32,9 @@ from schemas.ledger import CHANGES, DISTRIBUTIONS, MEASURED, RELEASES, RUNS, WOR
 SCHEMAS = {  # by how files begin
     "run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, "distributions": DISTRIBUTIONS, **MEASURED,
 }  # fmt: skip
-AT_ONCE = 100  # notes that are Python objects at the same time
+SEVERAL = re.compile(r"\+([0-9]{1,9})\.json$")  # the name of a file of several notes
+AT_ONCE = 100  # files of notes that are Python objects at the same time
+THREADS = 16  # notes that are read at the same time from an object store
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 
 
@@ -87,15 +91,43 @@ class Ledger:
     ) -> None:  # fmt: skip
         """Notes one partition that is about to be committed with this fingerprint, or removed (None), or a `release`
         of a shard set."""
+        note = self.note(
+            stage, item, fingerprint, changes, partition=partition, rows=rows, kept=kept, made=made, started=started
+        )
+        if release:
+            note["release"] = {"run": self.run, **release, "published": utc()}
+        self.record_all(stage, [note])
+
+    def note(
+        self, stage: str, item: str, fingerprint: str | None, changes: Sequence[Row], *, partition: int | None,
+        rows: int, kept: int, made: int, started: float,
+    ) -> Row:  # fmt: skip
+        """What `record_all` notes of one partition."""
         work = {
             "run": self.run, "stage": stage, "item": item, "partition": partition, "rows": rows, "kept": kept,
             "made": made, "seconds": round(time.time() - started, 3), "started": utc(started),
             "host": socket.gethostname(), "pid": os.getpid(),
         }  # fmt: skip
-        note = {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
-        if release:
-            note["release"] = {"run": self.run, **release, "published": utc()}
-        self.root.write(f"{self._notes(stage)}/{item}.json", json.dumps(note).encode())
+        return {"fingerprint": fingerprint, "work": work, "changes": list(changes)}
+
+    def record_all(self, stage: str, notes: Sequence[Row]) -> None:
+        """Notes some partitions of a stage that are about to be committed, in one file. Notes of several partitions may
+        have a `commit` and a `stamp`: see `told`."""
+        name = notes[0]["work"]["item"] + (f"+{len(notes)}" if len(notes) > 1 else "")
+        self.root.write(f"{self._notes(stage)}/{name}.json", b"\n".join(json.dumps(note).encode() for note in notes))
+
+    def told(self, stage: str) -> Iterator[tuple[int, str, Row]]:
+        """(partition, the stamp that its file has in an object store if it was committed, the fields of its commit), of
+        partitions that were noted with others: so their footers need not be read."""
+        folder = self._notes(stage)
+        names = [name for name in self.root.files(folder) if SEVERAL.search(name)]
+        for start in range(0, len(names), THREADS):
+            with ThreadPoolExecutor(THREADS) as threads:
+                read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + THREADS]])
+                for line in (line for data in read for line in data.split(b"\n")):
+                    with suppress(ValueError, TypeError, KeyError):
+                        note = json.loads(line)
+                        yield int(note["work"]["partition"]), str(note["stamp"]), note["commit"]
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
         """Notes what was measured for a partition's rows, even if it is never committed. A later note of the same
@@ -122,7 +154,8 @@ class Ledger:
 
     def done(self, stage: str) -> int:
         """How many partitions of a stage this run has noted so far."""
-        return len(self.root.files(self._notes(stage)))
+        names = self.root.files(self._notes(stage))
+        return sum(int(several[1]) if (several := SEVERAL.search(name)) else 1 for name in names)
 
     def releases(self) -> list[Row]:
         """What this run has published."""
@@ -147,9 +180,9 @@ class Ledger:
         known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
         releases, tables = list[Row](), [(work, CHANGES.empty_table())]
         for start in range(0, len(names), AT_ONCE):
-            with ThreadPoolExecutor(1 if self.root.is_local else 16) as threads:
+            with ThreadPoolExecutor(1 if self.root.is_local else THREADS) as threads:
                 read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
-                notes = [note for data in read if (note := read_note(data, taken))]
+                notes = [note for data in read for note in read_notes(data, taken) if note]
             for note in notes:
                 if (note.item, note.started) not in known and note.fingerprint == committed.get(note.item):
                     releases += note.releases
@@ -206,9 +239,13 @@ class Note(NamedTuple):
     releases: list[Row]  # one, or none
 
 
-def read_note(data: bytes, taken: Collection[str] = ()) -> Note | None:
-    """The note in a file that `Ledger.record` wrote, without the changes of keys that were `taken` down; None if it is
+def read_notes(data: bytes, taken: Collection[str] = ()) -> list[Note | None]:
+    """The notes in a file that `Ledger` wrote, without the changes of keys that were `taken` down; None for one that is
     damaged."""
+    return [_note(line, taken) for line in data.split(b"\n")]
+
+
+def _note(data: bytes, taken: Collection[str]) -> Note | None:
     try:
         note = json.loads(data)
         work, changes = note["work"], note["changes"]
@@ -222,8 +259,8 @@ def read_note(data: bytes, taken: Collection[str] = ()) -> Note | None:
 
 
 def check_note(root: Root, name: str) -> None:
-    """Raises `Corrupt` for a file that is not a note."""
-    if read_note(root.read(name)) is None:
+    """Raises `Corrupt` for a file that does not hold notes."""
+    if None in read_notes(root.read(name)):
         raise Corrupt(f"{name}: is not a note of the ledger")
 
 

@@ -207,6 +207,15 @@ def min_mass_of(root: Root) -> float:
         return MIN_MASS
 
 
+def of_views(root: Root) -> tuple[tuple[SourceRange, ...], float]:
+    """What `sources_of` and `min_mass_of` say, of one look at root.json."""
+    try:
+        stamp = root.stamp_of(MANIFEST)
+    except FileNotFoundError:
+        return (), MIN_MASS
+    return _sources_in(root, stamp), _parsed(root, stamp).get("min_mass", MIN_MASS)
+
+
 def training_of(root: Root) -> list[str]:
     """The folders of training runs that the catalog shows."""
     try:

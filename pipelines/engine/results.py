@@ -39,14 +39,10 @@ Compute = Callable[[Root, Any], Any]  # the result of an item, which JSON can ho
 class WriteResults:
     """The work of items with results, for Beam."""
 
-    what: str
+    name: str
     root: Root
     compute: Compute
     folder: str
-
-    @property
-    def name(self) -> str:
-        return self.what
 
     def make(self, item: Item) -> None:
         data = json.dumps(self.compute(self.root, item)).encode()

@@ -19,7 +19,8 @@ class Work(Protocol):
         items. `holds_model`: workers use much memory, and end with the stage.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def make(self, item: Any) -> None: ...
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pipelines.catalog.catalog import CATALOG
 from pipelines.engine.commit import read_commit
 from pipelines.engine.commit_cache import CACHE, is_partition, read_commits
-from pipelines.engine.corpus_stage import NOTE
+from pipelines.engine.corpus_stage import DECIDED, NOTE
 from pipelines.engine.lock import LOCK, hold
 from pipelines.engine.manifest import MANIFEST, NOTES, read_manifest, stages_of
 from pipelines.engine.parquet import Corrupt
@@ -38,6 +38,8 @@ def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
     for results in (VERIFIED, LAYOUTS):
         for folder in root.folders(results):
             yield from _files(root, f"{results}/{folder}")
+    for stage in folders:
+        yield from _files(root, f"{stage}/{DECIDED}")
 
 
 def _named_by_stages(root: Root, settled: set[int]) -> set[str]:

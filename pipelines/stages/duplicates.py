@@ -8,7 +8,7 @@ The pictures of conversations are compared only with what is excluded: the same 
 something else. With `captions = "all"`, rows of one source image stay together: they are not duplicates of each other.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.catalog.whole_files import Listed
 from pipelines.dedup.decontamination import Excluded, find_excluded
 from pipelines.dedup.judgement import EXACT, NEAR, WORDS, DuplicateMarks, ImageHashes
 from pipelines.dedup.suspects import judged
@@ -58,42 +59,41 @@ class MarkDuplicates(CorpusStage):
                 "holds perceptual hashes, which duplicates.near = -1 does not look at; set it to 0 or more"
             )
 
-    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
         self.prepare()
         if not any(commit.rows for commit in upstream["images"].values()):
             return
         excluded, near = self.excluded.hashes, self.config.near
         with Facts.read(root, self, list(upstream["images"]), read_commits(root, self.name)) as facts:
             for images, marks, keys in judged(facts, excluded, near):
-                cuts = np.flatnonzero(np.diff(images.partition, prepend=-1, append=-1)).tolist()
-                for start, end in pairwise(cuts):
-                    rows = self._rows(images, marks, slice(start, end), keys, facts.reasons)
-                    yield int(images.partition[start]), list(rows)
+                yield self._decided(images, marks, keys, [*facts.reasons])
 
-    def _rows(
-        self,
-        images: ImageHashes,
-        marks: DuplicateMarks,
-        rows: slice,
-        keys: np.ndarray,
-        reasons: Mapping[str | None, int],
-    ) -> Iterator[Row]:
-        details = [*reasons]
-        columns = (images.key, images.sha256[:, 0], images.phash, images.why, *marks)
-        for key, sha256, phash, why, reason, of, distance, by in zip(
-            *(column[rows].tolist() for column in columns), strict=True
-        ):
-            word, detail = (UPSTREAM, details[why]) if why else (WORDS[reason], None)
-            if not why and by >= 0:
-                detail = f"{self.excluded.files[by].name}, distance {distance}"
-            yield {
-                "key": f"{key:016x}",
-                "of": f"{keys[of]:016x}" if reason in (EXACT, NEAR) else None,
-                "distance": distance if reason else None,
-                "reason": word,
-                "detail": detail,
-                "made_from": f"{sha256:016x}{phash:016x}",
+    def _decided(
+        self, images: ImageHashes, marks: DuplicateMarks, keys: np.ndarray, reasons: Sequence[str | None]
+    ) -> pa.Table:  # fmt: skip
+        """What was decided for some rows, by columns. `keys`: of all rows that can be repeated."""
+        repeats, listed = np.isin(marks.reason, (EXACT, NEAR)), marks.by >= 0
+        names = pa.array([file.name for file in self.excluded.files], pa.string())
+        return pa.table({
+            "partition": images.partition, "key": images.key, "sha256": images.sha256[:, 0], "phash": images.phash,
+            "why": pa.array(reasons, pa.string()).take(pa.array(images.why)), "reason": marks.reason,
+            "of": pa.array(keys[marks.of * repeats] if len(keys) else images.key, pa.uint64(), mask=~repeats),
+            "distance": marks.distance,
+            "by": names.take(pa.array(marks.by * listed, pa.int64(), mask=~listed)),
+        })  # fmt: skip
+
+    def finished(self, decided: list[Row]) -> list[Row]:
+        return [
+            {
+                "key": f"{row['key']:016x}",
+                "of": None if row["of"] is None else f"{row['of']:016x}",
+                "distance": row["distance"] if row["reason"] else None,
+                "reason": UPSTREAM if row["why"] else WORDS[row["reason"]],
+                "detail": row["why"] or (row["by"] and f"{row['by']}, distance {row['distance']}"),
+                "made_from": f"{row['sha256']:016x}{row['phash']:016x}",
             }
+            for row in decided
+        ]
 
 
 # Reading
@@ -157,13 +157,14 @@ class Facts:
     def _write(self, root: Root, stage: MarkDuplicates, partitions: Sequence[int], done: Collection[int]) -> None:
         own = [name for name, columns in stage.inputs.items() if "reason" in (columns or ()) and name != "images"]
         sql = facts_sql(own, stage.captions)
+        listed: Listed = {}
         with ExitStack() as opened:
             writer = None
             for start in range(0, len(partitions), AT_ONCE):
                 some = partitions[start : start + AT_ONCE]
                 files = stage_files(root, [info for info in stage.earlier if info.name in stage.inputs], some)
                 files |= stage_files(root, [stage.info], [partition for partition in some if partition in done])
-                with connect(root, files, stage.earlier, [sql]) as connection:
+                with connect(root, files, stage.earlier, [sql], listed) as connection:
                     try:
                         batches = connection.sql(sql).to_arrow_reader(100_000)
                         writer = writer or opened.enter_context(pa.ipc.new_file(self.path, batches.schema))

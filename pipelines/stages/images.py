@@ -26,7 +26,7 @@ from pipelines.fetching.opt_out import OptOuts, read_opt_outs, refusal
 from pipelines.sources import Sources, open_sources
 from pipelines.sources.files import TooLarge, Unreadable
 from pipelines.stages.moved_images import MOVED, find_moved, read_moved
-from pipelines.stages.takedown_list import TakedownList, read_takedowns
+from pipelines.stages.takedown_list import TakedownList, stamp_of_list, takedowns_at
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.image_boxes import is_cut
@@ -135,6 +135,7 @@ class CopyImages(PartitionStage):
     config: ImagesConfig
     fetch: FetchConfig | None = None
     opt_outs: OptOuts = NOBODY
+    taken: str | None = None  # the stamp of the list of what was taken down; None if it has to be looked at
     moved: bool = False  # whether rows have other keys now than those under which their URLs were asked
     rows_per_partition: int = FEWEST  # about, of the source that has most
 
@@ -161,9 +162,13 @@ class CopyImages(PartitionStage):
         """Whether a server answered. A row without an answer may only show that this machine is offline."""
         return any(one["status"] for one in measured)
 
+    def _taken(self, root: Root) -> TakedownList:
+        """What was taken down, which a worker reads once."""
+        return takedowns_at(Root(root.url), stamp_of_list(root) if self.taken is None else self.taken)
+
     def taken_over(self, rows: Iterable[Row], root: Root) -> list[Row]:
         rows = [*rows]
-        taken = read_takedowns(root) if rows else TakedownList()
+        taken = self._taken(root) if rows else TakedownList()
         return [row for row in rows if not taken.has_image(row["sha256"])]
 
     def settings(self) -> dict[str, Any]:
@@ -181,7 +186,8 @@ class CopyImages(PartitionStage):
             for name, source in self.sources.by_name.items()
         ]
         sources, moved = self.sources.settled(root), find_moved(root)
-        return replace(self, sources=sources, moved=moved, rows_per_partition=max(sizes))
+        taken = stamp_of_list(root)
+        return replace(self, sources=sources, taken=taken, moved=moved, rows_per_partition=max(sizes))
 
     def finish(self, root: Root) -> None:
         root.remove(MOVED)
@@ -193,7 +199,8 @@ class CopyImages(PartitionStage):
         return replace(self, fetch=self.fetch.model_copy(update=share))
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
-        rows, taken = list(rows), read_takedowns(root)
+        rows = list(rows)
+        taken = self._taken(root)
         if self.moved and rows:
             moved = read_moved(root, rows[0]["rows"]["partition"])
             rows = [row | {"before": row["before"] or moved.get(row["rows"]["key"])} for row in rows]

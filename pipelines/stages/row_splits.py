@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pipelines.engine.commit import bucket_of, canonical, replace_rows
+from pipelines.engine.commit import bucket_of, canonical
+from pipelines.engine.commit_many import replace_many
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import SourceFile
 from pipelines.engine.root import Root
@@ -131,7 +132,6 @@ class SplitSource:
         for row in finished_rows(stage, file, keyed, buckets):
             buckets[bucket_of(row["key"], file.buckets)].append(row)
         taken, identity = read_takedowns(self.root), stage.identity()
-        for bucket, rows in buckets.items():
-            rows = blanked(rows, taken, identity)
-            replace_rows(self.root, self.ledger, stage, file.first + bucket, rows, absent=split.is_new)
+        partitions = {file.first + bucket: blanked(rows, taken, identity) for bucket, rows in buckets.items()}
+        replace_many(self.root, self.ledger, stage, partitions, absent=partitions if split.is_new else ())
         self.root.write(split.note.name, b"{}")

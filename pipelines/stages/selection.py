@@ -3,14 +3,18 @@
 A corpus step with one SQL condition for each set. Only partition files whose rows changed are replaced.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from pipelines.catalog.catalog import check_condition, condition_error, connect, stage_files
+from pipelines.catalog.catalog import check_condition, condition_error, connect, looks_at_one_row, stage_files
+from pipelines.catalog.whole_files import Listed
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
@@ -25,6 +29,17 @@ from schemas.measures import UNKNOWN
 from schemas.selection import BOUNDS, CORRUPTING, OF_OCR, OTHERS, STAGE, SetConfig
 from schemas.texts import not_empty_sql
 from schemas.views import OF_VIEWS, drawn, literal, lot
+
+AT_ONCE = 256  # partitions that are read in one question
+MEMORY = "2GB"  # of the database in which answers are gathered; the rest is on disk
+# Rows of keys that an earlier partition has, too
+REPEATED = """
+CREATE TABLE repeated AS SELECT partition, key FROM answers WHERE left_out_by IS NULL
+QUALIFY row_number() OVER (PARTITION BY key ORDER BY partition) > 1"""
+OF_SOME = """
+SELECT answers.*, repeated.key IS NOT NULL AS repeated FROM answers
+LEFT JOIN repeated ON repeated.partition = answers.partition AND repeated.key = answers.key
+WHERE answers.partition BETWEEN ? AND ? ORDER BY answers.partition, answers.key"""
 
 
 @dataclass(frozen=True)
@@ -42,16 +57,51 @@ class Select(CorpusStage):
         packing = {"samples_per_shard", "stable_json", *BOUNDS, *CORRUPTING}
         return packing if config.other_formats == "encode" else packing - {"format"}
 
-    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
+    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+        """What each set says of each row: asked of some partitions at a time, and gathered in a database on disk, as
+        only that can tell keys that several partitions have."""
+        question = _question(self.sets, self._weights(root, upstream))
+        with _on_disk() as decided:
+            asked = [some for some, answer in self._ask(root, upstream, question) if _gather(decided, answer)]
+            if asked:
+                decided.execute(REPEATED)
+            for some in asked:
+                yield decided.sql(OF_SOME, params=[some[0], some[-1]]).to_arrow_table()
+
+    def _ask(self, root: Root, upstream: Upstream, question: str) -> Iterator[tuple[list[int], pa.Table]]:
+        """The answer to a question about some partitions at a time, in order. Raises `UserError` for a condition that
+        fails on a row."""
+        partitions = sorted(upstream["rows"])
         named = ["candidates", *(config.where for config in self.sets.values())]
-        with connect(root, stage_files(root, self.earlier), self.earlier, named) as connection:
-            try:
-                question = _question(self.sets, _weights(connection, self.sets))
-                answer = connection.sql(question).to_arrow_reader(50_000)
-                for partition, rows in groupby(_rows(answer), key=lambda row: row["partition"]):
-                    yield partition, _placed(self, list(rows))
-            except duckdb.Error as error:
-                raise self._named(connection, error) from None
+        of_rows = all(looks_at_one_row(config.where) for config in self.sets.values())
+        listed: Listed = {}
+        at_once = AT_ONCE if of_rows else max(1, len(partitions))
+        for start in range(0, len(partitions), at_once):
+            some, files = partitions[start : start + at_once], {}
+            for info in self.earlier:
+                files |= stage_files(
+                    root, [info], [partition for partition in some if partition in upstream[info.name]]
+                )
+            with connect(root, files, self.earlier, named, listed) as connection:
+                try:
+                    answer = connection.sql(question).to_arrow_table()
+                except duckdb.Error as error:
+                    raise self._named(connection, error) from None
+            yield some, answer
+
+    def _weights(self, root: Root, upstream: Upstream) -> dict[str, dict[str, float]]:
+        """Of each set with quotas the weight of each language, by what the corpus has of it."""
+        weights = {}
+        for name, config in self.sets.items():
+            if config.languages is not None:
+                counts = Counter[str]()
+                for _, answer in self._ask(root, upstream, _languages(config)):
+                    counts.update({row["language"]: row["rows"] for row in answer.to_pylist()})
+                weights[name] = weights_by_quota(counts, config.languages)
+        return weights
+
+    def finished(self, decided: list[Row]) -> list[Row]:
+        return _placed(self, decided)
 
     def _named(self, connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> UserError:
         """An error of the question about all sets, with the name of the set that causes it."""
@@ -67,28 +117,39 @@ class Select(CorpusStage):
         for name, config in self.sets.items():
             check_condition(connection, f"sets.{name}.where", config.where, "candidates AS samples")
             try:
-                connection.sql(_question({name: config}, _weights(connection, {name: config})))
+                connection.sql(_question({name: config}, {name: dict.fromkeys(config.languages or (), 1.0)}))
+                if config.languages is not None:
+                    connection.sql(_languages(config))
             except duckdb.Error as error:
                 raise condition_error(f"sets.{name}.where", error) from None
 
 
-def _rows(reader) -> Iterator[Row]:
-    for batch in reader:
-        yield from batch.to_pylist()
+@contextmanager
+def _on_disk() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in a temporary file."""
+    with (
+        TemporaryDirectory(prefix="shardmill-") as folder,
+        duckdb.connect(f"{folder}/decided.duckdb", config={"memory_limit": MEMORY}) as connection,
+    ):
+        yield connection
 
 
-def _weights(connection: duckdb.DuckDBPyConnection, sets: Mapping[str, SetConfig]) -> dict[str, dict[str, float]]:
-    """Of each set with quotas the weight of each language, by what the corpus has of it."""
-    weights = {}
-    for name, config in sets.items():
-        if config.languages is not None:
-            answer = connection.sql(f"""
-                SELECT {_language(config)}, count(*) FROM candidates AS samples
-                WHERE left_out_by IS NULL AND part_of IS NULL AND ({config.where}\n) AND {has_format(config)}
-                  AND {not_empty_sql(target_sql(config))}
-                GROUP BY ALL""")
-            weights[name] = weights_by_quota(dict(answer.fetchall()), config.languages)
-    return weights
+def _gather(decided: duckdb.DuckDBPyConnection, answer: pa.Table) -> bool:
+    """Appends the answer about some partitions. Returns whether it has rows."""
+    decided.register("answer", answer)
+    decided.execute("CREATE TABLE IF NOT EXISTS answers AS FROM answer LIMIT 0")
+    decided.execute("INSERT INTO answers FROM answer")
+    decided.unregister("answer")
+    return bool(len(answer))
+
+
+def _languages(config: SetConfig) -> str:
+    """How many samples of each language there are for a set."""
+    return f"""
+        SELECT {_language(config)} AS language, count(*) AS rows FROM candidates AS samples
+        WHERE left_out_by IS NULL AND part_of IS NULL AND ({config.where}\n) AND {has_format(config)}
+          AND {not_empty_sql(target_sql(config))}
+        GROUP BY ALL"""
 
 
 def _language(config: SetConfig) -> str:
@@ -108,18 +169,18 @@ def _drawn_by_quota(config: SetConfig, weights: Mapping[str, float]) -> str:
 
 
 def _question(sets: Mapping[str, SetConfig], weights: Mapping[str, Mapping[str, float]]) -> str:
-    """For each key, in order of partitions: what left it out, how often it came before, and how each set judges it."""
-    columns = ["row_number() OVER (PARTITION BY key, left_out_by IS NULL ORDER BY partition) AS nth"]
+    """For each key, in order of partitions: what left it out, and how each set judges it."""
+    columns = []
     for name, config in sets.items():
         columns += [
             f'coalesce(({config.where}\n), false) AS "{name}:holds"',
             f'{drawn(str(config.seed), config.weight)} AS "{name}:drawn"',
-            f'{_drawn_by_quota(config, weights[name]) if name in weights else "true"} AS "{name}:quota"',
+            f'{_drawn_by_quota(config, weights[name]) if config.languages is not None else "true"} AS "{name}:quota"',
             f'{not_empty_sql(target_sql(config))} AS "{name}:target"',
             f'{has_format(config)} AS "{name}:format"',
         ]
     return f"""
-        SELECT partition, key, part_of, reason, left_out_by, {", ".join(columns)}
+        SELECT {", ".join(["partition", "key", "part_of", "reason", "left_out_by", *columns])}
         FROM candidates AS samples ORDER BY partition, key"""
 
 
@@ -157,7 +218,7 @@ def _place(
     with_target = [name for name in of_format if row[f"{name}:target"]]
     if row["left_out_by"]:
         return [], UPSTREAM, f"{row['left_out_by']}: {row['reason']}"
-    if row["nth"] > 1:
+    if row["repeated"]:
         return [], "equal_keys", None
     if missing:
         return [], "incomplete", f"{missing['key']}: {missing['left_out_by']}: {missing['reason']}"

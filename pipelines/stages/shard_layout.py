@@ -8,14 +8,14 @@ as data arrives.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from math import ceil
 from typing import NotRequired, TypedDict
 
 import duckdb
 
 from pipelines.catalog.catalog import condition_error, connect, stage_files
+from pipelines.catalog.whole_files import Listed
 from pipelines.engine.commit import Commit, contents, digest
 from pipelines.engine.commits import texts_of
 from pipelines.engine.manifest import min_mass_of
@@ -127,7 +127,7 @@ def lay_out(
     kept = _groups_of(card) if card and (card["settings"], card["samples_per_shard"]) == now else {}
     numbers, items = sorted(commits[stage.stages[-1].name]), [*_group_items(root, stage, kept, commits)]
     changed = [item for item in items if item.first not in kept or kept[item.first][0]["inputs"] != item.inputs]
-    count = partial(count_shards, stage)
+    count = CountShards(stage)
     given = results(root, "shards", changed, count, workers, folder, small=2)
     counted = {item.first: found for item, found in zip(changed, given, strict=True)}
     groups, layout, number = [], [], 0
@@ -188,20 +188,27 @@ def _groups_of(card: Card) -> Kept:
     return groups
 
 
-def count_shards(stage: ShardSet, root: Root, group: GroupItem) -> Counted:
+@dataclass(frozen=True)
+class CountShards:
     """What the shards of a group hold; n is computed unless it is settled. Shards without samples are left out."""
-    files, query = stage_files(root, stage.stages, group.partitions), members(stage.set, stage.config, stage.own)
-    with connect(root, files, stage.earlier, [query]) as connection:
-        try:
-            connection.execute(f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({query})")
-        except duckdb.ConversionException as error:
-            wrong = condition_error(f"sets.{stage.set}.where", error)
-            return Counted(shards=0, counted=[], error=str(wrong))
-        [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
-        n = group.shards or ceil(count / stage.config.samples_per_shard)
-        counted = connection.execute(
-            "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
-            " FROM members GROUP BY index ORDER BY index",
-            {"n": max(n, 1)},
-        ).fetchall()
-    return Counted(shards=n, counted=counted)
+
+    stage: ShardSet
+    listed: Listed = field(default_factory=dict, compare=False)  # folders that this process has listed
+
+    def __call__(self, root: Root, group: GroupItem) -> Counted:
+        stage = self.stage
+        files, query = stage_files(root, stage.stages, group.partitions), members(stage.set, stage.config, stage.own)
+        with connect(root, files, stage.earlier, [query], self.listed) as connection:
+            try:
+                connection.execute(f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({query})")
+            except duckdb.ConversionException as error:
+                wrong = condition_error(f"sets.{stage.set}.where", error)
+                return Counted(shards=0, counted=[], error=str(wrong))
+            [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
+            n = group.shards or ceil(count / stage.config.samples_per_shard)
+            counted = connection.execute(
+                "SELECT (place % $n)::INTEGER AS index, count(*), sha256(string_agg(made_from, '' ORDER BY place, key))"
+                " FROM members GROUP BY index ORDER BY index",
+                {"n": max(n, 1)},
+            ).fetchall()
+        return Counted(shards=n, counted=counted)

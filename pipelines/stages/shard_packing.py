@@ -7,11 +7,12 @@ until the card of their set does.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import duckdb
 
 from pipelines.catalog.catalog import connect, stage_files
+from pipelines.catalog.whole_files import Listed
 from pipelines.engine.commit import Commit, commit_json, digest
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import parquet_bytes
@@ -37,6 +38,7 @@ class PackShards:
     root: Root
     ledger: Ledger
     payloads: Mapping[int, str | None]  # partition -> the tar of its images
+    listed: Listed = field(default_factory=dict, compare=False)  # folders that this process has listed
 
     name = "shards"
 
@@ -45,7 +47,7 @@ class PackShards:
         files = stage_files(self.root, self.stage.stages, pack.partitions)
         query = members(self.stage.set, self.stage.config, self.stage.own)
         settings = {"threads": "1", "memory_limit": "1GB"}
-        with connect(self.root, files, self.stage.earlier, [query], **settings) as connection:
+        with connect(self.root, files, self.stage.earlier, [query], self.listed, **settings) as connection:
             for shard in pack.wanted:
                 self._pack(connection, pack, shard)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -91,6 +92,20 @@ def read_takedowns(root: Root) -> TakedownList:
             raise Corrupt(f"{TAKEDOWN_FILE}: has a line that no takedown wrote: {row['kind']!r:.50}")
         values_of[row["kind"]].add(row["value"])
     return TakedownList(**{kind: frozenset(values) for kind, values in values_of.items()})
+
+
+def stamp_of_list(root: Root) -> str:
+    """A text that changes when the list does; empty where nothing was ever taken down."""
+    try:
+        return root.stamp_of(TAKEDOWN_FILE)
+    except FileNotFoundError:
+        return ""
+
+
+@lru_cache(maxsize=1)
+def takedowns_at(root: Root, stamp: str) -> TakedownList:
+    """The list of a root as of a stamp, which this process reads once. Raises `Corrupt`."""
+    return read_takedowns(root) if stamp else TakedownList()
 
 
 def write_takedowns(root: Root, taken: TakedownList) -> None:

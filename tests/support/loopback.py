@@ -8,6 +8,12 @@ import sys
 from typing import Self
 
 
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
 class Answering(asyncio.Protocol):
     """A connection whose answer, `task`, ends with it."""
 

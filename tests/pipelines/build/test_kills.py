@@ -104,7 +104,7 @@ def die_at(point: str, config: Path) -> None:
         if name == point:
             raise Died(name)
 
-    with patch("pipelines.engine.commit.point", die), pytest.raises(Died):
+    with patch("pipelines.engine.commit_many.point", die), pytest.raises(Died):
         build(config)
 
 

@@ -5,7 +5,6 @@ Needs the extra `[dask]`; without it these tests are skipped.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.corpora import build, data_files, write_tar
+from support.loopback import free_port
 from support.paths import PROJECT
 
 from pipelines.engine.root import Root
@@ -30,12 +30,6 @@ path = "source/*.tar"
 [sets.train]
 task = "caption"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

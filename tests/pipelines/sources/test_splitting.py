@@ -13,7 +13,7 @@ from support.corpora import ONE_PROCESS, build, data_files
 
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
-from pipelines.engine import commit
+from pipelines.engine import commit_many
 from pipelines.engine.manifest import read_manifest, sizes_of
 from pipelines.engine.root import Corrupt, Root
 from pipelines.engine.spill import Spill, read_spill
@@ -137,7 +137,7 @@ def test_a_run_that_is_killed_reads_no_file_and_writes_no_partition_again(after,
             raise Died
 
     read.clear()
-    with patch.object(commit, "point", die), pytest.raises(Died):
+    with patch.object(commit_many, "point", die), pytest.raises(Died):
         build(config, until="rows")
     stamps = {name: entry for name, entry in Root(str(tmp_path / "killed")).files("rows").items() if name[0].isdigit()}
     assert len(stamps) == after + 1 and {*read.values()} == {ROWS}

@@ -58,7 +58,7 @@ def clean(before, tmp_path_factory) -> dict[str, str]:
 def test_a_run_killed_after_any_of_its_commits_ends_in_the_same_bytes(times, before, clean, tmp_path, monkeypatch):
     folder = shutil.copytree(before, tmp_path / "copy")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("pipelines.engine.commit.point", killed_at(times))
+        patch.setattr("pipelines.engine.commit_many.point", killed_at(times))
         build(folder / "my.toml")
     written = [name for name, sha256 in data_files(folder / "corpus").items() if clean.get(name) == sha256]
     assert sum(name.startswith("duplicates/0") for name in written) == times + 1
@@ -71,7 +71,7 @@ def test_a_run_killed_at_each_of_its_commits_ends_in_the_same_bytes(before, clea
     folder, kills = shutil.copytree(before, tmp_path / "copy"), 0
     while True:
         with monkeypatch.context() as patch:
-            patch.setattr("pipelines.engine.commit.point", killed_at(0))
+            patch.setattr("pipelines.engine.commit_many.point", killed_at(0))
             try:
                 build(folder / "my.toml")
                 break
