@@ -1,8 +1,9 @@
 """The text printed in an image, line by line, and whether it is good enough to learn from."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, Self, TypedDict
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
 from schemas.stage import stage_info
@@ -50,10 +51,30 @@ class EasyOcrConfig(Table):
     gpu: bool = False                                   # computes on the first CUDA device
 
 
+EngineName = Literal["rapidocr", "easyocr"]
+
+
+class EngineConfig(EasyOcrConfig):
+    """One of several engines, in place of `engine`: each reads again what the one before it doubts."""
+
+    engine: EngineName
+
+    def easyocr(self) -> dict[str, Any]:
+        """The settings of EasyOCR."""
+        return {name: getattr(self, name) for name in EasyOcrConfig.model_fields}
+
+    @model_validator(mode="after")
+    def _of_engine(self) -> Self:
+        if self.engine == "rapidocr" and (given := sorted(self.model_fields_set - {"engine"})):
+            raise PydanticCustomError("unused", "{name} is of easyocr; remove it", {"name": given[0]})
+        return self
+
+
 class OcrConfig(Table):
     """Reads the text in images. Without this table, no text is read."""
 
-    engine: Literal["rapidocr", "easyocr"] = "rapidocr"
+    engine: EngineName = "rapidocr"
+    engines: tuple[EngineConfig, ...] = ()
     easyocr: EasyOcrConfig = EasyOcrConfig()            # used only with engine = "easyocr"
     min_confidence: float = Field(default=0.5, ge=0, le=1)  # lines of a lower confidence are left out
     good_confidence: float = Field(default=0.9, ge=0, le=1)  # least mean confidence of a good text
@@ -61,6 +82,21 @@ class OcrConfig(Table):
     good_length: int = Field(default=3, ge=1)           # least letters and digits; East Asian ones count twice
     good_share: float = Field(default=0.9, ge=0, le=1)  # least share of characters in lines that make sense
     max_tiles: int = Field(default=32, ge=1)            # most tiles of an image; of 2000 pixels, easyocr: 2560
+
+    @property
+    def each(self) -> tuple["OcrConfig", ...]:
+        """A table for each engine, in order, as if it were the only one."""
+        single = {"engines": ()}
+        return tuple(
+            self.model_copy(update=single | {"engine": one.engine, "easyocr": EasyOcrConfig(**one.easyocr())})
+            for one in self.engines
+        ) or (self,)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.engines and {"engine", "easyocr"} & self.model_fields_set:
+            raise PydanticCustomError("unused", "name engines by engine and [ocr.easyocr], or by [[ocr.engines]]")
+        return self
 
 
 STAGE = stage_info(

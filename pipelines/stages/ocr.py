@@ -1,6 +1,6 @@
 """Reads the text printed in each image."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,14 @@ import numpy as np
 from pipelines.engine.partition_stage import Before, PartitionStage, Rejected
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Root
-from pipelines.ocr.engines import SIDES, check_engine, identity, open_engine, prepare_engine
+from pipelines.ocr.engines import SIDES, Engine, check_engine, identity, open_engine, prepare_engine
 from pipelines.ocr.quality import repeated, verdict
 from pipelines.ocr.reading_order import in_reading_order
+from pipelines.ocr.rereading import read_again
 from pipelines.ocr.tiles import read_in_tiles, tiles
 from schemas.arrow import Row
 from schemas.config.model import Config
+from schemas.errors import UserError
 from schemas.ocr import RETRYABLE, STAGE, OcrConfig, OcrLine
 from schemas.pictures import open_image, upright
 
@@ -34,7 +36,8 @@ TILED = 3  # the version from which on large pictures are read in tiles
 
 @dataclass(frozen=True)
 class ReadText(PartitionStage):
-    config: OcrConfig
+    config: OcrConfig  # of the first engine
+    then: tuple[OcrConfig, ...] = ()  # of those that read again what it doubts
     chunk_rows: int = 100  # about a minute of work on one core
 
     info = STAGE
@@ -44,7 +47,9 @@ class ReadText(PartitionStage):
     finds = {"images": ("byte_offset", "size", "width", "height")}
 
     def settings(self) -> dict[str, Any]:
-        return self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
+        settings = self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
+        then = [{"engine": other.engine, "model": identity(other)} for other in self.then]
+        return settings | ({"then": then} if then else {})
 
     def make(self, rows: Iterable[Row], root: Root) -> Iterator[tuple[str, Row | Rejected]]:
         for row in rows:
@@ -59,14 +64,25 @@ class ReadText(PartitionStage):
             if (at_hand := self.read_before(row["before"], count)) is not None:
                 yield image["key"], at_hand
                 continue
-            data = read_payload(root, "images", image)
-            engine = open_engine(self.config)  # not tried: one that cannot be loaded here stops the stage
+            data, known = read_payload(root, "images", image), self.lines_before(row["before"], count)
+            engines = self.engines()  # not tried: one that cannot be loaded here stops the stage
             try:
-                lines = read_in_tiles(engine, pixels(data))
+                lines = self.read(pixels(data), engines, known)
             except Exception as error:  # an engine's failure on one image must not stop the others
                 yield image["key"], Rejected("engine_failed", f"{type(error).__name__}: {error}")
                 continue
             yield image["key"], self.judged(lines)
+
+    def engines(self) -> list[Engine]:
+        return [open_engine(config) for config in (self.config, *self.then)]
+
+    def read(self, picture: np.ndarray, engines: Sequence[Engine], lines: list[OcrLine] | None = None) -> list[OcrLine]:
+        """The lines of a picture, RGB, uint8 of shape (height, width, 3), with confidences on the first engine's scale.
+        `lines`: what the first engine reads in it, if that is known."""
+        lines = read_in_tiles(engines[0], picture) if lines is None else lines
+        for config, engine in zip(self.then, engines[1:], strict=True):
+            lines = read_again(lines, picture, self.config.engine, config.engine, engine)
+        return lines
 
     @property
     def side(self) -> int:
@@ -97,6 +113,18 @@ class ReadText(PartitionStage):
             return self.judged([*before.row["lines"], *before.row["dropped"]])
         return None
 
+    def lines_before(self, before: Before | None, count: int) -> list[OcrLine] | None:
+        """What the first engine alone has read in an image before; None if it has to read it."""
+        if before is None or "then" in before.settings or (count > 1 and before.version < TILED):
+            return None
+        if (
+            not before.differs_only_in(self, JUDGING | {"then"})
+            or before.row["reason"]
+            or before.row["dropped"] is None
+        ):
+            return None
+        return [*before.row["lines"], *before.row["dropped"]]
+
     def judged(self, read: Iterable[OcrLine]) -> Row:
         """The columns of an image in which an engine read these lines, given in any order."""
         read = sorted(read, key=lambda line: (line["box"], line["text"], line["confidence"]))
@@ -112,12 +140,21 @@ class ReadText(PartitionStage):
         return {"lines": in_reading_order(once), "dropped": dropped, "verdict": said}
 
     def prepare(self) -> None:
-        prepare_engine(self.config)
+        for config in (self.config, *self.then):
+            prepare_engine(config)
 
 
 def open_stage(config: Config) -> ReadText | None:
     """Raises `UserError` if the engine cannot work here."""
     if config.ocr is None:
         return None
-    check_engine(config.ocr)
-    return ReadText(config.ocr)
+    first, *then = config.ocr.each
+    for number, engine in enumerate((first, *then)):
+        try:
+            check_engine(engine)
+        except UserError as error:
+            if not config.ocr.engines:
+                raise
+            place = f"ocr.engines.{number}"
+            raise UserError(str(error).replace("ocr.easyocr", place).replace("ocr.engine:", f"{place}:")) from None
+    return ReadText(first, tuple(then))

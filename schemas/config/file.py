@@ -210,4 +210,5 @@ def _fields(loc: Sequence[Any], kind: str | None) -> list[str]:
     """The fields that are known at a place in the file."""
     if kind:
         return sorted(SOURCES[kind].model_fields)
-    return sorted((TABLES.get(".".join(map(str, loc))) or TABLES[loc[0]] if loc else Config).model_fields)
+    loc = [part for part in loc if isinstance(part, str)]  # without places in lists
+    return sorted((TABLES.get(".".join(loc)) or TABLES[loc[0]] if loc else Config).model_fields)

@@ -1,8 +1,9 @@
 """The configuration: each table of its TOML file is a class. The table of a stage is beside the stage's row."""
 
-from typing import Annotated, get_args
+from typing import Annotated, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic.fields import FieldInfo
 
 from schemas.align import AlignConfig
 from schemas.captions import CaptionsConfig
@@ -78,6 +79,12 @@ class Config(Table):
         return bool(self.responses and self.responses.from_source and not self.verdicts)
 
 
+def several(field: FieldInfo) -> type[Table] | None:
+    """The class of a field that is a list of tables, as [[ocr.engines]]."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Table)), None)
+
+
 def _tables() -> dict[str, type[Table]]:
     """The tables by their names in the file; a configuration can have several of those in NAMED."""
     tables: dict[str, type[Table]] = {}
@@ -92,6 +99,7 @@ def _tables() -> dict[str, type[Table]]:
             for inner, field in table.model_fields.items()
             if isinstance(field.default, Table)
         }
+        tables |= {f"{name}.{inner}": kind for inner, field in table.model_fields.items() if (kind := several(field))}
     return tables
 
 
@@ -106,4 +114,4 @@ def with_engine(config: Config, engine: str) -> Config:
         raise UserError(f"--engine: unknown engine {engine!r}; choose from {', '.join(engines)}")
     if config.ocr is None:
         raise UserError("--engine: needs the table [ocr]; add it")
-    return config.model_copy(update={"ocr": config.ocr.model_copy(update={"engine": engine})})
+    return config.model_copy(update={"ocr": config.ocr.model_copy(update={"engine": engine, "engines": ()})})

@@ -11,8 +11,8 @@ from typing import Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from schemas.config.model import GATES, NAMED, TABLES, Config
-from schemas.config.sources import SOURCES, SourceTable
+from schemas.config.model import GATES, NAMED, TABLES, Config, several
+from schemas.config.sources import SOURCES
 from schemas.config.table import Table
 from schemas.errors import UserError
 
@@ -21,7 +21,9 @@ def reference(table: str | None = None) -> str:
     """The text of one table, or of all. Raises `UserError` for an unknown table."""
     texts = {f"source.{kind}": _text("[source]", table_type) for kind, table_type in SOURCES.items()}
     for name, table_type in TABLES.items():
-        head = f"[{name}.NAME]" if name in NAMED else f"[{name}]"
+        table_name, _, inner = name.partition(".")
+        is_list = inner and several(TABLES[table_name].model_fields[inner])
+        head = f"[{name}.NAME]" if name in NAMED else f"[[{name}]]" if is_list else f"[{name}]"
         about = (table_type.__doc__ or "").split("\n")[0].rstrip(".")
         texts[name] = _text(f"{head:<40}# {about}" if about else head, table_type)
     texts["gates"] = f"{'[gates]':<40}# {ABOUT_GATES}\n{_gates()}# enough = \"kept_share >= 0.5\"\n"
@@ -48,12 +50,14 @@ def _gates() -> str:
 def _text(head: str, table: type[Table]) -> str:
     """The keys of a table, a line each; optional keys without a default are comments."""
     comments, lines = _comments(table), [head]
-    for name, field in sorted(table.model_fields.items(), key=lambda field: field[0] != "kind"):
-        if name in ("source", "gates") or (table is Config and name in TABLES) or isinstance(field.default, Table):
+    for name, field in sorted(table.model_fields.items(), key=lambda field: field[0] not in ("kind", "engine")):
+        if name in ("source", "gates") or (table is Config and name in TABLES):
+            continue
+        if isinstance(field.default, Table) or several(field):
             continue  # a table of its own
         if field.default is PydanticUndefined:
-            several = get_origin(field.annotation) is tuple
-            line, remarks = f"{name} = " + ('["…"]' if several else '"…"'), ["needed"]
+            listed = get_origin(field.annotation) is tuple
+            line, remarks = f"{name} = " + ('["…"]' if listed else '"…"'), ["needed"]
         elif field.default is None:
             line, remarks = f"# {name} =", []
         else:
@@ -66,10 +70,11 @@ def _text(head: str, table: type[Table]) -> str:
 
 
 def _comments(table: type[Table]) -> dict[str, str]:
-    """The comment of each field of a class and of its base, with their continuation lines."""
+    """The comment of each field of a class and of its bases, with their continuation lines."""
     comments: dict[str, str] = {}
     last = None
-    texts = [inspect.getsource(kind) for kind in (SourceTable, table) if issubclass(table, kind)]
+    bases = [kind for kind in reversed(table.__mro__) if issubclass(kind, Table) and kind is not Table]
+    texts = [inspect.getsource(kind) for kind in bases]
     for line in "".join(map(textwrap.dedent, texts)).splitlines():
         code, _, comment = line.partition("  # ") if not line.strip().startswith("#") else ("", "", line.strip("# "))
         if match := re.match(r" {4}(\w+): ", code):

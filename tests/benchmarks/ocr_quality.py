@@ -1,16 +1,18 @@
 """Recall and precision of an OCR engine's lines on generated scenes whose printed text is known, by script.
 
     python tests/benchmarks/ocr_quality.py [--scenes 500] [--side 448] [--seed 1] [--processes 2] [--fonts FILE ...]
-        [--engine rapidocr] [--models FOLDER OF EASYOCR'S WEIGHTS] [--photographs FOLDER]
+        [--engine rapidocr [easyocr]] [--models FOLDER OF EASYOCR'S WEIGHTS] [--photographs FOLDER]
 
-A scene has at most one printed text. It is found if a line says it, whitespace and case aside; recall is the share of
-printed texts that are found, precision the share of lines that are one. `none` are the scenes without text: what is
-read there is wrong. `by_script` is by the script that is printed; it has those for which a font has glyphs: Pillow's
-own for Latin, DejaVu Sans, where Pillow finds it, for Greek and Cyrillic, and what `--fonts` brings.
+Several engines read in order, as [[ocr.engines]] does. A scene has at most one printed text. It is found if a line
+says it, whitespace and case aside; recall is the share of printed texts that are found, precision the share of lines
+that are one. `none` are the scenes without text: what is read there is wrong. `by_script` is by the script that is
+printed; it has those for which a font has glyphs: Pillow's own for Latin, DejaVu Sans, where Pillow finds it, for Greek
+and Cyrillic, and what `--fonts` brings.
 
 `verdict` is of whole texts, as training would take them: `exact` is the share of the texts with the verdict "good" that
 say exactly what is printed, `exact_without` that share of all texts that are not empty, and `kept` the share of exact
-texts that the verdict keeps. `verdict_latin` is that of scenes with Latin text or none.
+texts that the verdict keeps. `verdict_latin` is that of scenes with Latin text or none. In `verdict_by_script`, `good`
+texts of Greek and Cyrillic that are not exact have letters that an engine took for Latin ones.
 """
 
 import argparse
@@ -29,11 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from PIL import ImageFont
 
 from pipelines.engine.child import ONE_THREAD
-from pipelines.ocr.engines import open_engine
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from pipelines.stages.ocr import ReadText, pixels
 from schemas.config.sources import ScenesConfig
-from schemas.ocr import GOOD, EasyOcrConfig, OcrConfig
+from schemas.ocr import GOOD, OcrConfig
 from schemas.scenes.scene import Scene, imagine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -73,10 +74,12 @@ def squeezed(text: str) -> str:
 
 def read(source: Wide, config: OcrConfig, number: int) -> Read:
     """What an engine reads in one scene."""
-    engine, printed = open_engine(config), source.scene(number)["printed"]
+    first, *then = config.each
+    stage, printed = ReadText(first, tuple(then)), source.scene(number)["printed"]
+    engines = stage.engines()
     image = pixels(source.load({"member": str(number)}))
     start = time.process_time()
-    row = ReadText(config).judged(engine.read(image))
+    row = stage.judged(stage.read(image, engines))
     seconds = time.process_time() - start
     lines = [squeezed(line["text"]) for line in row["lines"]]
     script, text = (printed["script"], squeezed(printed["text"])) if printed else ("none", None)
@@ -115,8 +118,10 @@ def dejavu() -> list[str]:
 
 def read_photographs(folder: str, config: OcrConfig) -> dict[str, dict[str, int]]:
     found = {half: {"photographs": 0, "good": 0, "right": 0} for half in ("fitted_on", "others")}
+    first, *then = config.each
+    stage = ReadText(first, tuple(then))
     for name, data in photographs(Path(folder)):
-        row, half = ReadText(config).judged(open_engine(config).read(pixels(data))), found[HALVES[fitted_on(name)]]
+        row, half = stage.judged(stage.read(pixels(data), stage.engines())), found[HALVES[fitted_on(name)]]
         is_good = row["verdict"] == GOOD
         half["photographs"] += 1
         half["good"] += is_good
@@ -125,12 +130,20 @@ def read_photographs(folder: str, config: OcrConfig) -> dict[str, dict[str, int]
 
 
 def main(
-    scenes: int, side: int, seed: int, processes: int, fonts: list[str], engine: str, models: str, folder: str | None
+    scenes: int,
+    side: int,
+    seed: int,
+    processes: int,
+    fonts: list[str],
+    engine: list[str],
+    models: str,
+    folder: str | None,
 ) -> None:
     os.environ.update(ONE_THREAD)
     fonts = tuple(fonts or dejavu())
     source = Wide(ScenesConfig(count=scenes, side=side, seed=seed, planted=0, fonts=fonts))
-    config = OcrConfig(engine=engine, easyocr=EasyOcrConfig(models=models))
+    named = [{"engine": name} | ({"models": models} if name == "easyocr" else {}) for name in engine]
+    config = OcrConfig.model_validate({"engines": named})
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         reads = pool.map(partial(read, source, config), range(scenes), chunksize=5)
     by_script = defaultdict(list)
@@ -139,9 +152,10 @@ def main(
     known = [one for one in reads if one.script in ("latin", "none")]
     plain = [one for one in known if (one.printed or "").isascii()]
     print(json.dumps({
-        "benchmark": "ocr_quality", "engine": config.engine, "scenes": scenes, "side": side, "seed": seed,
+        "benchmark": "ocr_quality", "engines": engine, "scenes": scenes, "side": side, "seed": seed,
         "fonts": [Path(font).name for font in fonts], **figures(reads),
         "by_script": {script: figures(some) for script, some in sorted(by_script.items())},
+        "verdict_by_script": {script: of_verdict(some) for script, some in sorted(by_script.items())},
         "verdict": of_verdict(reads), "verdict_latin": of_verdict(known),
         "verdict_ascii": of_verdict(plain), "photographs": read_photographs(folder, config) if folder else None,
         "seconds_per_image": round(sum(one.seconds for one in reads) / scenes, 3),
@@ -157,7 +171,7 @@ if __name__ == "__main__":
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--fonts", nargs="*", default=[], help="font files for words in other scripts")
-    options.add_argument("--engine", choices=["rapidocr", "easyocr"], default="rapidocr")
+    options.add_argument("--engine", choices=["rapidocr", "easyocr"], nargs="+", default=["rapidocr"])
     options.add_argument("--models", default="easyocr-models", help="folder of EasyOCR's weights")
     options.add_argument("--photographs", dest="folder", help="folder of photographs with a transcription")
     ocr_quality.main(**vars(options.parse_args()))
