@@ -1,6 +1,7 @@
 """One round of an alignment of pico, with its own verdicts or with a control: what the policy gains and loses.
 
-    python tests/benchmarks/align.py FOLDER [--labels self|truth|shuffled|whole|random] [--seed 0]
+    python tests/benchmarks/align.py FOLDER [--labels self|truth|shuffled|whole|random] [--seed 0] [--start]
+    python tests/benchmarks/align.py --table FILE
 
     self        pico judges single claims of its own responses
     truth       a server that knows the scenes judges them: the upper bound
@@ -10,7 +11,8 @@
 
 800 scenes, ten draws, the pairs of LOOP's settings: at most four an instruction, 1,600 in all; one epoch. FOLDER keeps
 the responses, which all of these share, and what was trained. Evaluated on 500 other scenes. Prints one line of JSON:
-the figures of `training.evaluate`, with intervals; `--start` prints those of pico itself.
+the figures of `training.evaluate`, with intervals; `--start` prints those of pico itself. What was done before is not
+done again. `--table FILE` prints a table of such lines: means over the seeds, of the intervals too.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -141,17 +144,36 @@ def exchanged(source: Path, root: Path) -> None:
 def trained(folder: Path, root: Path, options: argparse.Namespace) -> Path:
     """The checkpoint that was trained on a corpus's pairs."""
     pairs = query_size(root)
-    recipe = folder / "recipe.toml"
+    place = folder / f"{root.name}-{options.seed}"
+    place.mkdir(exist_ok=True)
+    recipe = place / "recipe.toml"
     steps = max(1, min(options.pairs, pairs) // 8)
     recipe.write_text(
         f'seed = {options.seed}\n[[stages]]\nname = "dpo"\nsets = {{ pairs = 1.0 }}\ntrains = ["language"]\n'
         f"beta = 0.1\nsteps = {steps}\nbatch = 8\nrate = 5e-5\nwarm_up = 0.05\n"
     )
-    place = folder / f"{root.name}-{options.seed}"
     out = place / "checkpoint"
     words = [str(PROJECT / "training/pico"), str(root), "pairs", str(place / "run"), str(out), "--recipe", str(recipe)]
     run("-P", "-m", "training.align", *words)
     return out
+
+
+def table(lines: list[dict]) -> str:
+    """Lines of the benchmark as a table of Markdown, a column for each kind of labels."""
+    kinds = list(dict.fromkeys(line["labels"] for line in lines))
+    runs = {kind: [line for line in lines if line["labels"] == kind] for kind in kinds}
+    rows = [["figure", *(f"{kind} ({len(runs[kind])})" for kind in kinds)], ["---"] * (len(kinds) + 1)]
+    for name in FIGURES:
+        scale = 1 if name in ("words", "claims") else 100
+        row = [name]
+        for kind in kinds:
+            found = f"{mean(line[name] for line in runs[kind]) * scale:.1f}"
+            if all(name in line["intervals"] for line in runs[kind]):
+                low, high = (mean(line["intervals"][name][side] for line in runs[kind]) * scale for side in (0, 1))
+                found += f" ({low:.1f} to {high:.1f})"
+            row.append(found)
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def query_size(root: Path) -> int:
@@ -160,7 +182,8 @@ def query_size(root: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print a table of the lines in a file")
     parser.add_argument("--labels", choices=("self", "truth", "shuffled", "whole", "random"), default="self")
     parser.add_argument("--start", action="store_true", help="evaluate pico itself")
     parser.add_argument("--scenes", type=int, default=800)
@@ -169,6 +192,11 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.table:
+        print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
+        return
+    if options.folder is None:
+        parser.error("name a folder, or --table FILE")
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     held_out = folder / "held-out.toml"
