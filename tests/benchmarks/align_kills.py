@@ -4,14 +4,16 @@
 
 A round of a tiny model: its answers and verdicts are a scripted server's, its pairs are trained by `training.align`.
 Each kill comes in the next of the steps of a round, at a random moment of it; then the alignment goes on to its end.
-The checkpoint must have the bytes of the one that nobody disturbed, and so must all data files. What a kill costs are
-the requests in both runs beyond those of the clean one: at most a chunk of rows, and what was in flight.
+The checkpoint must have the bytes of the one that nobody disturbed, and so must all data files. All runs lie in one
+place, since a model's state names the corpus that it was trained on. What a kill costs are the requests in both runs
+beyond those of the clean one: at most a chunk of rows, and what was in flight.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -50,6 +52,7 @@ precision = "float32"
 
 def prepared(folder: Path, server: Scripted, tiny: Path) -> Path:
     """The configuration of a round that trains a tiny model."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / "recipe.toml").write_text(RECIPE)
     config = configured(folder, server, IMAGES)
@@ -89,7 +92,7 @@ def left_of(folder: Path) -> tuple[dict[str, str], str]:
     files = {
         name: sha for name, sha in data_files(folder / "corpus").items() if name not in ("root.json", "align.json")
     }
-    files["align.json"] = (folder / "corpus/align.json").read_text().replace(str(folder), "")
+    files["align.json"] = (folder / "corpus/align.json").read_text()
     weights = (folder / "checkpoints/round-1/checkpoint/model.safetensors").read_bytes()
     return files, hashlib.sha256(weights).hexdigest()
 
@@ -98,12 +101,13 @@ def main(kills: int, seed: int) -> dict:
     began, draws, costs, faults = time.time(), Random(seed), [], []
     with tempfile.TemporaryDirectory() as temporary, Scripted(latency=0.005) as server:
         tiny = save_tiny(Path(temporary) / "tiny")
-        clean = prepared(Path(temporary) / "clean", server, tiny)
+        folder = Path(temporary) / "round"
+        clean = prepared(folder, server, tiny)
         finish(lambda: going(clean))
         wanted, requests, moments = left_of(clean.parent), server.count(), steps_of(clean.parent)
         span = {step: after - at for (step, at), (_, after) in pairwise(moments)}  # seconds of each step
         for kill in range(kills):
-            step, folder = STEPS[kill % len(STEPS)], Path(temporary) / str(kill)
+            step = STEPS[kill % len(STEPS)]
             config, before = prepared(folder, server, tiny), server.count()
             child = start(lambda: going(config))
             while step not in [name for name, _ in steps_of(folder)]:
