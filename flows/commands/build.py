@@ -105,6 +105,7 @@ def run(
     if planned.work():
         with hold(corpus.root, wait):  # fails at once if another run holds the root
             pass
+        _tell_per_host(corpus, planned)
         _run_flow(corpus, config, until, wait, engine)
     else:
         with suppress(Busy):
@@ -248,6 +249,19 @@ def _tell_hints(corpus, planned) -> None:
         tell("no shard set: to write shards, add a table \\[sets.NAME]")
     for hint in planned.hints:
         tell(cell(hint))
+
+
+def _tell_per_host(corpus, planned) -> None:
+    """Says how many requests each of several workers sends to one host at a time."""
+    from pipelines.engine.cluster import workers_of
+
+    if corpus.config.fetch and any(stage.stage == "images" and (stage.todo or stage.open) for stage in planned.stages):
+        with suppress(ValueError):  # of a cluster that does not answer: the run says so
+            workers = workers_of(corpus.config.beam.runner, corpus.config.beam.options)
+            each = corpus.made["images"].among(workers).fetch.per_host
+            at_most = f"at most {each} request{'s' * (each > 1)} at a time"
+            if workers > 1:
+                tell(f"images: each of {workers} workers sends {at_most} to one host")
 
 
 def _tell_unfetched(corpus) -> None:

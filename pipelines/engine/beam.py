@@ -1,19 +1,18 @@
 """The one Beam transform: every stage's work runs through it, on any runner."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import ceil
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
+from pipelines.engine.cluster import is_dask, partition_size, workers_of
 from pipelines.engine.worker import Work
 
-MOST_TASKS = 10_000  # of a stage, which Dask's scheduler holds
+SIZED = ("dask_partition_size", "dask_npartitions")
 ASK_A_SERVER = {"PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner"}  # which has options of its own
 
 
@@ -64,18 +63,20 @@ class MakeAll(beam.PTransform):
 
 
 def open_pipeline(runner: str, options: list[str], is_local: bool, items: int = 0) -> tuple[beam.Pipeline, int]:
-    """An empty pipeline on a runner for so many items, and how many workers its options ask for.
+    """An empty pipeline on a runner for so many items, and how many workers it has, as far as that is known.
 
     A local runner has its pipeline in this process alone: it hands the items to workers of ours. Raises `ValueError`
-    for an option that no one knows, and whatever Beam raises if it does not take the runner or its options,
-    `SystemExit` included.
+    for an option that no one knows and for a cluster that does not answer, and whatever Beam raises if it does not take
+    the runner or its options, `SystemExit` included.
     """
-    if runner.endswith("DaskRunner") and not any("dask_partition_size" in option for option in options):
-        options = [*options, f"--dask_partition_size={ceil(items / MOST_TASKS) or 1}"]  # else one task has them all
+    workers = workers_of(runner, options)
+    if is_dask(runner) and not any(
+        "dask_partition_size" in option or "dask_npartitions" in option for option in options
+    ):
+        options = [*options, f"--dask_partition_size={partition_size(items, workers)}"]  # else one task has them all
     read = PipelineOptions(options)
-    direct = read.view_as(DirectOptions)
-    workers = 1 if direct.direct_running_mode == "in_memory" else direct.direct_num_workers or os.cpu_count() or 1
     if is_local:
+        direct = read.view_as(DirectOptions)
         direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
     pipeline = beam.Pipeline(runner=runner, options=read)  # imports the runner, which declares its options
     if runner.rpartition(".")[2] not in ASK_A_SERVER:

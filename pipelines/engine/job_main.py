@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.engine.child import take_stdin
 from pipelines.engine.pool import Pool
-from pipelines.engine.worker import Order, one_line
+from pipelines.engine.worker import Order, among, one_line
 
 running: list[Any] = []  # Beam's `PipelineResult`
 
@@ -62,7 +62,7 @@ def carried_out(order: Order, pool: Pool | None) -> tuple[str, str]:
     running.clear()
     try:
         most = 1 if order.one_process else min(workers, len(order.items))
-        work = pool.begin(order, most) if pool else pickle.loads(order.work)
+        work = pool.begin(order, most) if pool else among(pickle.loads(order.work), most)
         _ = pipeline | MakeAll(work, order.items if pool else [pickle.loads(item) for item in order.items])
         running.append(pipeline.run())  # a local runner returns at the end, a remote one at once
         running[0].wait_until_finish()
