@@ -23,7 +23,7 @@ from schemas.errors import UserError
 
 HOURS = 36.0  # without a completed run: a night and a half
 LEAST_HOURS, MOST_HOURS = 0.001, 24.0 * 366
-EVENTS = {  # what is told -> the event of the run
+EVENTS = {  # what the alert is about -> the event of the run
     "failed": "prefect.flow-run.Failed",
     "crashed": "prefect.flow-run.Crashed",
     "gate failed": "prefect.flow-run.GateFailed",

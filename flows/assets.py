@@ -36,7 +36,7 @@ def _slug(word: str) -> str:
 
 
 def announce_releases(corpus: Corpus, run: str) -> None:
-    """Tells Prefect of each set that a run has published anew."""
+    """Tells Prefect of each set that a run has published."""
     for row in Ledger(corpus.root, run).releases():
         announce(asset_key(corpus.root.url, row["set"]), row)
 

@@ -1,4 +1,4 @@
-"""Sends what Prefect shows in a thread of its own, so that a server that is slow or gone never holds up a run."""
+"""Sends progress to Prefect in a thread, so that a slow or missing server never delays a run."""
 
 import atexit
 import contextvars

@@ -1,4 +1,4 @@
-"""Errors that are told in one line, and the exit code of each."""
+"""Errors that are reported in one line, and the exit code of each."""
 
 import logging
 
@@ -27,7 +27,7 @@ class NoServer(Exception):
 
 
 def line_of(error: BaseException) -> tuple[int, str] | None:
-    """(exit code, what to say); None for an error that nobody expects, whose traceback is needed."""
+    """(exit code, what to say); None for an unexpected error, whose traceback is needed."""
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, Busy | Corrupt | Damaged | GateFailed | NoServer | StageFailed):
@@ -45,7 +45,7 @@ def line_of(error: BaseException) -> tuple[int, str] | None:
 
 
 class WithoutTraceback(logging.Filter):
-    """Drops the tracebacks of errors that one line tells."""
+    """Drops the tracebacks of errors that are reported in one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] and line_of(record.exc_info[1]):

@@ -1,6 +1,6 @@
 """Alignment in rounds: the table [align], and what `align.json` in a root says about the rounds that have begun.
 
-Each round asks the best policy so far about images of its own; see `flows.align`.
+Each round asks the best policy so far about images that no other round has; see `flows.align`.
 """
 
 from typing import Any, Self

@@ -57,7 +57,7 @@ def schema_of(fields: Mapping[str, Any]) -> pa.Schema:
 def to_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     """Rows as a table of exactly `schema`.
 
-    Arrow drops unknown names and fills missing ones with null in silence, so both are refused here.
+    Arrow drops unknown names and silently fills missing ones with null, so both are refused here.
     Raises `TypeError` naming the first row and field that do not fit: such a row is a bug of its stage.
     """
     names = set(schema.names)

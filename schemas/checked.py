@@ -1,4 +1,4 @@
-"""What a stranger may have written: JSON held against its declared types, and files opened only if they are files.
+"""What a stranger may have written: JSON is checked against its declared types, and only regular files are opened.
 
 A type says what is read: `Count` and `FileName` below, `TypedDict`s and dataclasses of them. Whoever reads JSON of a
 corpus reads it by `plain_json` and `checked`, so that everything behind that can rely on the types.
@@ -90,7 +90,7 @@ def checked(kind: type[T], value: Any) -> T:
 
 
 def open_file(path: str | os.PathLike) -> int:
-    """A descriptor of a file, for reading. Raises `ValueError` for what is not a file, such as a pipe, which never
+    """A descriptor of a file, for reading. Raises `ValueError` unless it is a regular file: a pipe never
     ends, and `OSError` if it cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -111,7 +111,7 @@ def bytes_at(descriptor: int, start: int, size: int) -> bytes:
 
 
 def read_file(path: str | os.PathLike, most: int) -> bytes:
-    """A whole file. Raises `ValueError` for what is not a file, and for one of more than `most` bytes."""
+    """A whole file. Raises `ValueError` for anything but a regular file, and for one of more than `most` bytes."""
     with open(open_file(path), "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:

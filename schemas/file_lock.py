@@ -36,19 +36,19 @@ def take(path: str | os.PathLike, holder: Mapping[str, Any], share: bool = False
     """Locks a file and writes into it who holds it; creates it if needed. Closing the returned descriptor frees it.
 
     With `share`, it is held together with all others who share it and name the same `lease`. Raises `Held` if another
-    process holds it, and `UserError` for what is not a plain file of its own.
+    process holds it, and `UserError` for anything but a regular file with one name.
     """
     try:
         descriptor = os.open(path, FLAGS, 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise UserError(f"{path}: is a link; a lock is a file of its own: remove it") from None
+            raise UserError(f"{path}: is a link; a lock must be a regular file: remove it") from None
         raise
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
             what = "has another name elsewhere (a hard link)" if stat.S_ISREG(info.st_mode) else "is not a file"
-            raise UserError(f"{path}: {what}; a lock is a file of its own: remove it")
+            raise UserError(f"{path}: {what}; a lock must be a regular file: remove it")
         _lock(descriptor, holder, share)
     except BaseException:
         os.close(descriptor)

@@ -14,10 +14,10 @@ from schemas.image_kinds import Header, UnsafeImage, kind_of
 
 MAX_SCANS = 100             # of a JPEG; encoders write about ten. libtiff has the same bound
 MAX_SEGMENTS = 10_000       # of a JPEG; 50 MB of metadata are 763
-MAX_EXIF_SEGMENTS = 64      # of a JPEG, 64 KB each: Pillow joins them anew each time
+MAX_EXIF_SEGMENTS = 64      # of a JPEG, 64 KB each: Pillow joins them again each time
 MAX_CHUNKS = 100_000        # of a PNG
 MAX_BLOCKS = 1_000_000      # of a GIF, up to 255 bytes each
-MAX_GIF_TEXT = 1_000_000    # bytes of a GIF's comments and other extensions: Pillow joins them anew each time
+MAX_GIF_TEXT = 1_000_000    # bytes of a GIF's comments and other extensions: Pillow joins them again each time
 MAX_VALUES = 1_000_000      # numbers in the tags of a TIFF: 390,000 tiles of 16 x 16 are 100 megapixels
 MAX_FRACTIONS = 10_000      # of those
 MAX_PAGES = 1_000           # of a TIFF, that are counted

@@ -1,4 +1,4 @@
-"""An image as it came, with its measurements, or the reason why it is left out."""
+"""An image's original bytes and measurements, or the reason why it is left out."""
 
 import re
 from typing import Annotated, NotRequired, TypedDict

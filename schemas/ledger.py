@@ -36,10 +36,10 @@ class ChangeRow(TypedDict):
     key: str                # of the row; of the sample in stage shards
     change: str             # added, removed, changed; made, in place of a row an added key: see `MADE`
     before: str | None      # JSON of the columns that changed, or of the whole removed row
-    after: str | None       # JSON of the columns that changed; an added row stands in the stage's view
+    after: str | None       # JSON of the columns that changed; an added row is in the stage's view
 
 
-# What stands in a file for all keys of a partition that was made for the first time. The view `changes` has a row for
+# The one row in a file for all keys of a partition that was made for the first time. The view `changes` has a row for
 # each of them.
 MADE = {"key": "", "change": "made", "before": None, "after": None}
 

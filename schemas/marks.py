@@ -1,4 +1,4 @@
-"""Marks in a text that stand for an image or a video, as tokenizers of vision-language models spell them.
+"""Marks in a text for an image or a video, as tokenizers of vision-language models spell them.
 
 A reader of samples replaces each mark by the tokens of an image. A mark without an image, or an image with two marks,
 breaks the sample or shifts the images of all that follow.
@@ -90,7 +90,7 @@ def named_pictures(text: str) -> list[str]:
 
 
 def is_image(mark: str) -> bool:
-    """Whether a mark stands for an image, not for a video."""
+    """Whether a mark is for an image, not for a video."""
     return "video" not in mark.lower()
 
 

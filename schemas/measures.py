@@ -34,7 +34,7 @@ class MeasuresRow(TypedDict):
 
 REASONS: dict[str, str] = {}
 
-# ISO 639-1, of the languages that are told apart; `no` also stands for Bokmål (nb)
+# ISO 639-1, of the languages that are detected; `no` also means Bokmål (nb)
 _CODES = (
     "af am an ar as az ba be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu he hi hr ht hu hy "
     "id is it ja jv ka kk km kn ko ku ky la lb lo lt lv mg mk ml mn mr ms mt my ne nl nn no oc or pa pl ps pt ro ru "

@@ -1,4 +1,4 @@
-"""Parquet files that a stranger may have written: bounded in memory, held against declared types."""
+"""Parquet files that a stranger may have written: bounded in memory, checked against declared types."""
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
@@ -97,7 +97,7 @@ def misfit(values: pa.Array, field: pa.Field) -> str | None:
 
 
 def _read_bounded(file: ParquetTable, columns: Sequence[str] | None, groups: Sequence[int]) -> pa.Table:
-    """The rows of an untrusted file: a few KB can stand for rows that fill the memory."""
+    """The rows of an untrusted file: a few KB can expand to rows that fill the memory."""
     # One thread: Arrow's pool, once used, aborts about one in ten short-lived processes at their end (25.0).
     options: dict[str, Any] = {"columns": list(columns) if columns else None, "use_threads": False}
     plain, once = file.schema_arrow, file.texts()

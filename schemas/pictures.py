@@ -113,7 +113,7 @@ OPENERS: dict[str | None, Callable[[bytes], Image.Image]] = {
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation by which the pixels have to be turned; 1: not at all. Damaged metadata is ignored.
 
-    A PNG has to be decoded first if its EXIF stands behind its pixels. TIFF, HEIC and JPEG XL turn their pixels
+    A PNG has to be decoded first if its EXIF comes after its pixels. TIFF, HEIC and JPEG XL turn their pixels
     themselves.
     """
     if image.format in ("TIFF", "HEIC", "JXL"):

@@ -36,7 +36,7 @@ LEFT JOIN total t ON t.partition = r.partition AND t.response = r.key
 LEFT JOIN each_labeler e ON e.partition = r.partition AND e.response = r.key
 """
 
-# What was chosen and rejected, whole: a row a pair that is kept.
+# The complete chosen and rejected texts: one row per kept pair.
 PREFERENCES = """
 SELECT p.partition, p.key, p.instruction, i.image, i.question, i.origin, i.name, i.round,
        c.text AS chosen, r.text AS rejected, c.draw AS chosen_draw, r.draw AS rejected_draw,

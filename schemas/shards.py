@@ -30,7 +30,7 @@ class Picture(TypedDict):
     format: str             # JPEG, PNG, WEBP, …
     width: int              # pixels
     height: int             # pixels
-    original_sha256: str    # the member's own, if the image was copied as it came
+    original_sha256: str    # the member's own, if the image was copied unchanged
     original_size: int      # bytes
     original_format: str
     original_width: int     # pixels, upright
@@ -180,7 +180,7 @@ def _with_values(document: Any, parsed: Callable[[str], Any] = json.loads) -> di
     return document | {name: parsed(document[name]) for name in VARYING if isinstance(document.get(name), str)}
 
 
-# What training plans for a release stands beside it, in shards/packs/<what it was planned for>/<name of a unit>
+# The plans of training for a release are beside it, in shards/packs/<what it was planned for>/<name of a unit>
 
 PACKS = "packs"
 UNIT = 10_000               # samples

@@ -16,7 +16,7 @@ class TrainingConfig(Table):
 
 
 def evaluations_sql(evaluations: Sequence[str], alignment: Sequence[str]) -> str:
-    """The view `evaluations`: a row a figure. `evaluations`: files with a line of JSON; `alignment`: the root's
+    """The view `evaluations`: one row per figure. `evaluations`: files with a line of JSON; `alignment`: the root's
     align.json, if there is one. Both as SQL."""
     said = [
         "SELECT NULL::VARCHAR AS folder, NULL::INTEGER AS round, NULL::JSON AS figures, NULL::JSON AS intervals "

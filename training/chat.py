@@ -148,7 +148,7 @@ def read(
 ) -> Any:
     """The prompt of these messages. `most_bytes` is the length of the longest text that could fit, in UTF-8.
 
-    Raises `Refused`, and `Gone` as soon as nobody waits for the answer.
+    Raises `Refused`, and `Gone` as soon as the client is gone.
     """
     pictures, turns, length = Pictures(gone, max_pixels), [], 0
     if len(messages) > generator.room:
@@ -229,6 +229,6 @@ def _data_of(part: dict[str, Any], where: str) -> bytes:
 
 
 def longest_text(generator: Talks, piece: Callable[[int], bytes]) -> int:
-    """The bytes of the longest text that a prompt could hold: each token stands for at most so many."""
+    """The bytes of the longest text that a prompt could hold: each token has at most so many."""
     longest = max((len(piece(token)) for token in range(generator.vocabulary)), default=1)
     return generator.room * max(1, longest) * NORMALISED

@@ -1,4 +1,4 @@
-"""Finds what is not finite in a step: a loss, with a sample of it, or the gradient of a weight. The step is skipped.
+"""Finds values that are not finite in a step, which is then skipped: a loss, with one of its samples, or a gradient.
 
 Weights that a run loads are checked when it begins, and those that a step makes after the step, so the weights before a
 step are always finite.

@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]  # what is asked, how many answers th
 
 
 def quiet(what: str, done: int, of: int) -> None:
-    """Progress that nobody looks at."""
+    """Progress that is not shown."""
 
 
 def evaluate(

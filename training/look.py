@@ -51,7 +51,7 @@ def about(recipe: Recipe, stage: TrainingStage) -> str:
 
 
 def text_of(piece: Piece, view: int, rejected: bool = False) -> Text:
-    """A piece for the terminal. What is learned stands in brackets, so that it is seen without colours too."""
+    """A piece for the terminal. Learned text is in brackets, so that it can be seen without colours too."""
     if piece.kind == "view":
         return Text(f"[view {view}: {piece.tokens}]", style=STYLES["view"])
     shown = printable(piece.text)

@@ -31,7 +31,7 @@ class Meter:
         self.sums += torch.cat([losses.learned.detach(), counts.to(device), tokens, losses.pairs]).double()
 
     def read(self, world: World) -> Values:
-        """The means of all ranks, and begins anew."""
+        """Returns the means of all ranks, and begins again."""
         values = values_of(self.stage, world.sum(self.sums).tolist())
         self.sums.zero_()
         return values

@@ -162,7 +162,7 @@ def checked(given: dict[str, Any], path: str) -> Recipe:
         raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     names = [stage.name for stage in recipe.stages]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{path}: stages: two are called {twice[0]}; give each a name of its own")
+        raise UserError(f"{path}: stages: two are called {twice[0]}; give each its own name")
     if unknown := sorted(recipe.instructions.keys() - {*CAPTIONS}):
         raise UserError(
             f"{path}: instructions.{unknown[0]}: no task of this name takes one; choose from {', '.join(CAPTIONS)}"
@@ -176,7 +176,7 @@ def checked(given: dict[str, Any], path: str) -> Recipe:
         if not (stage.answers or stage.truth):
             raise UserError(f"{path}: stages.{stage.name}: learns nothing; give answers or truth a weight above 0")
         if stage.beta and (stage.truth or not stage.answers):
-            raise UserError(f"{path}: stages.{stage.name}: beta is for answers alone; give truth a stage of its own")
+            raise UserError(f"{path}: stages.{stage.name}: beta is for answers alone; give truth its own stage")
     named = recipe.start.model_dump(exclude_none=True)
     if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
         raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")

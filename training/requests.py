@@ -25,7 +25,7 @@ class GenerationRequest(Generic[AnyPrompt]):
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
     seed: int = 0  # the same request with the same seed draws the same answer
     top: int = 0  # how many of the likeliest tokens to report at each step
-    cancelled: Callable[[], bool] = lambda: False  # asked at each token: whether nobody waits for the answer any more
+    cancelled: Callable[[], bool] = lambda: False  # asked at each token: whether the client is gone
 
 
 @dataclass

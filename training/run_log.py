@@ -26,7 +26,7 @@ class RunLog:
         try:
             rows = list(read_log(run))
         except (pa.ArrowException, OSError) as error:  # it is only shown: the run does not need it
-            print(printable_line(f"{run / LOG}: is begun anew, as it cannot be read: {error}"), flush=True)
+            print(printable_line(f"{run / LOG}: cannot be read and is begun again: {error}"), flush=True)
             rows = []
         # A row of step 0 is of the stage that begins behind `done`: it will be measured again.
         self.rows: list[TrainingRow] = [row for row in rows if row["total"] <= done - (row["step"] == 0)]

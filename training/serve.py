@@ -121,7 +121,7 @@ def make_app(
         try:
             return await answered(asked, gone)
         except Gone:
-            return error_response(499, "the client has gone")  # nobody reads it
+            return error_response(499, "the client has gone")  # the client does not read it
         finally:
             watching.cancel()
 

@@ -35,7 +35,7 @@ COLUMNS = ("sample", "byte_offset", "size", "members")  # of an index
 class Shards:
     """The samples of a set, in order. With `check`, each member that is read is compared with its digest.
 
-    A stranger may have written any of its files: all of them are held against their declared types and sizes.
+    A stranger may have written any of its files: all of them are checked against their declared types and sizes.
 
     Raises `FileNotFoundError` if the set is not published, `UserError` if its card is damaged, and `Damaged` if a
     sample's bytes, or the index that names them, have changed.
@@ -110,7 +110,7 @@ class Shards:
         return isinstance(self.fs, LocalFileSystem)
 
     def whole(self, path: str) -> bytes:
-        """A whole file. Raises `FileNotFoundError`, and `ValueError` for what is not a file, or is too large."""
+        """A whole file. Raises `FileNotFoundError`, and `ValueError` unless it is a regular file of bounded size."""
         if self.is_local:
             return read_file(path, MOST)
         if len(data := read_remote(self.fs, path, MOST + 1)) > MOST:
@@ -180,7 +180,7 @@ class Shard:
         try:
             data = self.of.whole(self.file)
             if self.of.check and sha256(data).hexdigest() != self.entry["index_sha256"]:
-                raise ValueError("is not the index that was published; remove it, `shardmill run` makes it anew")
+                raise ValueError("is not the index that was published; remove it, and `shardmill run` makes it again")
             with ParquetTable(BytesIO(data)) as file:
                 table = checked_table(file, names, pa.schema([SAMPLES.field(name) for name in names]))
             table.validate(full=True)

@@ -1,4 +1,4 @@
-"""Standard output that nobody reads, is full, or is closed: what a command does goes on to its end without it."""
+"""Standard output that nobody reads, is full, or is closed: the command still runs to its end."""
 
 import io
 import os

@@ -90,7 +90,7 @@ def rows_by_source(root: Root) -> list[Row]:
 
 
 def rewritten(root: Root) -> list[tuple[str, int]]:
-    """What became of captions: rewritten, left as they came because of their answers, or not asked for."""
+    """Counts of captions by outcome: rewritten, unchanged because of the model's answer, or not sent to the model."""
     return _outcomes(root, captions.STAGE, ACCEPTED, "rewritten")
 
 

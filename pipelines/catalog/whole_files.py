@@ -1,7 +1,7 @@
 """A remote root as DuckDB reads it: folders are listed once, small files are read whole, each by one request.
 
 Files are read ahead by threads, and kept on this machine by their stamp: a file that has not changed is not read again,
-whichever process asks. `XDG_CACHE_HOME` says where; what nobody has read for a week is removed.
+whichever process asks. `XDG_CACHE_HOME` says where; files that nobody has read for a week are removed.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from pipelines.engine.cluster import is_dask, partition_size, workers_of
 from pipelines.engine.worker import Work
 
 SIZED = ("dask_partition_size", "dask_npartitions")
-ASK_A_SERVER = {"PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner"}  # which has options of its own
+ASK_A_SERVER = {"PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner"}  # which has its own options
 
 
 class Make(beam.DoFn):
@@ -85,7 +85,7 @@ def open_pipeline(runner: str, options: list[str], is_local: bool, items: int = 
 
 
 def _refuse_unknown(options: PipelineOptions) -> None:
-    """Raises `ValueError` for options that are not Beam's, which drops them in silence."""
+    """Raises `ValueError` for options that are not Beam's, which drops them silently."""
     known, given = (options.get_all_options(retain_unknown_options=unknown) for unknown in (False, True))
     for name in given.keys() - known.keys():
         near = get_close_matches(name, known, 1)

@@ -76,7 +76,7 @@ class Commit:
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Commit":
-        """A commit from the fields of a footer. Raises `ValueError` or `TypeError` for what is not a commit."""
+        """A commit from the fields of a footer. Raises `ValueError` or `TypeError` for other fields."""
         commit = cls(**fields)
         counts = [commit.partition, commit.version, commit.rows, commit.kept, *commit.reasons.values()]
         columns = [commit.digests, *commit.inputs.values()]

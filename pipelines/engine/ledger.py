@@ -215,7 +215,7 @@ class Ledger:
         return read_table(self.root, self._file(name), SCHEMAS[name.partition("-")[0]])
 
     def _kept(self, name: str) -> pa.Table:
-        """The rows of a file that is written anew; none if it is damaged, since they are lost."""
+        """The rows of a file that is written again; none if it is damaged, since they are lost."""
         try:
             return self._table(name)
         except Corrupt:

@@ -153,14 +153,14 @@ class Root:
         return data
 
     def _open(self, name: str) -> int:
-        """A descriptor of a local file. Raises `Corrupt` for what is not a file, such as a pipe, which never ends."""
+        """A descriptor of a local file. Raises `Corrupt` unless it is a regular file: a pipe never ends."""
         try:
             return open_file(self.path(name))
         except ValueError:
             raise Corrupt(f"{name}: is not a file; remove it") from None
 
     def open(self, name: str) -> BinaryIO:
-        """A file to be read piece by piece. Raises `FileNotFoundError`, and `Corrupt` for what is not a file."""
+        """A file to be read piece by piece. Raises `FileNotFoundError`, and `Corrupt` unless it is a regular file."""
         return open(self._open(name), "rb") if self.is_local else open_bytes(self.fs, self.path(name))
 
     def open_at_once(self, name: str, last: int | None = None) -> BinaryIO:

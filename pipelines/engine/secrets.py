@@ -70,7 +70,7 @@ Span = tuple[int, int]
 
 
 def unescape(found: re.Match) -> str:
-    """What an escape of JSON, of URLs or of HTML stands for."""
+    """The character that an escape of JSON, of URLs or of HTML means."""
     kind = found.lastgroup
     if kind is None:  # \\e
         return "\x1b"
@@ -92,7 +92,7 @@ STEPS = (QUIET, *[((ESCAPE, unescape), (LETTER, lambda found: _plain(found[0])),
 
 
 class View(NamedTuple):
-    """A text as it can be read, and where each of its characters stands in the text as it came."""
+    """A text as it can be read, and the place of each of its characters in the original text."""
 
     text: str
     spans: list[Span]
@@ -149,7 +149,7 @@ class Secrets:
             wide = [value.encode(code, "surrogatepass") for code in ("utf-16-le", "utf-16-be")]
             digits = [data.hex().encode(), data.hex().upper().encode()]
             forms = {SHOWN + 1: [data], 2 * (SHOWN + 1): wide + digits, _signs(SHOWN + 1): [*_packed(data)]}
-            for size, written in forms.items():  # bytes that stand for more of the secret than may be shown
+            for size, written in forms.items():  # bytes that encode more of the secret than may be shown
                 for form in written:
                     self.hex[2 * size] |= grams(form.hex(), 2 * size)
                     for packed in _packed(form):
@@ -174,7 +174,7 @@ class Secrets:
         return bool(self.plain) and any(self._holds(reading, True) for reading in readings(text))
 
     def spans(self, text: str) -> list[Span]:
-        """Where more than SHOWN characters of a secret stand in a text, however they are written."""
+        """The places in a text with more than SHOWN characters of a secret, however they are written."""
         found = [match.span() for value in self.short for match in re.finditer(re.escape(value), text)]
         if not self.plain or not any(self._holds(reading, False) for reading in readings(text)):
             return found

@@ -1,4 +1,4 @@
-"""Columns of exported tables, each with one type, which Arrow, `datasets` and a dataset card all are told."""
+"""Columns of exported tables, each with one type, for Arrow, `datasets` and the dataset card."""
 
 import json
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A sample of any task as a conversation about its pictures, from which each form is written.
 
-A text in it has no marks: where a picture stands is a part of its own, so that each form writes one mark a picture.
+A text in it has no marks: a picture is a separate part, so that each form writes one mark per picture.
 """
 
 import re
@@ -28,7 +28,7 @@ REASONS = {
 }
 
 
-LICENCES, OTHERS = 1000, "others"  # so many are told apart
+LICENCES, OTHERS = 1000, "others"  # number of licences that are counted separately
 
 
 class LeftOut(Exception):
@@ -49,7 +49,7 @@ class Turn(NamedTuple):
 class Entry(NamedTuple):
     sample: str
     document: Row  # the sample's JSON
-    text: str | None  # of a caption or OCR, as it stands in the shard
+    text: str | None  # of a caption or OCR, as in the shard
     pictures: tuple[Picture, ...]  # in the order in which the turns name them
     marks: tuple[str, ...]  # that the source has for them, of conversations
     turns: tuple[Turn, ...]  # of a pair: its question and the chosen answer
@@ -133,7 +133,7 @@ def entry_of(sample: Sample, task: str, question: str | None) -> Entry:
 
 
 def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], texts: Texts) -> list[Turn]:
-    """The turns of a conversation. Pictures stand in questions: a mark in an answer is a text. Raises `LeftOut` if
+    """The turns of a conversation. Pictures are in questions: a mark in an answer is text. Raises `LeftOut` if
     there is no picture, but a question has a mark.
     """
     if not marks and any(named_pictures(turn["content"]) for turn in turns if turn["role"] != "assistant"):
@@ -155,7 +155,7 @@ def _turns(turns: Sequence[Mapping[str, str]], marks: Sequence[str], texts: Text
 
 
 def _in_front(turns: Sequence[Turn], pictures: int) -> list[Turn]:
-    """Turns in which the pictures that no text names stand in front of the user's first turn, each on its line."""
+    """Turns in which pictures without a mark come before the text of the user's first turn, each on its line."""
     named = {part for turn in turns for part in turn.parts}
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), 0)
     front = [part for number in range(pictures) if number not in named for part in (number, "\n")]
@@ -165,7 +165,7 @@ def _in_front(turns: Sequence[Turn], pictures: int) -> list[Turn]:
 
 
 def alternating(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns for readers that know only a user and an assistant who take turns. A system's text stands in front of what
+    """Turns for readers that know only a user and an assistant who take turns. A system's text is put before what
     the user says next, and turns of one role in a row become one, with an empty line between them.
 
     Raises `LeftOut` for a conversation that begins with an answer.

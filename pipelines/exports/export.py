@@ -69,7 +69,7 @@ class Export(NamedTuple):
             yield group
 
     def write_tables(self, columns: Sequence[Column]) -> Sizes:
-        """Parquet, a file a shard, under names by which `datasets` finds a split."""
+        """Parquet, one file per shard, under names by which `datasets` finds a split."""
         wanted, sizes = schema(columns), Sizes()
         for number, shard in enumerate(self.card["shards"]):
             file = self.target.temporary()

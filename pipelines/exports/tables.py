@@ -29,7 +29,7 @@ def hub_columns(task: str) -> Sequence[Column]:
             Column("caption", STRING, "the caption"), turned,
         ),
         RECONSTRUCT: (
-            image, Column("text", STRING, "what stood in the corrupted lines of the picture, line by line"),
+            image, Column("text", STRING, "the original text of the corrupted lines of the picture, line by line"),
             Column("caption", STRING, "the caption"), turned,
         ),
         "conversation": (
@@ -55,7 +55,7 @@ def hub_columns(task: str) -> Sequence[Column]:
     return (
         Column("key", STRING, "the key of the sample"), *texts, Column("url", STRING, "where the picture was"),
         Column("width", INT, "pixels"), Column("height", INT, "pixels"),
-        Column("sha256", STRING, "of the picture's bytes as they came"),
+        Column("sha256", STRING, "of the picture's original bytes"),
         Column("phash", STRING, "64-bit perceptual hash of the picture"), *(() if task == PREFERENCE else read),
         Column("extra", STRING, "whatever else the source says, as JSON"),
         Column("more", STRING, "whatever else the shard says, as JSON"),

@@ -7,7 +7,7 @@ import io
 
 from schemas.pictures import MAY_TURN_PNG, open_image, orientation_of, turned
 
-MOST = 200_000_000  # pixels of a picture that is turned; the stage `images` keeps no larger ones unless it is told to
+MOST = 200_000_000  # pixels of a picture that is turned; larger ones pass `images` only if its limit is raised
 XMP = b"tiff:Orientation"
 SIGNS = {  # how files begin -> what a turned one of them holds
     b"\xff\xd8": (b"Exif\0", XMP),

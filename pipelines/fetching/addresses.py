@@ -101,7 +101,7 @@ class Resolver:
                 lookup.set_result(look_up("127.0.0.1", family))
             else:
                 lookup = loop.run_in_executor(self.threads, look_up, host, family)
-                lookup.add_done_callback(lambda done: done.exception())  # nobody may be waiting for it any more
+                lookup.add_done_callback(lambda done: done.exception())  # no caller may be waiting for it any more
             self.known[host, family] = now + KEPT, lookup
         return lookup
 

@@ -75,7 +75,7 @@ def read_opt_outs(files: Sequence[str]) -> OptOuts:
     """Reads text files with a host or a pattern of URLs per line; `#` begins a comment.
 
     `example.com` is that host with its subdomains. `example.com/art/*` and `*.example.com/*.png` are patterns: `*`
-    stands for any text, there is no scheme, and case makes no difference. Raises `UserError` for a file that cannot be
+    matches any text, there is no scheme, and case makes no difference. Raises `UserError` for a file that cannot be
     read, and for a line that is neither.
     """
     hosts, patterns = set(), set()

@@ -1,7 +1,7 @@
-"""robots.txt (RFC 9309): the rules that apply to us, read and held against URLs in bounded time and memory.
+"""robots.txt (RFC 9309): the rules that apply to us, read and matched with URLs in bounded time and memory.
 
-The file is a stranger's. MOST bytes of it are read, as RFC 9309, section 2.5 allows; a rule is kept once, whoever it
-is for; and rules with wildcards, each of which has to be held against a URL by itself, are bounded again.
+The file is a stranger's. MOST bytes of it are read, as RFC 9309, section 2.5 allows; a rule is kept once,
+for all its agents; and rules with wildcards, each of which has to be matched with a URL separately, are bounded again.
 """
 
 import io

@@ -79,7 +79,7 @@ def folded(path: str) -> str:
 
 
 def meanings(url: URL) -> tuple[str, ...]:
-    """Path and query of a URL, decoded, as rules of owners are held against them: as written, and, if that differs,
+    """Path and query of a URL, decoded, as rules of owners are matched with them: as written, and, if that differs,
     as a server resolves it."""
     path, mark, query = url.raw_path_qs.partition("?")
     written = unquote(url.raw_path_qs)

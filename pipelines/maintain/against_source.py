@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(corpus: Corpus, every: bool = False, say: Callable[[str], None] = lambda line: None) -> Comparison:
-    """Reads partitions again and compares them row by row. `every`: all of them, not just some drawn by lot.
+    """Reads partitions again and compares them row by row. `every`: all of them, not only some drawn at random.
 
     A file that has changed since it was split is not compared: the next run reads it.
     """

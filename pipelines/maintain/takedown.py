@@ -72,7 +72,7 @@ class Takedown:
     rows: int  # that the list names
     others: int  # with the same bytes, or in a conversation with one of those
     near: list[Near]
-    nothing: list[Line]  # lines of the list that match no row; they are stored all the same
+    nothing: list[Line]  # lines of the list that match no row; they are stored too
     stages: list[StageReport]
     releases: list[str]  # `train@3f2a9c81d04e` that had any of what was ever taken down; they are gone
     withdrawn: list[str]  # shard sets that had any of it, and that the configuration no longer has; they are gone
@@ -175,7 +175,7 @@ SELECT r.partition, r.key, r.part_of
 FROM rows r LEFT JOIN images i ON i.partition = r.partition AND i.key = r.key
 WHERE i.sha256 IN (SELECT sha256 FROM named) OR r.sha256 IN (SELECT sha256 FROM named)
 """
-# A conversation goes as a whole: its turns speak of each of its images.
+# A conversation is removed as a whole: its turns mention each of its images.
 GONE = """
 SELECT partition, key, reason FROM rows
 WHERE (partition, coalesce(part_of, key)) IN (SELECT (partition, coalesce(part_of, key)) FROM same)

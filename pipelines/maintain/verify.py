@@ -70,7 +70,7 @@ def verify_root(
 
 
 def _folder(root: Root, resume: bool) -> str:
-    """Where workers note what they find: a new folder, or that of the last verification."""
+    """The folder in which workers note what they find: a new one, or that of the last verification."""
     last = root.folders(VERIFIED)[-1:] if resume else []
     name = last[0] if last else f"{re.sub('[-:.+]', '', utc())}-{new_attempt()}"
     return f"{VERIFIED}/{name}"

@@ -29,7 +29,7 @@ def check_pictures(sample: Row, members: Mapping[str, bytes]) -> Iterator[str]:
         if row["original"]["sha256"] != picture["original_sha256"]:
             yield f"the .json of {name} names another original than the index"
         if digests[picture["ext"]] == picture["original_sha256"]:
-            continue  # a copy, which was measured as it came
+            continue  # a copy, which was measured by the stage `images`
         try:
             image = open_image(members[picture["ext"]])
         except Exception as error:  # decoders may raise anything

@@ -204,7 +204,7 @@ def preferred(root: Root, card: Card) -> set[str]:
 
 def sha256_of(root: Root, name: str, size: int) -> str | None:
     """The SHA-256 of a file, read in pieces; None if it does not exist. Of one that has more bytes than `size` it is
-    another one: a file without end is not read to its end. Raises `Corrupt` for what is not a file."""
+    another one: an endless file is not read to its end. Raises `Corrupt` for anything but a regular file."""
     sha256 = hashlib.sha256()
     try:
         with root.open(name) as file:

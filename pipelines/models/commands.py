@@ -11,7 +11,7 @@ from pipelines.engine.worker import StageFailed, end_of
 from pipelines.models.servers import end_marked, keep, last_line, mark_of
 from pipelines.models.supervisor import GRACE
 
-EVERY = 5.0  # seconds between two lines that are told
+EVERY = 5.0  # seconds between two lines of output that are shown
 
 
 def filled_words(command: str, blanks: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Whether the text that an engine read in an image is good enough to teach a model to read.
 
 An engine reads text in anything: stars and crosses become `★` and `十`, letters that it does not know become similar
-ones. A text is good if the confidence of each line is high, it is long enough, and most of it stands in lines that make
-sense. Each engine has a scale of its own for confidences, so its thresholds were fitted to it: see docs/ocr.md.
+ones. A text is good if the confidence of each line is high, it is long enough, and most of it is in lines that make
+sense. Each engine has its own scale of confidence, so its thresholds were fitted to it: see docs/ocr.md.
 """
 
 import math
@@ -37,7 +37,7 @@ class Fitted(NamedTuple):
 
 FITTED = {"rapidocr": Fitted(line=0.975, dropped=1.0), "easyocr": Fitted(line=0.97, dropped=0.18)}
 INSIDE = 0.8  # share of a line's box that lies in another one's
-WEAK = 0.05  # share of a long text's characters in lines below the threshold, which are above USUAL all the same
+WEAK = 0.05  # share of a long text's characters in lines below the threshold, which are still above USUAL
 USUAL = 0.9  # the default of `good_confidence`: where a user lowers it, no line needs more
 
 

@@ -96,7 +96,7 @@ def histogram(
 ) -> Row:
     """{title, summary, none, bars, ticks} of an expression `x`, drawn WIDTH units wide with its bars on BASE.
 
-    The bars are of all rows of a table; those whose column `reason` is null stand in front.
+    The bars are of all rows of a table; those whose column `reason` is null are drawn in front.
     """
     low = ">= 0" if scale is SHARE or scale.whole else "> 0"
     bins = connection.sql(f"""

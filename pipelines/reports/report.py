@@ -2,7 +2,7 @@
 
 The report shows data bugs early: a wrong filter can be seen in the rows that it left out. Counts come from commits, as
 in `shardmill stats`; everything else comes from the catalog's views. The report is one file without scripts, written
-anew by each run; missing or damaged data leaves a note in it.
+again by each run; missing or damaged data leaves a note in it.
 """
 
 import glob
@@ -109,7 +109,7 @@ def preferred(
 
 
 def look_at(commits: ByStage) -> set[int]:
-    """The partitions to read: all of a small corpus; of a large one some drawn by lot, and one with each reason."""
+    """The partitions to read: all of a small corpus; of a large one some drawn at random, and one with each reason."""
     rows = commits.get("rows", {})
     lots = sorted(rows, key=lambda partition: hashlib.sha256(str(partition).encode()).digest())
     chosen, left = set(), LOOK_AT

@@ -13,7 +13,7 @@ WIDTH, HEIGHT, LEFT, TOP = 300, 120, 26, 8  # of the chart, and where its drawin
 COLOURS = ("#c96a2b", "#e0975f", "#f0c39c", "#2f7a74", "#0969da", "#8250df")
 STAGES = ("instructions", "responses", "claims", "verdicts", "pairs")
 
-# A row a round: what was asked, and with which result.
+# One row per round: what was asked, and the result.
 COUNTS = """
 WITH asked AS (SELECT round, count(*) AS instructions FROM instructions WHERE reason IS NULL GROUP BY round),
 judged AS (

@@ -1,7 +1,7 @@
 """JSON, or JSON lines, of conversations about several images, one, or none: MiniCPM-V's, LLaVA's, ShareGPT's and VQA's.
 
 `image` or `images` is a path, a list of paths, or an object from marks to paths: {"<image_00>": "a.jpg", …}. The first
-image stands in the row of the conversation; each other image has a row of its own, whose `part_of` names that row.
+image is in the row of the conversation; each other image has its own row, whose `part_of` names that row.
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Conversations(FileSource[ConversationsConfig]):
         return row | {"file": first, "part": 0, "more": more}
 
     def _path_of(self, image: Any, file: str) -> str:
-        """Raises `ValueError` for what is not a path in the folder of images."""
+        """Raises `ValueError` for anything but a path in the folder of images."""
         if isinstance(image, dict) and image.keys() <= {"path", "bytes"} and not image.get("bytes"):
             image = image.get("path")  # as `datasets` writes a list of images into JSON
         if not isinstance(image, str):

@@ -110,7 +110,7 @@ def layout_of(schema: pa.Schema, config: Any, file: str, first: Callable[[str], 
         (name := columns[field]) and is_list(schema.field(name).type) for field in ("chosen_column", "rejected_column")
     ):
         columns["question_column"] = columns["chosen_column"]  # turns, the first of which asks
-    if any(set_columns.values()):  # whoever names a column wants what it says
+    if any(set_columns.values()):  # a column that the user names decides
         text_alone = set_columns["text_column"] and not any(set_columns[f] for f in COLUMNS if f != "text_column")
         for field in COLUMNS:
             if not set_columns[field] and (text_alone or field == "conversations_column"):

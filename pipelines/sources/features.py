@@ -33,7 +33,7 @@ def is_class(feature: Any) -> bool:
 
 
 def class_names(value: Any, feature: Any) -> Any:
-    """A cell in which each class is its name. -1, and a number that no class has, stand for none."""
+    """A cell in which each class is its name. -1, and a number that no class has, become null."""
     if is_class(feature):
         if not isinstance(value, int):
             return value

@@ -59,7 +59,7 @@ class Folder(Tables[FolderConfig]):
     # Images
 
     def _sorted(self) -> FolderFiles:
-        """The files that the path names, and what stands beside the images among them."""
+        """The files that the path names, and the files beside the images among them."""
         listing = self.listing
         if self.base == self._path or not any(suffix(file.path) in IMAGE_SUFFIXES for file in listing):
             around = listing
@@ -120,7 +120,7 @@ class Folder(Tables[FolderConfig]):
                 yield self.resolve(text_of(cell), table)
 
     def _images(self, read: bool = True) -> Iterator[Row]:
-        """The rows of images that no table names, and of files that nobody reads. `read`: whether texts are read."""
+        """The rows of images that no table names, and of files that are not read. `read`: whether texts are read."""
         there = self._without_named()
         others = {file.path for file in there.others}
         for path, stamp in sorted([*there.images, *there.others]):
@@ -129,7 +129,7 @@ class Folder(Tables[FolderConfig]):
                 yield row | _unread(path)
                 continue
             size = stamp.partition("-")[0]
-            if size.isdigit() and not self.is_local:  # nobody has to be asked for it again
+            if size.isdigit() and not self.is_local:  # known without another request
                 row["size"] = int(size)
             if read:
                 row |= self._beside(there.beside.get(stem_of(path), {}), path)

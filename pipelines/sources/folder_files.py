@@ -8,7 +8,7 @@ from typing import BinaryIO
 from pipelines.sources.files import Unreadable, is_no_data, stem_of, suffix
 from pipelines.sources.source import IMAGE_SUFFIXES, FileStamp
 
-BESIDE = ("txt", "caption", "json")  # suffixes of what stands beside an image, the better first
+BESIDE = ("txt", "caption", "json")  # suffixes of files beside an image, the preferred first
 FIRST = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "txt"}  # suffixes that version 0.1 read
 LIST_OF_RECORDS = re.compile(rb'\s*\[\s*\{.{,5000}?"(image|image_path|file_name|filename|path)"\s*:', re.DOTALL)
 COCO = re.compile(rb'\s*\{.*?"(images|annotations)"\s*:\s*\[', re.DOTALL)
@@ -22,7 +22,7 @@ class FolderFiles:
     tables: list[FileStamp] = field(default_factory=list)
     images: list[FileStamp] = field(default_factory=list)
     beside: dict[str, dict[str, FileStamp]] = field(default_factory=dict)  # stem -> suffix -> file
-    others: list[FileStamp] = field(default_factory=list)  # files that nobody reads, and texts beside no image
+    others: list[FileStamp] = field(default_factory=list)  # files that are not read, and texts without an image
 
     def everything(self) -> list[FileStamp]:
         """All files but tables, in order of their paths."""
@@ -37,7 +37,7 @@ def sort_files(
     open_file: Callable[[str], BinaryIO],
     is_log: Callable[[str], bool],
 ) -> FolderFiles:
-    """`listing`: the files that the source names; `around`: all in their folders, for what stands beside an image.
+    """`listing`: the files that the source names; `around`: all in their folders, for the files beside an image.
 
     `tables`: the suffixes of tables. `open_file`: opens a file, to see what a JSON is. `is_log`: whether a table beside
     a folder of its name says what was downloaded into the folder.

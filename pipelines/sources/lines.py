@@ -23,7 +23,7 @@ SMALL, RATIO, VALUES = (
     50,
     2,
 )  # characters of compressed JSON; else characters and values for each of its bytes
-BAD = "\udc80"  # stands for bytes that are not of the encoding; no encoding has it
+BAD = "\udc80"  # takes the place of bytes that are not of the encoding; no encoding has it
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -47,7 +47,7 @@ class Lost(NamedTuple):
 
 
 def decoded(raw: BinaryIO, encoding: str | None, newline: str) -> io.TextIOWrapper:
-    """The characters of a file. What is not of its encoding is `BAD`. A byte order mark is left out."""
+    """The characters of a file. Bytes that are not of its encoding become `BAD`. A byte order mark is left out."""
     if not isinstance(raw, io.BufferedReader) or not raw.seekable():
         raw = io.BufferedReader(raw)  # pyright: ignore[reportArgumentType]  typed as if it might lack readinto
     head = raw.peek(4)[:4]

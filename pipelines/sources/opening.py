@@ -81,7 +81,7 @@ class Archives(threading.local):
     archive: Archive | None = None
 
     def open(self, fs: fsspec.AbstractFileSystem, path: str, name: str) -> Archive:
-        """Raises `Unreadable` for a broken link and for what is not a regular file."""
+        """Raises `Unreadable` for a broken link and for anything but a regular file."""
         mark = ()
         if isinstance(fs, LocalFileSystem):
             info = info_of(path)
@@ -189,7 +189,7 @@ def packed_size(file: BinaryIO) -> int | None:
 
 
 def read_file(fs: fsspec.AbstractFileSystem, path: str, name: str, limit: int, size: int | None = None) -> bytes:
-    """All bytes of a file that has at most `limit`. `size`: as a listing says, so that nobody has to be asked for it.
+    """All bytes of a file that has at most `limit`. `size`: from a listing, so that no request is needed for it.
 
     Its size is looked at before anything is read. Raises `TooLarge`, `FileNotFoundError`, and `Unreadable` for what is
     not a regular file.

@@ -161,7 +161,7 @@ class FileSource(Source[AnyFiles]):
     def find(self, suffixes: tuple[str, ...]) -> list[FileStamp]:
         """The files with one of these suffixes that the path names: the file itself, those under it, or its matches.
 
-        A suffix also stands for that of a compressed file: `jsonl` for `a.jsonl.gz`.
+        A suffix also means that of a compressed file: `jsonl` for `a.jsonl.gz`.
         """
         return [file for file in self.listing if suffix(file.path) in suffixes]
 

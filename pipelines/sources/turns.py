@@ -51,7 +51,7 @@ def read_conversation(turns: Any, image: Any, system: Any = None) -> tuple[list[
 
 
 def _check_questions(turns: Sequence[Turn], images: Mapping[str, Any]) -> None:
-    """Raises `ValueError` if a turn of the user says nothing. Images that no text names stand in the first one."""
+    """Raises `ValueError` if a turn of the user says nothing. Images without a mark are put into the first one."""
     asked = [turn["content"] for turn in turns if turn["role"] == "user"]
     shown = asked and any(all(mark not in content for content in asked) for mark in images)
     if any(is_empty(content) for content in (asked[1:] if shown else asked)):
@@ -151,4 +151,4 @@ def _check_marks(turns: list[Turn], images: Mapping[str, Any]) -> None:
             if mark not in images:
                 raise ValueError(f"{mark} is in the text, but the entry brings nothing for it")
             if answers:
-                raise ValueError(f"{mark} is in an answer; images stand in questions")
+                raise ValueError(f"{mark} is in an answer; images belong in questions")

@@ -14,7 +14,7 @@ from schemas.config.sources import WebDatasetConfig
 from schemas.errors import UserError
 
 IMAGE = re.compile(rf"(?:\d+\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")  # of a sample; not `mask.png` and the like
-PLACES = 100  # in which a stem may stand with other suffixes each time
+PLACES = 100  # in which a stem may appear, each time with other suffixes
 LINKS = 10  # that one may follow to a file
 MEMBERS, PACKED = 100_000, 50  # most members of a compressed tar: that many, or one for each so many bytes of it
 
@@ -119,7 +119,7 @@ def _samples(found: Iterable[Member]) -> Iterator[Sample]:
 
 def _interleaved(samples: list[Sample]) -> set[tuple[str, frozenset[str]]]:
     """The samples that are only parts: their stem also occurs elsewhere in the tar, with other suffixes."""
-    places: dict[str, set[frozenset[str]]] = {}  # of a stem, only where it stands in more than one place
+    places: dict[str, set[frozenset[str]]] = {}  # of a stem, only if it appears in more than one place
     first: dict[str, frozenset[str]] = {}
     known: dict[frozenset[str], frozenset[str]] = {}
     for stem, parts in samples:

@@ -42,7 +42,7 @@ def encoded_with(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(config: SetConfig) -> dict[str, Any]:
-    """What images are encoded with, as a set's fingerprint holds it: nothing if all are copied as they came."""
+    """The settings of encoders, as a set's fingerprint holds them: none if all images are copied unchanged."""
     settings = config.recorded(include=BOUNDS) | {"encoder": ENCODER} if config.encodes else {}
     if config.task == RECONSTRUCT:
         settings["corruption"] = config.recorded(include=("seed", *CORRUPTING)) | {"corruptor": CORRUPTOR}

@@ -1,7 +1,7 @@
 """Has a model rewrite weak captions.
 
 The alt text becomes a question and its answer, and the answer becomes the caption (MiniCPM-V, section 4.1). The model's
-text is checked; if it does not pass, the caption stays as it came. The original caption is kept in any case.
+text is checked; if it does not pass, the caption stays as it was. The original caption is kept in any case.
 """
 
 from collections.abc import Mapping
@@ -80,7 +80,7 @@ class Rewrite(ModelStage):
         return self._read(row, answer.text, answer.cut) | {"measured": measured(answer)}
 
     def _judged(self, row: Row) -> Row:
-        """The columns of a row without a model's answer: the caption as it came."""
+        """The columns of a row without a model's answer: the original caption."""
         text = row["rows"]["text"]
         return {"text": text, "original": text, "verdict": weakness(text, self.config)}
 

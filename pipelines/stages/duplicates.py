@@ -41,7 +41,7 @@ AT_ONCE = 256  # partitions that are read in one question
 class MarkDuplicates(CorpusStage):
     config: DuplicatesConfig
     excluded: Excluded
-    captions: tuple[str, ...] = ()  # sources in which each caption of an image is a row of its own; "" has no name
+    captions: tuple[str, ...] = ()  # sources with a row for each caption of an image; "": the one without a name
 
     info = STAGE
     version = 2  # near only if `phash256` is near too

@@ -44,7 +44,7 @@ def ext_of(format: str, config: SetConfig) -> str:
 
 
 def is_within(format: str, width: int, height: int, config: SetConfig) -> bool:
-    """Whether an image is within all bounds, and so is copied as it came."""
+    """Whether an image is within all bounds, and so is copied unchanged."""
     fits = (width, height) == size_within(width, height, config, None)
     return fits and (config.format is None or FORMATS[config.format] == format)
 

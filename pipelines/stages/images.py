@@ -1,6 +1,6 @@
-"""Fetches or copies each image's bytes as they came, and measures them.
+"""Fetches or copies each image's bytes unchanged, and measures them.
 
-A URL is asked once. The result is kept, and judged again when limits or wishes change. Only images that were left out
+A URL is asked once. The result is kept, and judged again when limits or opt-outs change. Only images that were left out
 because of them, and whose bytes were not kept, are asked for again.
 """
 

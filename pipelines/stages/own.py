@@ -128,7 +128,7 @@ def _pixels(data: bytes) -> Image:
 
 @lru_cache(maxsize=16)
 def _module(file: str, text: str) -> ModuleType:
-    """A file as a module of its own, made once a process."""
+    """A file as a module, imported once per process."""
     name = f"shardmill_own_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     module = sys.modules[name] = ModuleType(name)  # where dataclasses and others look for it
     module.__file__ = file

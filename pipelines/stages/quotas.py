@@ -14,7 +14,7 @@ STEPS = 64  # to a power of two: a step is at most 1.6 % of the weight, small or
 
 
 def weights_by_quota(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, float]:
-    """Language -> weight, for those in `shares`; OTHERS stands for all that it does not name.
+    """Language -> weight, for those in `shares`; OTHERS means all that it does not name.
 
     `counts`: samples by language. A language without samples takes no share from the others.
     """

@@ -94,7 +94,7 @@ class Respond(ModelStage):
 
 
 def read_response(raw: str, cut: bool | None) -> Row | Rejected:
-    """The row of an answer as it came. Nothing is asked about one that was cut off, but its text is kept."""
+    """The row of an answer. One that was cut off is kept, but not judged."""
     said = cleaned(raw)
     if said.fault or not said.text:
         return Rejected(said.fault or "empty_answer", raw[-200:], kept={"raw": raw, "cut": cut})

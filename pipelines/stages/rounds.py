@@ -1,6 +1,6 @@
 """The rounds of an alignment: `align.json` in the root says which have begun, and which policy answers in each.
 
-A round that is over is never asked again: its answers stay as they came, whatever the configuration says now, since its
+A round that is over is never asked again: its answers do not change, whatever the configuration says now, since its
 policy is no longer served.
 """
 

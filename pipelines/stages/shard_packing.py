@@ -1,6 +1,6 @@
 """Packs the selected samples into WebDataset shards with an index.
 
-Image bytes are copied as they came, but where they are beyond a bound of the set: see
+Image bytes are copied unchanged, unless an image is beyond a bound of the set: see
 `pipelines.stages.bounded_images`. A tar and its index are written under names with their digest; nothing names them
 until the card of their set does.
 """

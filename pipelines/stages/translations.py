@@ -2,7 +2,7 @@
 taught 36 languages).
 
 Which rows, and into which language, is decided by hash(seed, key). Each answer is checked: its language, its length,
-its marks of images. If it does not pass, the row stays as it came.
+its marks of images. If it does not pass, the row stays as it was.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a model's answer says, without what is not part of it: thoughts, marks of its template, chatter, further turns.
+"""The text of a model's answer without thoughts, marks of its template, chatter and further turns.
 
 One way for captions, responses and claims. What is said is never changed, only cut. An answer that cannot be told from
 its thoughts, or that repeats itself, has a fault instead.
@@ -59,7 +59,7 @@ class Cleaned(NamedTuple):
 
 
 def without_marks(text: str) -> Cleaned:
-    """An answer without thoughts and without the marks of its template; what stands behind its turn is dropped."""
+    """An answer without thoughts and without the marks of its template; the text after its turn is dropped."""
     if channels := [*CHANNEL.finditer(text)]:
         last = channels[-1]
         if last[1].lower() != "final":

@@ -203,6 +203,6 @@ def fault(answer: str, prompt: str, original: str | None, cut: bool, config: Cap
 
 
 def echoes(words: Sequence[str], prompt: Sequence[str], size: int = 8) -> bool:
-    """Whether `size` words in a row also stand in the prompt."""
+    """Whether `size` words in a row are also in the prompt."""
     runs = {tuple(prompt[n : n + size]) for n in range(len(prompt) - size + 1)}
     return any(tuple(words[n : n + size]) in runs for n in range(len(words) - size + 1))

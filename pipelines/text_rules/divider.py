@@ -178,7 +178,7 @@ class _Speaker:
         yield from self._facts(facts_of(thing, [phrase for phrase in phrases if phrase]), past)
 
     def _facts(self, facts: Facts, past: bool) -> Iterator[Claim]:
-        """The claims that there is a thing, and is what is said of it."""
+        """The claims that a thing exists, and that it has the properties that the text gives it."""
         be = "was" if past else "is"
         if facts.text:
             yield claim(["the", "text"], "said" if past else "says", [facts.text])

@@ -25,7 +25,7 @@ BARE = word_set("visible seen shown present located placed positioned situated d
 
 
 class Facts(NamedTuple):
-    """What is said of one thing."""
+    """The properties that a text gives to one thing."""
 
     base: Words  # the thing with its noun, colour and kind alone
     more: list[Words]  # the thing with one more thing said of it, each

@@ -162,7 +162,8 @@ def test_a_damaged_index_is_named_in_one_line(root, recipe, workers):
     flip(index, 200)
     with pytest.raises(Damaged) as error:
         plan(root, recipe, workers=workers)
-    assert str(error.value) == f"{index}: is not the index that was published; remove it, `shardmill run` makes it anew"
+    fix = "remove it, and `shardmill run` makes it again"
+    assert str(error.value) == f"{index}: is not the index that was published; {fix}"
 
 
 def samples_of(planned: PlannedSet) -> set[str]:

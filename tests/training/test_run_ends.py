@@ -115,7 +115,7 @@ def test_a_full_disk_names_the_file_of_a_plan_or_a_page(module, words, tmp_path,
 def test_a_run_goes_on_without_a_log_that_can_be_read(data, folder, run, capsys):
     (run / "log.parquet").write_bytes(data)
     train(recipe(folder), run, World())
-    assert "log.parquet: is begun anew" in capsys.readouterr().out
+    assert "log.parquet: cannot be read and is begun again" in capsys.readouterr().out
     assert [row["step"] for row in read_log(run)] == [4]
 
 
