@@ -56,6 +56,9 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
 }
 for name, command in COMMANDS.items():
     app.command(name, rich_help_panel=PANELS[sys.modules[command.__module__]])(command)
+clusters = typer.Typer(no_args_is_help=True)
+clusters.command("check")(cluster.check)
+app.add_typer(clusters, name="cluster", help="Check the workers of a cluster.", rich_help_panel=PANELS[cluster])
 
 
 def _print_version(wanted: bool) -> None:

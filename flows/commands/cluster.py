@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.arguments import Config
-from flows.commands.terminal import tell
+from flows.commands.terminal import cell, say, tell
 
 
 def work(
@@ -26,3 +26,20 @@ def work(
         tell(f"{stage}: at most {fetch.per_host} requests to one host at a time, as one of {chosen.of} parts")
     done = make(corpus, stage, chosen, wait)
     tell(f"{stage} {chosen}: {done.made:,} of {done.partitions:,} partitions made, the others were current")
+
+
+def check(
+    config: Config,
+    wait: Annotated[float, typer.Option(help="Seconds within which a worker has to answer.")] = 60.0,
+) -> None:
+    """Ask each worker of the configured Beam runner for its versions, variables and access, and say what differs."""
+    from pipelines.build.cluster_check import check_cluster
+    from pipelines.build.corpus import open_corpus
+
+    count, lines = check_cluster(open_corpus(config), wait)
+    for line in lines:
+        tell(cell(line))
+    workers = f"{count} worker{'s' * (count != 1)}"
+    if lines:
+        raise typer.Exit(say(None, 1, f"{workers} answered; {len(lines)} things differ from this machine"))
+    tell(f"{workers} answered: all have the versions, variables and access of this machine")
