@@ -35,7 +35,7 @@ def main(kills: int, names: list[str], seed: int, seconds: float) -> None:
         for way in chosen:
             config, root = way.configure(folder / way.name, source)
             began = time.monotonic()
-            Attempt(way, config).run()
+            Attempt(way, config, root).run()
             takes[way.name], expected[way.name] = time.monotonic() - began, Expected.of(root)
         equal = [way.name for way in chosen if expected[way.name] == expected[chosen[0].name]]
         print(json.dumps({"undisturbed_seconds": {name: round(t) for name, t in takes.items()}, "equal": equal}),
@@ -47,9 +47,9 @@ def main(kills: int, names: list[str], seed: int, seconds: float) -> None:
             config, root = way.configure(folder / str(number), source)
             try:
                 moment = draws.uniform(0.5, takes[way.name])
-                hit = Attempt(way, config).run(moment, victim, draws)
+                hit = Attempt(way, config, root).run(moment, victim, draws)
                 mend(way)
-                Attempt(way, config).run()
+                Attempt(way, config, root).run()
                 found = expected[chosen[0].name].faults(root)
             except AssertionError as error:
                 failed.append(f"{way.name}, {victim}: {error}")

@@ -48,6 +48,7 @@ RUN = f"import sys; {SOON}from pipelines.build import __main__; __main__.main()"
 WORK = f"{SOON}from flows.cli import main; main()"
 CACHES = ("_commits.parquet", "lock.json", "catalog.duckdb", "report.html")
 ENDED, GONE = 600.0, 20.0  # seconds: of a run on a busy machine, and until no process of it is left
+STILL = 5.0  # seconds in which nothing may change after Ctrl-C: workers of a cluster live on
 
 
 @dataclass
@@ -120,8 +121,8 @@ def dask_worker(address: str) -> subprocess.Popen:
 class Attempt:
     """The steps of a way, in processes that carry a mark. Leaves none behind."""
 
-    def __init__(self, way: Way, config: Path):
-        self.way, self.config, self.mark = way, config, f"SHARDMILL_TEST_RUN={uuid.uuid4().hex}"
+    def __init__(self, way: Way, config: Path, root: Root):
+        self.way, self.config, self.root, self.mark = way, config, root, f"SHARDMILL_TEST_RUN={uuid.uuid4().hex}"
         self.said = config.parent / "said"
 
     def run(self, until: float | None = None, victim: str = "all", draws: random.Random | None = None) -> str | None:
@@ -146,6 +147,10 @@ class Attempt:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert gone, f"processes that are left: {left}"
+        if hit == "ctrl-c":
+            before = digests(self.root)
+            time.sleep(STILL)
+            assert digests(self.root) == before, "work went on after Ctrl-C"
         return hit
 
     def _start(self, words: Sequence[str]) -> subprocess.Popen:
