@@ -60,6 +60,10 @@ class Measure(PartitionStage):
             **ocr, "ocr_words": self._words(read), "ocr_tokens": self._tokens(read), **self._of_image(row["images"]),
         }  # fmt: skip
 
+    def of_text(self, text: str) -> Row:
+        """The columns of one text."""
+        return self._of_language(text) | {"words": self._words(text), "text_tokens": self._tokens(text)}
+
     def _of_language(self, text: str) -> Row:
         if is_empty(text):
             return {"language": None, "language_confidence": None, "script": None}

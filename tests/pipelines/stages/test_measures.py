@@ -2,10 +2,13 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from support.corpora import build, say
+from support.corpora import build, data_files, picture, say
 from support.paths import PROJECT
 
 from pipelines.build.corpus import open_corpus
@@ -266,3 +269,49 @@ def test_quotas_need_the_stage(captioned, configure):
 def test_half_a_surrogate_pair_stops_nothing():
     talk = [("user", "?"), ("assistant", "ein Hund \ud800 läuft am Strand")]
     assert measured(row(turns=talk))["language"] == "de"
+
+
+# Responses
+
+
+@pytest.mark.slow
+def test_responses_have_a_language_a_script_words_and_tokens(tmp_path, configure):
+    (tmp_path / "hub").mkdir()
+    pairs = [
+        ("What is it?", "A dog runs along the beach.", "Ein Hund läuft am Strand entlang."),
+        ("Who?", "一只狗在海滩上奔跑", "IMG_0001"),
+        ("Where?", "Собака бежит по берегу моря.", ""),
+    ]
+    columns = {name: [pair[n] for pair in pairs] for n, name in enumerate(("question", "chosen", "rejected"))}
+    columns["image"] = [{"bytes": picture(number)[0], "path": None} for number in range(3)]
+    pq.write_table(pa.table(columns), tmp_path / "hub/a.parquet")
+    told = '[source]\nkind = "huggingface"\npath = "hub"\n[responses]\nfrom_source = true\n'
+    sets = '[sets.pairs]\ntask = "preference"\n'
+    measures = f'[measures]\ntokenizer = "{PROJECT}/training/pico"\n'
+    root = build(config := configure(told + sets))
+    assert "response_measures" not in open_corpus(config).stages()
+    assert query(root, "from response_measures").num_rows == 0
+    files = data_files(Path(root.url))
+    before = {name: digest for name, digest in files.items() if name.endswith((".parquet", ".tar"))}
+
+    root = build(config := configure(told + measures + sets))
+    assert before.items() <= data_files(Path(root.url)).items()  # nothing else is made anew
+    rows = query(root, """
+        select r.text, m.language, m.script, m.words, m.text_tokens, m.reason
+        from response_measures m join responses r using (partition, key) order by text""").to_pylist()  # fmt: skip
+    tokens = [row.pop("text_tokens") for row in rows]
+    assert [tuple(row.values()) for row in rows] == [
+        ("A dog runs along the beach.", "en", "Latin", 6, None),
+        ("Ein Hund läuft am Strand entlang.", "de", "Latin", 6, None),
+        ("IMG_0001", "unknown", "Latin", 1, None),
+        ("Собака бежит по берегу моря.", "ru", "Cyrillic", 5, None),
+        ("一只狗在海滩上奔跑", "zh", "Han", 5, None),
+        (None, None, None, None, "upstream"),
+    ]
+    assert all(count > 3 for count in tokens[:-1]) and tokens[-1] is None
+    assert verify_root(root).problems == [] and not plan(open_corpus(config)).work()
+    settings = [
+        open_corpus(configure(told + measures + more + sets)).made["response_measures"].settings()
+        for more in ("", "queries = 32\n", "min_confidence = 0.5\n")
+    ]
+    assert settings[0] == settings[1] != settings[2]  # nothing of a view counts
