@@ -52,7 +52,7 @@ def _of_dask(address: str | None, scheduler_file: str | None) -> int:
     if not address and not scheduler_file:
         return os.cpu_count() or 1  # Beam starts a cluster on this machine
     try:
-        import distributed
+        import distributed  # pyright: ignore[reportMissingImports]  of the extra [dask]
 
         with distributed.Client(address, scheduler_file=scheduler_file, timeout=CONNECT) as client:
             return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
