@@ -64,6 +64,7 @@ LETTER = re.compile(  # a letter or digit with a mark, wide, bold, raised, in a 
     r"[\u00aa-\u024f\u02b0-\u036f\u1d00-\u1eff\u2070-\u209c\u2100-\u218b\u2460-\u24ff\uff01-\uff5e"
     r"\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff]"
 )
+NO_WORD = re.compile(r"[a-z][A-Z]|[A-Z].*[^A-Za-z0-9]|[^A-Za-z0-9].*[A-Z]")  # parts of a key that are no words
 NO_DIGIT = re.compile(r"0x|[^0-9a-fA-F]+", re.I)  # of hex
 
 Span = tuple[int, int]
@@ -142,7 +143,7 @@ class Secrets:
                 continue
             self.plain |= grams(value.translate(LOWER), SHOWN + 1)
             self.odd |= {piece for piece in self.plain if re.search(r"\d", piece) and re.search(r"[a-z]", piece)}
-            self.odd |= {piece for piece in grams(value, SHOWN + 1) if re.search(r"[a-z][A-Z]", piece)}
+            self.odd |= {piece for piece in grams(value, SHOWN + 1) if NO_WORD.search(piece)}
             self.words[SHORT] |= grams(value, SHORT)
             self.words[2 * SHORT] |= grams(value.translate(LOWER), 2 * SHORT)
             data = value.encode("utf-8", "surrogatepass")

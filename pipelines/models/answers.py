@@ -24,6 +24,7 @@ FIXES = {  # reason -> what a user can do where every request fails for it
     "connection": "is the server overloaded? look at its log, or lower `concurrency`",
     "too_long": "serve the model with a longer context, or lower `max_tokens` of the stage",
 }
+NEVER, ROUNDED = -1e9, 0.05  # a log-probability of 0; how far probabilities may be above 1 together
 MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 NAMES = (*get_args(Parameter), *MAX_TOKENS[1:])  # of parameters that a request may have
 
@@ -69,7 +70,7 @@ def read_list(text: str, name: str) -> list[str] | None:
         entries = value[name] if isinstance(value, dict) else value
         if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
             return [" ".join(entry.split()) for entry in entries if entry.strip()]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         pass
     lines = [match[1].strip() for line in text.splitlines() if (match := BULLET.fullmatch(line))]
     return lines or None
@@ -104,4 +105,9 @@ def first_token(logprobs: Any) -> list[tuple[str, float]]:
     for token, logprob in top:
         if not isinstance(token, str) or not isinstance(logprob, int | float) or not -math.inf <= logprob <= 1e-3:
             raise CallFailed("bad_answer", told(f"{logprob!r} is not a log-probability; the token is {token!r}"))
+    top = [(token, max(logprob, NEVER)) for token, logprob in top]
+    if (mass := math.fsum(math.exp(logprob) for _, logprob in top)) > 1 + ROUNDED:
+        raise CallFailed(
+            "bad_answer", f"the probabilities of the candidates for the first token are {mass:.3g} together"
+        )
     return top

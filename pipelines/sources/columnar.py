@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.sources.arrow_claims import claims
 from pipelines.sources.cells import Unread
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
@@ -28,7 +29,7 @@ FREE_VALUES, VALUES_A_BYTE = 10_000_000, 100  # of lists in one row group
 MAX_ELEMENTS = 100_000  # of a list
 MAX_INSIDE = 1_000_000  # values inside one cell, at all of its levels; an empty list takes 70 bytes of memory
 UNPACKED, RATIO = 1 << 28, 1_000  # bytes of a column in one row group, and how often those that are stored
-ROWS_A_BYTE = 1_000  # of a file; equal rows need next to no bytes
+FREE_ROWS, ROWS_A_BYTE = 100_000, 20  # of a file, or for each of its bytes; equal rows need next to no bytes
 
 Record = dict[str, Any]
 
@@ -51,7 +52,7 @@ def open_parquet(raw: BinaryIO, file: str) -> ParquetTable:
         if is_damage(error) or isinstance(error, ValueError | TypeError | KeyError | RecursionError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
-    if table.metadata.num_rows > size * ROWS_A_BYTE:
+    if table.metadata.num_rows > max(FREE_ROWS, size * ROWS_A_BYTE):
         raise Unreadable(f"{file}: claims {table.metadata.num_rows} rows in {size} bytes")
     for column in (chunk for group in table.groups for chunk in group.chunks):
         if column.values > MAX_VALUES:
@@ -167,6 +168,7 @@ def _batch_rows(table: ParquetTable, group: int, columns: Sequence[str] | None) 
 
 def arrow_records(raw: BinaryIO, file: str, columns: Sequence[str] | None = None) -> Iterator[Record]:
     """The records of an Arrow file or stream, as `Dataset.save_to_disk` writes it. Raises `Unreadable`."""
+    _check_claims(raw, file)
     try:
         reader = _arrow_reader(raw)
         is_file = isinstance(reader, pa.RecordBatchFileReader)
@@ -178,6 +180,16 @@ def arrow_records(raw: BinaryIO, file: str, columns: Sequence[str] | None = None
         if is_damage(error) or isinstance(error, ValueError):
             raise Unreadable(f"{file}: {_one_line(error)}") from None
         raise
+
+
+def _check_claims(raw: BinaryIO, file: str) -> None:
+    """Raises `Unreadable` for an Arrow file that becomes far more rows or bytes than it can hold."""
+    size, rows = raw.seek(0, 2), 0
+    for claim in claims(raw):
+        rows += claim.rows
+        if not 0 <= rows <= max(FREE_ROWS, size * ROWS_A_BYTE) or claim.size > max(UNPACKED, RATIO * size):
+            raise Unreadable(f"{file}: claims {rows} rows, and a batch of {claim.size} bytes, in {size} bytes")
+    raw.seek(0)
 
 
 def _arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:

@@ -103,7 +103,10 @@ def _next(reader: Reader, start: int) -> tuple[Member | None, int]:
             return _described(reader, header, size, offset, said, start)
         if size > LONGEST or offset + size > reader.size:
             raise _cut(start, f"a name or its PAX records have {size} bytes")
-        said |= _said(kind, reader.read(offset, size), start)
+        more = _said(kind, reader.read(offset, size), start)
+        if twice := next((word for word in more if said.get(word, more[word]) != more[word]), None):
+            raise _cut(start, f"its headers give it two values of {twice}")  # readers do not agree on which counts
+        said |= more
         offset += _padded(size)
     raise _cut(start, f"more than {EXTENSIONS} headers describe one member")
 

@@ -85,6 +85,15 @@ def test_an_answer_that_says_a_key_is_told_from_one_that_shares_words_with_it(ke
         assert not known.said(text), text
 
 
+@pytest.mark.parametrize("key", ["sk-Zq7Xv2Lm9Kt4Rw8Yp3Bn6Hd1Gc5Jf0", "hf_QwErTyUiOpAs", "Bq_dzzkw-Tpvvm.Rwwx"])
+def test_five_characters_that_are_no_word_are_seen_in_an_answer(key):
+    known = Secrets([key])
+    begins = [key[n : n + 5] for n in range(len(key) - 4)]
+    seen = [part for part in begins if known.said(f"The sign says {part}.")]
+    assert key[:5] in seen and len(seen) > len(begins) / 2
+    assert not known.said("The sign says hf_ and Bq, and zzkw.")
+
+
 def test_short_keys_are_words_and_are_hidden_as_a_whole():
     known = Secrets(["EMPTY", "none", "sesame"])
     assert (

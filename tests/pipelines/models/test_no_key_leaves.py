@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         said = scripted_answer(body)
         choice = {"index": 0, "message": {"role": "assistant", "content": said["text"]}, "finish_reason": "stop"}
         if "tokens" in said:
-            top = [{"token": token, "logprob": -1.0, "bytes": None} for token in said["tokens"]]
+            top = [{"token": token, "logprob": -2.0, "bytes": None} for token in said["tokens"]]
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         status = self.server.all_fail or draws.choice(STATUSES)

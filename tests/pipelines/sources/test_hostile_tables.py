@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import random
 import time
 import tracemalloc
 from collections import Counter
@@ -15,8 +16,10 @@ from support.corpora import picture, rows_of
 from support.tars import END, header, member
 
 from pipelines.sources import opening, webdataset
-from pipelines.sources.columnar import MAX_INSIDE, distinct
+from pipelines.sources.arrow_claims import claims
+from pipelines.sources.columnar import MAX_INSIDE, distinct, open_parquet
 from pipelines.sources.csv_lines import CELL_LINES, csv_records
+from pipelines.sources.files import Unreadable
 from pipelines.sources.source import MOST_VALUES
 from schemas.errors import UserError
 
@@ -139,6 +142,73 @@ def test_a_small_compressed_tar_of_many_members_is_cut(kind, tmp_path, monkeypat
         assert f"compressed bytes; {opening.PLAIN_FIX}" in rows[-1]["detail"] and name in rows[-1]["detail"]
     (tmp_path / "a.tar").write_bytes(data)
     assert len(rows_of("webdataset", tmp_path / "a.tar")) == 2_001
+
+
+# Arrow and Parquet: equal values and null ones need next to no bytes
+
+
+def arrow(table: pa.Table, compression: str | None, is_file: bool) -> bytes:
+    buffer, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=compression)
+    writer = pa.ipc.new_file if is_file else pa.ipc.new_stream
+    with writer(buffer, table.schema, options=options) as file:
+        file.write_table(table)
+    return buffer.getvalue()
+
+
+def with_image(**columns) -> pa.Table:
+    count = len(next(iter(columns.values())))
+    return pa.table({"image": pa.nulls(count, HELD), "text": pa.nulls(count, pa.string()), **columns})
+
+
+CLAIMS = {
+    "rows of nothing": lambda: with_image(more=pa.nulls(3_000_000)),
+    "a long text": lambda: with_image(more=pa.array(["x" * 3_000_000])),
+    "zeros": lambda: with_image(more=pa.array([0] * 400_000)),
+    "a long value of a dictionary": lambda: with_image(more=pa.array(["x" * 3_000_000]).dictionary_encode()),
+}
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("kind", CLAIMS)
+def test_an_arrow_file_that_claims_far_more_than_it_holds_is_not_read(kind, is_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.sources.columnar.UNPACKED", 1_000_000)
+    monkeypatch.setattr("pipelines.sources.columnar.RATIO", 10)
+    good = pa.table({"image": pa.array([{"bytes": PICTURE, "path": None}], HELD), "text": ["one"]})
+    (tmp_path / "a.arrow").write_bytes(arrow(CLAIMS[kind](), "zstd", is_file))
+    for name, compression in (("b", None), ("c", "zstd"), ("d", "lz4")):
+        (tmp_path / f"{name}.arrow").write_bytes(arrow(good, compression, is_file))
+    rows = rows_of("huggingface", tmp_path)
+    assert [row["reason"] for row in rows] == ["unreadable_file", None, None, None]
+    assert rows[0]["detail"].startswith("a.arrow: claims ")
+
+
+def test_claims_are_what_arrow_reads():
+    values = pa.array(["a", "b", None] * 500)
+    for column in (values, values.dictionary_encode(), pa.array([[1, 2]] * 1_500)):
+        table = with_image(more=column)
+        for is_file in (True, False):
+            found = list(claims(io.BytesIO(arrow(table, "zstd", is_file))))
+            assert found[-1].rows == 1_500 and found[-1].size > 1_500
+            assert {claim.size for claim in claims(io.BytesIO(arrow(table, None, is_file)))} == {0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_broken_arrow_files_claim_something_or_nothing(seed):
+    draws, whole = random.Random(seed), arrow(with_image(more=pa.array(["a"] * 50)), "zstd", seed % 2 == 0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draws.choice((1, 4, 30))):
+            data[draws.randrange(len(data))] = draws.choice((0, 255, draws.randrange(256)))
+        assert len(list(claims(io.BytesIO(data[: draws.randrange(len(data))])))) < 10_000
+
+
+@pytest.mark.parametrize("encoding", ["RLE_DICTIONARY", "DELTA_BYTE_ARRAY", "PLAIN"])
+def test_a_parquet_file_of_far_more_rows_than_bytes_is_not_read(encoding, tmp_path):
+    options = {} if encoding[0] == "R" else {"use_dictionary": False, "column_encoding": {"text": encoding}}
+    odd = pa.table({"text": ["one"] * 600_000})
+    pq.write_table(odd, tmp_path / "a.parquet", compression="zstd", compression_level=9, **options)
+    with (tmp_path / "a.parquet").open("rb") as raw, pytest.raises(Unreadable, match="a: claims 600000 rows in"):
+        open_parquet(raw, "a")
 
 
 # Columns

@@ -49,6 +49,12 @@ ODD = {
     "PAX records of length 0": member("p", b"0 path=h.png\n", b"x") + member("h.png", b"abc") + END,
     "PAX records of 2 MB": member("p", record("comment", "x" * (2 << 20)), b"x") + member("h.png", b"abc") + END,
     "a PAX size for all members": member("p", record("size", "3"), b"g") + member("h.png", b"abc") + END,
+    "two PAX sizes": member("p", record("size", "-1"), b"X") + member("p", record("size", "3"), b"x")
+        + member("h.png", b"abc") + END,
+    "two PAX names": member("p", record("path", "h.png"), b"x") + member("p", record("path", "g.png"), b"x")
+        + member("h.png", b"abc") + END,
+    "a long name and another PAX name": member("././@LongLink", b"g.png\0", b"L")
+        + member("p", record("path", "h.png"), b"x") + member("h.png", b"abc") + END,
     "a long name of 2^40 bytes": header("././@LongLink", 1 << 40, b"L") + bytes(512),
     "3,000 long names": member("././@LongLink", b"x" * 10, b"L") * 3000 + member("h.png", b"abc") + END,
     "3,000 PAX headers": member("p", record("path", "h.png"), b"x") * 3000 + member("h.png", b"abc") + END,
