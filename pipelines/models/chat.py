@@ -20,6 +20,7 @@ from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
 from pipelines.models.answers import count_of, first_token, fix_of, not_a_completion
+from pipelines.models.bounded import TooLong, bound
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from schemas.texts import is_empty
 
@@ -97,7 +98,8 @@ class ChatClient:
             self.takes_schemas = False
         self.servers = []
         for url in self.endpoint.urls:
-            web = DefaultAsyncHttpxClient(timeout=config.timeout, trust_env=not url.startswith(LOCAL))
+            hooks: dict[str, Any] = {"event_hooks": {"response": [bound]}}
+            web = DefaultAsyncHttpxClient(timeout=config.timeout, trust_env=not url.startswith(LOCAL), **hooks)
             self.servers.append(Server(url, AsyncOpenAI(api_key=key, base_url=url, max_retries=0, http_client=web)))
 
     def slots(self) -> int:
@@ -175,7 +177,8 @@ class ChatClient:
         except (TimeoutError, openai.APITimeoutError):
             raise CallFailed("timeout", f"no answer in {config.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise CallFailed("connection", told(error.__cause__ or error)) from None
+            reason = "bad_answer" if isinstance(error.__cause__, TooLong) else "connection"
+            raise CallFailed(reason, told(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
             raise await self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
