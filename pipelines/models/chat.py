@@ -176,9 +176,9 @@ class ChatClient:
                 completion = await server.client.chat.completions.create(**body)
         except (TimeoutError, openai.APITimeoutError):
             raise CallFailed("timeout", f"no answer in {config.timeout:g} s") from None
-        except openai.APIConnectionError as error:
-            reason = "bad_answer" if isinstance(error.__cause__, TooLong) else "connection"
-            raise CallFailed(reason, told(error.__cause__ or error)) from None
+        except (openai.APIConnectionError, TooLong) as error:
+            cause = error.__cause__ or error
+            raise CallFailed("bad_answer" if isinstance(cause, TooLong) else "connection", told(cause)) from None
         except openai.APIStatusError as error:
             raise await self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
