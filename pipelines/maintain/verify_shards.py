@@ -130,7 +130,7 @@ class CheckGroup:
 def groups_of(card: Card, stamps: Mapping[int, str], all_stamps: str) -> Iterator[CheckGroup]:
     """The work of comparing a published set with the selection. `stamps`: of the files of a partition."""
     if card["settings"].get("task") in OF_VIEWS:
-        yield CheckGroup(card, (), all_stamps)
+        yield CheckGroup(card, (*sorted(stamps),), all_stamps)
         return
     shards: dict[int, list[ShardEntry]] = {partition // GROUP: [] for partition in stamps}
     ends = [*accumulate(group["shards"] for group in card["groups"])]

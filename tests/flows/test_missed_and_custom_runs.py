@@ -16,11 +16,12 @@ from pipelines.engine.root import Root
 SCENES = f'root = "corpus"\n[source]\nkind = "scenes"\ncount = 4\n[sets.train]\n{ONE_PROCESS}'
 
 
-def scheduled(server: Server, folder: Path, count: int) -> dict:
-    """A deployment of a small corpus, with runs of its schedule that are due."""
+def scheduled(server: Server, folder: Path, count: int, pool: str = "idle") -> dict:
+    """A deployment of a small corpus, with runs of its schedule that are due. Workers take those of the pool
+    `shardmill` only."""
     (folder / "my.toml").write_text(SCENES)
     with temporary_settings({PREFECT_API_URL: server.url}):
-        said = say("schedule", folder / "my.toml", "--cron", "0 3 * * *")
+        said = say("schedule", folder / "my.toml", "--cron", "0 3 * * *", "--pool", pool)
     assert said.code == 0, said.err
     deployment = server.ask(f"deployments/name/build-corpus/{folder.name}-my", method="GET")
     now = datetime.now(UTC)
@@ -59,7 +60,7 @@ def test_runs_that_are_due_are_cancelled_but_those_of_a_person(server, tmp_path)
 
 @pytest.mark.slow
 def test_a_month_of_missed_runs_fires_once(server, worker, tmp_path):
-    deployment = scheduled(server, tmp_path, 31)
+    deployment = scheduled(server, tmp_path, 31, "shardmill")
 
     def ended() -> bool:
         time.sleep(3)  # or the questions are what keeps the server busy

@@ -65,9 +65,9 @@ def encodes():
     """Counts the images that are encoded."""
     done, real = [], bounded_images.encode
 
-    def counted(data: bytes, config: SetConfig):
+    def counted(data: bytes, config: SetConfig, *regions):
         done.append(sha256(data).hexdigest())
-        return real(data, config)
+        return real(data, config, *regions)
 
     with patch.object(bounded_images, "encode", counted):
         yield done
@@ -306,7 +306,7 @@ def test_an_image_that_several_samples_of_a_shard_have_is_encoded_once(tmp_path)
             image = images.fit(place)
             offset = tar.add(f"{number}.png", image.data)
             member = {"byte_offset": offset, "size": len(image.data), "sha256": image.sha256}
-            images.packed([member], [image.picture])
+            images.packed({"members": [member], "pictures": [image.picture]})
             fitted.append(image)
     assert len(done) == 1 and len({image.data for image in fitted}) == 1
 

@@ -86,7 +86,7 @@ def test_rows_of_scenes_have_conversations_if_questions_are_asked_for():
 
 @pytest.mark.slow
 def test_a_quiz_of_claims_has_every_form_that_the_divider_asks_and_true_answers():
-    quiz = Scenes(ScenesConfig(count=150, seed=3, planted=0, questions=16, quiz=True, claims=True))
+    quiz = Scenes(ScenesConfig(count=600, seed=3, planted=0, questions=16, quiz=True, claims=True))
     forms = {
         "existence": "Is there an? [a-z]+ [a-z]+\\?", "with a size": "Is there a (large|big|small|little|tiny) ",
         "with a place": "Is there an? [a-z]+ [a-z]+ (in|at|on) the ",

@@ -99,7 +99,7 @@ from flows.server import server
 with server():
     state = build_preferences(Path(sys.argv[1]), return_state=True)
     with get_client(sync_client=True) as client:
-        (cost,) = [one.data for one in client.read_artifacts() if one.key == "shardmill-cost"]
+        (cost,) = [one.data for one in client.read_artifacts() if one.key.startswith("shardmill-cost-")]
 print(json.dumps([state.name, json.loads(cost)]))
 """
 
