@@ -41,7 +41,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not far" -n auto --dist loadfile $(PYTEST)
 
 # By hand: other people's servers, real data, and the evaluation of pico.
 test-far: setup
