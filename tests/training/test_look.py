@@ -182,7 +182,7 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["--stage", "stf"], "--stage: {path} has no stage stf; there is sft, talk\n"),
+    (["--stage", "stf"], "--stage: {path} has no stage 'stf'; choose from sft, talk\n"),
     ([], "{path}: has several stages; name one with --stage: sft, talk\n"),
     (["--stage", "talk", "--out", "nowhere/look.html"], "No such file or directory"),
 ])  # fmt: skip

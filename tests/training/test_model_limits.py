@@ -168,7 +168,7 @@ def test_an_instruction_of_no_task_is_refused(name, tmp_path):
         '[[stages]]\nname = "sft"\nsets = { mine = 1.0 }\nsteps = 1\nrate = 1e-3\n'
         f'[instructions]\n{name} = "Say it."\n'
     )
-    with pytest.raises(UserError, match=rf"instructions\.{name}: .* choose from caption, ocr$"):
+    with pytest.raises(UserError, match=rf"instructions\.{name}: .* choose from caption, ocr, reconstruct$"):
         read_recipe(tmp_path / "r.toml")
 
 

@@ -114,7 +114,7 @@ def test_equal_lists_have_equal_digests_and_others_have_not(opt_outs):
 
 
 def test_a_list_that_cannot_be_read_is_the_users_to_mend(tmp_path):
-    with pytest.raises(UserError, match=r"fetch.opt_out: \S+/none.txt cannot be read: "):
+    with pytest.raises(UserError, match=r"fetch.opt_out: \S+/none.txt: does not exist"):
         read_opt_outs([str(tmp_path / "none.txt")])
 
 
