@@ -49,6 +49,4 @@ def read_chunks(root: Root, stage: PartitionStage, partition: int) -> Iterator[R
 def drop_chunks(root: Root, stage: PartitionStage, partition: int) -> None:
     if not stage.chunk_rows:
         return
-    folder = chunks_folder(stage, partition)
-    root.remove_all([f"{folder}/{name}" for name in root.files(folder)])
-    root.remove_folder(folder)
+    root.remove_files(chunks_folder(stage, partition))

@@ -78,8 +78,8 @@ class CorpusStage(Stage):
         first: it would be valid again if this run were killed and the change were undone."""
         root.remove(f"{self.name}/{NOTE}")
         folder, work, waiting = f"{self.name}/{DECIDED}", WriteDecided(self, root, ledger), list[Piece]()
-        _empty(root, folder)  # what a killed run left
-        present = {name for name in root.files(self.name)}
+        root.remove_files(folder)  # what a killed run left
+        present = root.files(self.name)
         for number, (partitions, table) in enumerate(self._pieces(root, upstream)):
             absent = frozenset(p for p in partitions if f"{p:05d}.parquet" not in present)
             piece = Piece(f"{folder}/{number:06d}.parquet", partitions, absent)
@@ -92,7 +92,7 @@ class CorpusStage(Stage):
                 work.commit(piece, table)
         if by_workers:
             by_workers(work, waiting)
-            _empty(root, folder)
+            root.remove_files(folder)
         self.note(root, upstream)
         point(f"{self.name}:step")
 
@@ -125,11 +125,6 @@ def pieces(table: pa.Table) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
         end += count
     if some:
         yield tuple(some), table.slice(begin, end - begin)
-
-
-def _empty(root: Root, folder: str) -> None:
-    root.remove_all([f"{folder}/{name}" for name in root.files(folder)])
-    root.remove_folder(folder)
 
 
 @dataclass(frozen=True)

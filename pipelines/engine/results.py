@@ -86,6 +86,5 @@ def results(
 
 def forget_results(root: Root, folder: str) -> None:
     """Removes a folder of results."""
-    root.remove_all([f"{folder}/{name}" for name in root.files(folder, hidden=True)])
-    root.remove_folder(folder)
+    root.remove_files(folder, hidden=True)
     root.remove_folder(folder.rpartition("/")[0])  # if it was the last in there

@@ -318,6 +318,11 @@ class Root:
             for name in names:
                 self.remove(name)
 
+    def remove_files(self, folder: str, hidden: bool = False) -> None:
+        """Removes the files of a folder, and the folder if nothing is left in it. `hidden`: see `files`."""
+        self.remove_all([f"{folder}/{name}" for name in self.files(folder, hidden=hidden)])
+        self.remove_folder(folder)
+
     def remove_folder(self, folder: str) -> None:
         """Removes an empty local folder; object stores have none."""
         if self.is_local:

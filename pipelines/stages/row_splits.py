@@ -58,9 +58,7 @@ class Waiting:
             for file, spill in self.spills.items():
                 ends[file] = read_ends(root, spill, ceil(file.buckets / spill.width))
         except ValueError as error:
-            raise UserError(
-                f"{root.url}/{NOTES}: is damaged: {error}; remove the folder and run again"
-            ) from None
+            raise UserError(f"{root.url}/{NOTES}: is damaged: {error}; remove the folder and run again") from None
         placed = []
         for split in sorted(self.splits, key=lambda split: split.first - split.end):
             if spill := self.spills.get(split.file):

@@ -153,13 +153,19 @@ def test_a_run_that_is_killed_reads_no_file_and_writes_no_partition_again(after,
     assert not root.files("rows/split") and verify_root(root).problems == []
 
 
-def test_a_file_that_changes_after_a_kill_is_read_anew(read, tmp_path, monkeypatch):
+def killed_after_spilling(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration of a corpus whose run died when its source was read and nothing was split off."""
     monkeypatch.setattr(rows, "RANGE", 3)
-    (tmp_path / "source").mkdir()
-    write_laion(tmp_path / "source")
-    config = write_corpus(tmp_path, "laion", "killed")
+    (folder / "source").mkdir()
+    write_laion(folder / "source")
+    config = write_corpus(folder, "laion", "killed")
     with patch("pipelines.stages.row_splits.SplitSource.make", side_effect=Died), pytest.raises(Died):
         build(config, until="rows")
+    return config
+
+
+def test_a_file_that_changes_after_a_kill_is_read_anew(read, tmp_path, monkeypatch):
+    config = killed_after_spilling(tmp_path, monkeypatch)
     write_laion(tmp_path / "source", rows=ROWS - 2)
     read.clear()
     root = build(config, until="rows")
@@ -168,12 +174,7 @@ def test_a_file_that_changes_after_a_kill_is_read_anew(read, tmp_path, monkeypat
 
 
 def test_a_damaged_spill_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "RANGE", 3)
-    (tmp_path / "source").mkdir()
-    write_laion(tmp_path / "source")
-    config = write_corpus(tmp_path, "laion", "killed")
-    with patch("pipelines.stages.row_splits.SplitSource.make", side_effect=Died), pytest.raises(Died):
-        build(config, until="rows")
+    config = killed_after_spilling(tmp_path, monkeypatch)
     (spill,), (ends,) = (list(tmp_path.glob(f"killed/rows/split/*.{kind}")) for kind in ("zst", "ends"))
     whole = ends.read_text()
     for text in ("[]", "[5]", '["x"]', "{", "[-1]"):
