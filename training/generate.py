@@ -27,6 +27,7 @@ from training.layout import Layout, Picture, SampleRejected, Turn
 from training.model import VisionLanguageModel
 from training.options import at_least, between, program, text
 from training.pixels import cut, decode, patches
+from training.prefix import Prefix
 from training.requests import Generated, GenerationRequest, Prompt
 from training.samples import Slicing
 from training.sampling import choose
@@ -84,9 +85,10 @@ class Generator:
     def _together(self, requests: Sequence[GenerationRequest]) -> list[Generated]:
         answers, going = [Generated() for _ in requests], list(range(len(requests)))
         draws = [torch.Generator().manual_seed(request.seed) for request in requests]
-        read = self._read([request.prompt for request in requests])
-        model, cache, present, positions = self.model, read.cache, read.present, read.positions
-        hidden, nothing = read.hidden, read.hidden.new_empty(0, 1, read.hidden.shape[-1])
+        read, rows = self._read([request.prompt for request in requests])
+        prefix, cache = Prefix.of(read.cache.states, read.present, rows), BufferedCache()
+        positions, hidden = read.positions[rows], read.hidden[rows]
+        model, nothing = self.model, hidden.new_empty(0, 1, hidden.shape[-1])
         while True:
             log_probabilities = model.language.lm_head(hidden).float().log_softmax(-1).cpu()
             chosen = self._next(log_probabilities, [requests[row] for row in going], [draws[row] for row in going])
@@ -97,12 +99,10 @@ class Generator:
             if len(kept) < len(going):  # finished rows leave the batch
                 kept = cache.keep(kept)
                 going, chosen = [going[place] for place in kept], [chosen[place] for place in kept]
-                rows = torch.tensor(kept, device=model.device)
-                present, positions = present[rows], positions[rows]
+                prefix, positions = prefix.keep(kept), positions[kept]
             ids, positions = torch.tensor(chosen, device=model.device)[:, None], positions + 1
-            present = torch.cat([present, present.new_ones(len(going), 1)], 1)
             visual = torch.zeros_like(ids, dtype=torch.bool)
-            hidden = model(ids, nothing, visual, present[:, None, None], positions, cache)[:, -1]
+            hidden = model(ids, nothing, visual, None, positions, cache, prefix=prefix)[:, -1]
         for answer in answers:
             answer.text = self.tokenizer.decode(answer.ids)
         return answers
@@ -137,9 +137,9 @@ class Generator:
         room = self.room - len(request.prompt.ids) - len(answer.ids)
         return not (answer.finished or len(answer.ids) >= request.limit or room <= 0 or request.cancelled())
 
-    def _read(self, prompts: Sequence[Prompt]) -> "Read":
-        """The model behind these prompts. Equal ones are computed once, and so is what prompts about the same pictures
-        begin with: the draws and the questions of an image share its computation."""
+    def _read(self, prompts: Sequence[Prompt]) -> tuple["Read", list[int]]:
+        """The model behind these prompts, and the row of each. Equal ones have one row, and what prompts about the same
+        pictures begin with is computed once: the draws and the questions of an image share its computation."""
         seen, places = self.see(prompts)
         names = [(prompt.ids.tobytes(), tuple(of)) for prompt, of in zip(prompts, places, strict=True)]
         unique = {name: row for row, name in reversed([*enumerate(names)])}
@@ -155,7 +155,7 @@ class Generator:
             read = read.select([number[ids.tobytes(), tuple(of)] for ids, of in begun])
             rest = [(prompt.ids[len(ids) :], []) for (prompt, _), (ids, _) in zip(once, begun, strict=True)]
             read = self._append(read, rest, seen)
-        return read.select([order[name] for name in names])
+        return read, [order[name] for name in names]
 
     def _begin(self, prompt: Prompt) -> int:
         """How many tokens there are up to the last picture, of which at least one is left for the question."""

@@ -68,6 +68,11 @@ class BufferedCache(Cache):
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=BufferedLayer)
 
+    @property
+    def states(self) -> list[tuple[Any, Any]]:
+        """The keys and values of each layer: [rows, heads, tokens, channels]."""
+        return [(layer.keys, layer.values) for layer in self.layers]
+
     def keep(self, places: Sequence[int]) -> list[int]:
         """Drops all rows but those at these places. Returns the places in the order in which the rows now are: the last
         rows move to where rows were dropped."""

@@ -7,6 +7,8 @@
 A view may have any grid of patches. Positions of patches fall into 70 x 70 buckets, as in llama.cpp.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -18,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from training.layout import IGNORED
 from training.packs import PADDING
+from training.prefix import Prefix
 from training.resampler import Resampler, sine_cosine
 from training.shapes import BUCKETS, Shape
 
@@ -95,6 +98,16 @@ class VisionLanguageModel(nn.Module):
         for config in (self.vision.config, self.language.config, self.language.model.config):
             config._attn_implementation = kind
 
+    @contextmanager
+    def _language_attends_by(self, kind: str) -> Iterator[None]:
+        config = self.language.model.config
+        before = config._attn_implementation
+        config._attn_implementation = kind
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
     @torch.no_grad()
     def reset_positions(self) -> None:
         """Sets the position table to sines and cosines of unit size; one patch of an unsliced image is one step.
@@ -157,16 +170,19 @@ class VisionLanguageModel(nn.Module):
         positions: Tensor,
         cache: Cache | None = None,
         blocks: Blocks | None = None,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """The language model's last states [sequences, length, width], after its norm.
 
         `ids`, `visual` and `positions` are [sequences, length]; `mask` is bool [sequences, 1, length, keys], true where
-        a place may attend; None, with "sdpa" only, means causal attention. `seen` is what `see` returns.
+        a place may attend; None, with "sdpa" only, means causal attention. `seen` is what `see` returns. With a
+        `prefix`, each sequence is the next token of an answer behind it; the `cache` and `mask` are of answers alone.
         """
-        out = self.language.model(
-            inputs_embeds=self.embed(ids, seen, visual), attention_mask=mask, position_ids=positions,
-            past_key_values=cache, use_cache=cache is not None, blocks=blocks,
-        )  # fmt: skip
+        with self._language_attends_by("behind_prefix") if prefix else nullcontext():
+            out = self.language.model(
+                inputs_embeds=self.embed(ids, seen, visual), attention_mask=mask, position_ids=positions,
+                past_key_values=cache, use_cache=cache is not None, blocks=blocks, prefix=prefix,
+            )  # fmt: skip
         return out.last_hidden_state
 
     def losses(self, hidden: Tensor, labels: Tensor) -> Tensor:

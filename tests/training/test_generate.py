@@ -70,6 +70,17 @@ def test_an_answer_is_the_same_among_others(speaker, prompts):
         assert one.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
 
 
+def test_draws_for_one_prompt_are_what_each_is_alone(speaker, prompts):
+    """They attend to one copy of it, and end at different times."""
+    asks = [
+        GenerationRequest(prompts[draw % 3], limit=3 + draw * 7 % 11, temperature=0.9, seed=draw) for draw in range(12)
+    ]
+    for ask, one in zip(asks, speaker.answer(asks), strict=True):
+        (alone,) = speaker.answer([ask])
+        assert alone.ids == one.ids
+        assert one.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
+
+
 def test_a_seed_draws_the_same_again_and_another_seed_something_else(speaker, prompts):
     def drawn(seed: int) -> list[int]:
         return speaker.answer([GenerationRequest(prompts[0], limit=20, temperature=1.0, seed=seed)])[0].ids
@@ -142,7 +153,9 @@ def computed(speaker: Generator, monkeypatch, requests: list[GenerationRequest])
     """(rows, tokens a row) of each call of the language model for these requests."""
     sizes, forward = [], speaker.model.forward
     monkeypatch.setattr(
-        speaker.model, "forward", lambda ids, *more: sizes.append(tuple(ids.shape)) or forward(ids, *more)
+        speaker.model,
+        "forward",
+        lambda ids, *more, **with_: sizes.append(tuple(ids.shape)) or forward(ids, *more, **with_),
     )
     speaker.answer(requests)
     monkeypatch.undo()
