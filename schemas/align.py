@@ -34,6 +34,7 @@ class AlignConfig(Table):
     share: float = Field(default=0.25, gt=0, le=1)      # share of the images that a round asks about, by hash(seed,
                                                         # image); no image is in two rounds
     seed: int = 0
+    where: str | None = None                            # SQL over `preferences`: which pairs a round is trained on
     recipe: Location | None = None                      # file with [[stages]] for training.train; default: one of DPO
     held_out: Location | None = None                    # corpus of scenes that training.evaluate shows to each policy
     held_out_set: str = "held_out"                      # its shard set

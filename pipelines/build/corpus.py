@@ -79,12 +79,16 @@ def open_corpus(path: str | Path, engine: str | None = None) -> Corpus:
     config = read_config(path)
     if engine is not None:
         config = with_engine(config, engine)
+    named = {*config.sets}
     config = with_sets(config)
     try:
         rows = {source.name: Rows(open_source(source)) for source in config.source}
         made = _opened_stages(config, ROWS)
         infos = (ROWS, *(stage.info for stage in made.values()))
-        shards = [ShardSet(name, settings, earlier=infos) for name, settings in sorted(config.sets.items())]
+        shards = [
+            ShardSet(name, settings, earlier=infos, of_round=name not in named)
+            for name, settings in sorted(config.sets.items())
+        ]
         _check(config, infos, [*made.values(), *shards])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

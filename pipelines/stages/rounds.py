@@ -31,8 +31,9 @@ def set_of(number: int) -> str:
 def with_sets(config: Config) -> Config:
     """The configuration with a set of pairs for each round that has begun. A set of that name in the file stays."""
     begun = policies(config) or []
+    also = f" and ({config.align.where}\n)" if config.align and config.align.where else ""
     own = {
-        set_of(number): SetConfig(task="preference", where=f"round = {number}")
+        set_of(number): SetConfig(task="preference", where=f"round = {number}{also}")
         for number, _ in enumerate(begun, 1)
         if set_of(number) not in config.sets
     }

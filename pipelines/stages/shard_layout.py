@@ -202,7 +202,7 @@ class CountShards:
             try:
                 connection.execute(f"CREATE TEMP TABLE members AS SELECT place, key, made_from FROM ({query})")
             except duckdb.ConversionException as error:
-                wrong = condition_error(f"sets.{stage.set}.where", error)
+                wrong = condition_error(stage.setting, error)
                 return Counted(shards=0, counted=[], error=str(wrong))
             [(count,)] = connection.execute("SELECT count(*) FROM members").fetchall()
             n = group.shards or ceil(count / stage.config.samples_per_shard)

@@ -4,7 +4,7 @@ The shards are laid out by `pipelines.stages.shard_layout`, packed by `pipelines
 by `pipelines.stages.shard_releases`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -28,6 +28,7 @@ class ShardSet(Stage):
 
     set: str
     config: SetConfig
+    of_round: bool = field(default=False, kw_only=True)  # of an alignment; the file has no set of this name
 
     info = SHARDS
     version = 3
@@ -52,7 +53,12 @@ class ShardSet(Stage):
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Raises `UserError` if the condition of a set of pairs or best responses is not valid on their view."""
         if self.asks:
-            check_condition(connection, f"sets.{self.set}.where", self.config.where, OF_VIEWS[self.config.task])
+            check_condition(connection, self.setting, self.config.where, OF_VIEWS[self.config.task])
+
+    @property
+    def setting(self) -> str:
+        """The setting that has the condition."""
+        return "align.where" if self.of_round else f"sets.{self.set}.where"
 
     @property
     def asks(self) -> bool:

@@ -58,6 +58,21 @@ def test_each_round_asks_the_best_policy_about_images_of_its_own(tmp_path, serve
 
 
 @pytest.mark.slow
+def test_a_condition_decides_which_pairs_a_round_is_trained_on(tmp_path, server):
+    condition = "key < '8'"
+    root = align(configured(tmp_path, server, images=60, table=f'where = "{condition}"\n'), 1)
+    kept = rows(root, f"select key from preferences where {condition} order by key")
+    assert rows(root, "select key from shards order by key") == kept
+    assert 0 < len(kept) < len(rows(root, "select key from preferences"))
+
+
+def test_a_condition_on_pairs_is_checked_before_anything_is_made(tmp_path, server):
+    config = configured(tmp_path, server, table='where = "chosen_claim > 1"\n')
+    with pytest.raises(UserError, match=r"my\.toml: align\.where: .*chosen_claim"):
+        open_corpus(config)
+
+
+@pytest.mark.slow
 def test_a_later_round_changes_nothing_of_an_earlier_one(tmp_path, server):
     config = configured(tmp_path, server)
     root = align(config, 1)
