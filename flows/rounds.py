@@ -25,7 +25,18 @@ from pipelines.models.endpoints import endpoint_of, weights_of
 from pipelines.reports.report import write_report
 from pipelines.stages.rounds import set_of
 from schemas import file_lock
-from schemas.align import STOPPED, AlignConfig, Alignment, Figures, Policy, best_policy, figures_of, new_round, outcome
+from schemas.align import (
+    STOPPED,
+    AlignConfig,
+    Alignment,
+    Figures,
+    Policy,
+    best_policy,
+    checkpoint_of,
+    figures_of,
+    new_round,
+    outcome,
+)
 from schemas.errors import UserError
 
 Say = Callable[[str], None]  # tells a person a line of progress
@@ -143,7 +154,7 @@ def _evaluated(corpus: Corpus, policy: Policy, name: str, say: Say) -> Figures:
     for line in last_lines(log):
         try:
             printed = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(printed, dict):
             return figures_of(printed)
@@ -154,7 +165,10 @@ def _model(corpus: Corpus, policy: Policy) -> str:
     """The name or the path of a policy's model."""
     responses = corpus.config.responses
     name = responses.endpoint if responses else None
-    return policy["model"] or endpoint_of(corpus.config, "responses.endpoint", name or "").config.model
+    return (
+        checkpoint_of(settings_of(corpus), policy)
+        or endpoint_of(corpus.config, "responses.endpoint", name or "").config.model
+    )
 
 
 def _folder(corpus: Corpus, number: int) -> Path:

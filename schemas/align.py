@@ -3,7 +3,9 @@
 Each round asks the best policy so far about images that no other round has; see `flows.align`.
 """
 
-from typing import Any, Self
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,7 +25,12 @@ SHOWN = (  # figures in tables, as far as a round has them: name, heading, wheth
     ("words", "words", False),
 )
 MARKS = {"policy_command": "{policy}", "train_command": "{out}", "evaluate_command": "{policy}"}  # that they need
-BEST, WORSE, STOPPED = "best", "worse", "stopped"
+LARGEST = 1e300  # of a figure
+CHECKPOINT = re.compile(r".*/round-([0-9]{1,9})/checkpoint", re.S)
+Outcome = Literal["best", "worse", "stopped"]
+BEST: Outcome = "best"
+WORSE: Outcome = "worse"
+STOPPED: Outcome = "stopped"
 
 
 class AlignConfig(Table):
@@ -64,9 +71,22 @@ class Policy(TypedDict):
     revision: str | None    # hash of its weights
 
 
+def checkpoint_of(config: AlignConfig, policy: Policy) -> str | None:
+    """The path of a policy's checkpoint, in the folder that the configuration names; None for the first policy. Of the
+    path in align.json, which a stranger may have written, only the number of the round counts. Raises `UserError`."""
+    if policy["model"] is None:
+        return None
+    if not (made := CHECKPOINT.fullmatch(policy["model"])):
+        raise UserError(f"align.json: {policy['model']!r:.200} is not the checkpoint of a round; restore the file")
+    return str(Path(config.checkpoints) / f"round-{int(made[1])}/checkpoint")
+
+
+Figure = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+
+
 class Figures(TypedDict):
-    values: dict[str, float]
-    intervals: dict[str, list[float]]   # [low, high] of some of them
+    values: dict[str, Figure]
+    intervals: dict[str, Annotated[list[Figure], Field(min_length=2, max_length=2)]]    # [low, high] of some of them
 
 
 class Round(TypedDict):
@@ -76,13 +96,13 @@ class Round(TypedDict):
     release: str | None         # of its pairs, which it trains on
     checkpoint: Policy | None   # what it trained
     figures: Figures | None     # of its checkpoint
-    outcome: str | None         # best, worse or stopped: ends the round
+    outcome: Outcome | None     # ends the round
     why: str | None
 
 
 class Alignment(TypedDict):
     start: Figures | None   # of the policy in the configuration
-    rounds: list[Round]     # the first is round 1
+    rounds: Annotated[list[Round], Field(max_length=10_000)]    # the first is round 1
 
 
 def nothing_begun() -> Alignment:
@@ -116,10 +136,10 @@ def figures_of(printed: dict[str, Any]) -> Figures:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
-def outcome(config: AlignConfig, alignment: Alignment, figures: Figures) -> tuple[str, str]:
+def outcome(config: AlignConfig, alignment: Alignment, figures: Figures) -> tuple[Outcome, str]:
     """What becomes of a checkpoint, and why. Raises `UserError` if it lacks the figure that decides."""
     if alignment["start"] is None:
         raise ValueError("the policy at the start has no figures")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import tomllib
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
 LEVELS = 50  # of JSON
+TOO_LARGE = "a whole number has at most 64 bits"
 PIECE = 8 << 20  # bytes of a remote file that are asked for at once
 
 T = TypeVar("T")
@@ -48,6 +50,35 @@ def plain_json(data: bytes | str) -> Any:
     if too_deep(value):
         raise ValueError(f"has more than {LEVELS} levels")
     return value
+
+
+def plain_toml(data: bytes) -> dict[str, Any]:
+    """What TOML says. Raises `ValueError` for what is not TOML of version 1.0, such as whole numbers of more than 64
+    bits, and for more than `LEVELS` levels."""
+    text = data.decode("utf-8-sig")
+    try:
+        value = tomllib.loads(text.replace("\r\n", "\n"))
+    except RecursionError:
+        raise ValueError(f"has more than {LEVELS} levels") from None
+    except ValueError as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise
+        raise ValueError(TOO_LARGE) from None  # of more digits than Python reads
+    if too_deep(value):
+        raise ValueError(f"has more than {LEVELS} levels")
+    if name := _too_large(value):
+        raise ValueError(f"{name}: {TOO_LARGE}")
+    return value
+
+
+def _too_large(value: Any) -> str | None:
+    """The key of a whole number that has more than 64 bits; None if there is none."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value, 1):
+            if (place := _too_large(inner)) is not None:
+                return f"{name}.{place}" if place else str(name)
+        return None
+    return "" if isinstance(value, int) and not -1 << 63 <= value < 1 << 64 else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ in float16, whole or not at all. With `--recipe FILE` its [[stages]] are trained
 the data that it names are replaced. `shardmill align` runs it.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from schemas.checked import plain_toml
 from schemas.errors import UserError, answered, cannot_read
 from schemas.shards import Damaged
 from training.checkpoint import check_out, write_model
@@ -31,8 +31,8 @@ def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None)
     given: dict[str, Any] = {}
     if recipe:
         try:
-            given = tomllib.loads(recipe.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            given = plain_toml(recipe.read_bytes())
+        except (OSError, ValueError) as error:
             raise UserError(cannot_read(recipe, error)) from None
     of_round = {
         "shape": str(policy / "shape.json"), "tokenizer": str(policy), "start": {"checkpoint": str(policy)},

@@ -18,13 +18,13 @@ rate = 1e-3
 """
 
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from schemas.checked import plain_toml
 from schemas.config.table import Location, Table
 from schemas.errors import UserError, cannot_read
 from training.sample_text import CAPTIONS
@@ -138,10 +138,10 @@ def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file; its paths are relative to the file's folder. Raises `UserError` with one line."""
     path = Path(path)
     try:
-        recipe = checked(tomllib.loads(path.read_text("utf-8")), str(path))
+        recipe = checked(plain_toml(path.read_bytes()), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(cannot_read(path, error)) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     here = path.resolve().parent
     named = recipe.start.model_dump(exclude_none=True)

@@ -20,7 +20,7 @@ from pipelines.engine.secrets import known, told
 from pipelines.engine.worker import Stopped
 from pipelines.fetching.hosts import retry_after
 from pipelines.models.answers import count_of, first_token, fix_of, not_a_completion
-from pipelines.models.bounded import TooLong, bound
+from pipelines.models.bounded import Unreadable, bound
 from pipelines.models.endpoints import Answer, CallFailed, Endpoint, image_part, message, picture
 from schemas.texts import is_empty
 
@@ -30,6 +30,7 @@ MANY = 32  # requests that fail in a row; then the fault is not in the requests
 FIRST = 5.0  # seconds after which a server that never answered is given up
 LOCAL = ("http://127.", "http://localhost", "http://[::1]")  # reached without a proxy
 PROBE = 2.0  # seconds between two probes of a server that is down
+ALIVE = 10.0  # seconds within which a server must answer a probe
 
 
 @dataclass
@@ -176,9 +177,9 @@ class ChatClient:
                 completion = await server.client.chat.completions.create(**body)
         except (TimeoutError, openai.APITimeoutError):
             raise CallFailed("timeout", f"no answer in {config.timeout:g} s") from None
-        except (openai.APIConnectionError, TooLong) as error:
+        except (openai.APIConnectionError, Unreadable) as error:
             cause = error.__cause__ or error
-            raise CallFailed("bad_answer" if isinstance(cause, TooLong) else "connection", told(cause)) from None
+            raise CallFailed("bad_answer" if isinstance(cause, Unreadable) else "connection", told(cause)) from None
         except openai.APIStatusError as error:
             raise await self._refused(server, error) from None
         except (openai.APIResponseValidationError, ValueError, LookupError, RecursionError) as error:
@@ -234,12 +235,8 @@ class ChatClient:
         import openai
 
         config, sent = self.endpoint.config, self.endpoint.parameters({"max_tokens": 20, "temperature": 0})
-        body = {
-            "model": config.model,
-            "messages": message("Say hello in one word."),
-            **sent,
-            "extra_body": config.extra,
-        }
+        asked = message("Say hello in one word.")
+        body = {"model": config.model, "messages": asked, **sent, "extra_body": config.extra}
         self._spend()
         try:
             async with asyncio.timeout(config.timeout):
@@ -375,8 +372,9 @@ class ChatClient:
         import openai
 
         try:
-            await server.client.with_options(timeout=10, max_retries=0).models.list()
-        except openai.APIConnectionError:
+            async with asyncio.timeout(ALIVE):  # in all: the client's own is for each piece of an answer
+                await server.client.models.with_raw_response.list()
+        except (TimeoutError, openai.APIConnectionError):
             return False
         except (openai.OpenAIError, ValueError, LookupError, RecursionError):
             pass

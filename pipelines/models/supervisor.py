@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from io import SEEK_END, FileIO
 
 from pipelines.engine.child import piped
 from pipelines.engine.secrets import Secrets, replaced
 
 GRACE = 10.0  # seconds between asking a server to end and killing it
 BEFORE = 2_000  # characters
+FIRST, MOST = 1 << 20, 64 << 20  # bytes of a log that are always kept, and that it has at most
+CUT = b"\n... what followed is left out; the last lines are below ...\n"
 PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -25,7 +28,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     instructions = json.loads(sys.stdin.buffer.readline())
     secrets = Secrets([(instructions["secret"] or "").encode().decode("latin-1")])
-    with open(instructions["log"], "wb", buffering=0) as log:
+    with open(instructions["log"], "w+b", buffering=0) as log:
         try:
             server = subprocess.Popen(
                 instructions["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -47,6 +50,8 @@ def main() -> None:
                     ).encode("latin-1")
                 )
                 before = text[-BEFORE:]
+                if log.tell() > MOST:
+                    shorten(log)
 
         def watch() -> None:
             while os.read(sys.stdin.fileno(), 1):
@@ -62,6 +67,15 @@ def main() -> None:
         code = server.wait()
         copying.join(2)
     sys.exit(1 if code else 0)
+
+
+def shorten(log: FileIO) -> None:
+    """Leaves out the middle of a log, so that a command that never stops printing does not fill the disk."""
+    log.seek(-FIRST, SEEK_END)
+    last = log.read(FIRST)
+    log.seek(FIRST)
+    log.truncate()
+    log.write(CUT + last)
 
 
 def _end_with_keeper() -> None:

@@ -109,7 +109,7 @@ def open_stage(config: Config) -> Respond | BringResponses | None:
     if config.responses.endpoint is None:  # then the source brings them
         return BringResponses()
     endpoint, begun = endpoint_of(config, "responses.endpoint", config.responses.endpoint), policies(config)
-    if begun is None:
+    if begun is None or config.align is None:
         return Respond((endpoint,), config=config.responses)
-    rounds = identities(endpoint, begun)
-    return Respond((serving(endpoint, begun[-1]),), config=config.responses, rounds=rounds)
+    rounds = identities(endpoint, config.align, begun)
+    return Respond((serving(endpoint, config.align, begun[-1]),), config=config.responses, rounds=rounds)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pipelines.engine.alignment import read_alignment
 from pipelines.engine.root import Root
 from pipelines.models.endpoints import Endpoint
-from schemas.align import Policy
+from schemas.align import AlignConfig, Policy, checkpoint_of
 from schemas.config.model import Config
 from schemas.selection import SetConfig
 
@@ -40,17 +40,17 @@ def with_sets(config: Config) -> Config:
     return config.model_copy(update={"sets": config.sets | own})
 
 
-def serving(endpoint: Endpoint, policy: Policy) -> Endpoint:
+def serving(endpoint: Endpoint, align: AlignConfig, policy: Policy) -> Endpoint:
     """The endpoint as it serves a policy: with a command, the checkpoint is its model. Servers of a url keep the
     model's name, and are made to serve the checkpoint by `align.policy_command`."""
-    if policy["model"] is None:
+    if (model := checkpoint_of(align, policy)) is None:
         return endpoint
     if endpoint.config.command is None:
         return replace(endpoint, revision=policy["revision"])
-    config = endpoint.config.model_copy(update={"model": policy["model"]})
+    config = endpoint.config.model_copy(update={"model": model})
     return replace(endpoint, config=config, model=None, revision=policy["revision"])
 
 
-def identities(endpoint: Endpoint, begun: Sequence[Policy]) -> dict[str, dict]:
+def identities(endpoint: Endpoint, align: AlignConfig, begun: Sequence[Policy]) -> dict[str, dict]:
     """round -> what decides the answers of its policy."""
-    return {str(number): serving(endpoint, policy).identity() for number, policy in enumerate(begun, 1)}
+    return {str(number): serving(endpoint, align, policy).identity() for number, policy in enumerate(begun, 1)}

@@ -1,7 +1,6 @@
 """Reads the file of a configuration, makes its paths absolute, and reports the first mistake in one line."""
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
@@ -9,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from schemas.checked import plain_toml
 from schemas.config.model import NAMED, TABLES, Config
 from schemas.config.sources import SOURCES, ScenesConfig
 from schemas.config.table import Beside, Table
@@ -41,7 +41,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     given: dict[str, Any] = {}
     try:
-        given = tomllib.loads(path.read_text("utf-8-sig"))
+        given = plain_toml(path.read_bytes())
         config = Config.model_validate(given)
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; `shardmill init {quote(str(path))}` writes one") from None
@@ -49,10 +49,10 @@ def read_config(path: str | Path) -> Config:
         raise UserError(f"{path}: is a folder; name a configuration, a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise UserError(f"{path}: {_one_line(error, given)}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
     if wrong := _lacks(config):
         raise UserError(f"{path}: {wrong}")
     config = _models_beside(path.resolve().parent, _beside(path.resolve().parent, config))

@@ -15,12 +15,14 @@ from pipelines.build.corpus import open_corpus
 from pipelines.build.estimate import estimate, round_estimate
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
-from pipelines.engine.alignment import read_alignment
+from pipelines.engine.alignment import read_alignment, write_alignment
 from pipelines.engine.lock import Busy
 from pipelines.engine.releases import read_card
-from pipelines.engine.root import Corrupt
+from pipelines.engine.root import Corrupt, Root
+from pipelines.engine.worker import StageFailed
 from pipelines.maintain.verify import verify_root
 from pipelines.reports.rounds import markdown, table_of
+from schemas.align import checkpoint_of, figures_of
 from schemas.config.file import read_config
 from schemas.errors import UserError
 
@@ -241,8 +243,6 @@ def test_a_table_that_cannot_work_is_said_in_one_line(tmp_path, server, change, 
 
 @pytest.mark.slow
 def test_commands_that_fail_are_told_with_their_last_line(tmp_path, server):
-    from pipelines.engine.worker import StageFailed
-
     config = configured(tmp_path, server)
     (tmp_path / "train.py").write_text("raise SystemExit('out of memory')")
     with pytest.raises(StageFailed, match=r"training of round 1: out of memory; its log is .*train\.log"):
@@ -265,6 +265,72 @@ def test_a_damaged_file_of_rounds_stops_in_one_line(tmp_path, server):
         (tmp_path / "corpus/align.json").write_text(text)
         with pytest.raises(Corrupt, match=r"align\.json: cannot be read"):
             open_corpus(config)
+
+
+BEGUN = {"policy": {"model": None, "revision": None}, "release": None, "checkpoint": None, "figures": None,
+         "outcome": None, "why": None}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"outcome": "\x1b[2J"}, "outcome: "),
+        ({"figures": {"values": {"recall": 1e301}, "intervals": {}}}, "figures.values.recall: "),
+        ({"figures": {"values": {"recall": True}, "intervals": {}}}, "figures.values.recall: "),
+        ({"figures": {"values": {}, "intervals": {"recall": []}}}, "figures.intervals.recall: "),
+        ({"figures": {"values": {}, "intervals": {"recall": [0, 1, 2]}}}, "figures.intervals.recall: "),
+        ({"checkpoint": "../.."}, "checkpoint: "),
+    ],
+)
+def test_rounds_that_a_stranger_wrote_are_refused_in_one_line(tmp_path, change, wrong):
+    root = Root(str(tmp_path))
+    (tmp_path / "align.json").write_text(json.dumps({"start": None, "rounds": [BEGUN, BEGUN | change]}))
+    with pytest.raises(Corrupt, match=r"^align\.json: cannot be read: rounds\.1\.[^\n]*$") as said:
+        read_alignment(root)
+    assert wrong in str(said.value) and "\x1b" not in str(said.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "5", "null", '{"start": NaN, "rounds": []}', '{"rounds": []}', ""])
+def test_a_file_of_rounds_that_holds_anything_else_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "align.json").write_text(text)
+    with pytest.raises(Corrupt, match=r"^align\.json: cannot be read: [^\n]*$"):
+        read_alignment(Root(str(tmp_path)))
+
+
+def test_a_policy_is_looked_for_in_the_folder_of_checkpoints_alone(tmp_path, server):
+    """A model that align.json names would be loaded by the policy's command, and given to the trainer's."""
+    align = read_config(configured(tmp_path, server)).align
+    for model in ("/elsewhere/round-3/checkpoint", "/../round-3/checkpoint", "--out=/etc/round-3/checkpoint"):
+        made = checkpoint_of(align, {"model": model, "revision": "x"})
+        assert made == f"{tmp_path}/checkpoints/round-3/checkpoint"
+    for model in ("/etc/passwd", "somebody/model", "--trust-remote-code", "", "x/round-1/checkpoint/..", "round-1\x1b"):
+        with pytest.raises(UserError, match=r"^align\.json: [^\n\x1b]* is not the checkpoint of a round; restore the"):
+            checkpoint_of(align, {"model": model, "revision": "x"})
+    assert checkpoint_of(align, {"model": None, "revision": None}) is None
+
+
+def test_figures_that_are_no_numbers_are_left_out(tmp_path):
+    intervals = {"recall": [0, 1], "huge": [0, 10**400], "far": [0, float("inf")], "one": [0]}
+    odd = {"huge": 10**400, "far": 1e308, "no": float("nan"), "more": float("inf"), "yes": True, "text": "1"}
+    printed = {"recall": 1, **odd, "intervals": intervals}
+    figures = figures_of(printed)
+    assert figures == {"values": {"recall": 1.0}, "intervals": {"recall": [0.0, 1.0]}}
+    root = Root(str(tmp_path))
+    write_alignment(root, {"start": figures, "rounds": []})
+    assert read_alignment(root)["start"] == figures
+    assert figures_of({"recall": 1, "intervals": 5})["intervals"] == {}
+
+
+ODD = ["[" * 100_000, "9" * 5000, '{"recall": ' + "9" * 5000 + "}", "\x1b[2J", "null", "[1]"]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_an_evaluation_that_prints_anything_else_is_told_in_one_line(tmp_path, server, line):
+    config = configured(tmp_path, server)
+    (tmp_path / "odd").write_text(line)
+    (tmp_path / "evaluate.py").write_text(f"print(open('{tmp_path}/odd').read())")
+    with pytest.raises(UserError, match=r"^align: the evaluation of start printed no line of JSON; its log is [^\n]*$"):
+        evaluate_start(open_corpus(config), print)
 
 
 class Killed(Exception):

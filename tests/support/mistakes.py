@@ -112,6 +112,24 @@ MISTAKES = {
     "no source path": (GOOD.replace("path", "#"), 'source.path: missing; add path = "…"'),
     "an empty source path": (source(""), "source.path: write at least one character, not ''"),
     "syntax": (GOOD + "[ocr\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 6, "),
+    "a number of 5,000 digits": (
+        f"{GOOD}[images]\nmin_side = {'9' * 5000}",
+        "not valid TOML: a whole number has at most 64 bits",
+    ),
+    "a number of 5,000 hex digits": (
+        f"{GOOD}[images]\nmin_side = 0x{'f' * 5000}",
+        "not valid TOML: images.min_side: a whole number has at most 64 bits",
+    ),
+    "a number of 65 bits in a list": (
+        f"{GOOD}[beam]\noptions = [1, {1 << 65}]",
+        "not valid TOML: beam.options.2: a whole number has at most 64 bits",
+    ),
+    "5,000 lists in each other": (
+        f"{GOOD}[images]\nmin_side = {'[' * 5000}",
+        "not valid TOML: has more than 50 levels",
+    ),
+    "60 tables in each other": (f"{GOOD}[a{'.a' * 60}]", "not valid TOML: has more than 50 levels"),
+    "2,000 inline tables": (f"{GOOD}x = {'{a = ' * 2000}1{'}' * 2000}", "not valid TOML: has more than 50 levels"),
     "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
     "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
     "a value": (where("width"), "sets.train.where: 'width' is of type bigint; write a condition"),

@@ -13,8 +13,10 @@ from support.corpora import shardmill
 from support.paths import TESTS
 
 from pipelines.engine.root import Root
-from pipelines.engine.worker import Stopped
+from pipelines.engine.worker import StageFailed, Stopped
+from pipelines.models import supervisor
 from pipelines.models.check_endpoint import check_endpoint
+from pipelines.models.commands import run_command
 from pipelines.models.endpoints import Endpoint, open_endpoint
 from pipelines.models.servers import mark_of, marked, running, serve, stop_servers
 from schemas.config.endpoints import EndpointConfig
@@ -109,6 +111,25 @@ def test_its_log_has_what_it_says_but_no_key(root, monkeypatch):
     log = Path(root.path("runs/run/server-m.log"))
     assert wait_until(lambda: b"args" in log.read_bytes())
     assert log.read_text().splitlines()[0] == "args: --api-key ***"
+
+
+def test_a_log_keeps_its_beginning_and_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "FIRST", 10)
+    with open(tmp_path / "log", "w+b", buffering=0) as log:
+        log.write(b"the first " + b"x" * 1000 + b"the last 9")
+        supervisor.shorten(log)
+        log.write(b"\nmore")
+    assert (tmp_path / "log").read_bytes() == b"the first " + supervisor.CUT + b"the last 9\nmore"
+
+
+@pytest.mark.slow
+def test_a_command_that_prints_on_and_on_fills_no_disk(tmp_path):
+    loud = "print('begun'); [print('x' * 999) for _ in range(150_000)]; print('done'); raise SystemExit(3)"
+    with pytest.raises(StageFailed, match="training: done; its log is"):
+        run_command([sys.executable, "-c", loud], tmp_path / "log", "training")
+    log = (tmp_path / "log").read_bytes()
+    assert len(log) <= supervisor.MOST + (2 << 20) and log.startswith(b"begun\n") and log.endswith(b"done\n")
+    assert log.count(supervisor.CUT) == 1 and log.count(b"left out") == 1
 
 
 @pytest.mark.parametrize("victim", ["parent", "keeper", "both"])
