@@ -5,7 +5,7 @@ import flows.interrupts  # noqa: F401  before what takes long to import
 # isort: split
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,8 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "verify-gguf": phone.verify_gguf,
     "tune-gguf": phone.tune_gguf,
 }
+UsageError = typer.BadParameter.__mro__[1]  # which Typer does not export
+
 for name, command in COMMANDS.items():
     app.command(name, rich_help_panel=PANELS[sys.modules[command.__module__]])(command)
 clusters = typer.Typer(no_args_is_help=True)
@@ -79,16 +81,26 @@ def shardmill(
     """
 
 
+def _usage(error: Any) -> int:
+    """Says in one line what is wrong with the words of a command."""
+    line = " ".join(error.format_message().split()).rstrip(".")
+    if not line:  # there were no words, and the help was printed
+        return error.exit_code
+    command = error.ctx.command_path if error.ctx else "shardmill"
+    return say(None, error.exit_code, f"{line[0].lower()}{line[1:]}; see `{command} --help`")
+
+
 def main() -> None:
     from flows.errors import line_of
     from pipelines.engine.secrets import hide
 
     try:
-        app()
-    except SystemExit as end:
-        if not end.code and (lost := lost_output()):
-            sys.exit(say(None, 1, lost))
-        raise
+        code = app(prog_name="shardmill", standalone_mode=False)
+        if not code and (lost := lost_output()):
+            code = say(None, 1, lost)
+        sys.exit(code)
+    except UsageError as error:
+        sys.exit(_usage(error))
     except Exception as error:
         hide(error)
         if (told := line_of(error)) is None:

@@ -97,6 +97,7 @@ def reasons(root: Root, view: str = "samples") -> dict[str | None, int]:
     return {row["reason"]: row["n"] for row in found.to_pylist()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", MAKERS)
 def test_an_input_comes_out_as_the_page_says(heading, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")

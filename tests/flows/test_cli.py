@@ -331,3 +331,22 @@ def test_a_gate_fails_a_run_in_one_line(tmp_path):
     assert ["selection", "3", "3", "-"] in cells(process.stdout)
     assert "no shards are published" in shardmill("stats", "corpus", cwd=tmp_path, COLUMNS="500").stdout
     assert shardmill("urls", "corpus", "train", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("words, line, command", [
+    (["run"], "missing argument 'CONFIG'", " run"),
+    (["run", "my.toml", "--untl", "ocr"], "no such option: --untl (Possible options: --until)", " run"),
+    (["runn"], "no such command 'runn'. Did you mean 'run', 'unpin'?", ""),
+    (["sql", "a", "b", "c"], "got unexpected extra argument(s) (c)", " sql"),
+    (["init", "my.toml", "--source"], "option '--source' requires an argument", ""),
+    (["cluster", "check"], "missing argument 'CONFIG'", " cluster check"),
+    (["\x1b[31m"], "no such command '\\x1b[31m'", ""),
+])  # fmt: skip
+def test_a_mistake_in_the_words_of_a_command_is_one_line(words, line, command):
+    assert say(*words) == (2, "", f"shardmill: {line}; see `shardmill{command} --help`\n")
+
+
+@pytest.mark.parametrize("words", [[], ["cluster"]])
+def test_no_words_are_answered_by_the_help(words):
+    said = say(*words)
+    assert said.code == 2 and "Usage: shardmill" in said.out + said.err and "COMMAND" in said.out + said.err

@@ -142,6 +142,7 @@ def test_where_there_is_nothing_to_make_prefect_stays_away(built, words):
     subprocess.run(command, cwd=built, env=env, check=True, capture_output=True, timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_root_that_is_held_is_left_alone(server, configure):
     config = configure(QUICK.replace('root = "corpus"', ""), "held.toml")
     with hold(Root(str(config.parent / "corpus"))):

@@ -15,6 +15,7 @@ def shell(command: str, cwd) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", command], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_command_works_without_standard_streams(tmp_path, output):
     said = shell(f"{PROGRAM} init my.toml {output}", tmp_path)
@@ -29,12 +30,14 @@ def test_output_that_nobody_reads_changes_no_exit_code(tmp_path, words):
     assert ((tmp_path / "code").read_text(), said.stderr) == ("0\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["init my.toml", "keys", "--version"])
 def test_output_that_cannot_be_written_is_told(tmp_path, words):
     said = shell(f"{PROGRAM} {words} >/dev/full", tmp_path)
     assert (said.returncode, said.stderr) == (1, "shardmill: standard output: No space left on device\n")
 
 
+@pytest.mark.slow
 def test_an_error_keeps_its_exit_code(tmp_path):
     said = shell(f"{PROGRAM} run . >/dev/full", tmp_path)
     assert (said.returncode, said.stderr) == (2, "shardmill: .: is a folder; name a configuration, a TOML file\n")

@@ -48,6 +48,7 @@ def logits(speaker: Generator, prompt: Prompt, answer: list[int]) -> torch.Tenso
     return speaker.model.language.lm_head(hidden[0, -1]).log_softmax(-1)
 
 
+@pytest.mark.slow
 def test_a_greedy_answer_is_the_likeliest_token_time_after_time(speaker, prompts):
     for prompt in prompts:
         (answer,) = speaker.answer([GenerationRequest(prompt, limit=12)])

@@ -39,6 +39,7 @@ def files(run) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in latest(run).iterdir() if path.suffix == ".safetensors"}
 
 
+@pytest.mark.slow
 def test_they_are_measured_before_the_first_step_every_so_many_and_after_the_last(folder, tmp_path, capsys):
     train(recipe(folder, {**SFT, **HELD_OUT, "steps": 5}), tmp_path, World())
     found = rows(tmp_path)
@@ -120,6 +121,7 @@ def test_only_pairs_have_margins(folder, tmp_path):
     assert all(row[name] is None for row in rows(tmp_path) for name in ("margin", "won", "held_out_margin"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [{"set": "pairs", "packs": 2}, {"set": "other-pairs", "packs": 1}])
 def test_held_out_pairs_do_not_change_in_the_middle(held_out, folder, tmp_path):
     """Their references are those of the stage's start, which is gone."""

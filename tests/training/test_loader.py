@@ -122,6 +122,7 @@ def test_a_batch_holds_what_its_samples_say(scenes, root, recipe):
     assert any(rows > columns for rows, columns in grids) and any(rows < columns for rows, columns in grids)
 
 
+@pytest.mark.slow
 def test_an_epoch_has_every_sample_as_often_as_its_set_says(scenes, recipe):
     mixture = Mixture([Part(scenes, "train"), Part(scenes, "some", 2)], recipe)
     end = sum(mixture.order.before(1))
@@ -173,6 +174,7 @@ def one_run(mixture) -> dict[int, tuple[tuple[str, ...], str]]:
     return trained(mixture, batch=8, stop=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_any_ranks_and_workers_train_the_same(mixture, one_run, workers, ranks):

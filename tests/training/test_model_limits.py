@@ -72,6 +72,7 @@ def test_a_context_that_holds_a_pack_changes_no_plan(context, tokenizer):
     assert SampleEncoder(tokenizer, context=context).settings() == SampleEncoder(tokenizer).settings()
 
 
+@pytest.mark.slow
 def test_training_leaves_out_what_the_model_cannot_take(tokenizer, tmp_path, capsys):
     samples = [
         (f"{0:016x}-caption", LONG["caption"]),

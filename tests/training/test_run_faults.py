@@ -159,6 +159,7 @@ def test_a_damaged_file_of_a_run_is_named(name, text, folder, run):
 # Runs of an older version
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_is_guarded_from_then_on(folder, run, capsys):
     forget(run, "packs", "seed", "instructions", "tokenizer", "start", "stages", "tensors")
     later = {**SFT, "name": "later", "steps": 2}

@@ -122,6 +122,7 @@ def test_a_run_goes_on_behind_the_last_pack_with_another_batch(key, batches, fol
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [{"set": "captions", "every": 1}, {"set": "captions", "packs": 1}, None])
 def test_a_run_goes_on_to_the_same_bytes_with_other_held_out_samples(held_out, folder, run):
     """Nothing is learned from them. `state.json` says what the recipe says."""
@@ -185,6 +186,7 @@ def test_a_stage_of_epochs_goes_on_with_no_other_length(other, key, ended, folde
     assert checkpoint(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_an_epoch_trains_every_pack_once_whatever_its_batches_were(folder, tmp_path, monkeypatch):
     packs = trained(monkeypatch)
     steady = {**BEFORE, "schedule": "warmup_stable_decay", "warm_up": 0.0, "decay": 0.0}

@@ -65,6 +65,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("train", 11), ("some", 3)])
 @pytest.mark.parametrize("check", [True, False])
 def test_samples_are_those_that_plain_webdataset_reads(published, name, count, check):

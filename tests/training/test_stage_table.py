@@ -70,6 +70,7 @@ def test_a_stage_without_answers_learns_no_tokens(folder):
     assert found["learned"] == found["sets"][0]["learned"] == 0 < found["tokens"]
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_logged(folder, tmp_path, capsys):
     made = recipe(folder, {**SFT, "length": 90}, {**DPO, "steps": 1})
     train(made, tmp_path, World(), stop=1)
@@ -97,6 +98,7 @@ def test_epochs_of_a_stage_are_what_its_steps_mean_also_where_it_goes_on(folder)
     assert on.ends == 1 + (-(-3 * packs // 2) - 2)
 
 
+@pytest.mark.slow
 def test_a_held_out_set_that_is_trained_on_is_warned_of(folder, tmp_path, capsys):
     held_out = {"held_out": {"set": "captions", "packs": 1}, "steps": 1}
     for number, (trained, both) in enumerate(((["captions"], 16), (["others"], 0), (["others", "captions"], 16))):
@@ -115,6 +117,7 @@ def test_some_samples_that_two_sets_share_are_found_by_their_keys(folder, tmp_pa
     assert read_tables(tmp_path)[0]["held_out_trained"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "rejected", "word"), [
     ("A star " * 4, "No.", "longer"), ("No.", "A star " * 4, "shorter"), ("A star.", "A star?", None),
 ])  # fmt: skip

@@ -124,6 +124,7 @@ def test_one_that_cannot_be_built_leaves_nothing_behind(corpus):
     assert [name for name in corpus.files("", hidden=True) if name.startswith(".")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["it's [a] corpus", "100%_{}*", "a'; drop view rows --", "übergrößenträger 中"])
 def test_a_root_may_have_any_name(name, tmp_path):
     write_tar(tmp_path / "source/0.tar", range(3))
@@ -233,6 +234,7 @@ def test_stages_not_yet_run_are_empty_views(tmp_path):
     assert plain_duckdb(Path(root.path("catalog.duckdb"))) == "[('rows', None, 2, None, True)]"
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_taken_out_is_empty_again(read, tmp_path):
     shutil.copytree(read, tmp_path, dirs_exist_ok=True)
     root = open_corpus(tmp_path / "my.toml").root
@@ -243,6 +245,7 @@ def test_a_stage_that_was_taken_out_is_empty_again(read, tmp_path):
     assert query(root, "select 1 from samples where ocr_text is not null").num_rows == 0
 
 
+@pytest.mark.slow
 def test_gates_see_the_catalog(corpus, tmp_path):
     config = tmp_path / "my.toml"
     config.write_text(TOML + "[gates]\nfew = '(select count(*) from images where width > 10) < 4'\n")

@@ -19,6 +19,7 @@ def scored(pictures):
     (pictures / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 def test_a_cast_that_fails_names_its_set_and_try_cast(scored, configure):
     sets = "[sets.all]\n[sets.good]\nwhere = \"(extra->>'score')::double > 0.4\"\n"
     with pytest.raises(UserError, match=r"^sets\.good\.where: .*'n/a'.*; write try_cast\(… AS …\)"):
@@ -28,6 +29,7 @@ def test_a_cast_that_fails_names_its_set_and_try_cast(scored, configure):
     assert [tuple(row.values()) for row in counted] == [("all", 4), ("good", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["(extra->>'score')::double > 0.4", "(extra->>'score')::date > '2024-01-01'"])
 def test_other_conditions_hint_at_it_too(condition, scored, configure):
     asking = (

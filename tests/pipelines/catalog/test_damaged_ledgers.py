@@ -81,6 +81,7 @@ NOTES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("note", NOTES)
 def test_a_damaged_note_of_a_dead_run_is_dropped(note, corpus, tmp_path):
     dead = Ledger.start(corpus, "my.toml", "0")
@@ -93,6 +94,7 @@ def test_a_damaged_note_of_a_dead_run_is_dropped(note, corpus, tmp_path):
     assert verify_root(corpus).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"rows": "3"}, {"item": 3}, {"item": None}, {"host": ["a"]}, {"rows": 1 << 70}])
 def test_a_note_with_a_value_of_another_type_is_dropped_and_others_stay(change, corpus, tmp_path):
     dead = Ledger.start(corpus, "my.toml", "0")
@@ -106,6 +108,7 @@ def test_a_note_with_a_value_of_another_type_is_dropped_and_others_stay(change, 
     assert work == [{"item": "00000", "rows": 3}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["work-images", "changes-images", "releases"])
 def test_a_damaged_file_of_a_dead_run_is_written_anew(file, corpus, tmp_path):
     dead = Ledger.start(corpus, "my.toml", "0")

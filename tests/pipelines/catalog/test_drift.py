@@ -86,6 +86,7 @@ def test_more_of_the_same_shows_none(config, tmp_path):
     assert query(root, "select count(*) as n from drift")["n"][0].as_py() >= 3 and drifted(root) == []
 
 
+@pytest.mark.slow
 def test_the_first_release_has_no_drift_and_its_distributions(config):
     root = build(config)
     assert query(root, "from drift").num_rows == 0

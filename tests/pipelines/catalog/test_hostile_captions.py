@@ -101,6 +101,7 @@ def test_a_terminal_shows_columns_of_hostile_names(hostile):
     assert r"\x1b[31m[/b]" in say("sql", hostile.url, 'select 1 as "\x1b[31m[/b]"').out
 
 
+@pytest.mark.slow
 def test_a_question_can_hold_any_of_them(hostile):
     for name, text in HOSTILE.items():
         if "\x00" not in text:

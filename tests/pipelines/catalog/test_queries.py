@@ -126,6 +126,7 @@ def test_an_answer_is_not_written_where_it_does_not_belong(output, complaint, co
     assert (said.code, said.err) == (2, f"shardmill: --output: {tmp_path / output}: {complaint}\n")
 
 
+@pytest.mark.slow
 def test_a_query_reads_no_file_outside_the_corpus_but_those_a_flag_names(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("key\nx\n")

@@ -84,6 +84,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("distance", [1, 3])
 def test_whatever_the_hashes_are_like(kind, distance, few):

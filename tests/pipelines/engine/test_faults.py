@@ -96,6 +96,7 @@ def test_a_root_that_was_moved_is_not_begun_anew(corpus, tmp_path):
     assert not (tmp_path / "corpus").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rows", "images", "shards", ""])
 @pytest.mark.parametrize("gone", ["moved", "removed", "runs removed"])
 def test_a_root_that_goes_away_during_a_run_is_one_line(gone, stage, corpus, tmp_path):

@@ -158,6 +158,7 @@ def test_a_lease_that_is_renewed_is_kept_whoever_holds_it(monkeypatch):
 # Files and folders that are links
 
 
+@pytest.mark.slow
 def test_a_file_that_is_a_link_is_replaced_and_not_written_through(corpus, tmp_path):
     write_tar(tmp_path / "source/1.tar", range(3, 5))
     names = ["catalog.duckdb", "report.html", "shards/train.json", "rows/_commits.parquet", "catalog.duckdb.wal"]
@@ -332,6 +333,7 @@ def test_json_that_no_run_wrote_is_one_line(name, text, corpus, tmp_path):
         assert said.code in (0, 1, 2) and said.err.count("\n") == bool(said.err) and "Traceback" not in said.err, said
 
 
+@pytest.mark.slow
 def test_a_manifest_without_end_is_not_read(corpus):
     with open(corpus.path("root.json"), "r+b") as file:
         file.truncate(20 << 30)  # sparse

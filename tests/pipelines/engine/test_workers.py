@@ -104,11 +104,13 @@ def test_a_job_that_ends_before_it_has_begun_says_so(tmp_path, monkeypatch):
     assert said == f"ends: a worker died (exit code 1); the workers' log is {tmp_path}/log"
 
 
+@pytest.mark.slow
 def test_what_is_no_unicode_is_said_all_the_same(tmp_path):
     assert failure(Ends(says="a\udcff.png is bad"), tmp_path).startswith("ends: a\\udcff.png is bad; ")
     assert b"ValueError: a\\udcff.png is bad" in (tmp_path / "log").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
@@ -189,6 +191,7 @@ def test_a_killed_worker_ends_the_stage_in_one_line_and_the_next_begins_anew(tmp
         assert len(notes(made)) == 2
 
 
+@pytest.mark.slow
 def test_the_process_that_workers_are_forked_from_is_one_of_them(tmp_path):
     (made := tmp_path / "made").mkdir()
 
@@ -255,6 +258,7 @@ class Pays:
         (self.folder / f"{item}.json").write_text("paid")
 
 
+@pytest.mark.slow
 def test_what_was_paid_for_is_put_down_before_a_stage_stops(tmp_path):
     with pytest.raises(Stopped, match="the budget is spent"):
         make_all(Pays(tmp_path), [0, 1, 2, 3], tmp_path)
@@ -269,6 +273,7 @@ class Prints:
         print(f"made {item}")
 
 
+@pytest.mark.slow
 def test_what_a_stage_prints_is_in_its_own_log(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with Workers(BeamConfig(), Root(str(tmp_path))) as workers:

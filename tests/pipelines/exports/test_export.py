@@ -242,6 +242,7 @@ def talk(tmp_path, pictures, configure) -> Root:
     return build(configure(source + '[sets.talk]\ntask = "conversation"\n'))
 
 
+@pytest.mark.slow
 def test_conversations_are_read_as_minicpm_v_s_fine_tuning_reads_them(talk, tmp_path, monkeypatch):
     """Entry by entry as `SupervisedDataset` and `preprocess` of the public code do."""
     from PIL import Image
@@ -267,6 +268,7 @@ def test_conversations_are_read_as_minicpm_v_s_fine_tuning_reads_them(talk, tmp_
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_our_own_source_reads_them_back(talk, tmp_path):
     exported(talk, "talk", "minicpm-v", tmp_path / "out")
     rows = rows_of("conversations", tmp_path / "out/conversations.json")
@@ -319,6 +321,7 @@ def test_the_same_release_gives_the_same_bytes(corpus, talk, tmp_path, form):
     assert data_files(tmp_path / "a") == data_files(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_set_of_another_task_is_answered_in_one_line(talk, tmp_path):
     with pytest.raises(UserError, match="talk has the task 'conversation'; rlaif-v needs preference"):
         export(talk, "talk", "rlaif-v", Root(str(tmp_path / "out")))

@@ -94,6 +94,7 @@ def test_a_url_is_asked_once_whatever_changes_afterwards(server, tmp_path):
     assert again == {"once3.localhost/tag/noai": 1}  # left out by a wish: its bytes were not kept
 
 
+@pytest.mark.slow
 def test_a_body_longer_than_its_server_says_is_not_kept(server, tmp_path):
     urls = [server.url(f"/long/{n}", f"long{n}") for n in range(10)] + [
         server.url("/good/1", f"long{n}") for n in range(10)

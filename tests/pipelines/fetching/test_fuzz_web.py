@@ -4,6 +4,7 @@ import pytest
 from support.web_fuzzing import fuzz_opt_outs, fuzz_robots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuzz", [fuzz_robots, fuzz_opt_outs])
 def test_odd_rules_are_read(fuzz, tmp_path):
     check(fuzz(tmp_path, count=200))

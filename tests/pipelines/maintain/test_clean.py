@@ -20,6 +20,7 @@ from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 
 
+@pytest.mark.slow
 def test_files_that_no_commit_names_are_garbage(root):
     strangers = {
         "images/00000-0123456789abcdef.tar", "images/notes.txt", "shards/train-000009-0123456789abcdef.tar",

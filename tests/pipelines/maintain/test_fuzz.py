@@ -12,6 +12,7 @@ def test_mutated_images_and_tars_are_intact_or_have_a_reason(tmp_path):
     assert said["rows"] > 300 and said["reasons"].keys() > {"kept", "unreadable", "truncated", "cut_tar"}
 
 
+@pytest.mark.slow
 def test_headers_that_claim_anything_leave_rows_intact_or_with_a_reason(tmp_path):
     check(fuzz_headers(tmp_path, count=250))
 

@@ -127,6 +127,7 @@ def test_the_beginning_of_a_release_is_enough_if_it_is_one(releases):
         card_named(releases.root, name[:-1], "diff")
 
 
+@pytest.mark.slow
 def test_a_pinned_release_is_kept_by_clean_until_it_is_unpinned(releases):
     corpus, (first, second, third) = releases.folder / "corpus", releases.names
     assert say("pin", corpus, first).out.startswith(f"pinned {first}")
@@ -208,6 +209,7 @@ def test_the_commands_work_on_a_root_in_memory(tmp_path):
     assert name_of(read_card(releases.root, "train")) == third
 
 
+@pytest.mark.slow
 def test_a_run_that_has_nothing_to_do_leaves_a_row_in_runs_and_nothing_else(releases):
     before = {*releases.root.folders("runs")}
     build(releases.config)

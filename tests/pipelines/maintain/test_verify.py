@@ -20,6 +20,7 @@ from pipelines.maintain.clean import clean_root
 from pipelines.maintain.verify import verify_root
 
 
+@pytest.mark.slow
 def test_a_sound_root_is_counted(root, built):
     found = verify_root(root)
     assert (found.problems, found.garbage, found.rows, found.samples) == ([], [], 8, 8)
@@ -37,6 +38,7 @@ def test_a_deleted_file_is_named(kind, root):
     assert f"wrong {KINDS[kind].format(name=name)}\n" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DIGESTED)
 def test_a_flipped_bit_of_what_has_a_digest_is_named_wherever_it_is(kind, root):
     name = find(root, kind)
@@ -83,6 +85,7 @@ def test_a_damaged_index_of_a_shard_that_changes_stands_in_no_way(at, gate, root
     assert found.problems == [] and found.samples == 7 and not root.exists(name)
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_held_back_and_is_damaged_is_not_published(root, tmp_path):
     other = TOML.replace("[sets.train]", "[sets.train]\nwhere = \"text != 'picture 3'\"")
     (tmp_path / "my.toml").write_text(other + '[gates]\nnone = "samples = 0"\n')
@@ -174,6 +177,7 @@ def test_doing_what_verify_says_mends_it(kind, root):
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("ext", ["tar", "parquet"])
 def test_a_damaged_shard_of_an_older_release_takes_that_release_along(ext, harm, root, tmp_path):
@@ -238,6 +242,7 @@ def test_a_set_that_the_configuration_has_no_more_stays_as_it_was(root, tmp_path
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_set_that_is_not_the_selection_is_named(root, tmp_path):
     config = tmp_path / "my.toml"
     config.write_text(TOML.replace("[sets.train]", "[sets.train]\nwhere = \"text != 'picture 3'\""))

@@ -267,6 +267,7 @@ def test_weights_are_downloaded_when_a_run_begins_and_not_to_plan_one(served, pi
     assert not plan(open_corpus(config), "ocr").work()
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_is_answered_in_one_line_before_anything_is_made(served, pictures, configure):
     config = configure(TOML + "download = true")
     archive = served / f"{FILES[1]}.zip"

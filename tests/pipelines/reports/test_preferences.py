@@ -76,6 +76,7 @@ def test_every_step_has_the_numbers_of_its_stage(root, page):
             assert f"{reason['reason']} {reason['rows']:,} {share(reason['rows'], step['rows'])}" in page.text
 
 
+@pytest.mark.slow
 def test_distributions_count_each_response_and_each_pair_once(root):
     said = gather(root)["preferences"]
     charts = {chart["title"]: chart["bars"] for chart in said["charts"]}
@@ -143,6 +144,7 @@ def test_a_hostile_question_is_text(root, page):
     assert not {"script", "iframe", "object", "link"} & {tag for tag, _ in page.elements}
 
 
+@pytest.mark.slow
 def test_whatever_is_put_in_comes_out_as_text(root):
     """Every text of the section is spoilt, down to the words that are ours: the elements stay the same."""
     report = gather(root)
@@ -181,6 +183,7 @@ def test_what_is_damaged_leaves_a_note(root, tmp_path):
         assert note in page.text and f"{count(root, 'preferences')} pairs are kept" in page.text
 
 
+@pytest.mark.slow
 def test_a_corpus_without_preferences_says_nothing_of_them(tmp_path):
     write_tar(tmp_path / "source/0.tar", range(2))
     (tmp_path / "my.toml").write_text(

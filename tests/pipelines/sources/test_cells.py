@@ -145,6 +145,7 @@ def test_a_list_is_no_url_no_name_and_no_question(tmp_path, pictures):
 # Parquet
 
 
+@pytest.mark.slow
 def test_a_cell_that_nobody_asks_for_stops_nothing(pictures, configure):
     far = pa.array([1700000000000000, 9223371331200000000, None], pa.int64())
     odd = {

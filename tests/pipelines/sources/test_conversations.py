@@ -59,6 +59,7 @@ def samples(root) -> dict[str, dict[str, bytes]]:
     return {json.loads(sample["json"])["extra"]["id"]: sample for sample in found}
 
 
+@pytest.mark.slow
 def test_conversations_come_out_with_all_of_their_images(here):
     root = build(here / "my.toml")
     found = samples(root)
@@ -300,6 +301,7 @@ LLAVA = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_llava_and_sharegpt_come_out_as_minicpm_v(here):
     (here / "all.json").write_text(json.dumps(LLAVA))
     root = build(here / "my.toml")
@@ -362,6 +364,7 @@ def test_a_file_that_is_no_list_is_answered_in_one_line(text, complaint, here):
     assert len(said.err.splitlines()) == 1 and not (here / "corpus").exists()
 
 
+@pytest.mark.slow
 def test_names_that_are_no_files_and_halves_of_characters_stop_nothing(here):
     (here / "pictures/folder.png").mkdir()
     names = ["3.png\0", ".", "folder.png/", "0.png/x", "x" * 300 + ".png", "folder.png"]

@@ -166,6 +166,7 @@ def test_a_number_beside_any_other_list_of_texts_is_asked_about(hub, configure):
         answers(hub, {"choices_column": "x"}, **columns)
 
 
+@pytest.mark.slow
 def test_several_captions_of_an_image(hub, configure):
     features = {"image": IMAGE, "caption": datasets.Sequence(TEXT)}
     dataset(features, image=held(0, 1), caption=[["one", "two"], ["three"]]).to_parquet(hub / "a.parquet")
@@ -176,6 +177,7 @@ def test_several_captions_of_an_image(hub, configure):
     assert [(row["text"], row["reason"]) for row in rows] == [("one", None), ("three", None), ("two", None)]
 
 
+@pytest.mark.slow
 def test_conversations_in_the_forms_of_the_hub(hub, configure):
     asked = {"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A square."}
     forms = {

@@ -21,6 +21,7 @@ from pipelines.maintain.verify import verify_root
 from pipelines.sources.tables import Tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "disk", "splits"])
 def test_a_data_set_of_images_and_captions_comes_out_whole(form, hub, configure):
     data = dataset(CAPTIONED, image=held(0, 1, 2, 3), caption=["zero", "one", "two", None], score=[0.5, 1, 2, 3])
@@ -93,6 +94,7 @@ def test_other_kinds_read_images_inside_tables_too(kind, hub):
     assert [row["text"] for row in rows] == ([None, None] if kind == "instructions" else ["zero", "one"])
 
 
+@pytest.mark.slow
 def test_bytes_never_enter_rows(hub, configure):
     """12 MB in, under 1 MB of rows; nothing of an image in any text."""
     draws = np.random.default_rng(0)

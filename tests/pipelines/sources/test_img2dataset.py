@@ -46,6 +46,7 @@ def test_texts_urls_and_licences_are_kept(kind, output, made):
         assert row["sha256"] == extra["sha256"], "the bytes are those that img2dataset downloaded"
 
 
+@pytest.mark.slow
 def test_the_three_outputs_give_the_same_images(made, configure):
     found = {}
     for kind, output in OUTPUTS:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from support.corpora import ONE_PROCESS, build, facts, picture, rows_of, say
 
 from pipelines.catalog.catalog import query
@@ -55,6 +56,7 @@ def test_columns_may_have_other_names(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_bytes_come_from_the_files_that_rows_name_and_conditions_ask_for_what_goes_along(tmp_path):
     (tmp_path / "pictures").mkdir()
     for number in range(3):

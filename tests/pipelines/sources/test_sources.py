@@ -41,6 +41,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), values, max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_any_object_becomes_strict_json(value):
@@ -115,6 +116,7 @@ def test_numbers_are_settled_when_a_file_is_first_seen(configure, tmp_path):
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_table_that_grows_keeps_every_old_row_in_its_partition(pictures, configure):
     table = pictures / "a.csv"
     write_captions(table, [(f"{n % 4}.png", f"caption {n}") for n in range(1000)])

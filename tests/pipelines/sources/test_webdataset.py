@@ -103,6 +103,7 @@ def test_equal_stems_are_two_rows_and_the_second_has_a_reason(tmp_path):
     assert (first["reason"], between["reason"], second["reason"]) == (None, None, "equal_keys")
 
 
+@pytest.mark.slow
 def test_a_tar_of_one_name_takes_as_long_as_it_is(tmp_path):
     def seconds(members: int) -> float:
         write_members(tmp_path / "0.tar", [("0.png", b"")] * members)

@@ -80,6 +80,7 @@ def indexed(root: Root, name: str = "train") -> list[dict]:
 # What is in the shard
 
 
+@pytest.mark.slow
 def test_every_reader_sees_the_size_that_the_sample_says(corpus):
     root = build(corpus)
     originals = {sha256(image_of(n)[0]).hexdigest(): image_of(n)[0] for n in range(12)}
@@ -140,6 +141,7 @@ def test_boxes_of_ocr_are_in_pixels_of_the_image_in_the_shard(configure, tmp_pat
     assert all(document["width"] == 112 for document in small.values())
 
 
+@pytest.mark.slow
 def test_images_of_other_formats_are_left_out_where_a_set_says_so(corpus, configure):
     more = '[sets.jpegs]\nformat = "jpg"\nother_formats = "leave_out"\n'
     root = build(configure(SOURCE + more))
@@ -231,6 +233,7 @@ def test_an_image_under_another_key_is_found_in_any_shard_of_its_group(corpus, t
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_only_the_indexes_that_are_needed_are_read(corpus, tmp_path):
     root = build(corpus)
     assert len(read_card(root, "train")["shards"]) == 3
@@ -329,12 +332,14 @@ def test_a_takedown_names_the_original(corpus, configure, tmp_path):
     assert verify_root(root).problems == [] and verify_root(root).garbage == []
 
 
+@pytest.mark.slow
 def test_an_excluded_image_is_in_no_bounded_set(corpus, configure, tmp_path):
     (tmp_path / "excluded.txt").write_text(sha256(image_of(1)[0]).hexdigest())
     root = build(configure(SOURCE + 'exclude = ["excluded.txt"]\n' + BOUNDS))
     assert len(indexed(root)) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["width", "original", "json"])
 def test_verify_finds_an_index_that_says_what_is_not_so(corpus, wrong):
     root = build(corpus)
@@ -392,6 +397,7 @@ def test_bounds_that_cannot_be_are_one_line(configure, tmp_path, toml, message):
     assert said.code == 2 and message in said.err and said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_stable_document_reads_back_as_it_was(corpus, configure):
     root = build(configure(SOURCE + "[sets.train]\nstable_json = true\n[sets.plain]\n"))
     for stable, plain in zip(Shards(root.url, "train"), Shards(root.url, "plain"), strict=True):

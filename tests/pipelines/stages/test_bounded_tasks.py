@@ -59,6 +59,7 @@ format = "jpg"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stable", [False, True])
 def test_each_image_of_a_conversation_is_within_the_bounds(configure, tmp_path, images, stable):
     (tmp_path / "all.json").write_text(json.dumps(ENTRIES[:3]))
@@ -76,6 +77,7 @@ def test_each_image_of_a_conversation_is_within_the_bounds(configure, tmp_path, 
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_a_conversation_with_an_image_of_another_format_is_left_out_as_a_whole(configure, tmp_path, images):
     (tmp_path / "all.json").write_text(json.dumps(ENTRIES))
     root = build(configure(f'{TALK}other_formats = "leave_out"\n'))

@@ -94,6 +94,7 @@ def turns(question: str | None, answer: str) -> list[dict[str, str]]:
     return [*asked, {"role": "assistant", "content": answer}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [None, "text", "turns"])
 def test_pairs_of_whole_conversations_ask_what_both_say(configure, tmp_path, prompt):
     """As TRL has them with an implicit prompt, and as UltraFeedback has them beside a prompt."""

@@ -70,6 +70,7 @@ def samples(root) -> dict[str, str]:
     return {by_key[key]: text for key, text in found.items()}
 
 
+@pytest.mark.slow
 def test_weak_captions_alone_are_rewritten_and_are_what_is_learned(configured, server):
     before = len(server.asked())
     root = build(configured())
@@ -91,6 +92,7 @@ def test_weak_captions_alone_are_rewritten_and_are_what_is_learned(configured, s
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_all_are_rewritten_if_the_configuration_says_so(configured, server):
     before = len(server.asked())
     root = build(configured('rewrite = "all"'))
@@ -107,6 +109,7 @@ def test_a_model_can_be_shown_the_picture(configured, server):
     assert all("Above is a picture" in one["text"] for one in asked)
 
 
+@pytest.mark.slow
 def test_what_does_not_pass_leaves_the_caption_as_it_came(configured, server):
     server.does(fail=[{"how": "empty", "match": "IMG_0001"}, {"how": "400", "match": "square word square"}])
     root = build(config := configured())
@@ -129,6 +132,7 @@ def test_what_does_not_pass_leaves_the_caption_as_it_came(configured, server):
     assert f"captions: 2 rewritten, {stays}, 2 not asked for\n" in say("run", config).out
 
 
+@pytest.mark.slow
 def test_a_row_that_a_server_did_not_answer_has_a_reason_and_goes_no_further(configured, server):
     server.does(fail=[{"how": "500", "match": "IMG_0001"}])
     root = build(configured())

@@ -176,6 +176,7 @@ def test_bytes_are_kept_as_they_came_and_each_fault_is_accounted_for(tmp_path):
     assert (verify_root(root).problems, verify_root(root).garbage) == ([], [])
 
 
+@pytest.mark.slow
 def test_shards_carry_each_format_under_its_suffix(tmp_path):
     """AVIF, HEIC and JPEG XL from a folder into shards, from which training reads them, each upright."""
     (tmp_path / "pictures").mkdir()

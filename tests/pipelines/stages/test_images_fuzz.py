@@ -41,6 +41,7 @@ def fuzzed(draws: random.Random, seconds: float, most: int) -> Counter:
     return ends
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_broken_images_are_measured_or_left_out():
     ends = fuzzed(random.Random(SEED), 20, 400)

@@ -74,6 +74,7 @@ def test_a_file_without_questions_is_the_users_to_mend(pictures, tmp_path, confi
     )
 
 
+@pytest.mark.slow
 def test_a_bad_line_has_a_reason_and_stops_no_other(pictures, tmp_path, configure):
     ask(tmp_path, {"image": "0.png", "question": "What?"}, {"image": "0.png", "question": " What? "},
         {"image": "0.png", "question": " "}, {"image": "0.png"}, {"image": "0.png", "question": 3},
@@ -115,6 +116,7 @@ def test_what_a_caption_table_asks_may_be_called_anything(pictures, tmp_path, co
     assert found == [(f"What is it, {number}?", name, None) for number, name in enumerate(expected)]
 
 
+@pytest.mark.slow
 def test_one_image_in_two_files_is_asked_each_question_once(pictures, tmp_path, configure):
     (tmp_path / "all").mkdir()
     for name, questions in (("a", ("What?", "Who?")), ("b", ("What?", "Why?"))):

@@ -70,6 +70,7 @@ def test_captions_have_a_language_a_script_and_words(captioned, configure):
     assert verify_root(root).problems == [] and plan(open_corpus(config)).work() == 0
 
 
+@pytest.mark.slow
 def test_a_corpus_without_the_table_has_no_such_stage_and_null_columns(captioned, configure):
     root = build(config := configure(SOURCE + "[sets.train]\n"))
     assert "measures" not in open_corpus(config).stages()
@@ -122,6 +123,7 @@ def test_an_image_that_llama_cpp_refuses_has_null_there():
     assert columns["slices_llama_cpp"] is columns["visual_tokens_llama_cpp"] is None and columns["slices_openbmb"]
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_by_the_tokenizer_that_is_named(captioned, configure, tmp_path):
     from tokenizers import Tokenizer
 
@@ -148,6 +150,7 @@ def test_a_tokenizer_that_cannot_be_read_is_named_in_one_line(text, complaint, c
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_stage_of_a_users_own_may_have_such_a_column_where_nothing_is_measured(captioned, configure, tmp_path):
     (tmp_path / "mine.py").write_text("def own(row):\n    return {'language': 'xx'}\n")
     own = (
@@ -225,6 +228,7 @@ def test_growth_that_changes_a_step_only_adds_or_only_removes():
     assert english[0] >= english[1] & old and len(english[0]) > len(english[1] & old) > 0
 
 
+@pytest.mark.slow
 def test_a_set_with_quotas_says_why_a_sample_is_not_in_it(tmp_path, configure):
     texts = {"en": "a dog number {} runs on the beach", "de": "ein Hund Nummer {} läuft am Strand"}
     talks = [

@@ -177,6 +177,7 @@ def test_it_is_shown_the_image(configure, numbers, tmp_path):
     assert rows == [{"mode": "RGB", "sides": [224, 224]}]
 
 
+@pytest.mark.slow
 def test_one_between_rows_and_images_keeps_images_from_being_copied(configure, numbers, tmp_path):
     (tmp_path / "mine.py").write_text("def short(row):\n    return 'long' if row['text'] > 'picture 3' else {}\n")
     table = '[duplicates]\n[stages.short]\ncallable = "mine.py:short"\nreads = ["rows.text"]\nreasons = ["long"]\n'
@@ -189,6 +190,7 @@ def test_one_between_rows_and_images_keeps_images_from_being_copied(configure, n
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 def test_duplicates_of_what_it_left_out_stay(configure, numbers, tmp_path):
     """A stage between images and duplicates: the first of two equal images is left out, so the second is kept."""
     (numbers / "0.png").write_bytes((numbers / "7.png").read_bytes())
@@ -346,6 +348,7 @@ def test_a_damaged_image_is_no_failure_of_the_function(configure, numbers, tmp_p
         build(config)
 
 
+@pytest.mark.slow
 def test_other_columns_can_be_asked_for_before_the_stage_is_made_again(config):
     root = build(config)
     other = config.read_text().replace('square = "float"', 'square = "str", more = "int"')
@@ -356,6 +359,7 @@ def test_other_columns_can_be_asked_for_before_the_stage_is_made_again(config):
     assert say("verify", root.url).code == 0
 
 
+@pytest.mark.slow
 def test_verify_finds_another_type_of_a_column_that_every_stage_has(config):
     root = build(config)
     path = root.path("even/00000.parquet")

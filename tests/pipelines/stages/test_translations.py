@@ -184,6 +184,7 @@ def test_the_same_answers_give_the_same_bytes(configured, server, tmp_path):
     assert data_files(Path(build(config).path(""))) == first
 
 
+@pytest.mark.slow
 def test_captions_are_translated_too(pictures, configure, server):
     for number in range(4):
         (pictures / f"{number}.txt").write_text(TEXT.format(number))

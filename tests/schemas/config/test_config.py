@@ -87,6 +87,7 @@ def test_a_folder_that_is_no_root_is_refused_by_every_command(command, here):
     assert tree(here) == before
 
 
+@pytest.mark.slow
 def test_a_real_process_says_one_line_too(here):
     (here / "my.toml").write_text(GOOD.replace("kind", "knid"))
     done = shardmill("run", "my.toml", cwd=here)
@@ -121,6 +122,7 @@ class NoWork:
     def make(self, item) -> None: ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beam", "complaint"),
     [

@@ -170,6 +170,7 @@ def nearest(pixel: tuple[int, ...], names: tuple[str, ...]) -> str:
     return min(names, key=lambda name: sum((a - b) ** 2 for a, b in zip(pixel, RGB[name], strict=True)))
 
 
+@pytest.mark.slow
 def test_each_place_has_the_colour_of_the_thing_that_stands_there_or_of_the_ground():
     scenes = source(side=224, planted=0)
     for number in range(150):
@@ -311,6 +312,7 @@ def test_a_font_file_brings_other_scripts():
     assert inspect(scenes.load({"member": str(greek)}), ImagesConfig())["width"] == 112
 
 
+@pytest.mark.slow
 def test_scenes_can_be_drawn_from_other_kinds_than_the_usual():
     """More things, one colour of ground, two texts, larger type; the usual ones stay as they were, keys and all."""
     usual, crowded = source(planted=0), source(planted=0, objects=(9, 9), grounds=("white",), printed=1, lines=2)

@@ -79,6 +79,7 @@ def test_a_run_that_is_done_does_nothing_more(recipe, tmp_path):
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_it_is_told_however_often(recipe, tmp_path):
     for _ in range(2):
         train(recipe({"steps": 4}), tmp_path, World(), stop=2)
@@ -118,6 +119,7 @@ def test_a_run_goes_on_with_no_other_samples(recipe, tmp_path):
         train(made, tmp_path / "run", World())
 
 
+@pytest.mark.slow
 def test_a_run_begins_where_a_checkpoint_stands(recipe, tmp_path):
     """An aligned model is one that was taught before: DPO begins at log 2, and of what the checkpoint says."""
     (tmp_path / "taught").mkdir(), (tmp_path / "aligned").mkdir()

@@ -73,6 +73,7 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim == 2 and not any(one in name for one in outside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [3, 1])
 def test_a_step_is_that_of_plain_pytorch(recipe, tmp_path, micro):
     """Packed, in micro-batches, masked: the gradients are those of samples trained one by one, and AdamW takes them.

@@ -41,6 +41,7 @@ LISTS = {  # what is excluded -> the picture that goes, and what its row says
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", LISTS)
 def test_what_a_list_holds_is_kept_out(place, lists):
     names, detail = LISTS[place]

@@ -144,6 +144,7 @@ def test_a_step_that_was_killed_between_two_partitions_comes_to_the_same_end(row
     assert said_by(judge(again, excluded, near)) == said_by(verdicts)
 
 
+@pytest.mark.slow
 @given(st.lists(ROW, min_size=2, max_size=40), st.integers(0, 4), st.integers(1, 39))
 @settings(max_examples=200, deadline=None)
 def test_new_rows_never_evict_old_ones(rows, near, new):

@@ -81,6 +81,7 @@ def test_without_the_stage_all_is_as_it_was_and_its_files_are_garbage(pictures):
     assert [row[0] for row in pictures.build().values()].count("exact_duplicate") == 1
 
 
+@pytest.mark.slow
 def test_its_view_has_its_types_with_and_without_files(pictures):
     pictures.put({"a.png": noise(1)})
     pictures.build()

@@ -150,6 +150,7 @@ def test_only_what_changes_is_written(pictures):
     assert all(now[name] == after[name] for name in now if name.startswith("duplicates"))
 
 
+@pytest.mark.slow
 def test_pictures_of_conversations_are_held_only_against_what_is_excluded(tmp_path):
     (tmp_path / "seen.png").write_bytes(noise(1))
     (tmp_path / "test.png").write_bytes(noise(2))
@@ -178,6 +179,7 @@ def test_pictures_of_conversations_are_held_only_against_what_is_excluded(tmp_pa
     assert verify_root(root).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [256, 1])
 def test_equal_keys_of_two_partitions_are_told_apart(at_once, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.stages.selection.AT_ONCE", at_once)
