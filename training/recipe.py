@@ -154,6 +154,8 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def checked(given: dict[str, Any], path: str) -> Recipe:
     """A recipe as its file gives it, its paths as they stand. Raises `UserError`, which names the file `path`."""
+    if given.keys() & {"root", "source"} and not given.keys() & {"shape", "stages"}:
+        raise UserError(f"{path}: is a configuration of a corpus; name a recipe of training, with [[stages]]")
     try:
         recipe = Recipe.model_validate(given)
     except ValidationError as error:

@@ -124,7 +124,7 @@ class FileSource(Source[AnyFiles]):
         """Raises `UserError` if the folder that `source.images` names does not exist."""
         fs, folder = self._image_folder
         if self.images_url and not fs.isdir(folder or "/"):
-            raise UserError(f"source.images: {self.images_url} does not exist")
+            raise UserError(f"source.images: {self.images_url} {_why_missing(fs, folder or '/')}")
 
     @property
     def images_url(self) -> str | None:
@@ -176,8 +176,7 @@ class FileSource(Source[AnyFiles]):
         except PermissionError as error:
             raise UserError(f"source.path: {error.filename}: {error.strerror}") from None
         if not infos and not self.fs.exists(self.base):
-            hint = "; patterns are of * and ?, write {00000..00009} as *" if "{" in path else ""
-            raise UserError(f"source.path: {self.config.path} does not exist{hint}")
+            raise UserError(f"source.path: {self.config.path} {_why_missing(self.fs, self.base)}")
         return self.stamps(infos)
 
     def stamps(self, infos: dict[str, Info]) -> list[FileStamp]:
@@ -258,6 +257,19 @@ def object_of(text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     return value if isinstance(value, dict) else {"json": text}
+
+
+def _why_missing(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """Why nothing is found under a path. To fsspec, a file of a web server that does not answer is missing too."""
+    try:
+        fs.info(path)
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if cause and getattr(cause, "status", 0) != 404:
+            return f"cannot be read: {cause}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return "does not exist" + ("; patterns are of * and ?, write {00000..00009} as *" if "{" in path else "")
 
 
 def _is_made_by_tools(path: str) -> bool:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -203,6 +204,15 @@ def test_all_images_of_the_machine_may_be_allowed(tmp_path):
         Source(ConversationsConfig(path=str(tmp_path), images=f"{tmp_path}/gone")).check_images()
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "folder/", "{00..02}.parquet"])
+def test_a_web_server_that_does_not_answer_is_not_a_missing_file(name):
+    with socket.socket() as deaf:  # a port of ours on which nothing listens
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{name}"
+        with pytest.raises(UserError, match=r"source.path: http.* cannot be read: Cannot connect"):
+            _ = source(url).listing
+
+
 class NoRanges(BaseHTTPRequestHandler):
     """A server that always sends the whole file."""
 
@@ -232,6 +242,20 @@ def test_a_server_without_ranges_is_read_whole():
         assert read_file(http, address, "a.jsonl", 1 << 28) == TEXT
         with pytest.raises(TooLarge):
             read_file(http, address, "a.jsonl", 1000)
+        server.shutdown()
+
+
+def test_a_file_that_a_web_server_does_not_have_is_missing():
+    class Answers(NoRanges):
+        def do_HEAD(self) -> None:
+            self.send_error(404)
+
+        do_GET = do_HEAD
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="does not exist"):
+            _ = source(f"http://127.0.0.1:{server.server_port}/a.parquet").listing
         server.shutdown()
 
 

@@ -67,3 +67,10 @@ def test_paths_of_a_recipe_are_beside_it(tmp_path):
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("training/recipes/*.toml")), ids=lambda p: p.name)
 def test_the_projects_own_recipes_can_be_read(path):
     assert read_recipe(path).model_shape()
+
+
+@pytest.mark.parametrize("toml", ['root = "corpus"\n[source]\nkind = "folder"', '[source]\nkind = "scenes"'])
+def test_a_configuration_of_a_corpus_is_not_a_recipe(toml, tmp_path):
+    (tmp_path / "my.toml").write_text(toml)
+    with pytest.raises(UserError, match=r"my.toml: is a configuration of a corpus; name a recipe of training"):
+        read_recipe(tmp_path / "my.toml")
