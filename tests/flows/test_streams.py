@@ -44,7 +44,8 @@ def test_an_error_keeps_its_exit_code(tmp_path):
 
 
 def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
-    program = "import flows.interrupts, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    wakes = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a process in the background ignores Ctrl-C
+    program = f"import flows.interrupts, os, signal; {wakes}; os.kill(os.getpid(), signal.SIGINT)"
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     said = subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert (said.returncode, said.stderr) == (-2, "shardmill: stopped by Ctrl-C\n")

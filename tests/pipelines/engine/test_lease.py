@@ -32,6 +32,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(lease, "RENEW", 0.1)
 
 
+def die(held: lease.Lease) -> None:
+    """Nothing renews a lease any more."""
+    held.ended.set()
+    held.renewing.join()
+
+
 @pytest.fixture(params=["local", "memory", "s3"])
 def root(request, tmp_path) -> Root:
     if request.param == "s3":
@@ -85,7 +91,9 @@ def test_of_many_who_begin_at_once_no_two_hold_it_that_may_not(root, quick, shar
     lock = threading.Lock()
 
     def begin(share):
-        for _ in range(3):
+        tries, end = 0, time.monotonic() + 60
+        while tries < 3 or (not together and time.monotonic() < end):  # all may fail on a busy machine
+            tries += 1
             with suppress(Busy), hold(root, share=share):
                 with lock:
                     holding.append(share)
@@ -116,7 +124,7 @@ def test_clocks_do_not_count(root, quick, ahead):
             with pytest.raises(Busy), hold(root):
                 raise AssertionError("taken from who lives")
     held = lease.take(root, None)
-    held.ended.set()  # it dies: nothing renews its lease
+    die(held)
     begun = time.monotonic()
     with patch("time.time", lambda: real() + ahead), hold(root) as other:
         assert 1.4 < time.monotonic() - begun < 10
@@ -138,7 +146,7 @@ def test_who_slept_learns_that_its_lease_is_lost(root, quick):
 @pytest.mark.parametrize("root", ["memory", "s3"], indirect=True)
 def test_a_dead_share_holds_nobody_up_for_ever(root, quick):
     dead = lease.take(root, "one")
-    dead.ended.set()
+    die(dead)
     dead.renewing.join()
     with hold(root) as alone:
         alone.check()
@@ -151,7 +159,7 @@ def dead_hold(root: Root) -> Hold:
         with hold(root) as held:
             return held
     taken = lease.take(root, None)
-    taken.ended.set()
+    die(taken)
     taken.renewing.join()
     return Hold(root, taken.file, taken.id)
 

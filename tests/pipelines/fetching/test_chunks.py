@@ -91,9 +91,9 @@ def test_images_in_chunks_that_were_taken_down_meanwhile_are_not_kept(few, serve
     config = sized(configure(tmp_path, urls_of(server)))
     killed_at(5, config)
     root = open_corpus(config).root
-    (chunk, *_) = sorted((tmp_path / "corpus/images/chunks").rglob("*.parquet"))
-    rows = checkpoints.old_rows(root, str(chunk.relative_to(tmp_path / "corpus")))
-    taken = next(row["sha256"] for row in rows if row["bytes"])
+    corpus = tmp_path / "corpus"
+    chunks = [str(path.relative_to(corpus)) for path in sorted((corpus / "images/chunks").rglob("*.parquet"))]
+    taken = next(row["sha256"] for chunk in chunks for row in checkpoints.old_rows(root, chunk) if row["bytes"])
     write_takedowns(root, TakedownList(image=frozenset({hashed(taken)})))
     build(config, "images")
     assert taken not in query(root, "select sha256 from images")["sha256"].to_pylist()
