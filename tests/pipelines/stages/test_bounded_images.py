@@ -377,26 +377,6 @@ def test_stats_and_the_report_show_bounds_where_a_set_has_them(corpus, configure
         assert "as they came" not in text
 
 
-# Settings
-
-
-@pytest.mark.parametrize(
-    ("toml", "message"),
-    [
-        ("max_side = 0", "sets.train.max_side: "),
-        ('format = "gif"', "sets.train.format: "),
-        ("quality = 101\nmax_side = 9", "sets.train.quality: "),
-        ("quality = 80", "sets.train: quality is of images that are encoded here; add max_side or format"),
-        ('other_formats = "leave_out"', "sets.train: other_formats needs a format; add it"),
-        ("max_width = 100", "sets.train.max_width: unknown; "),
-    ],
-)
-def test_bounds_that_cannot_be_are_one_line(configure, tmp_path, toml, message):
-    (tmp_path / "source").mkdir()
-    said = say("plan", configure(f"{SOURCE}[sets.train]\n{toml}\n"))
-    assert said.code == 2 and message in said.err and said.err.count("\n") == 1
-
-
 @pytest.mark.slow
 def test_a_stable_document_reads_back_as_it_was(corpus, configure):
     root = build(configure(SOURCE + "[sets.train]\nstable_json = true\n[sets.plain]\n"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.corpora import build, picture
+from support.corpora import build, picture, say
 from support.preferences import ASKING, Response, build_preferences, yes_or_no
 
 from pipelines.catalog.catalog import query
@@ -127,3 +127,23 @@ def test_pairs_go_by_the_same_bounds(configure, tmp_path, images):
         assert sha256(sample["jpg"]).hexdigest() == document["sha256"], "as it came"
         assert document["pair"]["chosen"] == "a square" and isinstance(document["extra"], str)
     assert verify_root(root).problems == []
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("max_side = 0", "sets.train.max_side: "),
+        ('format = "gif"', "sets.train.format: "),
+        ("quality = 101\nmax_side = 9", "sets.train.quality: "),
+        ("quality = 80", "sets.train: quality is of images that are encoded here; add max_side or format"),
+        ('other_formats = "leave_out"', "sets.train: other_formats needs a format; add it"),
+        ("max_width = 100", "sets.train.max_width: unknown; "),
+    ],
+)
+def test_bounds_that_cannot_be_are_one_line(configure, tmp_path, toml, message):
+    (tmp_path / "source").mkdir()
+    said = say("plan", configure(f'[source]\nkind = "webdataset"\npath = "source"\n[sets.train]\n{toml}\n'))
+    assert said.code == 2 and message in said.err and said.err.count("\n") == 1
