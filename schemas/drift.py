@@ -27,8 +27,9 @@ def bin_of(number: str) -> str:
     return f"CASE WHEN {number} < 1 THEN '0' ELSE (2 ** (floor(2 * log2({number}) + 1e-9) / 2))::BIGINT::VARCHAR END"
 
 
-def distributions_sql(sets: str) -> str:
-    """{set, measure, value, samples} of some shard sets of samples of the corpus. `sets`: a list of names, as SQL."""
+def counts_sql(sets: str) -> str:
+    """{set, measure, value, n} of some shard sets of samples, over the files that are asked about. `sets`: a list of
+    names, as SQL."""
     measures = VALUES | {name: bin_of(f"({number})") for name, number in NUMBERS.items()}
     columns = ", ".join(f"coalesce(({sql})::VARCHAR, '{NONE}') AS \"{name}\"" for name, sql in measures.items())
     names = ", ".join(f'"{name}"' for name in measures)
@@ -36,10 +37,14 @@ def distributions_sql(sets: str) -> str:
 WITH placed AS (SELECT partition, key, unnest(samples, recursive := true) FROM selection),
 measured AS (
     SELECT p."set", {columns}
-    FROM placed AS p JOIN candidates AS c ON c.partition = p.partition AND c.key = p.key WHERE p."set" IN ({sets})),
-counted AS (
-    SELECT "set", measure, value, count(*) AS n
-    FROM (UNPIVOT measured ON {names} INTO NAME measure VALUE value) GROUP BY ALL),
+    FROM placed AS p JOIN candidates AS c ON c.partition = p.partition AND c.key = p.key WHERE p."set" IN ({sets}))
+SELECT "set", measure, value, count(*) AS n
+FROM (UNPIVOT measured ON {names} INTO NAME measure VALUE value) GROUP BY ALL"""
+
+
+# {set, measure, value, samples} of the table `counts`, to which the answers to `counts_sql` were added.
+DISTRIBUTED = f"""
+WITH counted AS (SELECT "set", measure, value, sum(n) AS n FROM counts GROUP BY ALL),
 ranked AS (
     SELECT *, row_number() OVER (PARTITION BY "set", measure ORDER BY n DESC, value) AS place,
            count(*) FILTER (value != '{NONE}') OVER (PARTITION BY "set", measure) AS known

@@ -333,9 +333,10 @@ def _blank_again(run: Run) -> bool:
     """Blanks rows with another name whose bytes turned out to be those of an image that was taken down. Returns whether
     there were any: `images` has to be made again."""
     corpus, root = run.corpus, run.corpus.root
-    partitions = [p for p, commit in run.commits("images")["images"].items() if REASON in commit.reasons]
-    if not partitions:
+    taken_down = run.commits("images")["images"].by_reason().get(REASON)
+    if taken_down is None:
         return False
+    partitions = taken_down.tolist()
     rows = (row for p in partitions for row in read_rows(root, file_of("images", p), ["key", "reason"]))
     taken = read_takedowns(root) | TakedownList(key=frozenset(row["key"] for row in rows if row["reason"] == REASON))
     write_takedowns(root, taken)
@@ -384,5 +385,5 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     for new in sets:
         publish(root, ledger, new.after, new.changes, started, new.settings)
     with suppress(Corrupt):  # of files that nothing of this was made from; `verify` names them
-        record_distributions(root, ledger, [new.after for new in sets])
+        record_distributions(root, ledger, [new.after for new in sets], commits)
     return made

@@ -7,6 +7,7 @@ from any folder, and is built again when the root has moved.
 import glob
 import re
 import tempfile
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os.path import isfile
@@ -125,7 +126,8 @@ def connect(
     the views that these name are made. `listed`: folders that were listed for an earlier connection, since which no
     file has changed; those that this one lists are added.
     """  # fmt: skip
-    connection = duckdb.connect(config={**config})
+    beyond_memory = f"{tempfile.gettempdir()}/shardmill-{uuid.uuid4().hex}"  # DuckDB's default is where it is started
+    connection = duckdb.connect(config={"temp_directory": beyond_memory, **config})
     if not root.is_local:
         connection.register_filesystem(WholeFiles(root, listed))
     sources, min_mass = of_views(root)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.engine.commit import Commit, canonical, text_of
 from pipelines.engine.partition_stage import PartitionStage
@@ -113,7 +114,7 @@ class Commits(Mapping[int, Commit]):
     def __init__(self, stage: str, table: pa.Table, shapes: Sequence[Shape], reasons: Sequence[str]):
         self.stage, self.shapes, self.reasons = stage, [*shapes], [*reasons]
         self.table = table.combine_chunks()
-        self.partitions: np.ndarray = table["partition"].to_numpy()
+        self.partitions: np.ndarray = table["partition"].to_numpy().astype(np.int64)  # else each search converts it
         self._shape_of: np.ndarray = table["shape"].to_numpy()
         self._settings = [orjson.loads(shape.settings) for shape in self.shapes]
 
@@ -190,6 +191,19 @@ class Commits(Mapping[int, Commit]):
             rows, kept = rows + commit.rows, kept + commit.kept
             reasons.update(commit.reasons)
         return rows, kept, {**reasons}
+
+    def by_reason(self) -> dict[str, np.ndarray]:
+        """reason -> the partitions that have rows which were left out for it, in order."""
+        told = self.table["reasons"]
+        counts = np.frombuffer(b"".join(told.to_pylist()), REASON)
+        sizes = pc.call_function("binary_length", [told]).to_numpy() // REASON.itemsize
+        numbers, partitions = counts["reason"], np.repeat(self.partitions, sizes)
+        found = {reason: partitions[numbers == number] for number, reason in enumerate(self.reasons)}
+        for index in np.flatnonzero(self._shape_of < 0).tolist():
+            commit = self._commit(index)
+            for reason in commit.reasons:
+                found[reason] = np.union1d(found.get(reason, self.partitions[:0]), [commit.partition])
+        return {reason: having for reason, having in found.items() if len(having)}
 
     def rows_in(self, partitions: Iterable[int]) -> int | None:
         """The number of rows in some partitions; None if one of them does not exist."""

@@ -68,7 +68,7 @@ class CorpusStage(Stage):
             noted = json.loads(root.read(f"{self.name}/{NOTE}"))["fingerprint"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
-        return own.keys() == upstream["rows"].keys() and noted == self.fingerprint(upstream)
+        return {*own} == {*upstream["rows"]} and noted == self.fingerprint(upstream)
 
     def run(
         self, root: Root, ledger: Ledger, upstream: Upstream,

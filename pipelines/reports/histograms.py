@@ -8,9 +8,8 @@ import duckdb
 
 from schemas.arrow import Row
 
-# One pass over the samples; all queries below read this table.
+# One pass over the samples; all queries below read the table `measured` of its answers.
 MEASURED = """
-CREATE TEMP TABLE measured AS
 SELECT reason, host, format, width, height, size, ocr_verdict, ocr_confidence,
        CASE WHEN ocr_verdict IS NOT NULL THEN length(ocr_text) END AS ocr_characters,
        CASE WHEN conversation IS NULL AND part_of IS NULL THEN coalesce(length(text), 0) END AS characters

@@ -74,13 +74,13 @@ FROM cost WHERE stage IN ('responses', 'claims', 'verdicts')"""
 
 
 def asked(
-    root: Root, table: Stages, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int
+    root: Root, table: Stages, commits: Mapping[str, Mapping[int, Commit]], looked: set[int], seed: int, **config: str
 ) -> dict[str, Any]:
     """The content of the section besides the counts of commits, from the `looked` partitions of all stages."""
     inspected: dict[str, Files | None] = {}
     for stage, stage_commits in commits.items():
         inspected |= stage_files(root, [table[stage]], sorted(looked & stage_commits.keys()))
-    with connect(root, inspected, table.values()) as connection:
+    with connect(root, inspected, table.values(), **config) as connection:
         for sql in (RESPONSES, MEASURED, JUDGED):
             connection.execute(sql)
         charts = [
@@ -171,8 +171,8 @@ SECTION = """\
 {% if preferences.note %}
 <p class="note">{{ preferences.note|visible }}</p>
 {% else %}
-{% if looked < partitions %}
-<p class="soft">the rest of this section is drawn from {{ looked|n }} of {{ partitions|n }} partitions</p>
+{% if preferences.looked < partitions %}
+<p class="soft">the rest of this section is drawn from {{ preferences.looked|n }} of {{ partitions|n }} partitions</p>
 {% endif %}
 {% for stage in preferences.steps %}
 {{ stage_bar(stage, stage.rows, False) }}

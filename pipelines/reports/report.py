@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.catalog.groups import add_answer, ask_each, groups, on_disk
 from pipelines.catalog.stats import rows_by_source
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.commits import Commits
@@ -26,7 +27,7 @@ from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.releases import read_cards
 from pipelines.engine.root import Root
 from pipelines.reports import drift, preferences, rounds
-from pipelines.reports.contact_sheet import TEXT, cards, pick_left_out, pick_samples, rows_of
+from pipelines.reports.contact_sheet import SHOWN, TEXT, cards, pick_left_out, pick_samples, rows_of
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
@@ -36,7 +37,8 @@ from schemas.stages import STAGES, Stages, of_corpus
 from schemas.views import Files
 
 REPORT = "report.html"
-LOOK_AT = 500_000  # rows of a larger corpus that are read for everything that commits do not count
+LOOK_AT = 200_000  # rows of a larger corpus that are read for everything that commits do not count
+MEMORY = {"memory_limit": "512MB", "threads": "4"}  # of each question; DuckDB puts what is beyond it on disk
 TEACHES = {
     "caption": "its caption",
     "ocr": "the text in the image",
@@ -88,7 +90,7 @@ def funnel(table: Stages, commits: ByStage, settled: set[int]) -> list[Row]:
         reasons = Counter(counts)
         stages.append({
             "stage": stage, "rows": rows, "kept": kept, "before": reasons.pop(UPSTREAM, 0),
-            "partitions": len(settled), "missing": len(settled - by_partition.keys()),
+            "partitions": len(settled), "missing": len(settled.difference(by_partition)),
             "reasons": [{"reason": reason, "rows": rows, "meaning": table[stage].reasons.get(reason, "")}
                         for reason, rows in reasons.most_common()],
         })  # fmt: skip
@@ -103,26 +105,33 @@ def preferred(
     ours = {stage: by_partition for stage in stages if (by_partition := read_commits(root, stage))}
     if not ours:
         return None
-    section, note = attempt(lambda: preferences.asked(root, table, {**commits, **ours}, looked, seed))
-    kept = sum(commit.kept for commit in ours.pop("pairs", {}).values())
-    return {"funnel": funnel(table, ours, settled), "kept": kept, "note": note, **(section or {})}
+    every = {**commits, **ours}
+    if "responses" in ours:
+        looked = look_at(every, "responses")
+    section, note = attempt(lambda: preferences.asked(root, table, every, looked, seed, **MEMORY))
+    kept = ours.pop("pairs").totals()[1] if "pairs" in ours else 0
+    return {
+        "funnel": funnel(table, ours, settled), "kept": kept, "note": note, "looked": len(looked), **(section or {})
+    }  # fmt: skip
 
 
-def look_at(commits: ByStage) -> set[int]:
-    """The partitions to read: all of a small corpus; of a large one some drawn at random, and one with each reason."""
-    rows = commits.get("rows", {})
+def look_at(commits: ByStage, counted: str = "rows") -> set[int]:
+    """The partitions to read: all of a small corpus; of a large one some drawn at random, and one with each reason.
+    `counted`: the stage whose rows decide how many are read."""
+    if not (rows := commits.get(counted)):
+        return set()
     lots = sorted(rows, key=lambda partition: hashlib.sha256(str(partition).encode()).digest())
     chosen, left = set(), LOOK_AT
     for partition in lots:
-        if left > 0:
-            chosen.add(partition)
-            left -= rows[partition].rows
+        if left <= 0:
+            break
+        chosen.add(partition)
+        left -= rows[partition].rows
+    lot = {partition: number for number, partition in enumerate(lots)}
     for by_partition in commits.values():
-        seen = set(chain.from_iterable(by_partition[p].reasons for p in chosen if p in by_partition))
-        for partition in lots:
-            if partition in by_partition and not by_partition[partition].reasons.keys() <= seen:
-                chosen.add(partition)
-                seen |= by_partition[partition].reasons.keys()
+        left_out = {reason: {*having.tolist()} for reason, having in by_partition.by_reason().items()}
+        while unseen := [having for having in left_out.values() if chosen.isdisjoint(having) and having & lot.keys()]:
+            chosen.add(min(set().union(*unseen) & lot.keys(), key=lot.__getitem__))
     return chosen
 
 
@@ -133,17 +142,17 @@ def asked(root: Root, table: Stages, commits: ByStage, done: list[str], looked: 
     """Distributions, samples, and rows left out."""
     content: dict[str, Any] = {"charts": [], "formats": [], "verdicts": [], "hosts": [], "sheets": [], "left_out": [],
                                "cards": {}, "spread_note": None, "sheet_note": None}  # fmt: skip
+    if not done:
+        return content
+    spread, content["spread_note"] = attempt(lambda: spread_of(root, table, commits, looked))
+    content |= spread or {}
     files: dict[str, Files | None] = {}
     for stage in done:
         files |= stage_files(root, [table[stage]], sorted(looked & commits[stage].keys()))
-    if not done:
-        return content
-    opened, note = attempt(lambda: connect(root, files, table.values()))
+    opened, note = attempt(lambda: connect(root, files, table.values(), [*done, SHOWN], **MEMORY))
     if note:
-        return content | {"spread_note": note, "sheet_note": note}
+        return content | {"sheet_note": note}
     with opened as connection:
-        spread, content["spread_note"] = attempt(lambda: spread_of(connection))
-        content |= spread or {}
         sheets, content["sheet_note"] = attempt(lambda: pick_samples(connection, seed, done[-1]))
         content["sheets"] = sheets or []
         content["left_out"] = [left_out(connection, table[stage], commits, seed) for stage in done]
@@ -173,11 +182,14 @@ def attempt(query: Callable[[], Any]) -> tuple[Any, str | None]:
     return None, f"cannot be read, `shardmill verify` says more: {message[:500]}"
 
 
-def spread_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def spread_of(root: Root, table: Stages, commits: ByStage, looked: set[int]) -> dict[str, Any]:
     """Distributions of what was measured, and hosts."""
-    connection.execute(MEASURED)
-    counts = {name: counted(connection, column) for name, column in COUNTED.items()}
-    return {"charts": histograms(connection), "hosts": hosts(connection), **counts}
+    with on_disk(**MEMORY) as gathered:
+        asked = [*groups(commits["rows"], looked)] or [[]]  # without rows, too, there is a table
+        for _, connection in ask_each(root, [*table.values()], commits, asked, [MEASURED], **MEMORY):
+            add_answer(gathered, "measured", connection.sql(MEASURED).to_arrow_table())
+        counts = {name: counted(gathered, column) for name, column in COUNTED.items()}
+        return {"charts": histograms(gathered), "hosts": hosts(gathered), **counts}
 
 
 # What the last run changed

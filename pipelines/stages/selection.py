@@ -5,16 +5,14 @@ A corpus step with one SQL condition for each set. Only partition files whose ro
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from pipelines.catalog.catalog import check_condition, condition_error, connect, looks_at_one_row, stage_files
-from pipelines.catalog.whole_files import Listed
+from pipelines.catalog.catalog import check_condition, condition_error, looks_at_one_row
+from pipelines.catalog.groups import add_answer, ask_each, groups, on_disk
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
@@ -30,8 +28,6 @@ from schemas.selection import BOUNDS, CORRUPTING, OF_OCR, OTHERS, STAGE, SetConf
 from schemas.texts import not_empty_sql
 from schemas.views import OF_VIEWS, drawn, literal, lot
 
-AT_ONCE = 256  # partitions that are read in one question
-MEMORY = "2GB"  # of the database in which answers are gathered; the rest is on disk
 # Rows of keys that an earlier partition has, too
 REPEATED = """
 CREATE TABLE repeated AS SELECT partition, key FROM answers WHERE left_out_by IS NULL
@@ -61,8 +57,12 @@ class Select(CorpusStage):
         """What each set says of each row: asked of some partitions at a time, and gathered in a database on disk, as
         only that can tell keys that several partitions have."""
         question = _question(self.sets, self._weights(root, upstream))
-        with _on_disk() as decided:
-            asked = [some for some, answer in self._ask(root, upstream, question) if _gather(decided, answer)]
+        with on_disk() as decided:
+            asked = list[list[int]]()
+            for some, answer in self._ask(root, upstream, question):
+                add_answer(decided, "answers", answer)
+                if len(answer):
+                    asked.append(some)
             if asked:
                 decided.execute(REPEATED)
             for some in asked:
@@ -74,19 +74,12 @@ class Select(CorpusStage):
         partitions = sorted(upstream["rows"])
         named = ["candidates", *(config.where for config in self.sets.values())]
         of_rows = all(looks_at_one_row(config.where) for config in self.sets.values())
-        listed: Listed = {}
-        at_once = AT_ONCE if of_rows else max(1, len(partitions))
-        for start in range(0, len(partitions), at_once):
-            some, files = partitions[start : start + at_once], {}
-            for info in self.earlier:
-                files |= stage_files(
-                    root, [info], [partition for partition in some if partition in upstream[info.name]]
-                )
-            with connect(root, files, self.earlier, named, listed) as connection:
-                try:
-                    answer = connection.sql(question).to_arrow_table()
-                except duckdb.Error as error:
-                    raise self._named(connection, error) from None
+        asked = groups(upstream["rows"], partitions) if of_rows else [partitions]
+        for some, connection in ask_each(root, self.earlier, upstream, asked, named):
+            try:
+                answer = connection.sql(question).to_arrow_table()
+            except duckdb.Error as error:
+                raise self._named(connection, error) from None
             yield some, answer
 
     def _weights(self, root: Root, upstream: Upstream) -> dict[str, dict[str, float]]:
@@ -122,25 +115,6 @@ class Select(CorpusStage):
                     connection.sql(_languages(config))
             except duckdb.Error as error:
                 raise condition_error(f"sets.{name}.where", error) from None
-
-
-@contextmanager
-def _on_disk() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in a temporary file."""
-    with (
-        TemporaryDirectory(prefix="shardmill-") as folder,
-        duckdb.connect(f"{folder}/decided.duckdb", config={"memory_limit": MEMORY}) as connection,
-    ):
-        yield connection
-
-
-def _gather(decided: duckdb.DuckDBPyConnection, answer: pa.Table) -> bool:
-    """Appends the answer about some partitions. Returns whether it has rows."""
-    decided.register("answer", answer)
-    decided.execute("CREATE TABLE IF NOT EXISTS answers AS FROM answer LIMIT 0")
-    decided.execute("INSERT INTO answers FROM answer")
-    decided.unregister("answer")
-    return bool(len(answer))
 
 
 def _languages(config: SetConfig) -> str:

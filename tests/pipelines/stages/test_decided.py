@@ -53,7 +53,7 @@ def steps(root: Root) -> dict[str, str]:
 
 @pytest.fixture
 def one_at_a_time(monkeypatch):
-    for place in ("pipelines.stages.selection.AT_ONCE", "pipelines.stages.duplicates.AT_ONCE"):
+    for place in ("pipelines.catalog.groups.MOST", "pipelines.stages.duplicates.AT_ONCE"):
         monkeypatch.setattr(place, 1)
     monkeypatch.setattr("pipelines.engine.corpus_stage.PIECE", 2)
 
@@ -64,7 +64,7 @@ def test_workers_write_what_the_driver_writes(where, tmp_path, monkeypatch):
     kept = [row for p in range(7) for row in read_rows(plain, f"selection/{p:05d}.parquet") if not row["reason"]]
     reasons = {row["reason"] for row in query(plain, "SELECT reason FROM selection").to_pylist()}
     assert kept and ("upstream" in reasons or "not_selected" in reasons)
-    for place in ("pipelines.stages.selection.AT_ONCE", "pipelines.stages.duplicates.AT_ONCE"):
+    for place in ("pipelines.catalog.groups.MOST", "pipelines.stages.duplicates.AT_ONCE"):
         monkeypatch.setattr(place, 1)
     monkeypatch.setattr("pipelines.engine.corpus_stage.PIECE", 2)
     driver = build(write_corpus(tmp_path, "driver", where))

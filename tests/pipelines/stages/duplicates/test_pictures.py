@@ -182,7 +182,7 @@ def test_pictures_of_conversations_are_held_only_against_what_is_excluded(tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [256, 1])
 def test_equal_keys_of_two_partitions_are_told_apart(at_once, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.stages.selection.AT_ONCE", at_once)
+    monkeypatch.setattr("pipelines.catalog.groups.MOST", at_once)
     """The same URL and text in two files: one name, and once the same bytes, once others."""
     (tmp_path / "pictures").mkdir()
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
