@@ -24,7 +24,7 @@ from flows.errors import WithoutTraceback, line_of
 from flows.parameters import check_parameters
 from flows.texts import artifact_key, label, run_line, run_title, stage_line
 from pipelines.build.corpus import Corpus, open_corpus
-from pipelines.build.plan import plan
+from pipelines.build.plan import has_work
 from pipelines.build.run import StageReport, begin, check_retries, note_nothing_to_do, open_runs, run_stage
 from pipelines.catalog.gates import GateFailed
 from pipelines.catalog.stats import corpus_stats
@@ -158,7 +158,7 @@ def make_stages(corpus: Corpus, until: str | None, wait: float, retry: dict[str,
     anything begins."""
     stages = corpus.stages(until)
     check_retries(corpus, stages, retry)
-    if not retry and not plan(corpus, until).work():
+    if not retry and not has_work(corpus, until):
         note_nothing_to_do(corpus, wait)
         get_run_logger().info("nothing to make: everything is current")
         return []

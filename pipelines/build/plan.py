@@ -14,7 +14,8 @@ from pipelines.engine.corpus_stage import CorpusStage
 from pipelines.engine.manifest import SourceFile, read_manifest, sizes_of
 from pipelines.engine.partition_stage import PartitionStage
 from pipelines.engine.releases import marked, name_of, read_card
-from pipelines.stages.rows import Rows, Settlement, settle
+from pipelines.stages.row_counts import LookByWorkers, Unknown
+from pipelines.stages.rows import Looking, Rows, Settlement, settle
 from pipelines.stages.shard_layout import lay_out
 from pipelines.stages.shard_releases import card_of, shards_there
 from schemas.config.file import place_of
@@ -46,12 +47,20 @@ class RunPlan:
         return len(self.vanished) + sum(len(stage.todo) for stage in self.stages)
 
 
-def plan(corpus: Corpus, until: str | None = None) -> RunPlan:
-    """What a run would make, and why. Writes nothing."""
+def has_work(corpus: Corpus, until: str | None = None) -> bool:
+    """Whether a run would make anything. Does not wait until large tables of text, new or changed, are read."""
+    try:
+        return plan(corpus, until, LookByWorkers(corpus.root)).work() > 0
+    except Unknown:
+        return True
+
+
+def plan(corpus: Corpus, until: str | None = None, looking: Looking | None = None) -> RunPlan:
+    """What a run would make, and why. Writes nothing. `looking`: see `settle`."""
     names = corpus.stages(until)
     settled = read_manifest(corpus.root)
     commits = corpus.commits("rows", *corpus.made)
-    settlement = settle(corpus.rows.values(), settled, commits["rows"], sizes_of(corpus.root))
+    settlement = settle(corpus.rows.values(), settled, commits["rows"], sizes_of(corpus.root), looking)
     commits = _without_vanished(commits, settlement)
     plans = [_plan_rows(corpus.rows, settlement, commits["rows"])]
     waiting = plans[0].todo

@@ -43,6 +43,7 @@ from pipelines.engine.worker import is_local
 from pipelines.engine.workers import Workers
 from pipelines.models.servers import closing_servers
 from pipelines.reports.report import REPORT, write_report
+from pipelines.stages.row_counts import LookByWorkers
 from pipelines.stages.row_splits import SpillSource, SplitSource, waiting_splits
 from pipelines.stages.rows import Settlement, settle
 from pipelines.stages.shard_layout import LAYOUTS, lay_out
@@ -280,7 +281,8 @@ def follow(run: Run, work: Any, items: list, of: int, progress: Progress, log: s
 def _run_rows(run: Run, name: str, progress: Progress) -> int:
     corpus, ledger = run.corpus, run.ledger
     root, settled, commits = corpus.root, read_manifest(corpus.root), run.commits(name)[name]
-    settlement = settle(corpus.rows.values(), settled, commits, sizes_of(root))
+    looking = LookByWorkers(root, run.workers)
+    settlement = settle(corpus.rows.values(), settled, commits, sizes_of(root), looking)
     _take_out(corpus, ledger, settlement)
     infos, sets = corpus.infos[1:], [shards.set for shards in corpus.shards]
     min_mass = corpus.config.verdicts.min_mass if corpus.config.verdicts else MIN_MASS

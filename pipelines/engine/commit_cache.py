@@ -24,6 +24,7 @@ from schemas.parquet import ParquetTable, checked_table
 CACHE = "_commits.parquet"
 CACHED = pa.schema([*COLUMNS, pa.field("stamp", pa.string(), nullable=False)])
 PARTITION = re.compile(r"[0-9]{5,}\.parquet")
+SHORTEST = len("00000.parquet")  # of the name of a partition's file; zeros fill only that
 MOST = 1 << 31  # of a partition's number
 AT_ONCE = 10_000  # commits that are objects at the same time
 
@@ -51,7 +52,7 @@ def read_commits(
     """partition -> its commit, for every partition file of a stage that can be read, in order. `only`: some partitions;
     then no cache is written. `told`: (partition, stamp, commit) of files that need not be read if they have this stamp.
     """
-    stamps = _stamps(root.files(stage))
+    stamps = _stamps(root.stamps(stage))
     if only is not ALL:
         stamps = {number: stamp for number, stamp in stamps.items() if number in only}
     write = write and only is ALL
@@ -65,15 +66,16 @@ def read_commits(
     table = pa.concat_tables(tables)
     if len(tables) > 1:
         table = table.sort_by("partition")
-    if write and (stale or len(fresh) != len(table) or len(known) != len(table) or not packer.shapes):
+    is_other = stale or len(fresh) != len(table) or len(known) != len(table) or not packer.shapes
+    if write and is_other and (len(table) or len(known)):
         _write(root, stage, table, packer)
     return Commits(stage, table.drop_columns(["stamp"]), [*packer.shapes], [*packer.reasons])
 
 
-def _stamps(files: Mapping[str, Entry]) -> dict[int, str]:
-    """partition -> the stamp of its file."""
-    numbers = {name: number_of(name) for name in files if is_partition(name)}
-    return {n: files[name].stamp for name, n in numbers.items() if name == f"{n:05d}.parquet" and n < MOST}
+def _stamps(files: Iterable[tuple[str, str]]) -> dict[int, str]:
+    """partition -> the stamp of its file, of the files of a stage and their stamps."""
+    numbered = ((number_of(name), name, stamp) for name, stamp in files if is_partition(name))
+    return {n: stamp for n, name, stamp in numbered if n < MOST and (len(name) == SHORTEST or name[0] != "0")}
 
 
 def _fresh(known: pa.Table, numbers: np.ndarray, stamps: list[str]) -> pa.Table:
@@ -126,7 +128,7 @@ def _write(root: Root, stage: str, table: pa.Table, packer: Packer) -> None:
 
 def write_cache(root: Root, stage: str, commits: Iterable[Commit]) -> None:
     """Writes the cache of a stage whose files have these commits, in order."""
-    stamps, packer = _stamps(root.files(stage)), Packer()
+    stamps, packer = _stamps(root.stamps(stage)), Packer()
     table = packer.pack(commits)
     told = pa.array([stamps[number] for number in table["partition"].to_pylist()], pa.string())
     _write(root, stage, table.append_column(CACHED.field("stamp"), told), packer)
@@ -189,7 +191,7 @@ def cached_columns(root: Root, stage: str, files: Mapping[str, Entry]) -> list[f
     """The sets of columns that a stage's files have; None if the cache is not about exactly these files."""
     table, packer = _cached(root, stage)
     known = dict(zip(table["partition"].to_pylist(), table["stamp"].to_pylist(), strict=True))
-    if known != _stamps(files) or (table["shape"].to_numpy() < 0).any():
+    if known != _stamps((name, entry.stamp) for name, entry in files.items()) or (table["shape"].to_numpy() < 0).any():
         return None
     return [frozenset(shape.digests) for shape in packer.shapes]
 

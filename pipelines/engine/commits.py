@@ -32,6 +32,7 @@ COLUMNS = pa.schema([
 ])  # fmt: skip
 REASON = np.dtype([("reason", "<u2"), ("rows", "<u4")])
 MOST = (1 << 31) - 1  # rows of a commit that has a shape
+AT_ONCE = 10_000  # commits that are Python objects at the same time
 
 
 class Shape(NamedTuple):
@@ -220,24 +221,28 @@ class Commits(Mapping[int, Commit]):
         return Commits(self.stage, self.table.filter(pa.array(kept)), self.shapes, self.reasons)
 
     def fingerprints(self) -> Iterator[tuple[int, str]]:
-        for partition, index in zip(self, range(len(self)), strict=True):
-            number = int(self._shape_of[index])
+        for partition, number, packed in self._packed_in(0, len(self)):
             if number < 0:
-                yield partition, self._commit(index).fingerprint
+                yield partition, self[partition].fingerprint
             else:
                 at = self.shapes[number].fingerprint_place
-                yield partition, self._columns["packed"][index].as_py()[at : at + DIGEST].hex()
+                yield partition, packed[at : at + DIGEST].hex()
+
+    def _packed_in(self, begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """(partition, number of its shape, its digests) of the commits from an index, before another."""
+        for start in range(begin, end, AT_ONCE):
+            some = slice(start, min(start + AT_ONCE, end))
+            columns = self.partitions[some].tolist(), self._shape_of[some].tolist(), self._columns["packed"][some]
+            yield from zip(*columns[:2], columns[2].to_pylist(), strict=True)
 
     def texts(self, columns: Sequence[str] | None, first: int = 0, end: int = 1 << 31) -> Iterator[str]:
         """What `contents` hashes of each commit, in order: of partitions from `first`, before `end`."""
         shapes = [self._pieces(shape, columns) for shape in self.shapes]
-        packed = self._columns["packed"]
-        for index in range(*np.searchsorted(self.partitions, [first, end]).tolist()):
-            partition, number = int(self.partitions[index]), int(self._shape_of[index])
+        for partition, number, packed in self._packed_in(*np.searchsorted(self.partitions, [first, end]).tolist()):
             if number < 0:
-                yield text_of(self._commit(index), columns)
+                yield text_of(self[partition], columns)
             else:
-                told = packed[index].as_py().hex()
+                told = packed.hex()
                 yield f"{self.stage}/{partition}{''.join([told[piece] for piece in shapes[number]])}"
 
     def _pieces(self, shape: Shape, columns: Sequence[str] | None) -> list[slice]:

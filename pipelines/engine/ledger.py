@@ -36,6 +36,7 @@ SEVERAL = re.compile(r"\+([0-9]{1,9})\.json$")  # the name of a file of several 
 AT_ONCE = 100  # files of notes that are Python objects at the same time
 THREADS = 16  # notes that are read at the same time from an object store
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
+DAMAGE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)  # of a note
 
 
 def utc(seconds: float | None = None) -> str:
@@ -182,11 +183,13 @@ class Ledger:
         for start in range(0, len(names), AT_ONCE):
             with ThreadPoolExecutor(1 if self.root.is_local else THREADS) as threads:
                 read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
-                notes = [note for data in read for note in read_notes(data, taken) if note]
-            for note in notes:
-                if (note.item, note.started) not in known and note.fingerprint == committed.get(note.item):
-                    releases += note.releases
-                    tables.append((note.work, note.changes))
+                notes = [note for data in read for note in read_notes(data, taken)]
+            notes = [
+                note for note in whole(notes)
+                if (note.item, note.started) not in known and note.fingerprint == committed.get(note.item)
+            ]  # fmt: skip
+            releases += [release for note in notes for release in note.releases]
+            tables.append(tables_of(notes))
         work, more = (pa.concat_tables(some) for some in zip(*tables, strict=True))
         if not changed.slice(max(0, len(changed) - len(more))).equals(more):  # else killed between the two files
             changed = pa.concat_tables([changed, more])
@@ -231,36 +234,63 @@ class Ledger:
 class Note(NamedTuple):
     """What a worker noted of one partition or release."""
 
-    item: str
-    started: str
+    work: Row
+    changes: list[Row]
     fingerprint: str | None
-    work: pa.Table
-    changes: pa.Table
     releases: list[Row]  # one, or none
+
+    @property
+    def item(self) -> str:
+        return self.work["item"]
+
+    @property
+    def started(self) -> str:
+        return self.work["started"]
+
+
+def tables_of(notes: Sequence[Note]) -> tuple[pa.Table, pa.Table]:
+    """The rows of WORK and CHANGES of some notes. Raises an error for what no worker notes."""
+    changes = []
+    for note in notes:
+        place = {name: note.work[name] for name in ("run", "stage", "partition")}
+        changes += [place | change for change in note.changes]
+    return to_table([note.work for note in notes], WORK), to_table(changes, CHANGES)
 
 
 def read_notes(data: bytes, taken: Collection[str] = ()) -> list[Note | None]:
-    """The notes in a file that `Ledger` wrote, without the changes of keys that were `taken` down; None for one that is
-    damaged."""
+    """The notes in a file that `Ledger` wrote, without the changes of keys that were `taken` down; None for one that
+    cannot be read. Others may still be damaged, see `whole`."""
     return [_note(line, taken) for line in data.split(b"\n")]
+
+
+def whole(notes: Sequence[Note | None]) -> list[Note]:
+    """The notes that are as workers write them."""
+    there = [note for note in notes if note]
+    return there if _are_whole(there) else [note for note in there if _are_whole([note])]
 
 
 def _note(data: bytes, taken: Collection[str]) -> Note | None:
     try:
         note = json.loads(data)
-        work, changes = note["work"], note["changes"]
-        untold(changes, taken)
-        place = {name: work[name] for name in ("run", "stage", "partition")}
-        changed = to_table([place | change for change in changes], CHANGES)
-        releases = to_table([note["release"]] if "release" in note else [], RELEASES).to_pylist()
-        return Note(work["item"], work["started"], note["fingerprint"], to_table([work], WORK), changed, releases)
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
+        untold(note["changes"], taken)
+        return Note(note["work"], note["changes"], note["fingerprint"], [note["release"]] if "release" in note else [])
+    except DAMAGE:
         return None
+
+
+def _are_whole(notes: Sequence[Note]) -> bool:
+    try:
+        tables_of(notes)
+        to_table([release for note in notes for release in note.releases], RELEASES)
+        return all(isinstance(note.item, str) and isinstance(note.started, str) for note in notes)
+    except DAMAGE:
+        return False
 
 
 def check_note(root: Root, name: str) -> None:
     """Raises `Corrupt` for a file that does not hold notes."""
-    if None in read_notes(root.read(name)):
+    notes = read_notes(root.read(name))
+    if len(whole(notes)) < len(notes):
         raise Corrupt(f"{name}: is not a note of the ledger")
 
 

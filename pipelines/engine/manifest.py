@@ -22,7 +22,7 @@ from schemas.verdicts import MIN_MASS
 
 MANIFEST = "root.json"
 # what a run leaves that is killed before it writes root.json; an alignment begins with an evaluation
-BEFORE_MANIFEST = {"lock.json", "leases", "runs", "catalog.duckdb", "align.json"}
+BEFORE_MANIFEST = {"lock.json", "leases", "runs", "source-counts", "catalog.duckdb", "align.json"}
 FEWEST = 1000  # rows of a partition, about, where nothing else is settled
 SPLITTING = "splitting"  # equals no real `split`: if the run is killed, the file is split again even if unchanged
 

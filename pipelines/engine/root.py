@@ -202,6 +202,16 @@ class Root:
                     entries[info["name"].rsplit("/", 1)[-1]] = Entry(info["size"], stamp(info))
         return {name: entries[name] for name in sorted(entries) if name and (hidden or not name.startswith("."))}
 
+    def stamps(self, folder: str) -> Iterator[tuple[str, str]]:
+        """The names and stamps of the files directly in a folder, in any order: for folders of very many files."""
+        if not self.is_local:
+            yield from ((name, entry.stamp) for name, entry in self.files(folder).items())
+            return
+        with suppress(FileNotFoundError), os.scandir(self.path(f"{folder}/" if folder else "")) as scanned:
+            for file in scanned:
+                if file.is_file():
+                    yield file.name, local_stamp(file.stat())
+
     def age(self, name: str) -> float:
         """Seconds since a file was written."""
         if self.is_local:  # of a link itself

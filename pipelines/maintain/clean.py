@@ -11,6 +11,7 @@ from pipelines.engine.manifest import MANIFEST, NOTES, read_manifest, stages_of
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.releases import MARKS, card_names, marked, name_of, read_card, read_cards
 from pipelines.engine.root import Root
+from pipelines.stages.row_counts import COUNTED
 from pipelines.stages.shard_layout import LAYOUTS
 from schemas.shards import PACKS, units_of
 from schemas.stages import STAGES
@@ -35,7 +36,7 @@ def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
         # in these folders only half-written files are garbage
         yield from (name for name in _files(root, folder) if name not in named and _is_temporary(name))
     yield from _chunks(root, folders, settled)
-    for results in (VERIFIED, LAYOUTS):
+    for results in (VERIFIED, LAYOUTS, COUNTED):
         for folder in root.folders(results):
             yield from _files(root, f"{results}/{folder}")
     for stage in folders:

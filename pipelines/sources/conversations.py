@@ -5,6 +5,7 @@ image is in the row of the conversation; each other image has its own row, whose
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from pipelines.engine.commit import digest, key_of
@@ -33,11 +34,17 @@ class Conversations(FileSource[ConversationsConfig]):
         return [FileStamp(file, together.get(file, stamp)) for file, stamp in stamps.items() if file not in used]
 
     def count(self, file: str) -> int:
-        return sum(1 for _ in self._entries(file))
+        return self._counts[file] if file in self._counts else sum(1 for _ in self._entries(file))
 
     def check(self, file: str) -> None:
-        for _ in self._entries(file):  # all of them, for the encoding
-            pass
+        self._counts[file] = sum(1 for _ in self._entries(file))  # all of them, for the encoding
+
+    def reads_all(self, file: str) -> bool:
+        return True
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {}
 
     def rows(self, file: str) -> Iterator[Row]:
         first_by_id: dict[str, str] = {}  # digest of the first entry with an id

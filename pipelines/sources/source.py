@@ -61,6 +61,10 @@ class Source(Generic[AnySource]):
     def check(self, file: str) -> None:
         """Raises `UserError` if a file cannot be read as configured."""
 
+    def reads_all(self, file: str) -> bool:
+        """Whether `check` and `count` read all of a file, and not only what it says of itself."""
+        return False
+
     def notes(self) -> list[str]:
         """What the user should know about files that are not rows, a line each."""
         return []

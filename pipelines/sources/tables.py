@@ -57,6 +57,9 @@ class Tables(FileSource[AnyFiles]):
             (column,) = self.columns(file, {"text_column": self.usual["text_column"]})
             self._check_kind(file, column)
 
+    def reads_all(self, file: str) -> bool:
+        return suffix(file) in ("csv", "tsv", "jsonl", "json")
+
     def rows(self, file: str) -> Iterator[Row]:
         layout = self.layout(file)
         columns = [] if layout else self.columns(file, self.usual)

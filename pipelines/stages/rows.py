@@ -8,13 +8,13 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from math import ceil
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.engine.commit import Stage, bucket_of, digest, key_of
@@ -110,34 +110,60 @@ def _paths_by_source(files: Iterable[SourceFile]) -> dict[str | None, set[str]]:
     return paths
 
 
+class Look(NamedTuple):
+    """A source file that has to be looked into. Pickles."""
+
+    source: str | None
+    path: str
+    split: str  # see `SourceFile`
+    is_new: bool  # whether it has to be counted
+    size: int  # bytes, as far as they are known
+
+    @property
+    def name(self) -> str:
+        """Of its result, see `pipelines.engine.results`."""
+        return digest([*self])
+
+
+Looking = Callable[[Mapping[str | None, Rows], Sequence[Look]], Iterable[int | None]]  # the rows of each file
+
+
 def settle(
     stages: Iterable[Rows], settled: Iterable[SourceFile], present: Collection[int],
-    sizes: Mapping[str | None, int] = MappingProxyType({}),
+    sizes: Mapping[str | None, int] = MappingProxyType({}), looking: Looking | None = None,
 ) -> Settlement:  # fmt: skip
-    """Compares the sources with what is settled, and with the partitions that are present. Writes nothing; measures
-    only new files. `stages`: one for each source. `sizes`: see `sizes_of`."""
+    """Compares the sources with what is settled, and with the partitions that are present. Writes nothing; looks only
+    into files that are new or changed. `stages`: one for each source. `sizes`: see `sizes_of`. `looking`: looks into
+    files; this process does if it is not given."""
     known, sizes, chosen = {file.name: file for file in settled}, {**sizes}, {**sizes}
-    new, changed, seen, present = [], [], set(), set(present)
+    by_source = {stage.source_name: stage for stage in stages}
+    looks, seen, present = list[Look](), set(), set(present)
     end, sources = sum(file.buckets for file in known.values()), {file.source for file in known.values()}
-    for stage in stages:
-        source, found = stage.source_name, dict[SourceFile, int | None]()  # new files, still without partitions: rows
+    for source, stage in by_source.items():
         with stage.naming_source():
             for path, stamp in stage.source.files():
                 name, split = (source, path), digest([stage.identity(), stamp])
                 seen.add(name)
-                if name not in known:
-                    found[SourceFile(path, 0, 1, split, source)] = _counted(stage.source, path)
-                elif known[name].split != split or not present.issuperset(known[name].partitions):
-                    with suppress(Unreadable):
-                        stage.source.check(path)
-                    known[name] = replace(known[name], split=split)
-                    changed.append(known[name])
+                file = known.get(name)
+                if not file or file.split != split or not present.issuperset(file.partitions):
+                    looks.append(Look(source, path, split, not file, size_in(stamp)))
+    counts = (looking or look_here)(by_source, looks)
+    found: dict[str | None, dict[SourceFile, int | None]] = {source: {} for source in by_source}  # new: rows
+    changed = []
+    for look, rows in zip(looks, counts, strict=True):
+        if look.is_new:
+            found[look.source][SourceFile(look.path, 0, 1, look.split, look.source)] = rows
+        else:
+            known[look.source, look.path] = replace(known[look.source, look.path], split=look.split)
+            changed.append(known[look.source, look.path])
+    new = []
+    for source, stage in by_source.items():
         size = getattr(stage.source.config, "rows_per_partition", None)
         if size is None:
-            size = chosen.get(source, FEWEST) if source in sources else rows_per_partition(found.values())
+            size = chosen.get(source, FEWEST) if source in sources else rows_per_partition(found[source].values())
             chosen[source] = size
         sizes[source] = size
-        for file, rows in found.items():
+        for file, rows in found[source].items():
             buckets = max(1, ceil((rows or 0) / size))
             known[file.name] = replace(file, first=end, buckets=buckets)
             end += buckets
@@ -146,13 +172,24 @@ def settle(
     return Settlement(tuple(known.values()), tuple(new), tuple(changed), tuple(vanished), sizes, chosen)
 
 
-def _counted(source: Source, path: str) -> int | None:
-    """The number of rows of a new file, about; None if it is one partition."""
-    try:
-        source.check(path)
-        return source.count(path)
-    except Unreadable:
-        return None
+def size_in(stamp: str) -> int:
+    """The bytes of a file, if its stamp begins with them."""
+    size, _, mark = stamp.partition("-")
+    return int(size) if mark and size.isdigit() else 0
+
+
+def look_here(stages: Mapping[str | None, Rows], looks: Sequence[Look]) -> Iterator[int | None]:
+    """Looks into source files in this process."""
+    return (rows_in(stages[look.source], look) for look in looks)
+
+
+def rows_in(stage: Rows, look: Look) -> int | None:
+    """The number of rows of a new file, about; None if it is one partition, or not new. Raises `UserError` if it cannot
+    be read as configured."""
+    with stage.naming_source(), suppress(Unreadable):
+        stage.source.check(look.path)
+        return stage.source.count(look.path) if look.is_new else None
+    return None
 
 
 def rows_per_partition(counts: Iterable[int | None]) -> int:
