@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipelines.build.corpus import CommitsByStage, Corpus, open_corpus
+from pipelines.build.order import largest_first
 from pipelines.build.plan import todo
 from pipelines.build.retry import FailedRows, check_retry, failed_partitions, retryable
 from pipelines.catalog.catalog import build_catalog, refresh_catalog
@@ -321,8 +322,7 @@ def _run_partitions(run: Run, stage: PartitionStage, progress: Progress, again: 
     corpus, ledger = run.corpus, run.ledger
     commits = run.commits(*stage.inputs, stage.name)
     waiting = {*todo(stage, commits), *(failed_partitions(corpus.root, stage.name, again) if again else ())}
-    first = commits[stage.answers]
-    items = sorted(waiting, key=lambda partition: (-first[partition].rows, partition))
+    items = largest_first(corpus, stage, commits, waiting)
     if items:
         stage = stage.ready(corpus.root, ledger)
     work = MakePartitions(stage, corpus.root, ledger, FailedRows(again) if again else None)

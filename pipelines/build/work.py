@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from pipelines.build.corpus import Corpus
+from pipelines.build.order import largest_first
 from pipelines.build.plan import todo
 from pipelines.build.run import Progress, Run, follow, quiet
 from pipelines.engine.commit import digest
@@ -82,7 +83,7 @@ def work(corpus: Corpus, name: str, part: Part, wait: float = 0.0, progress: Pro
     with hold(root, wait, configuration_of(corpus)) as held:
         commits = {read: read_commits(root, read, only=part) for read in {"rows", *stage.inputs, name}}
         partitions = _complete(stage, commits)
-        items = sorted(todo(stage, commits), key=lambda p: (-commits[stage.answers][p].rows, p))
+        items = largest_first(corpus, stage, commits, todo(stage, commits))
         ledger = Ledger.start(root, f"{corpus.name} {name} {part}", version("shardmill"), held)
         try:
             with closing_servers(root), Workers(beam, root) as workers:

@@ -87,6 +87,7 @@ class PartitionStage(Stage):
     ] = {}  # stage -> (another stage, its column that names the row), if not by key
     payload: ClassVar[bool] = False  # made rows have `bytes`, which go into a tar beside the Parquet
     chunk_rows = None  # costly rows are stored after every so many, in case the run is killed
+    decodes: ClassVar[bool] = False  # its work grows with the bytes of images, and not only with rows
     measures: ClassVar[str | None] = None  # table of the ledger for what is measured of single rows
     at_once = 1  # partitions that a worker makes at the same time; more where it waits for servers
     one_process: ClassVar[bool] = False  # a single worker on one machine does all of it

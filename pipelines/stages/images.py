@@ -144,7 +144,7 @@ class CopyImages(PartitionStage):
     retryable = frozenset(RETRYABLE)
     finds = {"rows": ("file", "member", "byte_offset", "size", "host")}
     places = frozenset({"byte_offset"})
-    payload = True
+    payload = decodes = True
     measures = "fetches"
 
     @property

@@ -45,6 +45,7 @@ class ReadText(PartitionStage):
     retryable = frozenset(RETRYABLE)
     holds_model = True  # two workers keep 470 MB, of 600 in all after the stage
     finds = {"images": ("byte_offset", "size", "width", "height")}
+    decodes = True
 
     def settings(self) -> dict[str, Any]:
         settings = self.config.recorded(exclude={"easyocr"}) | {"model": identity(self.config)}
