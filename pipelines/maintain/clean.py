@@ -1,5 +1,6 @@
 """Removes what no commit names: replaced payloads, leftovers of killed runs, and old releases."""
 
+import math
 from collections.abc import Collection, Iterator
 
 from pipelines.catalog.catalog import CATALOG
@@ -88,14 +89,16 @@ def _is_stage(root: Root, folder: str) -> bool:
 
 
 def _chunks(root: Root, folders: list[str], settled: set[int]) -> Iterator[str]:
-    """Chunks of answers that are not needed: those of a paid stage are needed until their partition is made."""
-    paid = {name for name, stage in stages_of(root).items() if stage.paid}
+    """Chunks that no run takes over. Of a paid stage all are kept while it has their partition; of another those that
+    are younger than their partition's file, since it holds what is in older ones."""
+    stages = stages_of(root)
     waiting = {f"{partition:05d}" for partition in settled}
     for stage in folders:
         for partition in root.folders(f"{stage}/chunks"):
-            kept = stage in paid and partition in waiting
+            there, made = stage in stages and partition in waiting, f"{stage}/{partition}.parquet"
+            age = root.age(made) if there and not stages[stage].paid and root.exists(made) else math.inf
             names = _files(root, f"{stage}/chunks/{partition}")
-            yield from (name for name in names if not kept or _is_temporary(name))
+            yield from (name for name in names if not there or _is_temporary(name) or root.age(name) > age)
 
 
 def _files(root: Root, folder: str) -> list[str]:

@@ -2,27 +2,34 @@
 
 A corpus step over the scores of all responses from the view `scores`: minus the number of claims that the labelers
 reject, or minus their share. Of the pairs of an instruction whose scores differ, a few are drawn, no two with equal
-texts. From those, pairs are dropped in which one text is so much longer that length alone could tell (RLAIF-V, arXiv
-2405.17220; rule and grid are from its scripts, which look at rejected texts that are longer only). With [align] each
-round's pairs are balanced by themselves, so that a later round changes none of an earlier one.
+texts. From those, pairs are dropped in which one text is much longer, see `pipelines.stages.length_balance`. With
+[align] each round's pairs are balanced by themselves, so that a later round changes none of an earlier one.
+
+Pairs are drawn from some partitions at a time, and wait on disk until the lengths of all are known.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
+from pipelines.catalog.groups import groups
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from pipelines.stages.brought import BringPairs
+from pipelines.stages.length_balance import Lengths
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.pairs import STAGE, PairsConfig, pair_key
@@ -31,8 +38,7 @@ from schemas.stages import STAGES
 from schemas.verdicts import MIN_MASS
 
 SCORED = [STAGES[name] for name in ("responses", "claims", "verdicts")]
-AT_ONCE = 16  # partitions that are read in one question, which sorts their texts
-GRID = 50  # length ratios that are tried: 0, 1/50, …, 49/50
+OTHERS = "verdicts: not all partitions are by the same labelers; run again"
 
 
 class ScoredResponses(NamedTuple):
@@ -50,6 +56,7 @@ class ScoredResponses(NamedTuple):
     instructions: list[str]  # keys, one a response
     why_not: list[str | None]  # why there is no score
     round: np.ndarray  # int64 [n], of [align]; 0 without it
+    labelers: set[int]  # how many; none if there is no verdict
 
 
 class PairIndices(NamedTuple):
@@ -74,20 +81,33 @@ class DrawPairs(CorpusStage):
     def settings(self) -> dict[str, Any]:
         return self.config.recorded() | ({"min_mass": self.min_mass} if self.min_mass != MIN_MASS else {})
 
-    def make(self, root: Root, upstream: Upstream) -> Iterator[tuple[int, list[Row]]]:
-        if not any(commit.rows for commit in upstream["responses"].values()):
-            return
-        responses = read_scores(root, list(upstream["responses"]), self.in_rounds)
+    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+        lengths, labelers = defaultdict[int, Lengths](Lengths), set[int]()
+        with TemporaryDirectory(prefix="shardmill-") as folder:
+            drawn = list[str]()
+            for some in groups(upstream["responses"], upstream["responses"]):
+                responses = read_scores(root, some, self.in_rounds)
+                if len(responses.keys):
+                    labelers |= responses.labelers
+                    table = self._drawn(responses)
+                    for number, of_round in _by_round(table):
+                        lengths[number].add(*_words(table.filter(pa.array(of_round))))
+                    drawn.append(f"{folder}/{some[0]}.parquet")
+                    pq.write_table(table, drawn[-1])
+            if len(labelers) > 1:
+                raise Corrupt(OTHERS)
+            for file in drawn:
+                yield self._balanced(pq.read_table(file), lengths)
+
+    def finished(self, decided: list[Row]) -> list[Row]:
+        return [_finished(self, {name: row[name] for name in STAGE.fields if name in row}) for row in decided]
+
+    def _drawn(self, responses: ScoredResponses) -> pa.Table:
+        """DRAWN: the rows of some partitions, before pairs are dropped for their lengths."""
         config, shares = self.config, self.config.score == "share"
         every = candidates(responses, config.min_share if shares else config.min_margin, shares)
         unequal = distinct(responses, every, config.seed)
         drawn = draw(responses, unequal, config.per_instruction, config.seed)
-        lengths, kept = [responses.words[side] for side in drawn], np.ones(len(drawn.chosen), bool)
-        if config.length_balance:
-            of_round = responses.round[drawn.chosen]
-            for number in np.unique(of_round):
-                own = of_round == number
-                kept[own] = balanced(*(length[own] for length in lengths))
         agreement = agreements(responses, drawn, shares)
         comparable, differing, paired = (np.zeros(len(responses.keys), bool) for _ in range(3))
         comparable[np.concatenate(every)] = True
@@ -95,15 +115,28 @@ class DrawPairs(CorpusStage):
         paired[np.concatenate(drawn)] = True
         cuts = np.flatnonzero(np.diff(responses.partition, prepend=-1, append=-1)).tolist()
         pair_cuts = np.searchsorted(drawn.chosen, cuts).tolist()
+        rows = list[Row]()
         for (start, end), (first, last) in zip(pairwise(cuts), pairwise(pair_cuts), strict=True):
-            alone = [n for n in range(start, end) if not paired[n]]
-            rows = [self._alone(responses, n, bool(comparable[n]), bool(differing[n])) for n in alone]
+            alone = (n for n in range(start, end) if not paired[n])
+            here = [self._alone(responses, n, bool(comparable[n]), bool(differing[n])) for n in alone]
             for n in range(first, last):
-                rows.append(self._pair(responses, int(drawn.chosen[n]), int(drawn.rejected[n]), float(agreement[n])))
-                if not kept[n]:
-                    words = "{} words chosen, {} rejected".format(*(int(length[n]) for length in lengths))
-                    rows[-1] |= {"reason": "unbalanced", "detail": words}
-            yield int(responses.partition[start]), [_finished(self, row) for row in rows]
+                here.append(self._pair(responses, int(drawn.chosen[n]), int(drawn.rejected[n]), float(agreement[n])))
+            partition = int(responses.partition[start])
+            rows += [{"partition": partition} | row for row in here]
+        return pa.Table.from_pylist(rows, DRAWN)
+
+    def _balanced(self, table: pa.Table, lengths: Mapping[int, Lengths]) -> pa.Table:
+        """The rows of some partitions, once the lengths of all pairs are known."""
+        reasons, details = table["reason"].to_pylist(), table["detail"].to_pylist()
+        for number, of_round in _by_round(table) if self.config.length_balance else ():
+            chosen, rejected = _words(table.filter(pa.array(of_round)))
+            leaving = ~lengths[number].staying(chosen, rejected)
+            left = [column[leaving].tolist() for column in (np.flatnonzero(of_round), chosen, rejected)]
+            for index, better, worse in zip(*left, strict=True):
+                reasons[index], details[index] = "unbalanced", f"{better} words chosen, {worse} rejected"
+        for name, values in (("reason", reasons), ("detail", details)):
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+        return table.drop_columns(["round", "words_chosen", "words_rejected"])
 
     def _alone(self, responses: ScoredResponses, number: int, comparable: bool, differing: bool) -> Row:
         """The row of a response that is in no pair: `comparable` if it could be in one, `differing` if in one whose
@@ -123,8 +156,28 @@ class DrawPairs(CorpusStage):
         return {
             "key": pair_key(better, worse), "instruction": responses.instructions[chosen], "chosen": better,
             "rejected": worse, "chosen_score": scores[0], "rejected_score": scores[1], "margin": scores[0] - scores[1],
-            "agreement": agreement,
+            "agreement": agreement, "round": int(responses.round[chosen]),
+            "words_chosen": int(responses.words[chosen]), "words_rejected": int(responses.words[rejected]),
         }  # fmt: skip
+
+
+# The rows of partitions whose pairs are drawn; words are of pairs alone
+DRAWN = pa.schema([
+    pa.field("partition", pa.int32()), *(field for field in STAGE.schema if field.name != "made_from"),
+    *(pa.field(name, pa.int64()) for name in ("round", "words_chosen", "words_rejected")),
+])  # fmt: skip
+
+
+def _by_round(table: pa.Table) -> Iterator[tuple[int, np.ndarray]]:
+    """(round, which rows are its pairs) of DRAWN."""
+    rounds = table["round"].fill_null(-1).to_numpy()
+    for number in np.unique(rounds[rounds >= 0]).tolist():
+        yield number, rounds == number
+
+
+def _words(pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The words of the chosen and of the rejected texts of some pairs."""
+    return pairs["words_chosen"].to_numpy(), pairs["words_rejected"].to_numpy()
 
 
 def _finished(step: DrawPairs, row: Row) -> Row:
@@ -143,7 +196,8 @@ OF_IMAGE = "(SELECT i.round FROM instructions i WHERE i.partition = scores.parti
 
 
 def read_scores(root: Root, partitions: Sequence[int], in_rounds: bool = False) -> ScoredResponses:
-    """The columns that decide about all responses, with the rounds of their instructions if there are any.
+    """The columns that decide about the responses of some partitions, with the rounds of their instructions if they
+    have any.
 
     Raises `Corrupt` for a file that DuckDB cannot read, or verdicts by different labelers.
     """
@@ -153,21 +207,19 @@ def read_scores(root: Root, partitions: Sequence[int], in_rounds: bool = False) 
     words, hashes = [], []
     stages = [STAGES["instructions"], *SCORED] if in_rounds else SCORED
     query = SCORES.format(round=f"coalesce({OF_IMAGE}, 0)" if in_rounds else "0")
-    for start in range(0, len(partitions), AT_ONCE):
-        files = stage_files(root, stages, partitions[start : start + AT_ONCE])
-        with connect(root, files, queries=[query]) as connection:
-            try:
-                for batch in connection.sql(query).to_arrow_reader(10_000):
-                    for name, values in columns.items():
-                        values += batch[name].to_pylist()
-                    texts = [text or "" for text in batch["text"].to_pylist()]
-                    words += [len(text.split()) for text in texts]
-                    hashes += [text_hash(text) for text in texts]
-            except duckdb.Error as error:
-                raise Corrupt(f"pairs: {one_line(error)}") from None
+    with connect(root, stage_files(root, stages, partitions), queries=[query]) as connection:
+        try:
+            for batch in connection.sql(query).to_arrow_reader(10_000):
+                for name, values in columns.items():
+                    values += batch[name].to_pylist()
+                texts = [text or "" for text in batch["text"].to_pylist()]
+                words += [len(text.split()) for text in texts]
+                hashes += [text_hash(text) for text in texts]
+        except duckdb.Error as error:
+            raise Corrupt(f"pairs: {one_line(error)}") from None
     labelers = {len(by) for by in columns["by_labeler"] if by is not None}
     if len(labelers) > 1:
-        raise Corrupt("verdicts: not all partitions are by the same labelers; run again")
+        raise Corrupt(OTHERS)
     nobody = [0] * max(labelers, default=0)
     keys = columns["instruction"]
     return ScoredResponses(
@@ -183,6 +235,7 @@ def read_scores(root: Root, partitions: Sequence[int], in_rounds: bool = False) 
         instructions=keys,
         why_not=columns["why_not"],
         round=np.array(columns["round"], np.int64),
+        labelers=labelers,
     )
 
 
@@ -248,32 +301,6 @@ def _lots(responses: ScoredResponses, pairs: PairIndices, seed: int) -> np.ndarr
 
 def lot(seed: int, pair: str) -> int:
     return int.from_bytes(sha256(f"{seed}/{pair}".encode()).digest()[:8])
-
-
-def balanced(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-    """Which pairs stay, by their lengths in words: bool [pairs].
-
-    If the rejected texts are longer on the whole, it is `length_balance` as published; else the same with both sides
-    exchanged, which drops pairs whose chosen text is much longer.
-    """
-    longer_chosen = chosen.sum() > rejected.sum()
-    return length_balance(rejected, chosen)[1] if longer_chosen else length_balance(chosen, rejected)[1]
-
-
-def length_balance(chosen: np.ndarray, rejected: np.ndarray) -> tuple[float, np.ndarray]:
-    """The length ratio r, and which pairs stay with it: those with (rejected - chosen) / rejected <= r, in words.
-
-    r is the first on the grid 0, 0.02, …, 0.98 with the smallest |mean chosen - mean rejected| / mean rejected of the
-    pairs that stay. In whole numbers throughout: nothing is rounded, and nothing divided by an empty text.
-    """
-    excess = np.maximum(rejected - chosen, 0)  # an empty rejected text is never longer
-    first = -(-excess * GRID // np.maximum(rejected, 1))  # position on the grid from which on a pair stays
-    sums = (np.cumsum(np.bincount(first, side, GRID + 1)[:GRID].astype(np.int64)) for side in (chosen, rejected))
-    best, least = GRID - 1, None
-    for position, (better, worse) in enumerate(zip(*(side.tolist() for side in sums), strict=True)):
-        if worse and (least is None or abs(better - worse) * least[1] < least[0] * worse):
-            best, least = position, (abs(better - worse), worse)
-    return best / GRID, first <= best
 
 
 def agreements(responses: ScoredResponses, pairs: PairIndices, shares: bool = False) -> np.ndarray:

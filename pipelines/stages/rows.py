@@ -79,7 +79,7 @@ class Settlement:
 
     def width(self, file: SourceFile) -> int:
         """How many partitions of a file are split off at once."""
-        return min(RANGE, max(1, RANGE_ROWS // self.sizes.get(file.source, FEWEST)))
+        return width_of(file, self.sizes)
 
     def renamed(self) -> list[tuple[str | None, str | None]]:
         """(old name, new name) of sources of which every file is now one of another, new source."""
@@ -101,6 +101,11 @@ class Settlement:
         """Every partition that exists once everything is split."""
         gone = {*self.vanished}
         return [p for file in self.files if file not in gone for p in file.partitions]
+
+
+def width_of(file: SourceFile, sizes: Mapping[str | None, int]) -> int:
+    """How many partitions of a file are in memory at once. `sizes`: see `sizes_of`."""
+    return min(RANGE, max(1, RANGE_ROWS // sizes.get(file.source, FEWEST)))
 
 
 def _paths_by_source(files: Iterable[SourceFile]) -> dict[str | None, set[str]]:
@@ -199,11 +204,6 @@ def rows_per_partition(counts: Iterable[int | None]) -> int:
 
 
 # Reading
-
-
-def read_rows_of(stage: Rows, file: SourceFile, buckets: dict[int, Any]) -> Iterator[Row]:
-    """The rows of a source file that fall into these buckets, with the digest of their bytes."""
-    return finished_rows(stage, file, keyed_rows(stage, file), buckets)
 
 
 def keyed_rows(stage: Rows, file: SourceFile) -> Iterator[Row]:

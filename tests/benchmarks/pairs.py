@@ -22,7 +22,8 @@ from pipelines.catalog.catalog import connect, stage_files
 from pipelines.engine.commit import Commit
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root
-from pipelines.stages.pairs import DrawPairs, candidates, draw, length_balance, read_scores
+from pipelines.stages.length_balance import length_balance
+from pipelines.stages.pairs import DrawPairs, candidates, draw, read_scores
 from schemas.pairs import PairsConfig
 from schemas.stages import STAGES
 

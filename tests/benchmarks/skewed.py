@@ -4,7 +4,8 @@
 
 Each partition is a tar of as many JPEGs; those of one have `--times` as many pixels, and that one comes last. The bare
 loop is a `multiprocessing.Pool` of two, which makes the same partitions in the best order, by the same function and
-with all of its writes. It and the flow take turns, each on a root of its own whose `rows` are made. `ratio` is the
+with all of its writes; it is a session of its own, as the workers of a run are, since Linux shares processors among
+sessions. It and the flow take turns, each on a root of its own whose `rows` are made. `ratio` is the
 median of bare seconds by the flow's; what other programs take of the machine is in both. `busy` is the share of the
 flow's seconds in which its two workers made partitions, by the ledger.
 """
@@ -13,6 +14,7 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -79,6 +81,12 @@ def make(partition: int) -> None:
 
 
 def bare(config: Path) -> float:
+    """Seconds of the loop, in a process of its own."""
+    command = [sys.executable, __file__, "--bare", str(config)]
+    return float(subprocess.run(command, start_new_session=True, check=True, capture_output=True, text=True).stdout)
+
+
+def loop(config: Path) -> float:
     """Seconds of the loop."""
     corpus = open_corpus(config)
     with begin(corpus) as run:
@@ -123,4 +131,9 @@ if __name__ == "__main__":
     options.add_argument("--images", type=int, default=60)
     options.add_argument("--times", type=int, default=10, help="pixels of the last partition, of those of the others")
     options.add_argument("--repeats", type=int, default=5)
-    main(**vars(options.parse_args()))
+    options.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    asked = vars(options.parse_args())
+    if config := asked.pop("bare"):
+        print(loop(config))
+    else:
+        main(**asked)

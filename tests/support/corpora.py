@@ -27,7 +27,7 @@ from pipelines.engine.manifest import SourceFile
 from pipelines.engine.root import Root
 from pipelines.reports.report import REPORT, write_report
 from pipelines.sources import open_source
-from pipelines.stages.rows import Rows, read_rows_of
+from pipelines.stages.rows import Rows, finished_rows, keyed_rows
 from schemas.config.file import read_config
 from schemas.config.sources import SOURCES
 from schemas.rows import REASONS
@@ -168,12 +168,18 @@ def build(config: Path, until: str | None = None, **more: Any) -> Root:
     return Root(read_config(config).root)
 
 
+def all_rows(stage: Rows, name: str) -> Iterator[dict]:
+    """The rows of a source file that is one partition."""
+    file = SourceFile(name, 0, 1, None)
+    return finished_rows(stage, file, keyed_rows(stage, file), {0: None})
+
+
 def rows_of(kind: str, path: Path, **fields) -> list[dict]:
     """The rows of a source, in its order. Each has a declared reason or none, and a key of its own."""
     stage = Rows(open_source(SOURCES[kind](path=str(path), **fields)))
     rows = []
     for name, _ in stage.source.files():
-        rows += read_rows_of(stage, SourceFile(name, 0, 1, None), {0: None})
+        rows += all_rows(stage, name)
     assert len({row["key"] for row in rows}) == len(rows)
     assert {row["reason"] for row in rows} <= {None, *REASONS}
     return rows

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+from support.corpora import all_rows
 from support.tars import END, header, member, number, record, sealed
 
 from pipelines.engine.commit import key_of
-from pipelines.engine.manifest import SourceFile
 from pipelines.sources import open_source
-from pipelines.stages.rows import Rows, read_rows_of
+from pipelines.stages.rows import Rows
 from schemas.config.sources import WebDatasetConfig
 
 BLOCK = 512
@@ -198,7 +198,7 @@ def fuzz_headers(folder: Path, count: int | None = None, seconds: float = 0, see
         (folder / "0.tar").write_bytes(codec(tar.data) if packed else tar.data)
         started = time.monotonic()
         try:
-            found = list(read_rows_of(stage, SourceFile("0.tar", 0, 1, None), {0: None}))
+            found = list(all_rows(stage, "0.tar"))
             wrong += [f"{number_of_tars}: {problem}" for problem in _problems(tar, found, stage)]
         except Exception as error:  # whatever it is, it ends a run
             wrong.append(f"{number_of_tars}: {error!r}")

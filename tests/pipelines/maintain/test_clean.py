@@ -19,16 +19,33 @@ from training.pack_plan import plan_set
 from training.samples import SampleEncoder, Slicing
 from training.shards import Shards
 
+CHUNK = "images/chunks/00000/0123456789abcdef.parquet"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_chunks_that_the_next_run_takes_over_stay(made, root):
+    """Those of a partition that is not made, and those of one that was about to be made again."""
+    root.write(CHUNK, b"downloads")
+    if not made:
+        root.remove("images/00000.parquet")
+    gone = "images/chunks/00099/0123456789abcdef.parquet"
+    root.write(gone, b"of a partition that no source file has")
+    root.write("instructions/chunks/00000/0123456789abcdef.parquet", b"of a stage that this corpus does not have")
+    assert CHUNK not in garbage(root) and len([name for name in garbage(root) if "/chunks/" in name]) == 2
+    clean_root(root, 0, keep=3)
+    assert root.exists(CHUNK) and not root.exists(gone)
+
 
 @pytest.mark.slow
 def test_files_that_no_commit_names_are_garbage(root):
     strangers = {
         "images/00000-0123456789abcdef.tar", "images/notes.txt", "shards/train-000009-0123456789abcdef.tar",
         "shards/train-000009-0123456789abcdef.parquet", "rows/.tmp-leaving", ".tmp-leaving", "ocr/00000.parquet",
-        "images/chunks/00000/0123456789abcdef.parquet",
+        CHUNK,
     }  # fmt: skip
     for name in strangers:
         root.write(name, b"no commit names me")
+    os.utime(root.path(CHUNK), (0, 0))  # what an older chunk holds is in the partition's file
     assert set(garbage(root)) == strangers and set(verify_root(root).garbage) == strangers
     root.write("my-notes.md", b"what lies beside the stages is not ours to judge")
     assert set(garbage(root)) == strangers

@@ -16,7 +16,8 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import write_manifest
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
-from pipelines.stages.pairs import DrawPairs, balanced, candidates, length_balance, lot, read_scores
+from pipelines.stages.length_balance import Lengths, length_balance
+from pipelines.stages.pairs import DrawPairs, candidates, lot, read_scores
 from schemas.pairs import REASONS, PairsConfig, pair_key
 from schemas.stages import STAGES
 
@@ -369,6 +370,14 @@ def test_the_length_ratio_is_the_first_best_of_the_grid(lengths):
 def test_a_pair_whose_chosen_text_is_empty_never_stays_and_one_whose_rejected_is_empty_does():
     _, stays = length_balance(np.array([0, 5, 4]), np.array([5, 0, 4]))
     assert stays.tolist() == [False, True, True]
+
+
+def balanced(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    """Which pairs stay; their lengths are known in two steps."""
+    lengths, half = Lengths(), len(chosen) // 2
+    lengths.add(chosen[:half], rejected[:half])
+    lengths.add(chosen[half:], rejected[half:])
+    return lengths.staying(chosen, rejected)
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
