@@ -80,7 +80,7 @@ def asked(
     inspected: dict[str, Files | None] = {}
     for stage, stage_commits in commits.items():
         inspected |= stage_files(root, [table[stage]], sorted(looked & stage_commits.keys()))
-    with connect(root, inspected, table.values(), **config) as connection:
+    with connect(root, inspected, table.values(), (), None, **config) as connection:
         for sql in (RESPONSES, MEASURED, JUDGED):
             connection.execute(sql)
         charts = [

@@ -149,7 +149,7 @@ def asked(root: Root, table: Stages, commits: ByStage, done: list[str], looked: 
     files: dict[str, Files | None] = {}
     for stage in done:
         files |= stage_files(root, [table[stage]], sorted(looked & commits[stage].keys()))
-    opened, note = attempt(lambda: connect(root, files, table.values(), [*done, SHOWN], **MEMORY))
+    opened, note = attempt(lambda: connect(root, files, table.values(), [*done, SHOWN], None, **MEMORY))
     if note:
         return content | {"sheet_note": note}
     with opened as connection:
