@@ -150,7 +150,8 @@ def check_cluster(corpus: Corpus, wait: float = 60.0) -> tuple[int, list[str]]:
     work = CheckWorkers(root, _sources(corpus), _variables(corpus), _modules(corpus), f"{PREFIX}{uuid.uuid4().hex}")
     is_new = root.is_local and not root.exists("")
     root.create()
-    answers: list[Facts] = []
+    answers, log = list[Facts](), f"{work.mark}.log"
+    kept = set[str]()
     try:
         root.write(work.mark, b"")
         until = time.monotonic() + wait
@@ -163,10 +164,14 @@ def check_cluster(corpus: Corpus, wait: float = 60.0) -> tuple[int, list[str]]:
                 )
 
         with Workers(beam, root) as workers:
-            workers.make(work, range(EACH * expected), f"{work.mark}.log", look)
+            workers.make(work, range(EACH * expected), log, look)
         answers = [checked(Facts, root.read_json(name)) for name in _answered(work)]
+    except StageFailed:
+        kept.add(log)  # which the error names
+        raise
     finally:
-        root.remove_all([name for name in root.files("", hidden=True) if name.startswith(work.mark)])
+        written = [name for name in root.files("", hidden=True) if name.startswith(work.mark)]
+        root.remove_all([name for name in written if name not in kept])
         if is_new:
             root.remove_folder("")
     found = {one.worker: one for one in answers}

@@ -1,5 +1,6 @@
 """The work that workers get, and the errors that they report: see `pipelines.engine.workers`."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +70,8 @@ def one_line(error: BaseException) -> str:
     """The error for what a worker raised, from the last line of its report; that of `Stopped` begins with its name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines[-1] if lines else type(error).__name__).split(" [while running")[0]
+    if line == ">" and (told := re.search(r'^\s*details = "(.*)"$', str(error), re.MULTILINE)):
+        line = told[1]  # of gRPC, by which runners and their workers speak
     stays = isinstance(error, Stopped) or (isinstance(error, OSError) and error.errno in HINTS)
     return (STOPPED if stays else "") + printable(hidden(fault(error) or line), keep="")
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from catalog import write_corpus
+from catalog import LEFT, write_corpus
 from support.corpora import picture
 
 from pipelines.engine.commit import Commit, canonical
@@ -34,7 +34,7 @@ from schemas.ledger import CHANGES
 from schemas.stages import STAGES as TABLE
 from schemas.stages import of_corpus
 
-STAGES = {name: stage.schema for name, stage in of_corpus(TABLE).items()}
+STAGES = {name: stage.schema for name, stage in of_corpus(TABLE).items() if name in LEFT}
 
 HERE = Path(__file__).parents[2]
 # Says its peak resident memory itself: what a parent learns of it begins with the parent's own.
@@ -109,7 +109,7 @@ def measure(folder: str, files: int, rows: int) -> dict[str, float]:
         done = subprocess.run(
             [sys.executable, "-c", REPORT, root], cwd=HERE, capture_output=True, text=True, check=True
         )
-        found.append((time.perf_counter() - started, int(done.stdout) / 1024))
+        found.append((time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024))
     seconds, memory = found[-1]
     return {"seconds": seconds, "memory_mb": memory, "report_mb": (root / "report.html").stat().st_size / 1e6}
 

@@ -37,6 +37,18 @@ def corpus(tmp_path) -> Root:
 
 
 @pytest.mark.slow
+def test_an_error_of_a_runner_s_server_is_its_details():
+    """gRPC writes a block of lines, of which the last is a bracket."""
+    block = (
+        "<_InactiveRpcError of RPC that terminated with:\n\tstatus = StatusCode.UNAVAILABLE\n"
+        '\tdetails = "failed to connect to all addresses; last error: 127.0.0.1:50000: refused"\n'
+        '\tdebug_error_string = "UNKNOWN:Error {grpc_status:14}"\n>'
+    )
+    assert one_line(RuntimeError(block)) == "failed to connect to all addresses; last error: 127.0.0.1:50000: refused"
+    assert one_line(RuntimeError("the second line\nis >")) == "is >"
+    assert one_line(RuntimeError("without details\n>")) == ">"
+
+
 @pytest.mark.parametrize("folder", ["rows", "images", "selection", "shards"])
 def test_a_folder_that_was_deleted_is_missing(folder, corpus, tmp_path):
     shutil.rmtree(corpus.path(folder))
