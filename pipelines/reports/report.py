@@ -38,7 +38,7 @@ from schemas.views import Files
 
 REPORT = "report.html"
 LOOK_AT = 200_000  # rows of a larger corpus that are read for everything that commits do not count
-MEMORY = {"memory_limit": "512MB", "threads": "4"}  # of each question; DuckDB puts what is beyond it on disk
+MEMORY = {"memory_limit": "2GB", "threads": "4"}  # of each question; DuckDB puts what is beyond it on disk
 TEACHES = {
     "caption": "its caption",
     "ocr": "the text in the image",

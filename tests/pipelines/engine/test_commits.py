@@ -57,6 +57,9 @@ def test_columns_give_back_each_commit_whatever_it_holds():
     assert reasons == {
         name: sum(c.reasons.get(name, 0) for c in commits) for name in ("http_404", "timeout", "too_small")
     }
+    assert {reason: having.tolist() for reason, having in columns.by_reason().items()} == {
+        name: [c.partition for c in commits if name in c.reasons] for name in reasons
+    }
     assert columns.rows_in([3, 100_004]) == 1000 + (1 << 40) and columns.rows_in([3, 7]) is None
     assert dict(columns.fingerprints()) == {c.partition: c.fingerprint for c in commits}
     for named in (None, ("key",), ("reason", "key", "nothing")):
