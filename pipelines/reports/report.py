@@ -37,7 +37,7 @@ from schemas.stages import STAGES, Stages, of_corpus
 from schemas.views import Files
 
 REPORT = "report.html"
-LOOK_AT = 200_000  # rows of a larger corpus that are read for everything that commits do not count
+LOOK_AT = 100_000  # rows of a larger corpus that are read for everything that commits do not count
 MEMORY = {"memory_limit": "2GB", "threads": "4"}  # of each question; DuckDB puts what is beyond it on disk
 TEACHES = {
     "caption": "its caption",
