@@ -6,8 +6,9 @@ Each partition is a tar of as many JPEGs; those of one have `--times` as many pi
 loop is a `multiprocessing.Pool` of two, which makes the same partitions in the best order, by the same function and
 with all of its writes; it is a session of its own, as the workers of a run are, since Linux shares processors among
 sessions. It and the flow take turns, each on a root of its own whose `rows` are made. `ratio` is the
-median of bare seconds by the flow's; what other programs take of the machine is in both. `busy` is the share of the
-flow's seconds in which its two workers made partitions, by the ledger.
+median of bare seconds by the flow's; what other programs take of the machine is in both, but not evenly. `busy` is the
+share of the seconds of each in which its two processes made partitions, by the notes of the ledger: `busy_ratio`, the
+median of the flow's by the loop's, is what the ratio would be on a machine with nothing else to do.
 """
 
 import argparse
@@ -80,10 +81,13 @@ def make(partition: int) -> None:
     make_partition(*making, partition)
 
 
-def bare(config: Path) -> float:
-    """Seconds of the loop, in a process of its own."""
+def bare(config: Path) -> tuple[float, float]:
+    """The same of the loop, in a process of its own."""
     command = [sys.executable, __file__, "--bare", str(config)]
-    return float(subprocess.run(command, start_new_session=True, check=True, capture_output=True, text=True).stdout)
+    said = subprocess.run(command, start_new_session=True, check=True, capture_output=True, text=True).stdout
+    seconds = float(said.split()[-1])
+    notes = (config.parent / config.stem).glob("runs/*/images/*.json")
+    return seconds, sum(json.loads(note.read_text())["work"]["seconds"] for note in notes) / seconds / WORKERS
 
 
 def loop(config: Path) -> float:
@@ -102,7 +106,7 @@ def loop(config: Path) -> float:
 
 
 def main(partitions: int, images: int, times: int, repeats: int) -> None:
-    found: dict[str, list[float]] = {"bare": [], "flow": [], "busy": []}
+    found: dict[str, list[tuple[float, float]]] = {"bare": [], "flow": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_source(folder / "source", partitions, images, times)
@@ -110,18 +114,14 @@ def main(partitions: int, images: int, times: int, repeats: int) -> None:
             for side in ("bare", "flow") if repeat % 2 else ("flow", "bare"):
                 config = folder / f"{side}-{repeat}.toml"
                 config.write_text(TOML.format(name=f"{side}-{repeat}"))
-                if side == "flow":
-                    seconds, busy = flow(config)
-                    found["busy"].append(busy)
-                else:
-                    seconds = bare(config)
-                found[side].append(seconds)
-                print(side, round(seconds, 2), file=sys.stderr, flush=True)
-    ratios = [a / b for a, b in zip(found["bare"], found["flow"], strict=True)]
+                found[side].append(flow(config) if side == "flow" else bare(config))
+                print(side, *(round(value, 3) for value in found[side][-1]), file=sys.stderr, flush=True)
+    pairs = [*zip(found["bare"], found["flow"], strict=True)]
+    ratios, busy = [a[0] / b[0] for a, b in pairs], [b[1] / a[1] for a, b in pairs]
     print(json.dumps({
         "benchmark": "skewed", "partitions": partitions, "images": images, "times": times, "workers": WORKERS,
-        "bar": 0.93, "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios],
-        **{name: [round(value, 2) for value in values] for name, values in found.items()},
+        "bar": 0.93, "ratio": round(statistics.median(ratios), 3), "busy_ratio": round(statistics.median(busy), 3),
+        **{name: [[round(value, 3) for value in pair] for pair in some] for name, some in found.items()},
     }))  # fmt: skip
 
 
