@@ -2,7 +2,7 @@
 captions of scenes that differ from it in one thing. So whoever learns from them knows every form that labelers are
 asked, with answers that are true.
 
-Questions are drawn form by form, see FORMS, with yes and no in turn. Numbers, printed words and places come more often:
+Questions are drawn form by form, see FORMS, with yes and no in turn. Numbers, printed words and shapes come more often:
 labelers are often wrong about these.
 """
 
@@ -19,7 +19,7 @@ OTHERS = 7  # captions of other scenes
 ALIKE = ("0OQDCG", "1ILT7", "2Z", "3B8", "5S6", "8B", "6G", "4A", "MNWH", "VYU", "EF", "PR", "KX")  # when read badly
 PRINTED = Kinds(printed=1)
 FORMS = {  # what a question is about -> how often it is drawn
-    "words": 3, "number": 3, "place": 3, "colour": 2, "size": 2, "shape": 1, "relation": 1, "total": 1, "text": 1,
+    "words": 3, "number": 4, "place": 2, "colour": 2, "size": 2, "shape": 3, "text": 2, "relation": 1, "total": 1,
     "ground": 1,
 }  # fmt: skip
 
@@ -92,7 +92,9 @@ def altered(scene: Scene, draws: Random) -> Scene:
     elif kind == "text" and printed:
         part = draws.choice(("text", "text", "text", "words", "colour", "place"))
         others = {"colour": draws.choice(COLOURS), "place": draws.choice(("top", "centre", "bottom"))}
-        others["text"] = _misread(printed["text"], draws)
+        others["text"] = printed["text"]
+        while others["text"] == printed["text"] or draws.random() < 0.35:
+            others["text"] = _misread(others["text"], draws)
         others["words"] = _some_print(draws)["text"]
         printed = {**printed, "text" if part == "words" else part: others[part]}
     elif kind == "text":

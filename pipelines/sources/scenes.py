@@ -36,7 +36,7 @@ from schemas.scenes.scene import USUAL, WORDS, Printed, Scene, Thing, alt_text, 
 Ends = list[tuple[float, float]]  # left and right end of each character of a text, as shares of the width
 HEIGHT = (0.12, 0.2)  # least and greatest height of printed type, as shares of the side
 
-VERSION, CLAIMS_VERSION = 1, 2
+VERSION, CLAIMS_VERSION = 1, 3
 FILE = 1000  # pictures per source file
 PLANTED = {
     "duplicate": 0.3, "near_duplicate": 0.3, "truncated": 0.1, "random_bytes": 0.1, "html": 0.1, "tiny": 0.1,

@@ -1,6 +1,6 @@
 """One round of an alignment of pico, with its own verdicts or with a control: what the policy gains and loses.
 
-    python tests/benchmarks/align.py FOLDER [--labels self|truth|shuffled|whole|random] [--seed 0] [--start]
+    python tests/benchmarks/align.py FOLDER [--labels self|truth|shuffled|whole|random] [--seed 0] [--fewer 1] [--start]
     python tests/benchmarks/align.py --table FILE
 
     self        pico judges single claims of its own responses
@@ -8,6 +8,8 @@
     shuffled    as many claims are rejected as by pico, by a hash: labels without meaning
     whole       pico judges whole responses instead of single claims
     random      the pairs of `self`, half of them with their sides exchanged: as many, of the same lengths
+
+With `--fewer 1`, pairs are left out whose chosen response has over one accepted claim fewer than the rejected one.
 
 800 scenes, ten draws, the pairs of LOOP's settings: at most four an instruction, 1,600 in all; one epoch. FOLDER keeps
 the responses, which all of these share, and what was trained. Evaluated on 500 other scenes. Prints one line of JSON:
@@ -68,7 +70,9 @@ min_mass = 0
 per_instruction = 4
 [sets.pairs]
 task = "preference"
+where = "{where}"
 {beam}"""
+SAYS_ENOUGH = "chosen_claims - chosen_false >= rejected_claims - rejected_false - {fewer}"
 BEAM = '[beam]\noptions = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]\n'
 FIGURES = (
     "false_per_response", "false_objects_per_response", "sampled_per_response", "sampled_false_objects_per_response",
@@ -84,7 +88,9 @@ def run(*words: str) -> str:
     return done.stdout
 
 
-def configured(folder: Path, root: str, labels: str, url: str, options: argparse.Namespace) -> Path:
+def configured(
+    folder: Path, root: str, labels: str, url: str, options: argparse.Namespace, where: str = "true"
+) -> Path:
     pico = PROJECT / "training/pico"
     served = (
         f'model = "{pico}"\ncommand = "{sys.executable} -m training.serve {{model}} --name {{model}} --port {{port}}"'
@@ -97,9 +103,10 @@ def configured(folder: Path, root: str, labels: str, url: str, options: argparse
     config.write_text(
         SCENES.format(root=root, count=options.scenes, seed=4242)
         + ASKING.format(
-            pico=pico, python=sys.executable, labeler=labeler, draws=options.draws, claims=claims, beam=BEAM
+            pico=pico, python=sys.executable, labeler=labeler, draws=options.draws, claims=claims, where=where,
+            beam=BEAM,
         )
-    )
+    )  # fmt: skip
     return config
 
 
@@ -122,6 +129,17 @@ def labelled(folder: Path, labels: str, options: argparse.Namespace) -> Path:
     with serving if labels != "random" else nullcontext():
         run("-P", "-m", "pipelines.build", str(configured(folder, labels, labels, serving.url, options)))
     return root
+
+
+def without_silence(folder: Path, root: Path, labels: str, options: argparse.Namespace) -> Path:
+    """A corpus of the pairs whose chosen response has few accepted claims fewer, at most; no model is asked for it."""
+    kept = folder / f"{root.name}-fewer-{options.fewer}"
+    if not kept.exists():
+        shutil.copytree(root, kept)
+    where = SAYS_ENOUGH.format(fewer=options.fewer)
+    config = configured(folder, kept.name, labels, "http://127.0.0.1:9/v1", options, where)
+    run("-P", "-m", "pipelines.build", str(config))
+    return kept
 
 
 def exchanged(source: Path, root: Path) -> None:
@@ -185,6 +203,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print a table of the lines in a file")
     parser.add_argument("--labels", choices=("self", "truth", "shuffled", "whole", "random"), default="self")
+    parser.add_argument("--fewer", type=int, help="accepted claims that the chosen response of a pair may have fewer")
     parser.add_argument("--start", action="store_true", help="evaluate pico itself")
     parser.add_argument("--scenes", type=int, default=800)
     parser.add_argument("--draws", type=int, default=10)
@@ -195,6 +214,8 @@ def main() -> None:
     if options.table:
         print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
         return
+    if options.fewer is not None and options.labels == "random":
+        parser.error("--fewer: the pairs of random have no verdicts; leave one of them out")
     if options.folder is None:
         parser.error("name a folder, or --table FILE")
     folder = options.folder.resolve()
@@ -208,6 +229,9 @@ def main() -> None:
     checkpoint = PROJECT / "training/pico"
     if not options.start:
         root = labelled(folder, options.labels, options)
+        if options.fewer is not None:
+            root = without_silence(folder, root, options.labels, options)
+            line["labels"] = f"{options.labels}, {options.fewer} fewer"
         checkpoint = trained(folder, root, options)
         sides = [json.loads(sample["json"])["pair"] for sample in Shards(str(root), "pairs")]
         shorter = sum(len(pair["chosen"].split()) < len(pair["rejected"].split()) for pair in sides)
