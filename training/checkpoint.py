@@ -183,7 +183,7 @@ def latest(run: Path) -> Path | None:
         if len(whole) > 1:
             raise UserError(f"{run / LATEST}: is missing, and there is {' and '.join(whole)}; {fix}") from None
         return run / whole[0] if whole else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{run / LATEST}: is damaged; {fix}") from None
     if not folder.is_dir():
         raise UserError(f"{run / LATEST}: names {folder.name}, which is gone; restore it, or begin another run")

@@ -150,7 +150,7 @@ def read_shape(path: str | Path) -> Shape:
     """The shape in a JSON file. Raises `UserError` with one line that names the file, the field and the limit."""
     try:
         return shape_of(json.loads(Path(path).read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
 
 

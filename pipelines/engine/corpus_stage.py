@@ -65,7 +65,7 @@ class CorpusStage(Stage):
     def is_current(self, root: Root, upstream: Upstream, own: Mapping[int, Commit]) -> bool:
         """Whether the step was done for the corpus as it is now, and all of its files exist."""
         try:
-            noted = json.loads(root.read(f"{self.name}/{NOTE}"))["fingerprint"]
+            noted = root.read_json(f"{self.name}/{NOTE}")["fingerprint"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
         return {*own} == {*upstream["rows"]} and noted == self.fingerprint(upstream)

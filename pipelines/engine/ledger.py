@@ -27,6 +27,7 @@ from pipelines.engine.parquet import Corrupt, parquet_bytes, read_table, table_b
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
 from schemas.arrow import Row, to_table
+from schemas.checked import plain_json
 from schemas.ledger import CHANGES, DISTRIBUTIONS, MEASURED, RELEASES, RUNS, WORK
 
 SCHEMAS = {  # by how files begin
@@ -127,7 +128,7 @@ class Ledger:
                 read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + THREADS]])
                 for line in (line for data in read for line in data.split(b"\n")):
                     with suppress(ValueError, TypeError, KeyError):
-                        note = json.loads(line)
+                        note = plain_json(line)
                         yield int(note["work"]["partition"]), str(note["stamp"]), note["commit"]
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:

@@ -91,7 +91,7 @@ def read_spill(root: Root, name: str, start: int, end: int) -> Iterator[Row]:
                 texts = [known.setdefault(text, text) for text in value]
             else:
                 yield {n: texts[v["text"]] if isinstance(v, dict) else v for n, v in value.items()}
-    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network failed
         raise Corrupt(f"{name}: is damaged; remove it and run again: {error}") from None

@@ -10,10 +10,13 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
+
+from typing_extensions import TypedDict
 
 from pipelines.engine import root as engine
 from pipelines.engine.root import Root, new_file, point
+from schemas.checked import checked, plain_json
 from schemas.errors import UserError
 
 NOTE = ".export.json"
@@ -29,6 +32,16 @@ class Release(NamedTuple):
     set: str
     release: str
     form: str
+
+
+class Named(TypedDict):
+    set: str
+    release: str
+    form: str
+
+
+class Note(Named):
+    unfinished: NotRequired[list[Named]]  # those that have begun since
 
 
 class Target:
@@ -55,7 +68,7 @@ class Target:
         self._remove_folder(UNFINISHED)
         self.root.create()
         # Until it is finished the old release lies there too, and who looks for its samples has to find it.
-        note = noted or self.release._asdict()
+        note: Mapping[str, Any] = noted or self.release._asdict()
         self._write_note({**note, "unfinished": [*note.get("unfinished", ()), self.release._asdict()]})
         point("export:begun")
 
@@ -153,10 +166,9 @@ class Target:
             self.root.fs.rm(path, recursive=True)
 
 
-def _noted(root: Root) -> dict[str, Any] | None:
-    """The note of a folder; None without one."""
+def _noted(root: Root) -> Note | None:
+    """The note of a folder; None without one that an export wrote."""
     try:
-        note = json.loads(root.read(NOTE))
+        return checked(Note, plain_json(root.read(NOTE)))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return note if isinstance(note, dict) and note.keys() >= {*Release._fields} else None

@@ -31,6 +31,7 @@ from pipelines.reports.contact_sheet import SHOWN, TEXT, cards, pick_left_out, p
 from pipelines.reports.histograms import COUNTED, MEASURED, counted, histograms, hosts
 from pipelines.reports.page import page
 from schemas.arrow import Row
+from schemas.checked import checked, plain_json
 from schemas.selection import bounds_text, encodes
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
@@ -242,8 +243,8 @@ def _changes(root: Root, table: Stages, files: Mapping[str, list[str]]) -> list[
 def parts(row: Row) -> list[dict[str, str]]:
     """{column, before, after} of each column that changed; for a long change or a removed row, the JSON as it is."""
     try:
-        before, after = json.loads(row["before"] or ""), json.loads(row["after"] or "")
-    except ValueError:  # cut, as it has more characters than are shown
+        before, after = (checked(dict[str, Any], plain_json(row[name] or "")) for name in ("before", "after"))
+    except ValueError:  # cut, as it has more characters than are shown, or what no run wrote
         return [{"column": "", "before": row["before"] or "", "after": row["after"] or ""}]
     return [{"column": name, "before": _shown(before.get(name)), "after": _shown(after.get(name))} for name in after]
 

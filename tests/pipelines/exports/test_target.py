@@ -248,3 +248,26 @@ def test_images_are_never_written_through_a_link(tmp_path):
     with pytest.raises(UserError, match="images/00001: is a link"):
         target.put_images("00001", {"b.jpg": b"third"})
     assert not (tmp_path / "b.jpg").exists()
+
+
+NAMED = {"set": "all", "release": "x", "form": "llava"}
+ODD_NOTES = [
+    "[" * 100_000, "[1]", "5", '{"set": NaN, "release": "x", "form": "y"}', '{"set": "\\ud800"}',
+    *(json.dumps(NAMED | odd) for odd in ({"unfinished": 5}, {"unfinished": None}, {"set": [1]})),
+    json.dumps({**NAMED, "unfinished": ["x"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("note", ODD_NOTES)
+def test_a_note_that_no_export_wrote_claims_no_file(tmp_path, note):
+    root = publish(tmp_path / "root", "all", captions(3))
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "out" / NOTE).write_text(note)
+    (tmp_path / "out/images/mine.png").write_text("mine")
+    with pytest.raises(UserError, match=r"^export-set: [^\n]* holds images, which no export wrote"):
+        write(root, tmp_path / "out", "llava")
+    assert (tmp_path / "out/images/mine.png").read_text() == "mine"
+    (tmp_path / "out/images").rename(tmp_path / "images")
+    assert looks_finished(tmp_path / "out") is False
+    made = write(root, tmp_path / "out", "llava")
+    assert made == write(root, tmp_path / "new", "llava")

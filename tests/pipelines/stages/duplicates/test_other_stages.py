@@ -141,7 +141,7 @@ def test_verify_sees_a_damaged_file_and_a_run_mends_it(pictures):
         build(pictures.write())
         assert data_files(pictures.folder / "corpus") == before
     note = pictures.folder / "corpus/duplicates/step.json"
-    for damage in (b"", b"[]", b"{}", b"\xff"):
+    for damage in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000):
         note.write_bytes(damage)
         build(pictures.write())
         assert data_files(pictures.folder / "corpus") == before
