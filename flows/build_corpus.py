@@ -32,9 +32,10 @@ from pipelines.engine.ledger import ending
 from pipelines.engine.lock import Busy
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root, fault
-from pipelines.engine.secrets import hiding
+from pipelines.engine.secrets import hidden, hiding
 from pipelines.engine.worker import Stopped
 from schemas.errors import UserError
+from schemas.printable import printable_line
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(WithoutTraceback())
@@ -150,7 +151,7 @@ def stopped(stop: BaseException) -> State:
 def failed(error: Exception, line: str) -> State:
     """A state that begins with the line to be known. Failed gates have a state of their own, for alerts."""
     name = "GateFailed" if isinstance(error, GateFailed) else "Failed"
-    return Failed(name=name, message=line, data=error)
+    return Failed(name=name, message=printable_line(hidden(line)), data=error)
 
 
 def make_stages(corpus: Corpus, until: str | None, wait: float, retry: dict[str, str]) -> list[StageReport]:

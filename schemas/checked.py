@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
+TOML = 16 << 20  # bytes of a file
 LEVELS = 50  # of JSON
 TOO_LARGE = "a whole number has at most 64 bits"
 PIECE = 8 << 20  # bytes of a remote file that are asked for at once
@@ -50,6 +51,18 @@ def plain_json(data: bytes | str) -> Any:
     if too_deep(value):
         raise ValueError(f"has more than {LEVELS} levels")
     return value
+
+
+def read_toml(path: str | os.PathLike) -> bytes:
+    """The bytes of a TOML file, or of a pipe. Raises `OSError`, also for a name that no file has, and `ValueError` for
+    more than `TOML` bytes."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has the character NUL in its name", str(path))
+    with open(path, "rb") as file:
+        data = file.read(TOML + 1)
+    if len(data) > TOML:
+        raise ValueError(f"has more than {TOML:,} bytes")
+    return data
 
 
 def plain_toml(data: bytes) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SENTENCE = re.compile(
 )
 PAIR = re.compile(r"(?i)\ba (?:pair|couple) of ((?:[\w-]+ ){0,3}?)([\w-]+s)\b")
 WORN = word_set("glasses sunglasses goggles scissors pants trousers jeans shorts shoes boots socks gloves skis")
-BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+|\*\*|__|^#+\s+", re.MULTILINE)
+BULLET = re.compile(r"^[^\S\n]*(?:[-*•–]|\(?\d{1,2}[.)])\s+|\*\*|__|^#+\s+", re.MULTILINE)
 
 
 def sentences(text: str) -> list[str]:
@@ -65,7 +65,7 @@ def words_of(text: str) -> Words:
     text = re.sub(r"(?i)\b(?:appears|seems) to (be|have)\b", lambda m: {"be": "is", "have": "has"}[m[1].lower()], text)
     text = re.sub(r"(?i)\b(?:appear|seem) to (be|have)\b", lambda m: {"be": "are", "have": "have"}[m[1].lower()], text)
     words = TOKEN.findall(text.rstrip().rstrip(".!?;:"))
-    words = [word for index, word in enumerate(words) if not _is_judging(words, index)]
+    words = [word for word, judges in zip(words, _judging(words), strict=True) if not judges]
     return with_quotes(
         [word for index, word in enumerate(words) if not (word == "," and _lists_adjectives(words, index))]
     )
@@ -77,13 +77,21 @@ def _lists_adjectives(words: Words, index: int) -> bool:
     return len(before) == 2 and before[0] in DETERMINERS and before[1] in SIZES
 
 
-def _is_judging(words: Words, index: int) -> bool:
-    """Whether a word only judges the thing whose name follows it: "a very nice red car"."""
-    end = index
-    while end < len(words) and words[end].lower() in DEGREES:
-        end += 1
-    if end == len(words) or words[end].lower() not in JUDGING:
-        return False
-    before = next((w.lower() for w in reversed(words[:index]) if w.lower() not in JUDGING | DEGREES | {","}), "")
-    after = words[end + 1].lower() if end + 1 < len(words) else ","
-    return before in DETERMINERS and after not in PREPOSITIONS | {",", "and", "but"}
+def _judging(words: Words) -> list[bool]:
+    """Which words only judge the thing whose name follows them: "a very nice red car"."""
+    lower = [word.lower() for word in words]
+    before, named = [], ""  # the last word before each that neither judges nor says how much
+    for word in lower:
+        before.append(named)
+        named = named if word in JUDGING | DEGREES | {","} else word
+    found, end = [False] * len(words), len(words)
+    for index in reversed(range(len(words))):
+        end = end if lower[index] in DEGREES else index  # the first word from here on that does not say how much
+        after = lower[end + 1] if end + 1 < len(words) else ","
+        found[index] = (
+            end < len(words)
+            and lower[end] in JUDGING
+            and before[index] in DETERMINERS
+            and after not in PREPOSITIONS | {",", "and", "but"}
+        )
+    return found

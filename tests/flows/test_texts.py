@@ -4,9 +4,12 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from flows.texts import artifact_key, label, run_line, run_title, stage_line
 from pipelines.build.run import StageReport
 from pipelines.engine.root import Root
+from schemas.errors import UserError
 
 
 def test_a_run_is_named_by_its_configuration_and_its_time():
@@ -47,3 +50,11 @@ def test_the_accounting_of_a_run_that_never_began_has_no_rows(tmp_path, monkeypa
         monkeypatch.setattr(build_corpus, "corpus_stats", lambda root, lines=lines: [("", ("stage", "rows in"), lines)])
         build_corpus.publish_accounting(Root(str(tmp_path)), "my", "ended")
         assert shown.pop() == f"ended\n\nmy: {says}"
+
+
+@pytest.mark.parametrize("line", ["\x1b[2J\x07 gone", "a\u202eb", "two\nlines", "Bearer sk-0123456789abcdef is wrong"])
+def test_how_a_run_ended_is_told_in_a_printable_line_without_secrets(line):
+    from flows.build_corpus import failed
+
+    message = failed(UserError(line), line).message
+    assert message.isprintable() and "sk-0" not in message

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -346,3 +347,19 @@ def test_the_web_at_large_is_mostly_undivided_and_never_a_fault(shared):
 def test_a_text_that_goes_round_in_circles_takes_no_time():
     found = divide("and a dog is on a mat " * 2000 + '"' * 5000)
     assert (found.claims, len(found.undivided)) == ([], 1)
+
+
+LONG = {
+    "blank lines": "\n", "lines of blanks": " \n\t", "judgements": "a nice ", "more": "beautiful, very lovely ",
+    "degrees": "very ", "bullets": "- ", "numbers": "1. ", "quotes": '"', "one letter": "a", "marks": "**",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_long_text_takes_time_of_its_length(kind):
+    """A server may send more than it was asked for."""
+    long = LONG[kind] * (30_000 // len(LONG[kind]))
+    began = time.process_time()
+    divide(long)
+    divide(f"A cup is on the table. {long}x")
+    assert time.process_time() - began < 5

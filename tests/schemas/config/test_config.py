@@ -53,6 +53,22 @@ def test_a_mistake_is_answered_in_one_line_and_nothing_is_written(mistake, here)
         assert tree(here) == before
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/dev/zero", "not valid TOML: has more than 16,777,216 bytes"),
+        ("a\0b.toml", "cannot be read: no file has the character NUL in its name"),
+        ("x" * 5000, "cannot be read: File name too long"),
+        ("source", "is a folder; name a configuration, a TOML file"),
+        ("source/0.tar", "cannot be read: 'utf-8' codec can't decode"),
+    ],
+)
+def test_what_is_no_configuration_is_answered_in_one_line(path, said, here):
+    with pytest.raises(UserError, match=r"^[^\n]*$") as refused:
+        read_config(here / path)
+    assert str(refused.value).startswith(f"{here / path}: {said}")
+
+
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
     said = one_line(say("plan", tmp_path / "my.toml"))
     assert said == f"{tmp_path}/my.toml: does not exist; `shardmill init {tmp_path}/my.toml` writes one"
