@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.printable import printable_line
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 MOST = 1000  # bytes that are read of who holds it
@@ -95,4 +96,4 @@ def read_holder(text: bytes) -> dict[str, Any]:
 def process_of(holder: Mapping[str, Any]) -> str | None:
     """`process 17 on host`, as the lock says; None if it does not say so."""
     pid, host = holder.get("pid"), holder.get("host")
-    return f"process {pid} on {host[:100]}" if isinstance(pid, int) and isinstance(host, str) else None
+    return f"process {pid} on {printable_line(host[:100])}" if isinstance(pid, int) and isinstance(host, str) else None

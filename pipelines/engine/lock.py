@@ -80,7 +80,7 @@ def hold(root: Root, wait: float = 0.0, share: str | None = None) -> Iterator[Ho
                 raise
             raise UserError(f"{root.url}: cannot be written: {error.strerror or error}") from None
         except lease.Held as other:
-            if time.monotonic() >= until:
+            if not time.monotonic() < until:  # also where `wait` is NaN
                 raise _busy(root, other.holder, share) from None
             time.sleep(min(1.0, max(0.05, until - time.monotonic())))
     try:

@@ -22,6 +22,7 @@ from pipelines.engine.parquet import read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.root import Corrupt, Root
 from pipelines.maintain.verify import verify_root
+from schemas.file_lock import process_of
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -131,11 +132,25 @@ def test_a_lock_of_strange_words_that_nobody_holds_is_taken(text, corpus):
         assert json.loads(corpus.read(LOCK))["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("host", ["\x1b[2J", "a\nb", "\u202eevil", "\x07" * 5000, "\ud800"])
+def test_the_name_of_a_holder_moves_no_cursor_wherever_it_is_told(host):
+    """Prefect, too, is told who holds a root."""
+    who = process_of({"pid": 17, "host": host})
+    assert who.startswith("process 17 on ") and who.isprintable() and len(who) < 1000
+
+
+@pytest.mark.parametrize("wait", [float("nan"), -1.0, float("-inf"), 0.0])
+def test_nobody_waits_for_a_time_that_is_no_number(wait, corpus):
+    with hold(corpus), pytest.raises(Busy), hold(corpus, wait):
+        raise AssertionError("taken")
+
+
 NOT_A_LEASE = [*STRANGE, '{"until": "x"}', '{"lease": 7}', '{"lease": []}', '{"beat": 3}']
 
 
 @pytest.mark.parametrize("text", NOT_A_LEASE)
-def test_a_lease_that_does_not_count_is_taken(text):
+def test_a_lease_that_does_not_count_is_taken(text, monkeypatch):
+    monkeypatch.setattr("pipelines.engine.lease.time.sleep", lambda seconds: pytest.fail("waits for nobody"))
     root = Root(f"memory://strange-{time.time_ns()}")
     root.write(LOCK, text.encode("latin-1"))
     with hold(root):
