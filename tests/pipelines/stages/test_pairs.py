@@ -2,10 +2,8 @@
 
 import json
 from collections import Counter
-from fractions import Fraction
 from itertools import combinations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +14,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.manifest import write_manifest
 from pipelines.engine.parquet import read_rows
 from pipelines.engine.root import Root
-from pipelines.stages.length_balance import Lengths, length_balance
+from pipelines.stages.length_balance import length_balance
 from pipelines.stages.pairs import DrawPairs, candidates, lot, read_scores
 from schemas.pairs import REASONS, PairsConfig, pair_key
 from schemas.stages import STAGES
@@ -107,6 +105,32 @@ def test_the_length_ratio_and_the_kept_pairs_are_those_of_the_public_scripts(pub
     assert {row["detail"] for row in left} == {
         f"{words[row['chosen']]} words chosen, {words[row['rejected']]} rejected" for row in left
     }
+
+
+def test_pairs_do_not_depend_on_how_many_partitions_are_read_at_once_nor_on_who_writes_them(public, monkeypatch):
+    """Lengths are balanced over all partitions, which only their sums can tell when they are read one by one."""
+    _, root, _ = public
+    together = pairs_of(root, ALL)
+    assert {"unbalanced", None} <= {row["reason"] for row in together}
+    read = []
+    monkeypatch.setattr("pipelines.catalog.groups.MOST", 1)
+    monkeypatch.setattr(
+        "pipelines.stages.pairs.read_scores", lambda *given: (read.append(given[1]), read_scores(*given))[1]
+    )
+    assert pairs_of(root, ALL) == together and read == [[0], [1]]
+    for name in [name for name in root.files("pairs") if name[0].isdigit()]:
+        root.remove(f"pairs/{name}")
+    written = []
+
+    def by_workers(work, pieces):
+        for piece in pieces:
+            written.append(piece.partitions)
+            work.make(piece)
+
+    monkeypatch.setattr("pipelines.engine.corpus_stage.PIECE", 1)
+    DrawPairs(ALL).run(root, Ledger(root, "a-run"), commits_of(root), by_workers)
+    assert written == [(0,), (1,)] and not root.folders("pairs")
+    assert [row for p in (0, 1) for row in read_rows(root, f"pairs/0000{p}.parquet")] == together
 
 
 def test_at_most_two_pairs_are_drawn_of_an_instruction_and_a_seed_draws_its_own(public):
@@ -345,51 +369,3 @@ def test_candidates_are_all_pairs_of_an_instruction_that_differ_in_score_and_tex
     assert kept(rows) <= expected
     assert sorted(map(said, kept(rows))) == sorted({*map(said, expected)}), "one for each two texts"
     assert {row["reason"] for row in rows} <= {None, "upstream", *REASONS}
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
-def test_the_length_ratio_is_the_first_best_of_the_grid(lengths):
-    """Held against the rule as it is written down, in fractions; an empty rejected text is no division by zero."""
-    ratio, stays = length_balance(*(np.array([pair[side] for pair in lengths], np.int64) for side in (0, 1)))
-
-    def staying(r: Fraction) -> list[bool]:
-        return [not (rejected and Fraction(rejected - chosen, rejected) > r) for chosen, rejected in lengths]
-
-    def apart(r: Fraction) -> Fraction | None:
-        some = [pair for pair, there in zip(lengths, staying(r), strict=False) if there]
-        chosen, rejected = (sum(pair[side] for pair in some) for side in (0, 1))
-        return Fraction(abs(chosen - rejected), rejected) if rejected else None
-
-    grid = [Fraction(n, 50) for n in range(50)]
-    judged = [(apart(r), r) for r in grid if apart(r) is not None]
-    best = min(judged, default=(None, Fraction(49, 50)), key=lambda one: one[0])[1]
-    assert Fraction(round(ratio * 50), 50) == best
-    assert stays.tolist() == staying(best)
-
-
-def test_a_pair_whose_chosen_text_is_empty_never_stays_and_one_whose_rejected_is_empty_does():
-    _, stays = length_balance(np.array([0, 5, 4]), np.array([5, 0, 4]))
-    assert stays.tolist() == [False, True, True]
-
-
-def balanced(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-    """Which pairs stay; their lengths are known in two steps."""
-    lengths, half = Lengths(), len(chosen) // 2
-    lengths.add(chosen[:half], rejected[:half])
-    lengths.add(chosen[half:], rejected[half:])
-    return lengths.staying(chosen, rejected)
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
-def test_lengths_are_balanced_on_the_side_that_is_longer(lengths):
-    chosen, rejected = (np.array([pair[side] for pair in lengths], np.int64) for side in (0, 1))
-    if chosen.sum() <= rejected.sum():
-        assert balanced(chosen, rejected).tolist() == length_balance(chosen, rejected)[1].tolist()
-    else:
-        assert balanced(chosen, rejected).tolist() == balanced(rejected, chosen).tolist()
-
-
-def test_a_chosen_text_that_is_much_longer_does_not_stay():
-    chosen, rejected = np.array([40, 12, 11, 9]), np.array([10, 12, 10, 10])
-    assert length_balance(chosen, rejected)[1].all(), "the published rule looks at longer rejected texts alone"
-    assert balanced(chosen, rejected).tolist() == [False, True, True, True]
