@@ -68,9 +68,9 @@ def read_toml(path: str | os.PathLike) -> bytes:
 def plain_toml(data: bytes) -> dict[str, Any]:
     """What TOML says. Raises `ValueError` for what is not TOML of version 1.0, such as whole numbers of more than 64
     bits, and for more than `LEVELS` levels."""
-    text = data.decode("utf-8-sig")
+    text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     try:
-        value = tomllib.loads(text.replace("\r\n", "\n"))
+        value = tomllib.loads(text)
     except RecursionError:
         raise ValueError(f"has more than {LEVELS} levels") from None
     except ValueError as error:

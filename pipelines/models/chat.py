@@ -99,7 +99,7 @@ class ChatClient:
             self.takes_schemas = False
         self.servers = []
         for url in self.endpoint.urls:
-            hooks: dict[str, Any] = {"event_hooks": {"response": [bound]}}
+            hooks: dict[str, Any] = {"event_hooks": {"response": [bound]}, "headers": {"Accept-Encoding": "gzip"}}
             web = DefaultAsyncHttpxClient(timeout=config.timeout, trust_env=not url.startswith(LOCAL), **hooks)
             self.servers.append(Server(url, AsyncOpenAI(api_key=key, base_url=url, max_retries=0, http_client=web)))
 

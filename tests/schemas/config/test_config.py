@@ -69,6 +69,14 @@ def test_what_is_no_configuration_is_answered_in_one_line(path, said, here):
     assert str(refused.value).startswith(f"{here / path}: {said}")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+def test_a_configuration_has_the_ends_of_lines_of_any_system(begin, end, here):
+    path = here / "my.toml"
+    path.write_bytes((begin + GOOD.replace("\n", end)).encode())
+    assert read_config(path).source[0].kind == "webdataset"
+
+
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
     said = one_line(say("plan", tmp_path / "my.toml"))
     assert said == f"{tmp_path}/my.toml: does not exist; `shardmill init {tmp_path}/my.toml` writes one"
