@@ -1,6 +1,6 @@
 """Whether an image duplicates an earlier one, or is to be kept out of the corpus."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
@@ -19,7 +19,8 @@ class DuplicateRow(TypedDict):
 
 REASONS = {
     "exact_duplicate": "a kept row has the same bytes",
-    "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart, and a near phash256",
+    "near_duplicate": "a kept row has a perceptual hash at most duplicates.near bits apart, and a near phash256; "
+                      "with duplicates.compare = \"pixels\": the same picture, but for compression, size or edges",
     "benchmark_overlap": "duplicates.exclude has these bytes, or a perceptual hash at most duplicates.near bits apart",
 }
 
@@ -28,6 +29,7 @@ class DuplicatesConfig(Table):
     """Leaves out duplicates. Without this table, duplicates stay."""
 
     near: int = Field(default=3, ge=-1, le=8)           # bits in which 64-bit hashes may differ; -1: equal bytes
+    compare: Literal["hashes", "pixels"] = "hashes"     # what tells that two images are copies
     exclude: tuple[Location, ...] = ()                  # images to keep out: folders of images, or lists of hashes
 
 

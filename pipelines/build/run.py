@@ -354,7 +354,8 @@ def _run_step(run: Run, step: CorpusStage, progress: Progress) -> int:
         return 0
     of = len(upstream["rows"])
     small = is_local(corpus.config.beam.runner) and of <= SMALL
-    step.run(corpus.root, ledger, upstream, None if small else partial(_write_decided, run, progress, of))
+    by_workers = None if small else partial(_write_decided, run, progress, of)
+    step.run(corpus.root, ledger, upstream, by_workers, run.workers)
     return ledger.done(step.name)
 
 

@@ -1,16 +1,19 @@
 """Which images of a corpus are duplicates of a kept one, or excluded: the judgement, from their hashes alone."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pipelines.dedup.decontamination import Hashes
 from pipelines.dedup.hamming import distances
+from pipelines.dedup.proposals import proposed
 from pipelines.dedup.two_hashes import near_in_both
 from schemas.duplicates import REASONS
 
 KEPT, EXACT, NEAR, EXCLUDED = range(4)
 WORDS = (None, *REASONS)
+MOST = 1000  # pictures with which one is compared at most
 BLANK = ((KEPT, np.int8), (-1, np.int64), (-1, np.int8), (-1, np.int64))
 
 
@@ -43,10 +46,20 @@ def blank(count: int) -> DuplicateMarks:
     return DuplicateMarks(*(np.full(count, value, kind) for value, kind in BLANK))
 
 
-def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
+class Answers(Protocol):
+    """Says of pictures whether they are copies of each other."""
+
+    def first_copy(self, content: int, others: Sequence[int], apart: Sequence[int]) -> int | None:
+        """The first of some pictures that is a copy of another one. `apart`: bits of 256 by which each differs from
+        it. A picture is named by the first 64 bits of its SHA-256."""
+        ...
+
+
+def judge(images: ImageHashes, excluded: Hashes, near: int, answers: Answers | None = None) -> DuplicateMarks:
     """What happens to each row. It depends on what is excluded, the order of rows, and which were kept before.
 
-    `near`: bits in which perceptual hashes may differ; -1 for none, when only equal bytes count.
+    `near`: bits in which perceptual hashes may differ; -1 for none, when only equal bytes count. `answers`: decides on
+    pictures that may be copies, instead of their hashes; what is excluded is found by hashes alone.
     """
     rows = np.flatnonzero(images.present)
     numbered, _ = numbers_of(np.concatenate([images.sha256[rows], excluded.sha256[excluded.has_sha256]]))
@@ -88,6 +101,24 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     # The other rows: the first row of each look represents it, and is kept if no kept look is near
     left = np.flatnonzero((by < 0) & ~images.talked_of[rows])
     order = left[np.argsort(~images.kept_before[rows[left]], kind="stable")]
+    if answers is None:
+        distance, of = _repeats(look, order, one, other, apart, looks)
+    else:
+        names = images.sha256[rows][:, 0]
+        distance, of = repeats_by_pixels(same, phash, phash256, names, order, near, answers)
+    distance, of = distance[left], of[left]
+    twice = (of != left) & ~same_image(images.image[rows], left, of)
+    left, of = left[twice], of[twice]
+    verdicts.reason[rows[left]] = np.where(same[left] == same[of], EXACT, NEAR)
+    verdicts.of[rows[left]], verdicts.distance[rows[left]] = rows[of], distance[twice]
+    return verdicts
+
+
+def _repeats(
+    look: np.ndarray, order: np.ndarray, one: np.ndarray, other: np.ndarray, apart: np.ndarray, looks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each row the bits by which it differs from a kept row of the nearest kept look, and that row, which may be
+    itself; -1 for rows that are not in `order`, in which they are judged. `one`, `other`: looks that are near."""
     seen, first = np.unique(look[order], return_index=True)
     rank, stands = np.full((2, looks), -1)
     rank[seen], stands[seen] = first, order[first]
@@ -96,12 +127,49 @@ def judge(images: ImageHashes, excluded: Hashes, near: int) -> DuplicateMarks:
     kept[seen] = kept_first(len(order), rank[one[later]], rank[other[later]])[first]
     near_kept = kept[one] & (rank[other] >= 0)
     distance, of = _nearest(looks, other[near_kept], apart[near_kept], stands[one[near_kept]])
-    distance, of = np.where(kept, 0, distance)[look[left]], np.where(kept, stands, of)[look[left]]
-    twice = (of != left) & ~same_image(images.image[rows], left, of)
-    left, of = left[twice], of[twice]
-    verdicts.reason[rows[left]] = np.where(same[left] == same[of], EXACT, NEAR)
-    verdicts.of[rows[left]], verdicts.distance[rows[left]] = rows[of], distance[twice]
-    return verdicts
+    return np.where(kept, 0, distance)[look], np.where(kept, stands, of)[look]
+
+
+def repeats_by_pixels(
+    same: np.ndarray, phash: np.ndarray, phash256: np.ndarray, names: np.ndarray, order: np.ndarray, near: int,
+    answers: Answers,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The same by `answers`. `same`: a number for each row, equal for equal bytes; `phash`, `phash256`: by that number;
+    `names`: of the rows, for `answers`.
+
+    A picture is compared with the kept ones before it that may be copies, the nearest first, at most MOST of them.
+    """
+    look, one_of = numbers_of(np.column_stack([phash, phash256]))
+    first, second = phash[one_of], phash256[one_of]
+    one, other = proposed(first, second, near)
+    one, other = np.concatenate([one, other]), np.concatenate([other, one])
+    unknown = np.bitwise_or.reduce(second, axis=1) == 0
+    apart = np.bitwise_count(second[one] ^ second[other]).sum(axis=1) * ~(unknown[one] | unknown[other])
+    nearest = np.lexsort((other, distances(first[one], first[other]), apart, one))
+    other, apart = other[nearest], apart[nearest]
+    bounds = np.searchsorted(one[nearest], np.arange(len(first) + 1))
+    stands, of = np.full((2, len(phash)), -1)
+    kept: dict[int, list[int]] = {}  # look -> contents of it that are kept
+    for row in order.tolist():
+        content = int(same[row])
+        if of[content] >= 0:
+            continue
+        own, near_looks = int(look[content]), slice(bounds[look[content]], bounds[look[content] + 1])
+        others, bits = list[int](), list[int]()
+        for its, far in ((own, 0), *zip(other[near_looks].tolist(), apart[near_looks].tolist(), strict=True)):
+            others += kept.get(its, ())
+            bits += [far] * (len(others) - len(bits))
+            if len(others) >= MOST:
+                break
+        named = {int(names[stands[its]]): its for its in others[:MOST]}
+        copied = answers.first_copy(int(names[row]), [*named], bits[: len(named)]) if named else None
+        of[content] = content if copied is None else named[copied]
+        if copied is None:
+            stands[content] = row
+            kept.setdefault(own, []).append(content)
+    of_content = of[same]
+    distance = np.where(of_content >= 0, distances(phash[same], phash[of_content]), -1).astype(np.int8)
+    return distance, np.where(of_content >= 0, stands[of_content], -1)
 
 
 def same_image(image: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from pipelines.engine.commit_many import replace_many
 from pipelines.engine.commits import texts_of
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root, point
+from pipelines.engine.workers import Workers
 from schemas.arrow import Row, to_table
 
 NOTE = "step.json"
@@ -45,9 +46,10 @@ class CorpusStage(Stage):
         """(partition, its rows), for every partition that has any."""
         raise NotImplementedError
 
-    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
         """What `finished` makes rows of, with a column `partition`: some whole partitions at a time, in order. A step
-        that does not say otherwise makes its rows here."""
+        that does not say otherwise makes its rows here. `workers`: for what needs more than metadata, if there are
+        any."""
         schema = pa.schema([pa.field("partition", pa.int32()), *self.schema])
         for partition, rows in self.make(root, upstream):
             yield to_table([{"partition": partition} | row for row in rows], schema)
@@ -72,7 +74,7 @@ class CorpusStage(Stage):
 
     def run(
         self, root: Root, ledger: Ledger, upstream: Upstream,
-        by_workers: Callable[["WriteDecided", list[Piece]], None] | None = None,
+        by_workers: Callable[["WriteDecided", list[Piece]], None] | None = None, workers: Workers | None = None,
     ) -> None:  # fmt: skip
         """Replaces the partition files whose rows change, then notes that the step is done. The old note is removed
         first: it would be valid again if this run were killed and the change were undone."""
@@ -80,7 +82,7 @@ class CorpusStage(Stage):
         folder, work, waiting = f"{self.name}/{DECIDED}", WriteDecided(self, root, ledger), list[Piece]()
         root.remove_files(folder)  # what a killed run left
         present = root.files(self.name)
-        for number, (partitions, table) in enumerate(self._pieces(root, upstream)):
+        for number, (partitions, table) in enumerate(self._pieces(root, upstream, workers)):
             absent = frozenset(p for p in partitions if f"{p:05d}.parquet" not in present)
             piece = Piece(f"{folder}/{number:06d}.parquet", partitions, absent)
             if by_workers:
@@ -96,11 +98,13 @@ class CorpusStage(Stage):
         self.note(root, upstream)
         point(f"{self.name}:step")
 
-    def _pieces(self, root: Root, upstream: Upstream) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
+    def _pieces(
+        self, root: Root, upstream: Upstream, workers: Workers | None
+    ) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
         """(partitions, what was decided for them): all partitions, so that those which a source left empty are
         written, too."""
         left, schema = {*upstream["rows"]}, pa.schema([pa.field("partition", pa.int32())])
-        for table in self.decide(root, upstream):
+        for table in self.decide(root, upstream, workers):
             for partitions, some in pieces(table):
                 left -= {*partitions}
                 yield partitions, some

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator
 
 from pipelines.catalog.catalog import CATALOG
+from pipelines.dedup.compared import COMPARED, COMPARING
 from pipelines.engine.commit import read_commit
 from pipelines.engine.commit_cache import CACHE, is_partition, read_commits
 from pipelines.engine.corpus_stage import DECIDED, NOTE
@@ -42,13 +43,14 @@ def garbage(root: Root, releases: Collection[str] = ()) -> Iterator[str]:
             yield from _files(root, f"{results}/{folder}")
     for stage in folders:
         yield from _files(root, f"{stage}/{DECIDED}")
+        yield from _files(root, f"{stage}/{COMPARING}")
 
 
 def _named_by_stages(root: Root, settled: set[int]) -> set[str]:
     """The files of the stages that the corpus has: partitions, their payloads, caches and notes."""
     named: set[str] = set()
     for stage in stages_of(root):
-        named |= {f"{stage}/{CACHE}", f"{stage}/{NOTE}"}
+        named |= {f"{stage}/{CACHE}", f"{stage}/{NOTE}", f"{stage}/{COMPARED}"}
         commits = read_commits(root, stage)
         for name in filter(is_partition, root.files(stage)):
             partition = int(name.removesuffix(".parquet"))

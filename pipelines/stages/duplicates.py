@@ -1,7 +1,8 @@
 """Leaves out images that the corpus has already, or that are excluded.
 
 A corpus step over the hashes of all images. Two images are near duplicates if both of their perceptual hashes are near:
-by the 64-bit one alone, pages of one layout are equal whatever is written on them. A row is a duplicate of a *kept*
+by the 64-bit one alone, pages of one layout are equal whatever is written on them. With `compare = "pixels"`, hashes
+only propose, and pictures are compared themselves. A row is a duplicate of a *kept*
 row. Rows that were kept before come first, then all others, both in the order of (partition, key), and each is kept if
 no kept row is near it. So new rows never replace old ones, and a run that was killed half-way comes to the same result.
 The pictures of conversations are compared only with what is excluded: the same picture with different turns teaches
@@ -11,6 +12,7 @@ something else. With `captions = "all"`, rows of one source image stay together:
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.catalog.whole_files import Listed
+from pipelines.dedup.compared import COMPARED, judged_by_pixels
 from pipelines.dedup.decontamination import Excluded, find_excluded
 from pipelines.dedup.judgement import EXACT, NEAR, WORDS, DuplicateMarks, ImageHashes
 from pipelines.dedup.suspects import judged
@@ -29,9 +32,11 @@ from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.duplicates import STAGE, DuplicatesConfig
+from schemas.errors import UserError
 from schemas.views import literal, quoted
 
 AT_ONCE = 256  # partitions that are read in one question
@@ -48,10 +53,13 @@ class MarkDuplicates(CorpusStage):
 
     def settings(self) -> dict[str, Any]:
         more = {"exclude": self.excluded.digest} if self.config.exclude else {}
+        more |= self.config.recorded(include=("compare",))
         return {"near": self.config.near} | more | ({"captions": [*self.captions]} if self.captions else {})
 
     def prepare(self) -> None:
         """Raises `UserError` if images cannot be excluded."""
+        if self.config.near < 0 and self.config.compare == "pixels":
+            raise UserError("duplicates.compare: pixels needs duplicates.near = 0 or more, which finds what to compare")
         hashes = self.excluded.hashes
         lone = hashes.name[~hashes.has_sha256]
         if self.config.near < 0 and lone.size:
@@ -59,13 +67,17 @@ class MarkDuplicates(CorpusStage):
                 "holds perceptual hashes, which duplicates.near = -1 does not look at; set it to 0 or more"
             )
 
-    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
         self.prepare()
+        by_pixels = partial(judged_by_pixels, root=root, stage=self.name, workers=workers)
+        if self.config.compare == "hashes":
+            by_pixels = None
+            root.remove(f"{self.name}/{COMPARED}")
         if not any(commit.rows for commit in upstream["images"].values()):
             return
         excluded, near = self.excluded.hashes, self.config.near
         with Facts.read(root, self, list(upstream["images"]), read_commits(root, self.name)) as facts:
-            for images, marks, keys in judged(facts, excluded, near):
+            for images, marks, keys in judged(facts, excluded, near, by_pixels):
                 yield self._decided(images, marks, keys, [*facts.reasons])
 
     def _decided(

@@ -17,6 +17,7 @@ from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
 from pipelines.stages.corrupted_lines import target_sql
 from pipelines.stages.quotas import weights_by_quota
 from pipelines.stages.sample_sql import has_format
@@ -53,7 +54,7 @@ class Select(CorpusStage):
         packing = {"samples_per_shard", "stable_json", *BOUNDS, *CORRUPTING}
         return packing if config.other_formats == "encode" else packing - {"format"}
 
-    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
         """What each set says of each row: asked of some partitions at a time, and gathered in a database on disk, as
         only that can tell keys that several partitions have."""
         question = _question(self.sets, self._weights(root, upstream))

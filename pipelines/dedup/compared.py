@@ -1,0 +1,180 @@
+"""The answers of compared pictures, which lie beside the stage `duplicates`, so that no two are compared again.
+
+Which pictures have to be compared depends on which are kept, and so on earlier answers. So a corpus is judged several
+times: first as if the 256-bit hash told copies, then as if no two pictures were copies; workers compare the pairs that
+were asked for in vain, until every answer is known.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.dedup.decontamination import Hashes
+from pipelines.dedup.fine_hash import NEAR
+from pipelines.dedup.judgement import DuplicateMarks, ImageHashes, judge
+from pipelines.dedup.pixels import Picture, is_copy
+from pipelines.engine.commit import digest, file_of, read_commit
+from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.payload import read_payload
+from pipelines.engine.results import forget_results, results
+from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
+
+COMPARED = "compared.parquet"  # a file of the stage
+COMPARING = "comparing"  # a folder of the stage, for what workers answer
+VERSION = 1  # of what `is_copy` says
+SCHEMA = pa.schema([
+    pa.field("one", pa.uint64(), nullable=False),  # the first 64 bits of an image's SHA-256; lower than `other`
+    pa.field("other", pa.uint64(), nullable=False),
+    pa.field("copy", pa.bool_(), nullable=False),
+])  # fmt: skip
+GUESSES = 3  # rounds in which the 256-bit hash is taken for the answer that is not known
+BLOCK = 32  # pictures: those of two blocks are compared with each other while they are in memory
+HELD = 64  # pictures that a process holds
+PICTURES, PAIRS = 256, 1024  # of an item of work
+FEW = 2  # items that the driver makes itself
+
+Pair = tuple[int, int]
+
+
+def in_order(one: int, other: int) -> Pair:
+    return min(one, other), max(one, other)
+
+
+@dataclass
+class KnownAnswers:
+    """Answers by pair. Implements `judgement.Answers`."""
+
+    known: dict[Pair, bool]
+    guess: bool = True  # whether a pair without an answer counts as copies if its 256-bit hashes are near
+    used: set[Pair] = field(default_factory=set)
+    unknown: dict[Pair, None] = field(default_factory=dict)  # pairs that were asked for in vain, in that order
+
+    @classmethod
+    def read(cls, root: Root, stage: str) -> "KnownAnswers":
+        """Those beside a stage; none if the file is absent, damaged or of another version."""
+        try:
+            table = pq.read_table(io.BytesIO(root.read(f"{stage}/{COMPARED}")))
+            if table.schema.remove_metadata() != SCHEMA or table.schema.metadata != _version():
+                return cls({})
+        except (FileNotFoundError, pa.ArrowException, OSError):
+            return cls({})
+        one, other, copy = (column.to_pylist() for column in table.columns)
+        return cls(dict(zip(zip(one, other, strict=True), copy, strict=True)))
+
+    def write(self, root: Root, stage: str, pairs: Iterable[Pair]) -> None:
+        pairs = sorted(pairs)
+        columns = [p[0] for p in pairs], [p[1] for p in pairs], [self.known[p] for p in pairs]
+        buffer = io.BytesIO()
+        table = pa.table([*columns], schema=SCHEMA.with_metadata(_version()))
+        pq.write_table(table, buffer, compression="zstd")
+        root.write(f"{stage}/{COMPARED}", buffer.getvalue())
+
+    def first_copy(self, content: int, others: Sequence[int], apart: Sequence[int]) -> int | None:
+        for other, bits in zip(others, apart, strict=True):
+            pair = in_order(content, other)
+            copy = self.known.get(pair)
+            if copy is None:
+                self.unknown[pair] = None
+                copy = self.guess and bits <= NEAR
+            else:
+                self.used.add(pair)
+            if copy:
+                return other
+        return None
+
+
+def _version() -> dict[bytes, bytes]:
+    return {b"version": str(VERSION).encode()}
+
+
+def judged_by_pixels(
+    images: ImageHashes, excluded: Hashes, near: int, root: Root, stage: str, workers: Workers | None
+) -> DuplicateMarks:
+    """What `judge` says with an answer for every pair of pictures. Raises `Corrupt` for images that are gone, and what
+    `Workers.make` does."""
+    answers = KnownAnswers.read(root, stage)
+    place = dict(zip(images.sha256[:, 0].tolist()[::-1], range(len(images.key) - 1, -1, -1), strict=True))
+    for number in count():
+        answers.guess, answers.unknown, answers.used = number < GUESSES, {}, set()
+        marks = judge(images, excluded, near, answers)
+        if not answers.unknown:
+            break
+        items = [*work_of(answers.unknown, images, place)]
+        given = results(root, stage, items, compare, workers, f"{stage}/{COMPARING}", small=FEW)
+        for item, copies in zip(items, given, strict=True):
+            answers.known.update(zip(item.named(), map(bool, copies), strict=True))
+        answers.write(root, stage, answers.known)
+    if answers.used or answers.known:
+        answers.write(root, stage, answers.used)
+    forget_results(root, f"{stage}/{COMPARING}")
+    return marks
+
+
+@dataclass(frozen=True)
+class ComparePictures:
+    """Some pairs of pictures to compare."""
+
+    pictures: tuple[tuple[int, int, int], ...]  # partition, key, the first 64 bits of the SHA-256
+    pairs: tuple[Pair, ...]  # positions in these
+
+    def named(self) -> Iterator[Pair]:
+        """The pairs as `KnownAnswers` names them."""
+        return (in_order(self.pictures[one][2], self.pictures[other][2]) for one, other in self.pairs)
+
+    @property
+    def name(self) -> str:
+        return digest([VERSION, *self.named()])
+
+    @property
+    def size(self) -> int:
+        return len(self.pairs)
+
+
+def work_of(pairs: Iterable[Pair], images: ImageHashes, place: dict[int, int]) -> Iterator[ComparePictures]:
+    """Pairs as items of work, so that the pictures of an item are few. `place`: of each picture in `images`."""
+    rows = sorted(
+        (tuple(sorted((place[one], place[other]))) for one, other in pairs),
+        key=lambda pair: (pair[0] // BLOCK, pair[1] // BLOCK, pair),
+    )
+    numbers, some = dict[int, int](), list[Pair]()
+
+    def item() -> ComparePictures:
+        columns = images.partition, images.key, images.sha256[:, 0]
+        return ComparePictures(tuple(tuple(int(column[row]) for column in columns) for row in numbers), tuple(some))
+
+    for pair in rows:
+        if len(some) == PAIRS or len(numbers) > PICTURES - 2:
+            yield item()
+            numbers, some = {}, []
+        one, other = (numbers.setdefault(row, len(numbers)) for row in pair)
+        some.append((one, other))
+    if some:
+        yield item()
+
+
+def compare(root: Root, item: ComparePictures) -> list[int]:
+    """1 for each pair whose pictures are copies, else 0."""
+
+    @lru_cache(maxsize=HELD)
+    def picture(number: int) -> Picture:
+        partition, key, _ = item.pictures[number]
+        rows, payload = placed(partition)
+        return Picture.read(read_payload(root, "images", rows[f"{key:016x}"] | {"payload": payload}))
+
+    @lru_cache(maxsize=HELD)
+    def placed(partition: int) -> tuple[dict[str, dict], str | None]:
+        name = file_of("images", partition)
+        commit = read_commit(root, name)
+        if commit is None:
+            raise Corrupt(f"{name}: cannot be read; `shardmill verify` says more")
+        wanted = {f"{key:016x}" for where, key, _ in item.pictures if where == partition}
+        rows = read_rows(root, name, ["key", "byte_offset", "size", "sha256"])
+        return {row["key"]: row for row in rows if row["key"] in wanted}, commit.payload
+
+    return [int(is_copy(picture(one), picture(other))) for one, other in item.pairs]
