@@ -52,12 +52,23 @@ WHERE p.reason IS NULL
 """.format(**{f"{side}_words": f"len(regexp_extract_all({of}.text, '\\S+'))" for side, of in
               (("chosen", "c"), ("rejected", "r"))})
 
-# The same with what the verdicts say of both. They are read only where they are asked for: see `preferences_for`.
+# The same with the measures of both answers, if there are any: `language` is that of the chosen one. These and what the
+# verdicts say are read only where they are asked for: see `preferences_for`.
+MEASURED = ("language", "script", "text_tokens")  # each of these columns has one of these words in its name
+MEASURED_PREFERENCES = f"""
+SELECT p.*, c.language, c.language AS chosen_language, r.language AS rejected_language, c.script AS chosen_script,
+       r.script AS rejected_script, c.text_tokens AS chosen_text_tokens, r.text_tokens AS rejected_text_tokens
+FROM ({PREFERENCES}) AS p
+JOIN pairs q ON q.partition = p.partition AND q.key = p.key
+LEFT JOIN response_measures c ON c.partition = q.partition AND c.key = q.chosen
+LEFT JOIN response_measures r ON r.partition = q.partition AND r.key = q.rejected
+"""
+
 JUDGED = ("chosen_claims", "rejected_claims", "chosen_false", "rejected_false", "mass")
 JUDGED_PREFERENCES = f"""
 SELECT p.*, c.claims AS chosen_claims, r.claims AS rejected_claims,
        -c.score AS chosen_false, -r.score AS rejected_false, least(c.mass, r.mass) AS mass
-FROM ({PREFERENCES}) AS p
+FROM ({MEASURED_PREFERENCES}) AS p
 JOIN scores c ON c.partition = p.partition AND c.instruction = p.instruction AND c.draw = p.chosen_draw
 JOIN scores r ON r.partition = p.partition AND r.instruction = p.instruction AND r.draw = p.rejected_draw
 """
@@ -67,11 +78,13 @@ JOIN scores r ON r.partition = p.partition AND r.instruction = p.instruction AND
 BEST_RESPONSES = """
 SELECT r.partition, r.instruction AS key, i.image, i.question, i.origin, i.name, i.round, r.text, r.draw, r.score,
        r.claims, r.mass, r.judged, len(regexp_extract_all(r.text, '\\S+')) AS words,
-       s.url, s.host, s.source, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash
+       s.url, s.host, s.source, coalesce(i.extra::JSON, s.extra) AS extra, s.width, s.height, s.sha256, s.phash,
+       m.language, m.script, m.text_tokens
 FROM (
     SELECT *, count(*) OVER (PARTITION BY partition, instruction) AS judged
     FROM scores WHERE score IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY partition, instruction ORDER BY score DESC, claims DESC, draw) = 1) AS r
 JOIN instructions i ON i.partition = r.partition AND i.key = r.instruction
 JOIN candidates s ON s.partition = r.partition AND s.key = i.image
+LEFT JOIN response_measures m ON m.partition = r.partition AND m.key = r.key
 """

@@ -10,7 +10,15 @@ import pyarrow as pa
 
 from schemas.drift import DRIFT
 from schemas.ledger import CALLS, CHANGES, DISTRIBUTIONS, FETCHES, RELEASES, RUNS, WORK
-from schemas.preference_views import BEST_RESPONSES, JUDGED, JUDGED_PREFERENCES, PREFERENCES, SCORES
+from schemas.preference_views import (
+    BEST_RESPONSES,
+    JUDGED,
+    JUDGED_PREFERENCES,
+    MEASURED,
+    MEASURED_PREFERENCES,
+    PREFERENCES,
+    SCORES,
+)
 from schemas.shards import SAMPLES
 from schemas.stage import StageInfo
 from schemas.stages import STAGES, Stages, of_corpus
@@ -78,7 +86,14 @@ LEFT JOIN selection s ON s.partition = c.partition AND s.key = c.key
 
 def preferences_for(condition: str) -> str:
     """The view `preferences`, or a query that is equal to it for this condition and reads no verdicts."""
-    return "preferences" if any(column in condition for column in JUDGED) else f"({PREFERENCES})"
+    if any(column in condition for column in JUDGED):
+        return "preferences"
+    return f"({MEASURED_PREFERENCES if names_measures(condition) else PREFERENCES})"
+
+
+def names_measures(condition: str) -> bool:
+    """Whether a condition on `preferences` or `best` may name a column of the measures of responses."""
+    return any(column in condition for column in MEASURED)
 
 
 def sources_sql(sources: Sequence[tuple[int, int, str | None]]) -> str:

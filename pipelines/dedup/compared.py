@@ -145,8 +145,8 @@ def work_of(pairs: Iterable[Pair], images: ImageHashes, place: dict[int, int]) -
     numbers, some = dict[int, int](), list[Pair]()
 
     def item() -> ComparePictures:
-        columns = images.partition, images.key, images.sha256[:, 0]
-        return ComparePictures(tuple(tuple(int(column[row]) for column in columns) for row in numbers), tuple(some))
+        partition, key, name = images.partition, images.key, images.sha256[:, 0]
+        return ComparePictures(tuple((int(partition[r]), int(key[r]), int(name[r])) for r in numbers), tuple(some))
 
     for pair in rows:
         if len(some) == PAIRS or len(numbers) > PICTURES - 2:

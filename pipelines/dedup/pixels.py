@@ -17,11 +17,12 @@ from PIL import Image, ImageFilter
 
 from schemas.pictures import open_image, upright
 
-SIDE = 448  # pixels of the longer side of what is compared
+LEAST, SIDE = 192, 448  # pixels of the longer side of what is compared
 SMALL = 7  # how many times smaller the coarse picture is
-COARSE = 64  # levels of brightness by which a pixel of the coarse pictures may differ
+COARSE = 70  # levels of brightness by which a pixel of the coarse pictures may differ
 INK = 34  # levels of brightness by which 5 x 5 pixels may differ from what the other picture has there
-FRAME = 12  # pixels in 100 of each side, beside its edge
+FRAME_INK = 42  # the same in the frame
+FRAME = 12  # hundredths of each side that are frame at either end
 FLAT = 8  # levels within which pixels are plain ground
 COLOUR = 12  # quarters of a level by which plain ground may differ
 STRETCH, SHIFT = 4, 3  # in 100: how far one picture may be stretched and moved over the other
@@ -45,7 +46,7 @@ class Picture:
 
     @classmethod
     def of(cls, image: Image.Image) -> "Picture":
-        return cls(np.asarray(_within(image, SIDE).convert("YCbCr")))
+        return cls(np.asarray(_resized(image).convert("YCbCr")))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,19 +58,23 @@ class Picture:
             return self
         return Picture(np.asarray(Image.fromarray(self.ycc, "YCbCr").resize((width, height), filter)))
 
-    def moved(self, down: Move, across: Move) -> tuple["Picture", np.ndarray]:
-        """The picture scaled and shifted, and which of its pixels exist: bool of shape (height, width)."""
-        (height, width), pixels = self.size, self.ycc.astype(np.int32)
+    def moved(self, down: Move, across: Move, channels: int = 3) -> tuple["Picture", np.ndarray]:
+        """The picture scaled and shifted, and which of its pixels exist: bool of shape (height, width). `channels`: how
+        many it keeps."""
+        (height, width), pixels = self.size, self.ycc[..., :channels].astype(np.int32)
+        if (down, across) == STILL:
+            return self, np.ones(self.size, bool)
         row, below, tall = _places(np.arange(height) * down[0] + down[1], height)
         column, right, wide = _places(np.arange(width) * across[0] + across[1], width)
-        below, right = below[:, None, None], right[:, None]
+        below, right = below.astype(np.int32)[:, None, None], right.astype(np.int32)[:, None]
         pixels = pixels[row] * (256 - below) + pixels[np.minimum(row + 1, height - 1)] * below
         pixels = pixels[:, column] * (256 - right) + pixels[:, np.minimum(column + 1, width - 1)] * right
         return Picture(((pixels + WHOLE // 2) >> 16).astype(np.uint8)), tall[:, None] & wide
 
     @cached_property
     def coarse(self) -> "Picture":
-        return self.resized(*(-(-side // SMALL) for side in self.size), Image.Resampling.BOX)
+        height, width = self.size
+        return self.resized(-(-height // SMALL), -(-width // SMALL), Image.Resampling.BOX)
 
     @cached_property
     def around(self) -> "Around":
@@ -79,9 +84,7 @@ class Picture:
     def profiles(self) -> tuple[np.ndarray, np.ndarray]:
         """How much the brightness changes from row to row, and from column to column, smoothed: int64."""
         grey = self.ycc[..., 0].astype(np.int64)
-        changes = np.abs(np.diff(grey, axis=0)).sum(1), np.abs(np.diff(grey, axis=1)).sum(0)
-        padded = [np.pad(change, (1, 2)) for change in changes]
-        return tuple(wide[:-2] + 2 * wide[1:-1] + wide[2:] for wide in padded)
+        return _smooth(np.abs(np.diff(grey, axis=0)).sum(1)), _smooth(np.abs(np.diff(grey, axis=1)).sum(0))
 
 
 class Around(NamedTuple):
@@ -106,11 +109,11 @@ class Difference(NamedTuple):
     """How two pictures differ that are laid over each other."""
 
     inner: int  # levels of brightness
-    frame: int
+    frame: int = 0
     colour: int = 0  # quarters of a level, of plain ground
 
     def is_copy(self) -> bool:
-        return self.inner <= INK and self.frame <= INK and self.colour <= COLOUR
+        return self.inner <= INK and self.frame <= FRAME_INK and self.colour <= COLOUR
 
 
 def is_copy(one: Picture, other: Picture) -> bool:
@@ -125,32 +128,37 @@ def differences(one: Picture, other: Picture) -> Iterator[Difference]:
     if abs(tall * width - wide * height) * 100 > RATIO * max(tall * width, wide * height):
         return
     large = large.resized(height, width)
-    moves = _aligned(large.coarse, small.coarse, STILL, 2, 1)
-    still, moved = (_is_near(large.coarse, small.coarse, by) for by in (STILL, moves))
-    if still:
+    if _is_near(large.coarse, small.coarse, STILL):
         yield difference(large, small, STILL)
-    if still or moved:
-        fine = [(scale, SMALL * shift + (SMALL - 1) * (scale - WHOLE) // 2) for scale, shift in moves]
-        yield difference(large, small, _aligned(large, small, fine, 4, 4))
+    for joint in (False, True):
+        moves = _aligned(large.coarse, small.coarse, STILL, 2, 1, joint)
+        if _is_near(large.coarse, small.coarse, moves):
+            about = [(scale, SMALL * shift + (SMALL - 1) * (scale - WHOLE) // 2) for scale, shift in moves]
+            about = _aligned(large, small, about, 1, 2, joint)
+            yield difference(large, small, _aligned(large, small, about, 4, 8, joint))
 
 
 def _is_near(one: Picture, other: Picture, moves: tuple[Move, Move]) -> bool:
     """Whether no inner pixel of two coarse pictures differs much."""
-    one, exists = one.moved(*moves) if moves != STILL else (one, True)
+    one, exists = one.moved(*moves, channels=1)
     apart = np.maximum(one.around.above(other.around), other.around.above(one.around))
     return int((apart * exists)[_inner(*other.size)].max(initial=0)) <= COARSE
 
 
 def difference(one: Picture, other: Picture, moves: tuple[Move, Move]) -> Difference:
-    """How two pictures of one size differ when the first one is moved."""
-    one, exists = one.moved(*moves) if moves != STILL else (one, np.ones(one.size, bool))
-    inner = _inner(*one.size)
-    apart = one.around.above(other.around), other.around.above(one.around)
+    """How two pictures of one size differ when the first one is moved. What is no copy by one figure has 0 for those
+    that follow."""
+    moved, exists = one.moved(*moves, channels=1)
+    apart = moved.around.above(other.around), other.around.above(moved.around)
     up, down = (_sums(np.where(exists, levels, 0), 2) // 25 for levels in apart)
-    in_frame = np.ones(one.size, bool)
+    inner, in_frame = _inner(*one.size), np.ones(one.size, bool)
+    if (most := int(np.maximum(up, down)[inner].max(initial=0))) > INK:
+        return Difference(most)
     in_frame[inner] = False
     frame = min(int(levels[in_frame].max(initial=0)) for levels in (up, down))
-    return Difference(int(np.maximum(up, down)[inner].max(initial=0)), frame, _colours_apart(one.coarse, other.coarse))
+    if frame > FRAME_INK:
+        return Difference(most, frame)
+    return Difference(most, frame, _colours_apart(one.moved(*moves)[0].coarse, other.coarse))
 
 
 def _colours_apart(one: Picture, other: Picture) -> int:
@@ -175,9 +183,11 @@ def _inner(height: int, width: int) -> tuple[slice, slice]:
     return slice(down, height - down), slice(across, width - across)
 
 
-def _within(image: Image.Image, side: int) -> Image.Image:
+def _resized(image: Image.Image) -> Image.Image:
+    """The image with a longer side of LEAST to SIDE pixels."""
     longest = max(image.size)
-    if longest <= side:
+    side = min(max(longest, LEAST), SIDE)
+    if longest == side:
         return image
     width, height = (max(1, (2 * length * side + longest) // (2 * longest)) for length in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -193,42 +203,55 @@ def _sums(values: np.ndarray, radius: int) -> np.ndarray:
 # Laying one picture over the other
 
 
-def _aligned(one: Picture, other: Picture, near: Sequence[Move], parts: int, narrow: int) -> tuple[Move, Move]:
-    """How the first picture has to be moved, down and across. `near`: about so. `parts`, `narrow`: how many times finer
-    the steps are than half a hundredth and half a pixel, and how many times narrower the range is than the whole."""
-    down, across = (
-        _alignment(mine, its, *move, parts, narrow)
+def _aligned(
+    one: Picture, other: Picture, near: Sequence[Move], parts: int, narrow: int, joint: bool
+) -> tuple[Move, Move]:  # fmt: skip
+    """How the first picture has to be moved, down and across, by the profiles of both. `near`: about so. `parts`,
+    `narrow`: how many times finer the steps are than half a hundredth and half a pixel, and how many times narrower the
+    range is than the whole. `joint`: by one scale."""
+    of_axes = [
+        _scores(mine, its, *move, parts, narrow)
         for mine, its, move in zip(one.profiles, other.profiles, near, strict=True)
-    )
-    return down, across
+    ]
+    both = of_axes[0][0].max(axis=1) + of_axes[1][0].max(axis=1)
+    moves = []
+    for scores, scales, shifts in of_axes:
+        scale = int((both if joint else scores.max(axis=1)).argmax())
+        moves.append((int(scales[scale]), int(shifts[scores[scale].argmax()])))
+    return moves[0], moves[1]
 
 
-def _alignment(mine: np.ndarray, its: np.ndarray, scale: int, shift: int, parts: int, narrow: int) -> Move:
-    """The move by which a profile fits another one best, which costs little: a still picture shows no profile."""
+def _scores(
+    mine: np.ndarray, its: np.ndarray, scale: int, shift: int, parts: int, narrow: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """How well a profile fits another one by each scale and shift, float64 of shape (scales, shifts), and these.
+
+    A large move costs a little, so that plain ground is not moved."""
     length = len(its)
-    if not mine.any() or not its.any():
-        return scale, shift
     scales, shifts = _tries(length, parts, narrow)
     scales, shifts = scales + scale, shifts + shift
-    cost = np.abs(scales - WHOLE) * 500 // WHOLE + np.abs(shifts) * 500 // (WHOLE * length)
-    at, beyond, _ = _places(np.arange(length) * scales[:, None] + shifts[:, None], length)
+    cost = (np.abs(scales - WHOLE) * 500 // WHOLE)[:, None] + np.abs(shifts) * 500 // (WHOLE * length)  # in 10,000ths
+    at, beyond, _ = _places(np.arange(length) * scales[:, None, None] + shifts[:, None], length)
     moved = (mine[at] * (256 - beyond) + mine[np.minimum(at + 1, length - 1)] * beyond) >> 8
-    mean, its_mean = moved.sum(1), int(its.sum())
-    both = length * (moved * its).sum(1) - mean * its_mean
-    spread = (length * (moved * moved).sum(1) - mean * mean).astype(float)
+    mean, its_mean = moved.sum(-1), int(its.sum())
+    both = length * (moved * its).sum(-1) - mean * its_mean
+    spread = (length * (moved * moved).sum(-1) - mean * mean).astype(float)
     its_spread = float(length * int((its * its).sum()) - its_mean * its_mean)
-    best = int((both / np.sqrt(np.maximum(spread * its_spread, 1)) - cost / 10_000).argmax())
-    return int(scales[best]), int(shifts[best])
+    return both / np.sqrt(np.maximum(spread * its_spread, 1)) - cost / 10_000, scales, shifts
 
 
 @lru_cache(maxsize=256)
 def _tries(length: int, parts: int, narrow: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and shifts to try, around the middle: int64 of shape (n,)."""
+    """Scales and shifts to try, around the middle: int64."""
     scales = np.arange(-2 * STRETCH * parts // narrow, 2 * STRETCH * parts // narrow + 1) * (WHOLE // (200 * parts))
     reach = (2 * SHIFT * length // 100 + 1) * parts // narrow
     shifts = np.arange(-reach, reach + 1) * (WHOLE // 2 // parts)
-    grids = np.meshgrid(scales, shifts, indexing="ij")
-    return grids[0].ravel(), grids[1].ravel()
+    return scales, shifts
+
+
+def _smooth(changes: np.ndarray) -> np.ndarray:
+    wide = np.pad(changes, (1, 2))
+    return wide[:-2] + 2 * wide[1:-1] + wide[2:]
 
 
 def _places(places: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pipelines.stages.corrupted_lines import corrupted_sql, target_sql
 from schemas.selection import FORMATS, RECONSTRUCT, SetConfig
 from schemas.stage import StageInfo
-from schemas.views import BEST, PREFERENCE, drawn, literal, preferences_for, quoted
+from schemas.views import BEST, PREFERENCE, drawn, literal, names_measures, preferences_for, quoted
 
 PLACE = "('0x' || substr(key, 9, 8))::UBIGINT"  # of a key in its group
 PICTURE = (
@@ -39,10 +39,12 @@ def members(set_name: str, config: SetConfig, own: Sequence[StageInfo] = (), onl
 
 def reads_of(config: SetConfig) -> tuple[str, ...]:
     """The stages that the samples of a set are made from; the last one decides what goes into the set."""
+    measures = ("response_measures",) if names_measures(config.where) else ()
     if config.task == BEST:
-        return *OF_INSTRUCTIONS, *OF_SCORES
+        return *OF_INSTRUCTIONS, *measures, *OF_SCORES
     if config.task == PREFERENCE:
-        return *OF_INSTRUCTIONS, *(OF_SCORES if preferences_for(config.where) == "preferences" else ()), "pairs"
+        scores = OF_SCORES if preferences_for(config.where) == "preferences" else ()
+        return *OF_INSTRUCTIONS, *measures, *scores, "pairs"
     return "rows", "images", "ocr", "captions", "translations", "selection"
 
 

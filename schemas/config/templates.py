@@ -19,6 +19,7 @@ min_side = 10                           # pixels; smaller images are left out, w
 
 [duplicates]                            # without this table, duplicates stay
 near = 3                                # bits in which 64-bit perceptual hashes may differ; -1: only equal bytes
+# compare = "pixels"                    # compares the pictures themselves: for pages, forms and cards of one layout
 # exclude = ["mmbench", "takedown.txt"] # images to keep out: folders of images; lists of hashes, text or Parquet
 
 [ocr]                                   # without this table, no text is read

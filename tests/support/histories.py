@@ -107,7 +107,7 @@ class History(Held):
             self.settings["sets"]["pairs"] = {"task": "preference", "samples_per_shard": 5}
         self.kept_out = draws.sample(range(PICTURES), 2)
         self.kept: dict[str, tuple] = {}  # partition and key -> bytes and look of the images that were kept
-        self.near = -1
+        self.near, self.compare = -1, "hashes"
 
     # Steps
 

@@ -23,6 +23,7 @@ class Held:
     damaged: bool
     kept: dict[str, tuple]  # partition and key -> bytes and look of the images that were kept
     near: int  # the distance of the last run
+    compare: str  # what told copies in the last run
 
     def look_at_duplicates(self, rows: list[dict]) -> None:
         """Holds duplicates against the rule: kept images are not near each other, others are near a kept one, and
@@ -30,7 +31,7 @@ class Held:
         if "duplicates" not in self.settings or self.damaged:
             self.kept = {}
             return
-        near = self.settings["duplicates"].get("near", 3)
+        near, compare = self.settings["duplicates"].get("near", 3), self.settings["duplicates"].get("compare", "hashes")
         kept = {(r["partition"], r["key"]): (r["sha256"], r["phash"]) for r in rows if not r["reason"] and r["alone"]}
         by_key: dict[str, list] = {}
         for (_, key), look in kept.items():
@@ -38,7 +39,7 @@ class Held:
         every = [*kept.items()]
         for n, (one, look) in enumerate(every):
             for other, of in every[:n]:
-                if apart(look, of) <= near or look[0] == of[0]:
+                if (apart(look, of) <= near and compare == "hashes") or look[0] == of[0]:
                     self.wrong.append(f"duplicates: {one} and {other} are kept, though {apart(look, of)} apart")
         for row in rows:
             if row["reason"] in ("exact_duplicate", "near_duplicate"):
@@ -48,10 +49,16 @@ class Held:
         said = {(row["partition"], row["key"]): row for row in rows}
         for name, look in self.kept.items():
             row = said.get(name)
-            same = row and (row["sha256"], row["phash"]) == look and near <= self.near and row["alone"]
+            same = (
+                row
+                and (row["sha256"], row["phash"]) == look
+                and near <= self.near
+                and row["alone"]
+                and compare == self.compare
+            )
             if same and row["reason"] not in (None, "benchmark_overlap", "upstream"):
                 self.wrong.append(f"duplicates: {row} was kept, and is evicted")
-        self.kept, self.near = kept, near
+        self.kept, self.near, self.compare = kept, near, compare
 
     def remove_sets_that_are_gone(self) -> None:
         """Removes the cards of sets that the configuration has no more, which stay published."""

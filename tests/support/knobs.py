@@ -14,7 +14,11 @@ def toml(table: dict, path: str = "") -> str:
 KNOBS = {
     "images": {"min_side": (10, 50, 200), "max_bytes": (50_000_000, 2_000, 1_500), "max_aspect_ratio": (20, 2)},
     "ocr": {"good_confidence": (0.9, 0.99, 0.5), "min_confidence": (0.5, 0.97), "good_length": (3, 5)},
-    "duplicates": {"near": (3, -1, 0, 8), "exclude": ((), ("keep-out",), ("keep-out.txt",))},
+    "duplicates": {
+        "near": (3, -1, 0, 8),
+        "compare": ("hashes", "pixels"),
+        "exclude": ((), ("keep-out",), ("keep-out.txt",)),
+    },
     "captions": {"rewrite": ("weak", "all"), "temperature": (0.0, 0.5), "min_words": (4, 6), "image": (False, True)},
     "responses": {"draws": (2, 3), "temperature": (0.7, 0.5)},
     "instructions": {"questions": (("What is it?",), ("What is it?", "What is written there?")), "per_image": (1, 2)},
@@ -34,8 +38,9 @@ def set_anew(config: dict, draws: random.Random, name: str = "") -> None:
     if what in KNOBS:
         knob = draws.choice([*KNOBS[what]])
         config[what][knob] = draws.choice(KNOBS[what][knob])
-        if config[what].get("near") == -1 and config[what].get("exclude") == ("keep-out.txt",):
-            config[what]["near"] = 3  # the list has perceptual hashes
+        hashed = config[what].get("exclude") == ("keep-out.txt",) or config[what].get("compare") == "pixels"
+        if config[what].get("near") == -1 and hashed:
+            config[what]["near"] = 3  # both need perceptual hashes
     elif what == "set" and config["sets"]:
         one = config["sets"][draws.choice([*config["sets"]])]
         knob = draws.choice(["where", *OF_A_SET])

@@ -319,3 +319,14 @@ def test_responses_have_a_language_a_script_words_and_tokens(tmp_path, configure
         for more in ("", "queries = 32\n", "min_confidence = 0.5\n")
     ]
     assert settings[0] == settings[1] != settings[2]  # nothing of a view counts
+
+    where = "language = 'en' AND rejected_language = 'de' AND chosen_script = 'Latin' AND chosen_text_tokens > 3"
+    english = f'[sets.english]\ntask = "preference"\nwhere = "{where}"\n'
+    root = build(config := configure(told + measures + sets + english))
+    chosen = query(root, f"select chosen, rejected from preferences where {where}").to_pylist()
+    assert chosen == [{"chosen": pairs[0][1], "rejected": pairs[0][2]}]
+    assert query(root, "select count(*) as n from shards where \"set\" = 'english'").to_pylist() == [{"n": 1}]
+    shards = {shards.set: [stage.name for stage in shards.stages] for shards in open_corpus(config).shards}
+    assert "response_measures" in shards["english"] and "response_measures" not in shards["pairs"]
+    assert verify_root(root).problems == []
+    assert query(root, "select language, script, text_tokens from best").num_rows == 0

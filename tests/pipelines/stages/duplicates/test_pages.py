@@ -5,24 +5,36 @@ import random
 
 import numpy as np
 import pytest
-from benchmarks.fine_hash import certificate, form, jpeg, scaled, solid
+from benchmarks.fine_hash import certificate, cropped, form, jpeg, marked, scaled, solid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.corpora import build
+from support.duplicates import planned
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
-from pipelines.dedup import two_hashes
+from pipelines.dedup import compared, two_hashes
+from pipelines.dedup.compared import compare
 from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.two_hashes import near_in_both
+from pipelines.maintain.clean import garbage
 from pipelines.stages.duplicates import MarkDuplicates
+from schemas.errors import UserError
+
+RANDOM = random.Random(0)
 
 
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=70)
     return buffer.getvalue()
 
 
@@ -38,6 +50,64 @@ def test_pages_with_other_texts_stay_and_copies_of_one_go(pictures, kind):
     assert {frozenset((name, of[name])) for name in of} == {
         frozenset((name, pictures.said()[name][1])) for name in left
     }
+
+
+PIXELS = '[duplicates]\ncompare = "pixels"'
+
+
+@pytest.mark.slow
+def test_a_corpus_can_be_compared_by_pixels_and_no_two_pictures_twice(pictures, monkeypatch):
+    done = []
+
+    def noted(root, item):
+        done.extend(item.named())
+        return compare(root, item)
+
+    monkeypatch.setattr(compared, "compare", noted)
+    pages = [certificate(random.Random(number)) for number in range(6)]
+    pictures.put({f"{number}.png": png(page) for number, page in enumerate(pages)})
+    pictures.put({"again.jpg": jpeg_bytes(pages[0])})
+    assert [row[0] for row in pictures.build(PIXELS).values() if row[0]] == ["near_duplicate"]
+    file = pictures.folder / "corpus/duplicates/compared.parquet"
+    assert file.exists()
+    assert [*garbage(pictures.root)] == [] and len(done) == len({*done}) > 0
+    before, kept = len(done), {name for name, row in pictures.said().items() if not row[0]}
+    assert planned(pictures, PIXELS)["duplicates"][0] == 0
+
+    pictures.put({"mark.png": png(marked(pages[1])), "cut.png": png(cropped(pages[2])), "more.png": png(form(RANDOM))})
+    said = pictures.build(PIXELS)
+    assert {name for name, row in said.items() if not row[0]} == kept | {"more.png"}
+    assert (said["mark.png"][:2], said["cut.png"][:2]) == (("near_duplicate", "1.png"), ("near_duplicate", "2.png"))
+    new = done[before:]
+    assert new and not {*new} & {*done[:before]}
+
+    bytes_of = file.read_bytes()
+    (pictures.folder / "corpus/duplicates/step.json").unlink()
+    assert pictures.build(PIXELS) == said
+    assert done[before:] == new and file.read_bytes() == bytes_of  # decided again, of answers alone
+    pictures.build("[duplicates]")
+    assert not file.exists()
+
+
+@pytest.mark.slow
+def test_workers_that_compare_find_what_one_process_does(pictures, monkeypatch):
+    monkeypatch.setattr(compared, "FEW", 0)
+    pages = [form(random.Random(number)) for number in range(4)]
+    pictures.put({f"{number}.png": png(page) for number, page in enumerate(pages)})
+    pictures.put({"z.jpg": jpeg_bytes(pages[0]), "z-cut.png": png(cropped(pages[3]))})
+    said = pictures.build(PIXELS)
+    assert sorted(row[0] for row in said.values() if row[0]) == ["near_duplicate"] * 2
+    assert not (pictures.folder / "corpus/duplicates/comparing").exists()
+    (pictures.folder / "corpus/duplicates/compared.parquet").unlink()
+    (pictures.folder / "corpus/duplicates/step.json").unlink()
+    monkeypatch.undo()
+    assert pictures.build(PIXELS) == said
+
+
+def test_pixels_need_hashes_that_propose(pictures):
+    pictures.put({"a.png": png(certificate(RANDOM))})
+    with pytest.raises(UserError, match=r"duplicates\.compare: pixels needs duplicates\.near = 0 or more"):
+        build(pictures.write(PIXELS + "\nnear = -1"))
 
 
 @pytest.mark.slow

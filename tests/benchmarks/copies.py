@@ -1,0 +1,110 @@
+"""Pictures that `[duplicates] compare = "pixels"` leaves out wrongly, and planted copies that it finds, by kind.
+
+    python tests/benchmarks/copies.py [FOLDER OF PHOTOGRAPHS] [--pictures 400] [--copied 10]
+
+The pictures are those of `fine_hash.py`. Each kind is a corpus of its own: first its pictures alone are judged, and
+what is left out is left out wrongly, as no two are equal. Then they are kept, and copies of some are judged among all
+of them: a copy is found if it repeats its original. One line of JSON; `ms`: processor time of a comparison.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.fine_hash import COPIES, FIRST, card, certificate, form, hashes, images_of, logo, soft_noise, solid
+
+from pipelines.dedup.decontamination import Hashes
+from pipelines.dedup.judgement import judge
+from pipelines.dedup.pixels import Picture, is_copy
+
+NOTHING = Hashes(
+    *(np.empty(shape, kind) for shape, kind in ((0, int), ((0, 2), "u8"), (0, bool), (0, "u8"), (0, bool)))
+)
+
+
+class Comparing:
+    """Answers by comparing pictures when it is asked, each pair once. A picture is named by its position."""
+
+    def __init__(self):
+        self.pictures, self.known, self.seconds = list[Picture](), dict[tuple[int, int], bool](), 0.0
+
+    def first_copy(self, content: int, others: Sequence[int], apart: Sequence[int]) -> int | None:
+        return next((other for other in others if self.compared(other, content)), None)
+
+    def compared(self, one: int, other: int) -> bool:
+        if (one, other) not in self.known:
+            started = time.process_time()
+            self.known[one, other] = is_copy(self.pictures[one], self.pictures[other])
+            self.seconds += time.process_time() - started
+        return self.known[one, other]
+
+
+def judged(hashed: list[tuple[str, str]], answers: Comparing, kept: int = 0) -> np.ndarray:
+    """Of each picture, which one it repeats; -1: none. `kept`: how many, the first ones, were kept before."""
+    before = np.arange(len(hashed)) < kept
+    return judge(images_of(hashed, True)._replace(kept_before=before), NOTHING, FIRST, answers).of
+
+
+def drawn(kind: Callable[[random.Random], Image.Image], count: int) -> list[Image.Image]:
+    """Pictures of a kind, no two of them equal."""
+    by_pixels: dict[bytes, Image.Image] = {}
+    numbers = itertools.count()
+    while len(by_pixels) < count:
+        image = kind(random.Random(next(numbers)))
+        by_pixels.setdefault(image.tobytes(), image)
+    return [*by_pixels.values()]
+
+
+def measure(images: list[Image.Image], copied: int) -> dict[str, Any]:
+    own, answers = [hashes(image) for image in images], Comparing()
+    answers.pictures += map(Picture.of, images)
+    wrongly = judged(own, answers) >= 0
+    found = dict.fromkeys(COPIES, 0)
+    originals = range(len(images[:copied]))
+    planted = [(name, number) for name in COPIES for number in originals]
+    copies = [COPIES[name](images[number]) for name, number in planted]
+    answers.pictures += map(Picture.of, copies)
+    of = judged([*own, *map(hashes, copies)], answers, len(own))[len(own) :]
+    for (name, number), repeated in zip(planted, of.tolist(), strict=True):
+        found[name] += repeated == number
+    return {
+        "pictures": len(images), "wrongly_left_out": round(float(wrongly.mean()), 4),
+        "planted_of_each": len(originals), "found": found,
+        "recall": round(sum(found.values()) / len(planted), 4), "pairs": len(answers.known),
+        "ms": round(1000 * answers.seconds / max(len(answers.known), 1), 1),
+    }  # fmt: skip
+
+
+def main(options: argparse.Namespace) -> None:
+    kinds = [kind for kind in (certificate, form, card, logo, solid) if options.only in ("", kind.__name__)]
+    measured = {kind.__name__: measure(drawn(kind, options.pictures), options.copied) for kind in kinds}
+    if options.folder:
+        paths = [path for path in sorted(Path(options.folder).rglob("*")) if path.suffix in (".jpg", ".jpeg", ".png")]
+        measured["photograph"] = measure([Image.open(path).convert("RGB") for path in paths], len(paths))
+    elif not options.only:
+        some = [soft_noise(random.Random(number)) for number in range(options.copied)]
+        measured["soft noise"] = measure(some, options.copied)
+    found = sum(sum(kind["found"].values()) for kind in measured.values())
+    planted = sum(kind["planted_of_each"] * len(COPIES) for kind in measured.values())
+    bars = {"wrongly_left_out": 0.01, "recall": 0.98}
+    print(json.dumps({"benchmark": "copies", "bars": bars, "recall": round(found / planted, 4), **measured}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--copied", type=int, default=10)
+    parser.add_argument("--only", default="", help="a kind, instead of all")
+    main(parser.parse_args())

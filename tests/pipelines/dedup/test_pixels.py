@@ -1,0 +1,176 @@
+"""Pictures laid over each other: copies are told from pictures of one layout, and answers are kept."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from benchmarks.copies import NOTHING, Comparing
+from benchmarks.fine_hash import COPIES, card, certificate, form, hashes, images_of, logo, soft_noise, solid
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from pipelines.dedup import compared, judgement, proposals
+from pipelines.dedup.compared import PICTURES, KnownAnswers, judged_by_pixels, work_of
+from pipelines.dedup.fine_hash import NEAR
+from pipelines.dedup.judgement import ImageHashes, judge
+from pipelines.dedup.pixels import Picture, is_copy
+from pipelines.dedup.proposals import proposed
+from pipelines.engine.root import Root
+
+KINDS = (certificate, form, card, logo, solid, soft_noise)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_are_told_from_pictures_of_one_kind(kind):
+    images = [kind(random.Random(number)) for number in range(3)]
+    pictures = [Picture.of(image) for image in images]
+    for one, other in itertools.combinations(pictures, 2):
+        assert not is_copy(one, other)
+    for name, copy in COPIES.items():
+        changed = Picture.of(copy(images[0]))
+        assert is_copy(pictures[0], changed) and is_copy(changed, pictures[0]), name
+        assert not is_copy(pictures[1], changed)
+
+
+@pytest.mark.parametrize("turned", [Image.Transpose.ROTATE_90, Image.Transpose.FLIP_LEFT_RIGHT])
+def test_a_turned_picture_is_no_copy(turned):
+    image = form(random.Random(0))
+    assert not is_copy(Picture.of(image), Picture.of(image.transpose(turned)))
+
+
+def numbered(text: str, at: tuple[int, int], colour: str = "black") -> Picture:
+    image = certificate(random.Random(0))
+    ImageDraw.Draw(image).text(at, text, colour, font_size=40, anchor="rb")
+    return Picture.of(image)
+
+
+def test_a_mark_at_the_edge_does_not_matter_but_another_number_there_does():
+    plain, edge = Picture.of(certificate(random.Random(0))), (760, 565)
+    assert is_copy(plain, numbered("No. 17", edge))
+    assert not is_copy(numbered("No. 17", edge), numbered("No. 48", edge))
+    assert not is_copy(plain, numbered("No. 17", (500, 520)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 400), (8, 8), (40, 30), (1, 900)])
+def test_pictures_of_any_size_can_be_compared(size):
+    numbers = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    one, other = (Picture.of(Image.fromarray(pixels)) for pixels in (numbers, 255 - numbers))
+    assert is_copy(one, one)
+    assert not is_copy(one, other) or min(size) < 8  # narrower ones have little to compare
+    assert not is_copy(one, Picture.of(soft_noise(random.Random(0))))
+
+
+# What is compared
+
+LOOK = st.tuples(
+    st.sampled_from([0, 0b111111, 0b1111111, 0x5555, 0x5555 << 40, 1 << 63, 0x00FF0000, (1 << 63) + 7]),
+    st.sampled_from([1, 2, 2**256 - 1, 2**96 - 1, 2**72 - 1, 0]),
+)
+
+
+@pytest.mark.slow
+@given(st.sets(LOOK, min_size=1, max_size=30), st.integers(0, 8))
+@settings(max_examples=100, deadline=None)
+def test_what_may_be_copies_is_what_comparing_all_with_all_finds(looks, distance):
+    rows = sorted((first, *(second >> (64 * n) & (2**64 - 1) for n in range(4))) for first, second in looks)
+    table = np.array(rows, np.uint64)
+
+    def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        bits = sum((a ^ b).bit_count() for a, b in zip(one[1:], other[1:], strict=True))
+        known = any(one[1:]) and any(other[1:])
+        apart = one[0] ^ other[0]
+        even = any((apart & int(mask)).bit_count() <= 1 for mask in (proposals.COLUMNS, proposals.ROWS))
+        is_solid = known and bits <= proposals.SOLID_WIDE and int(proposals.SOLID) in (one[0], other[0])
+        by_first = apart.bit_count() <= max(distance, proposals.BITS) or even
+        return (by_first and (bits <= proposals.WIDE or not known)) or is_solid
+
+    numbers = range(len(rows))
+    expected = [(a, b) for a in numbers for b in numbers if a < b and near(rows[a], rows[b])]
+    assert [*zip(*(some.tolist() for some in proposed(table[:, 0], table[:, 1:], distance)), strict=True)] == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_of_copies_is_compared_with_the_kept_one_alone():
+    image = soft_noise(random.Random(0))
+    copies = [image, *(COPIES[name](image) for name in ("quality 30", "quality 60", "half", "a third", "watermarked"))]
+    answers = Comparing()
+    answers.pictures += map(Picture.of, copies)
+    marks = judge(images_of([*map(hashes, copies)], True), NOTHING, 3, answers)
+    assert marks.of.tolist() == [-1, 0, 0, 0, 0, 0]
+    assert answers.known == dict.fromkeys([(0, number) for number in range(1, 6)], True)
+
+
+def of_groups(groups: list[int], seed: int) -> ImageHashes:
+    """Rows whose hashes are equal or near, of some groups of copies."""
+    draws = np.random.default_rng(seed)
+    turned = [2 ** int(draws.integers(0, 3)) - 1 for _ in groups]
+    words = [f"{(1 << 200) + sum(1 << int(bit) for bit in draws.integers(0, 180, 5)):064x}" for _ in groups]
+    return images_of([(f"{bits:016x}", word) for bits, word in zip(turned, words, strict=True)], True)
+
+
+class Told:
+    """Answers by groups, and counts how often each pair is asked."""
+
+    def __init__(self, groups: list[int]):
+        self.groups, self.asked = groups, list[tuple[int, int]]()
+
+    def compare(self, root: Root, item: compared.ComparePictures) -> list[int]:
+        self.asked += item.named()
+        return [int(self.groups[one] == self.groups[other]) for one, other in item.named()]
+
+
+@pytest.mark.slow
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 100), st.sampled_from([3, 1000]))
+@settings(max_examples=25, deadline=None)
+def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_factory, groups, seed, most):
+    root, images, told = Root(str(tmp_path_factory.mktemp("root"))), of_groups(groups, seed), Told(groups)
+
+    class OneByOne:
+        def first_copy(self, content, others, apart):
+            return next((other for other in others if groups[other] == groups[content]), None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compared, "compare", told.compare)
+        patch.setattr(judgement, "MOST", most)
+        by_rounds = judged_by_pixels(images, NOTHING, 3, root, "duplicates", None)
+        expected = judge(images, NOTHING, 3, OneByOne())
+        for mine, its in zip(by_rounds, expected, strict=True):
+            assert mine.tolist() == its.tolist()
+        assert len(told.asked) == len({*told.asked})
+        kept = [groups[n] for n, reason in enumerate(by_rounds.reason) if not reason]
+        assert most == 3 or len(kept) == len({*kept})
+        again = len(told.asked)
+        judged_by_pixels(images, NOTHING, 3, root, "duplicates", None)
+        assert len(told.asked) == again  # every answer lies beside the stage
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
+def test_answers_that_are_damaged_or_of_another_version_are_found_again(damage, tmp_path, monkeypatch):
+    root = Root(str(tmp_path))
+    answers = KnownAnswers({(1, 2): True, (1, 3): False})
+    answers.write(root, "duplicates", answers.known)
+    assert KnownAnswers.read(root, "duplicates").known == answers.known
+    if damage is None:
+        monkeypatch.setattr(compared, "VERSION", compared.VERSION + 1)
+    else:
+        root.write("duplicates/compared.parquet", damage)
+    assert KnownAnswers.read(root, "duplicates").known == {}
+
+
+def test_an_item_of_work_has_few_pictures():
+    images = of_groups([0] * 900, 0)
+    pairs = [(one, one + step) for one in range(0, 800) for step in (1, 7, 90)]
+    items = [*work_of(pairs, images, {n: n for n in range(900)})]
+    assert sorted(pair for item in items for pair in item.named()) == sorted(pairs)
+    assert max(len(item.pictures) for item in items) <= PICTURES and len({item.name for item in items}) == len(items)
+
+
+def test_an_unknown_pair_counts_as_copies_by_the_second_hash_until_it_is_compared():
+    answers = KnownAnswers({})
+    assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) == 3
+    answers.guess = False
+    assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) is None
+    assert [*answers.unknown] == [(1, 2), (1, 3)]
