@@ -146,8 +146,7 @@ def _is_near(one: Picture, other: Picture, moves: tuple[Move, Move]) -> bool:
 
 
 def difference(one: Picture, other: Picture, moves: tuple[Move, Move]) -> Difference:
-    """How two pictures of one size differ when the first one is moved. What is no copy by one figure has 0 for those
-    that follow."""
+    """How two pictures of one size differ when the first one is moved. The figures after one that decides are 0."""
     moved, exists = one.moved(*moves, channels=1)
     apart = moved.around.above(other.around), other.around.above(moved.around)
     up, down = (_sums(np.where(exists, levels, 0), 2) // 25 for levels in apart)
