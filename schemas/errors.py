@@ -48,3 +48,9 @@ def naming(path: str | Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
         raise
+
+
+def not_toml(path: str | Path, error: ValueError) -> str:
+    """The message for a file that is not valid TOML."""
+    hint = "; a text needs quotes, and true and false lower case" if "Invalid value" in str(error) else ""
+    return f"{path}: not valid TOML: {error}{hint}"

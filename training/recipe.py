@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.checked import plain_toml, read_toml
 from schemas.config.table import Location, Table
-from schemas.errors import UserError, cannot_read
+from schemas.errors import UserError, cannot_read, not_toml
 from training.sample_text import CAPTIONS
 from training.shapes import SHAPES, Shape, read_shape
 
@@ -142,7 +142,7 @@ def read_recipe(path: str | Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(cannot_read(path, error)) from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(not_toml(path, error)) from None
     here = path.resolve().parent
     named = recipe.start.model_dump(exclude_none=True)
     start = recipe.start.model_copy(update={name: _beside(here, part) for name, part in named.items()})

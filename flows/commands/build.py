@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands.arguments import Config, Engine, open_root
-from flows.commands.terminal import cell, console, say, table, tell
+from flows.commands.terminal import cell, console, counted, say, table, tell
 from schemas.config.templates import TEMPLATE_SOURCES, template
 from schemas.errors import UserError
 
@@ -64,11 +64,12 @@ def plan(
     planned = plan_of(corpus, until)
     _tell_unfetched(corpus)
     for path, partitions in planned.vanished:
-        tell(f"[bold red]vanished[/] {cell(path)}: {len(partitions)} partitions and all made from them will be removed")
+        gone, them = counted(len(partitions), "partition"), "it" if len(partitions) == 1 else "them"
+        tell(f"[bold red]vanished[/] {cell(path)}: {gone} and all made from {them} will be removed")
     _tell_hints(corpus, planned)
     shown = table("stage", "to make", "of", "rows", "why")
     for stage in planned.stages:
-        why = "; ".join(f"{count} {reason}" for reason, count in stage.reasons()[:4]) or "current"
+        why = why_of(stage.reasons())
         rows = "?" if stage.rows is None else f"{stage.rows:,}"
         shown.add_row(stage.stage, "?" if stage.open else f"{len(stage.todo):,}", f"{stage.total:,}", rows, why)
     console.print(shown)
@@ -83,7 +84,16 @@ def plan(
         )
         tell(f"a round of align asks about {of_round.instructions:,} instructions, in calls: {calls}")
     if isinstance(pairs := corpus.made.get("pairs"), DrawPairs) and pairs.config.per_instruction:
-        tell(f"pairs: at most {pairs.config.per_instruction} of an instruction are drawn; to draw more asks no model")
+        most = counted(pairs.config.per_instruction, "pair")
+        tell(f"pairs: at most {most} of an instruction; a higher limit asks no model")
+
+
+def why_of(reasons: list[tuple[str, int]]) -> str:
+    """Why a stage has to be made, with the number of partitions where there are several reasons."""
+    if len(reasons) == 1:
+        return reasons[0][0]
+    more = ["…"] if len(reasons) > 4 else []
+    return "; ".join([f"{reason} ({count:,})" for reason, count in reasons[:4]] + more) or "current"
 
 
 def run(
@@ -144,7 +154,8 @@ def retry(
     with hold(corpus.root, wait):
         pass
     for name in chosen:
-        tell(f"{name}: retrying {sum(failed[name].values()):,} rows in {len(failed[name]):,} partitions")
+        rows, partitions = sum(failed[name].values()), len(failed[name])
+        tell(f"{name}: retrying {counted(rows, 'row')} in {counted(partitions, 'partition')}")
     _run_flow(corpus, config, None, wait, engine, chosen)
     print_reports(corpus)
 

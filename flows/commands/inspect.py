@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.arguments import RootUrl, open_root
-from flows.commands.terminal import cell, console, cut_table, fits, table, tell
+from flows.commands.terminal import cell, console, counted, cut_table, fits, table, tell
 from schemas.printable import printable
 
 
@@ -178,9 +178,10 @@ def export_set(
 
     target = Root(folder if "://" in folder else str(Path(folder).resolve()))
     exported = write(open_root(root), set_name, form, target, question)
-    tell(f"wrote {exported.tally.samples:,} samples in {exported.files:,} files to {folder}")
+    samples, files = counted(exported.tally.samples, "sample"), counted(exported.files, "file")
+    tell(f"wrote {samples} in {files} to {folder}")
     for reason, count in sorted(exported.tally.left_out.items()):
-        tell(f"left out {count:,} samples ({reason}): {REASONS[reason]}")
+        tell(f"left out {counted(count, 'sample')} ({reason}): {REASONS[reason]}")
     for what, count in exported.tally.changes():
         tell(f"{count:,} {what}")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.arguments import Config, RootUrl, open_root
-from flows.commands.terminal import cell, tell
+from flows.commands.terminal import cell, counted, size_text, tell
 from schemas.errors import UserError
 
 GRACE = 24.0  # hours that files of no commit are kept, since a worker may be about to commit them
@@ -45,10 +45,12 @@ def verify(
     for problem in seen.problems:
         tell(f"[bold red]wrong[/] {cell(problem)}", highlight=False)
     if seen.garbage:
-        files = "1 file belongs" if len(seen.garbage) == 1 else f"{len(seen.garbage):,} files belong"
+        belong = "belongs" if len(seen.garbage) == 1 else "belong"
+        files = f"{counted(len(seen.garbage), 'file')} {belong}"
         tell(f"{files} to no commit; `shardmill clean` removes those that are older than {GRACE:g} hours")
-    verdict = f"{len(seen.problems)} problems" if seen.problems else "all is well"
-    tell(f"{seen.rows:,} rows, {seen.bytes / 1e6:,.1f} MB of images, {seen.samples:,} samples: {verdict}")
+    verdict = counted(len(seen.problems), "problem") if seen.problems else "all is well"
+    rows, samples = counted(seen.rows, "row"), counted(seen.samples, "sample")
+    tell(f"{rows}, {size_text(seen.bytes)} of images, {samples}: {verdict}")
     if seen.problems:
         raise typer.Exit(1)
 
@@ -59,9 +61,11 @@ def _compared(config: str, every: bool) -> list[str]:
     from pipelines.maintain.against_source import compare
 
     compared = compare(open_corpus(config), every, lambda file: tell(f"comparing {cell(file)}", style="dim"))
-    tell(f"{compared.rows:,} rows of {compared.partitions:,} partitions compared with the source")
+    partitions = counted(compared.partitions, "partition")
+    tell(f"{counted(compared.rows, 'row')} of {partitions} compared with the source")
     if compared.unreached:
-        tell(f"{compared.unreached:,} partitions not compared: their source is remote, is gone or has changed since")
+        partitions = counted(compared.unreached, "partition")
+        tell(f"{partitions} not compared: their source is remote, is gone or has changed since")
     return compared.problems
 
 
@@ -75,9 +79,9 @@ def clean(
 
     opened = open_root(root)
     removed, size = clean_root(opened, grace * 3600, keep)
-    tell(f"removed {removed:,} files, {size / 1e6:,.1f} MB")
+    tell(f"removed {counted(removed, 'file')}, {size_text(size)}" if removed else "nothing to remove")
     if young := sum(1 for _ in garbage(opened)):
-        files = "1 file that belongs" if young == 1 else f"{young:,} files that belong"
+        files = f"{counted(young, 'file')} that {'belongs' if young == 1 else 'belong'}"
         tell(f"kept {files} to no commit: younger than {grace:g} hours; `--grace 0` removes them, too")
 
 
@@ -105,7 +109,7 @@ def takedown(
             raise UserError(f"--models: {folder}: no such folder")
     lines = read_list(wanted) if wanted else []
     done = take_down(corpus, lines, lambda line: tell(line, style="dim"), wait)
-    tell(f"{done.rows:,} rows taken down, and {done.others:,} of the same bytes or conversations")
+    tell(f"{counted(done.rows, 'row')} taken down, and {done.others:,} of the same bytes or conversations")
     for line in done.nothing[:20]:
         tell(f"matches no row: {cell(line.text)}")
     if len(done.nothing) > 20:
@@ -114,12 +118,12 @@ def takedown(
         tell(f"near duplicate, {image.distance} bits apart, not taken down: {image.key} {cell(image.url)}")
     for stage in done.stages:
         if stage.made:
-            unit = "shards" if stage.stage == "shards" else "partitions"
-            tell(f"{stage.stage}: {stage.made:,} {unit} made again")
+            unit = "shard" if stage.stage == "shards" else "partition"
+            tell(f"{stage.stage}: {counted(stage.made, unit)} made again")
     if done.withdrawn:
         sets = ", ".join(map(cell, done.withdrawn))
         tell(f"withdrawn, because it had some of this and is no longer configured: shard set {sets}")
-    tell(f"{done.removed:,} files removed; every run and `shardmill verify` check the corpus against the list")
+    tell(f"{counted(done.removed, 'file')} removed; every run and `shardmill verify` check the corpus against the list")
     for folder in models:
         for path in trained_on(folder, done.releases):
             tell(f"made from a release that had some of this: {path}")

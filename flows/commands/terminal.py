@@ -80,3 +80,15 @@ def fits(shown: Table) -> bool:
 def cell(value: object) -> str:
     """A value as text without control characters and without markup, so that a caption cannot steer the terminal."""
     return escape(printable(value))
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 file", "2,000 files"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def size_text(size: int) -> str:
+    """A number of bytes: "10 bytes", "15 kB", "1.5 MB"."""
+    if size < 1_000:
+        return counted(size, "byte")
+    return f"{size / 1e6:,.1f} MB" if size >= 1_000_000 else f"{size / 1e3:,.0f} kB"

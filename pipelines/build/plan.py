@@ -152,7 +152,7 @@ def _plan_shards(corpus: Corpus, commits: CommitsByStage, choosing: bool) -> Sta
     cards = {stage.set: read_card(corpus.root, stage.set) for stage in corpus.shards}
     total = sum(len(card["shards"]) for card in cards.values() if card)
     if choosing:
-        return StagePlan("shards", {0: "those with samples that change"}, None, total, open=True)
+        return StagePlan("shards", {0: "only shards whose samples change"}, None, total, open=True)
     waiting, rows = {}, 0
     for stage in corpus.shards:
         card = cards[stage.set]

@@ -39,6 +39,9 @@ CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
 OF_BOUNDS = SampleRow.__optional_keys__
 LISTS_VIEWS = re.compile(r"\b(show|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b", re.IGNORECASE)  # all there are
+UNKNOWN_COLUMN = re.compile(
+    r'Binder Error: Referenced column ("[^"]+") not found in FROM clause!(?: Candidate bindings: (.+))?'
+)
 
 
 def files(root: Root, stages: Stages) -> dict[str, Files | None]:
@@ -286,4 +289,7 @@ def unreadable(error: BaseException) -> str | None:
 def one_line(error: Exception) -> str:
     """DuckDB's message with its suggestion, but without the lines that show the place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
+    message = " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
+    if named := UNKNOWN_COLUMN.fullmatch(message):
+        return f"unknown column {named[1]}" + (f"; similar names: {named[2]}" if named[2] else "")
+    return message

@@ -73,8 +73,8 @@ class Endpoint:
 def endpoint_of(config: Config, place: str, name: str) -> Endpoint:
     """The endpoint that a field of the configuration, `place`, names. Raises `UserError` if it cannot be used."""
     if name not in config.endpoints:
-        known = ", ".join(config.endpoints) or "none yet"
-        raise UserError(f"{place}: unknown endpoint {name!r}; add [endpoints.{name}], or choose from {known}")
+        known = f", or choose from {', '.join(config.endpoints)}" if config.endpoints else ""
+        raise UserError(f"{place}: unknown endpoint {name!r}; add [endpoints.{name}]{known}")
     endpoint, runner = config.endpoints[name], config.beam.runner.rpartition(".")[2]
     if not is_here(runner):
         check_shared(name, endpoint, f"workers of {runner}")

@@ -26,7 +26,7 @@ class Conversations(FileSource[ConversationsConfig]):
     def files(self) -> list[FileStamp]:
         stamps = dict(self.find(("json", "jsonl")))
         if not stamps:
-            raise UserError(f"source.path: no .json and no .jsonl under {self.config.path}")
+            raise self.nothing(".json and no .jsonl")
         self.check_images()
         answers = {file: annotations_of(file, [*stamps]) for file in stamps}
         together = {file: digest([stamps[file], stamps[other]]) for file, other in answers.items() if other}

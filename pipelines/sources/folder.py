@@ -35,9 +35,7 @@ class Folder(Tables[FolderConfig]):
         self.check_images()
         listing, there = self.listing, self._without_named()
         if not there.tables and not there.images:
-            others = ", ".join(file.path for file in there.others[:3])
-            has = f"; it has {others}" + (", …" if len(there.others) > 3 else "") if others else ""
-            raise UserError(f"source.path: no images and no caption tables under {self.config.path}{has}")
+            raise self.nothing("images and no caption tables")
         rows = [*there.images, *there.others]
         if there.tables:
             beside = (file for parts in there.beside.values() for file in parts.values())

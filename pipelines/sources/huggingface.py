@@ -18,7 +18,7 @@ class Huggingface(Tables[HuggingfaceConfig]):
         found = self.find(("parquet", "arrow"))
         files = [file for file in found if not file.path.rpartition("/")[2].startswith(("cache-", "tmp"))]
         if not files:
-            raise UserError(f"source.path: no .parquet and no .arrow under {self.config.path}")
+            raise self.nothing(".parquet and no .arrow")
         self.check_images()
         return files
 

@@ -27,7 +27,7 @@ class Instructions(Tables[InstructionFilesConfig]):
     def files(self) -> list[FileStamp]:
         files = self.find(("jsonl", "parquet"))
         if not files:
-            raise UserError(f"source.path: no .jsonl and no .parquet under {self.config.path}")
+            raise self.nothing(".jsonl and no .parquet")
         self.check_images()
         return files
 

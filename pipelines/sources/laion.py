@@ -25,7 +25,7 @@ class Laion(Tables[LaionConfig]):
     def files(self) -> list[FileStamp]:
         files = self.find(("parquet",))
         if not files:
-            raise UserError(f"source.path: no .parquet under {self.config.path}")
+            raise self.nothing(".parquet")
         if self.config.images and not self.config.image_column:
             raise UserError("source.image_column: missing; name the column whose files are under source.images")
         self.check_images()

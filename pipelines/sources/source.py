@@ -29,6 +29,10 @@ MOST_VALUES = 1_000_000  # of a line of JSON or of the JSON beside an image; an 
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "pjpeg", "avif", "heic", "heif", "jxl",
 )  # fmt: skip
+READ_BY = {
+    **dict.fromkeys(IMAGE_SUFFIXES, "folder"), "csv": "folder", "tsv": "folder", "tar": "webdataset",
+    "parquet": "huggingface", "arrow": "huggingface", "json": "conversations", "jsonl": "conversations",
+}  # suffix -> a kind that reads such files  # fmt: skip
 
 
 class FileStamp(NamedTuple):
@@ -103,6 +107,15 @@ class FileSource(Source[AnyFiles]):
             return []
         count = f"{len(others):,} files are" if len(others) > 1 else "1 file is"
         return [f'{count} not read by kind = "{self.config.kind}"; the first is {others[0]}']
+
+    def nothing(self, wanted: str) -> UserError:
+        """The error for a path without files of this kind: what is there instead, and which kind reads that."""
+        others = [file.path for file in self.listing if not is_no_data(file.path)]
+        has = f"; it has {', '.join(others[:3])}" + (", …" if len(others) > 3 else "") if others else ""
+        kinds = (READ_BY.get(suffix(path)) for path in others)
+        kind = next((kind for kind in kinds if kind and kind != self.config.kind), None)
+        hint = f'; kind = "{kind}" reads such files' if kind else ""
+        return UserError(f"source.path: no {wanted} under {self.config.path}{has}{hint}")
 
     def load(self, row: Row, limit: int = LARGEST) -> bytes:
         fs, folder = self._image_folder

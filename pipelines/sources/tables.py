@@ -94,7 +94,8 @@ class Tables(FileSource[AnyFiles]):
             column = next((name for name in ((configured,) if configured else names) if name in present), None)
             if column is None and present:
                 missing = f"no column {configured!r}" if configured else f"none of the columns {', '.join(names)}"
-                raise UserError(f"source.{field}: {file} has {missing}; it has {', '.join(present)}")
+                hint = "" if configured else f'; write {field} = "…" with one of these'
+                raise UserError(f"source.{field}: {file} has {missing}; it has {', '.join(present)}{hint}")
             column = column or configured or names[0]  # of a table without columns, which has no records
             if present.count(column) > 1:
                 raise UserError(f"source.{field}: {file} has two columns {column!r}; rename one")

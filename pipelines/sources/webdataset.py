@@ -11,7 +11,6 @@ from pipelines.sources.source import IMAGE_SUFFIXES, LONGEST_TEXT, FileSource, F
 from pipelines.sources.tar_reader import CutTar, Member, Reader, members
 from schemas.arrow import Row
 from schemas.config.sources import WebDatasetConfig
-from schemas.errors import UserError
 
 IMAGE = re.compile(rf"(?:\d+\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")  # of a sample; not `mask.png` and the like
 PLACES = 100  # in which a stem may appear, each time with other suffixes
@@ -33,7 +32,7 @@ class WebDataset(FileSource[WebDatasetConfig]):
     def files(self) -> list[FileStamp]:
         files = self.find(("tar",))
         if not files:
-            raise UserError(f"source.path: no .tar under {self.config.path}")
+            raise self.nothing(".tar")
         return files
 
     def count(self, file: str) -> None:

@@ -12,7 +12,7 @@ from schemas.checked import plain_toml, read_toml
 from schemas.config.model import NAMED, TABLES, Config
 from schemas.config.sources import SOURCES, ScenesConfig
 from schemas.config.table import Beside, Table
-from schemas.errors import UserError
+from schemas.errors import UserError, not_toml
 from schemas.selection import OF_OCR
 
 INSTEAD = {  # what to write, by pydantic's type of error
@@ -52,7 +52,7 @@ def read_config(path: str | Path) -> Config:
     except ValidationError as error:
         raise UserError(f"{path}: {_one_line(error, given)}") from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(not_toml(path, error)) from None
     if wrong := _lacks(config):
         raise UserError(f"{path}: {wrong}")
     config = _models_beside(path.resolve().parent, _beside(path.resolve().parent, config))

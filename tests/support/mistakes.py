@@ -130,8 +130,12 @@ MISTAKES = {
     ),
     "60 tables in each other": (f"{GOOD}[a{'.a' * 60}]", "not valid TOML: has more than 50 levels"),
     "2,000 inline tables": (f"{GOOD}x = {'{a = ' * 2000}1{'}' * 2000}", "not valid TOML: has more than 50 levels"),
+    "a text without quotes": (
+        "root = corpus",
+        "not valid TOML: Invalid value (at line 1, column 8); a text needs quotes, and true and false lower case",
+    ),
     "a table twice": (GOOD + "[ocr]\n[ocr]", "not valid TOML: Cannot declare ('ocr',) twice"),
-    "a column": (where("widht > 3"), 'sets.train.where: Binder Error: Referenced column "widht" not found'),
+    "a column": (where("widht > 3"), 'sets.train.where: unknown column "widht"; similar names: "width"'),
     "a value": (where("width"), "sets.train.where: 'width' is of type bigint; write a condition"),
     "null": (where("null"), "sets.train.where: 'null' is of type \"null\"; write a condition"),
     "two conditions": (where("true, true"), "sets.train.where: "),
@@ -149,9 +153,9 @@ MISTAKES = {
     ),
     "a column of pairs": (
         f'{GOOD}[sets.dpo]\ntask = "preference"\nwhere = "margins > 1"',
-        'sets.dpo.where: Binder Error: Referenced column "margins" not found',
+        'sets.dpo.where: unknown column "margins"; similar names: "margin"',
     ),
-    "a figure": (gate("kept_shar > 1"), 'gates.enough: Binder Error: Referenced column "kept_shar" not found'),
+    "a figure": (gate("kept_shar > 1"), 'gates.enough: unknown column "kept_shar"; similar names: "kept_share"'),
     "a gate that is a value": (gate("kept"), "gates.enough: 'kept' is of type bigint; write a condition"),
     "a gate that is no text": (GOOD + "[gates]\na = 3", "gates.a: write a text, in quotes, not '3'"),
     "a gate that is no SQL": (gate("not a word"), "gates.enough: Parser Error"),
@@ -160,8 +164,19 @@ MISTAKES = {
     "a pattern in no folder": (source("sauce/*.tar"), "source.path: {here}/sauce/*.tar does not exist"),
     "a pattern of braces": (source("sauce/{0..9}.tar"), "{0..9}.tar does not exist; patterns are of * and ?"),
     "a pattern without a match": (source("source/*.tgz"), "source.path: no .tar under {here}/source/*.tgz"),
-    "a folder without tars": (source("text"), "source.path: no .tar under {here}/text"),
-    "a folder without images": (source("text", kind="folder"), "source.path: no images and no caption tables under"),
+    "a folder without tars": (source("text"), "source.path: no .tar under {here}/text; it has a.txt"),
+    "a folder without images": (
+        source("text", kind="folder"),
+        "source.path: no images and no caption tables under {here}/text; it has a.txt",
+    ),
+    "tars as tables": (
+        source("source", kind="huggingface"),
+        'no .parquet and no .arrow under {here}/source; it has 0.tar; kind = "webdataset" reads such files',
+    ),
+    "a table as a tar": (
+        source("captions"),
+        'source.path: no .tar under {here}/captions; it has a.csv; kind = "folder" reads such files',
+    ),
     "a protocol": (source("s4://a/b"), "source.path: s4://a/b: Protocol not known: s4"),
     "captions without the usual columns": (
         source("captions", kind="folder"),

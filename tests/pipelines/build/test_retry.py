@@ -136,7 +136,7 @@ def test_a_retry_that_changes_nothing_writes_no_byte(config, server):
     ("stage", "where", "said"),
     [
         ("rows", "true", "--stage: unknown stage 'rows'"),
-        (None, "reazon = 'x'", "--where: Binder Error"),
+        (None, "reazon = 'x'", '--where: unknown column "reazon"; similar names: "reason"'),
         (None, "1", "write a condition"),
         (None, " ", "empty"),
     ],

@@ -172,7 +172,7 @@ def test_a_source_that_is_no_longer_named_vanishes_with_its_partitions(here):
     root = build(configured(here, TARS, OWN))
     config = configured(here, TARS)
     said = say("plan", config)
-    assert "vanished own: 1 partitions and all made from them will be removed" in said.out
+    assert "vanished own: 1 partition and all made from it will be removed" in said.out
     build(config)
     assert asked(root, "select source, count(*) from rows group by all") == [("tars", 6)]
     assert verify_root(root).problems == []

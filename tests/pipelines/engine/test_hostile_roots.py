@@ -221,7 +221,7 @@ def test_clean_removes_a_link_and_not_what_it_leads_to(corpus, tmp_path):
     link = Path(corpus.path("images/00009-0123456789abcdef.tar"))
     link.symlink_to(tmp_path / "diary")
     said = say("clean", corpus.url, "--grace", "0")
-    assert said.code == 0 and said.out.startswith("removed 1 files"), said
+    assert said.code == 0 and said.out.startswith("removed 1 file"), said
     assert (tmp_path / "diary").read_text() == DIARY and not os.path.lexists(link)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/mine").write_text(DIARY)

@@ -208,12 +208,12 @@ def test_what_a_form_cannot_hold_is_counted(tmp_path):
     root = publish(tmp_path / "root", "all", [blind, answer, plain])
     said = say("export-set", root.url, "all", tmp_path / "out", "--form", "llava")
     assert said.out.splitlines() == [
-        f"wrote 1 samples in 1 files to {tmp_path / 'out'}",
-        "left out 1 samples (image_missing): a question names an image, but the sample has none",
-        "left out 1 samples (no_question): the conversation begins with an answer, which this form cannot say",
+        f"wrote 1 sample in 1 file to {tmp_path / 'out'}",
+        "left out 1 sample (image_missing): a question names an image, but the sample has none",
+        "left out 1 sample (no_question): the conversation begins with an answer, which this form cannot say",
     ]
     said = say("export-set", root.url, "all", tmp_path / "out", "--form", "huggingface")
-    assert said.out.splitlines()[0] == f"wrote 2 samples in 1 files to {tmp_path / 'out'}"
+    assert said.out.splitlines()[0] == f"wrote 2 samples in 1 file to {tmp_path / 'out'}"
     for line in ("samples of the release | 3 |", "samples in this export | 2 |", "the sample has none | 1 |"):
         assert line in (tmp_path / "out/README.md").read_text()
 
