@@ -25,6 +25,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from pydantic_core import PydanticCustomError
 
 from schemas.checked import plain_toml, read_toml
+from schemas.config.file import INSTEAD, first_of, unknown
 from schemas.config.table import Location, Table
 from schemas.errors import UserError, cannot_read, not_toml
 from training.sample_text import CAPTIONS
@@ -103,7 +104,7 @@ class TrainingStage(Table):
     def _has_one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             both = "has both steps and epochs; give one of them"
-            neither = "has no length; give steps or epochs"
+            neither = "has no end; write steps or epochs"
             raise PydanticCustomError("length", neither if self.steps is None else both)
         return self
 
@@ -134,6 +135,9 @@ class Recipe(Table):
         return SHAPES[self.shape] if self.shape in SHAPES else read_shape(self.shape)
 
 
+TABLES = {"data": Data, "start": Start, "stages": TrainingStage, "held_out": HeldOut}  # all but the recipe itself
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file; its paths are relative to the file's folder. Raises `UserError` with one line."""
     path = Path(path)
@@ -159,9 +163,7 @@ def checked(given: dict[str, Any], path: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        raise UserError(f"{path}: {_one_line(error)}") from None
     names = [stage.name for stage in recipe.stages]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: stages: two are called {twice[0]}; give each its own name")
@@ -183,6 +185,21 @@ def checked(given: dict[str, Any], path: str) -> Recipe:
     if len(named) > 1 and {"checkpoint", "whole"} & named.keys():
         raise UserError(f"{path}: start: {' and '.join(named)}: either would overwrite the other; name one")
     return recipe
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's errors, in one line."""
+    first = first_of(error)
+    loc = first["loc"]
+    where, told = ".".join(map(str, loc)), first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "extra_forbidden":
+        table = next((TABLES[part] for part in reversed(loc[:-1]) if part in TABLES), Recipe)
+        return f"{where}: {unknown(str(loc[-1]), table.model_fields)}"
+    if first["type"] == "missing":
+        return f"{where}: missing; add it"
+    if first["type"] in INSTEAD:
+        return f"{where}: {INSTEAD[first['type']]}, not {str(first['input'])[:80]!r}"
+    return f"{where}: {told}"
 
 
 def _beside(here: Path, path: str) -> str:

@@ -126,7 +126,9 @@ class Shards:
             return card
         except FileNotFoundError:
             cards = sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.folder}/*.json"))
-            names = ", ".join(card.removesuffix(".json") for card in cards) or "none"
+            if not cards:
+                raise FileNotFoundError(f"{self.folder}: no shard set is published here; is it the corpus?") from None
+            names = ", ".join(card.removesuffix(".json") for card in cards)
             raise FileNotFoundError(f"{self.folder}: unknown shard set {name!r}; published: {names}") from None
         except ValueError as error:
             wrong = str(error).removeprefix(f"{path}: ")

@@ -109,7 +109,7 @@ def takedown(
             raise UserError(f"--models: {folder}: no such folder")
     lines = read_list(wanted) if wanted else []
     done = take_down(corpus, lines, lambda line: tell(line, style="dim"), wait)
-    tell(f"{counted(done.rows, 'row')} taken down, and {done.others:,} of the same bytes or conversations")
+    tell(f"{counted(done.rows, 'row')} taken down, and {done.others:,} others that show the same image")
     for line in done.nothing[:20]:
         tell(f"matches no row: {cell(line.text)}")
     if len(done.nothing) > 20:

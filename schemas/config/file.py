@@ -7,6 +7,7 @@ from shlex import quote
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas.checked import plain_toml, read_toml
 from schemas.config.model import NAMED, TABLES, Config
@@ -152,15 +153,27 @@ def _models_beside(here: Path, config: Config) -> Config:
     return config.model_copy(update={"endpoints": config.endpoints | models})
 
 
-def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
-    """The first of pydantic's errors, in one line. `given`: the content of the file."""
+def first_of(error: ValidationError) -> ErrorDetails:
+    """The error to tell of: the first, or a misspelt key beside a key that is missing."""
     errors = error.errors()
     first = errors[0]
-    if first["type"] == "missing":  # a key beside it that is not known is often the same key, misspelt
+    if first["type"] == "missing":
         *table, lacking = first["loc"]
         beside = [other for other in errors if other["type"] == "extra_forbidden" and [*other["loc"][:-1]] == table]
         near = (other for other in beside if difflib.get_close_matches(str(other["loc"][-1]), [str(lacking)]))
-        first = next(near, first)
+        return next(near, first)
+    return first
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is not known, with the one that may be meant."""
+    near = difflib.get_close_matches(key, known := sorted(known), n=1)
+    return f"unknown; did you mean `{near[0]}`?" if near else f"unknown; known here: {', '.join(known)}"
+
+
+def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
+    """The first of pydantic's errors, in one line. `given`: the content of the file."""
+    first = first_of(error)
     loc, kind = [*first["loc"]], None
     where = ".".join(map(str, loc))
     if loc[0] == "source" and len(loc) > 1:  # pydantic names the number of the source, its kind, and then its field
@@ -168,10 +181,7 @@ def _one_line(error: ValidationError, given: dict[str, Any]) -> str:
         where = ".".join([_source_in(given["source"], int(loc[1])), *map(str, fields)])
         loc = ["source", *fields]
     if first["type"] == "extra_forbidden":
-        known = _fields(loc[:-1], kind)
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-        return f"{where}: unknown; {hint}"
+        return f"{where}: {unknown(str(loc[-1]), _fields(loc[:-1], kind))}"
     if first["type"] == "missing":
         if where == "root":
             return 'root: missing; add it above the first [table]: root = "my-corpus"'
