@@ -71,7 +71,8 @@ class BufferedCache(Cache):
     @property
     def states(self) -> list[tuple[Any, Any]]:
         """The keys and values of each layer: [rows, heads, tokens, channels]."""
-        return [(layer.keys, layer.values) for layer in self.layers]
+        layers: list[Any] = self.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def keep(self, places: Sequence[int]) -> list[int]:
         """Drops all rows but those at these places. Returns the places in the order in which the rows now are: the last

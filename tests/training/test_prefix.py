@@ -25,7 +25,8 @@ def test_it_is_attention_to_the_prompt_and_to_the_answer(prompts, key_heads):
     expected = F.scaled_dot_product_attention(query, keys, values, mask, scale=0.3, enable_gqa=True)
     layer, unused = SimpleNamespace(layer_idx=1), (torch.zeros(1), torch.zeros(1))
     prefix = Prefix.of([unused, (before[0], before[1])], present, prompts)
-    found, _ = behind_prefix(layer, query, *own, None, 0.3, prefix=prefix)  # pyright: ignore[reportArgumentType]
+    asked = query, own[0], own[1], None, 0.3
+    found, _ = behind_prefix(layer, *asked, prefix=prefix)  # pyright: ignore[reportArgumentType]
     assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
 
 
