@@ -179,7 +179,7 @@ def export_set(
     target = Root(folder if "://" in folder else str(Path(folder).resolve()))
     exported = write(open_root(root), set_name, form, target, question)
     samples, files = counted(exported.tally.samples, "sample"), counted(exported.files, "file")
-    tell(f"wrote {samples} in {files} to {folder}")
+    tell(f"wrote {samples} in {files} to {cell(folder)}")
     for reason, count in sorted(exported.tally.left_out.items()):
         tell(f"left out {counted(count, 'sample')} ({reason}): {REASONS[reason]}")
     for what, count in exported.tally.changes():

@@ -126,4 +126,4 @@ def takedown(
     tell(f"{counted(done.removed, 'file')} removed; every run and `shardmill verify` check the corpus against the list")
     for folder in models:
         for path in trained_on(folder, done.releases):
-            tell(f"made from a release that had some of this: {path}")
+            tell(f"made from a release that had some of this: {cell(path)}")

@@ -46,13 +46,13 @@ def export(
     for name, file in card["files"].items():
         tell(f"{name}  {file['bytes'] / 1e6:,.2f} MB")
     for warning in warnings_of(checkpoint):
-        tell(f"warning: {warning}")
+        tell(f"warning: {cell(warning)}")
     verify = join(["shardmill", "verify-gguf", str(out), "--checkpoint", str(checkpoint)])
     if (result := verify_short(out, checkpoint)) is None:
-        tell(f"not checked in llama.cpp: {not_installed('llama_cpp')}; then run: {verify}")
+        tell(f"not checked in llama.cpp: {cell(not_installed('llama_cpp'))}; then run: {cell(verify)}")
     elif result["passed"]:
         checked = ", ".join(name.replace("_", " ") for name in result["checks"])
-        tell(f"llama.cpp agrees on {checked}; compare its answers too: {verify}")
+        tell(f"llama.cpp agrees on {checked}; compare its answers too: {cell(verify)}")
     else:
         missed = ", ".join(result["missed"])
         raise typer.Exit(say(None, 1, f"{out}: llama.cpp does not read it as it was trained: {missed}; see: {verify}"))

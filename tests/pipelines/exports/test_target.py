@@ -214,6 +214,8 @@ def test_what_a_form_cannot_hold_is_counted(tmp_path):
     ]
     said = say("export-set", root.url, "all", tmp_path / "out", "--form", "huggingface")
     assert said.out.splitlines()[0] == f"wrote 2 samples in 1 file to {tmp_path / 'out'}"
+    said = say("export-set", root.url, "all", tmp_path / "in[b]", "--form", "huggingface")  # brackets are no markup
+    assert said.out.splitlines()[0] == f"wrote 2 samples in 1 file to {tmp_path / 'in[b]'}"
     for line in ("samples of the release | 3 |", "samples in this export | 2 |", "the sample has none | 1 |"):
         assert line in (tmp_path / "out/README.md").read_text()
 
