@@ -48,7 +48,8 @@ def test_columns_may_have_other_names(tmp_path):
     config = tmp_path / "my.toml"
     config.write_text(f'root = "corpus"\n[source]\nkind = "laion"\npath = "{path.name}"\n')
     assert say("plan", config).err == (
-        "shardmill: source.url_column: 0.parquet has none of the columns url, URL, image_url; it has bild, wort\n"
+        "shardmill: source.url_column: 0.parquet has none of the columns url, URL, image_url; it has bild, wort"
+        '; write url_column = "…" with one of these\n'
     )
     config.write_text(f'root = "corpus"\n[source]\nkind = "laion"\npath = "{path.name}"\nimages = "pictures"\n')
     assert say("plan", config).err == (

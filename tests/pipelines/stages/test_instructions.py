@@ -70,7 +70,7 @@ def test_a_file_without_questions_is_the_users_to_mend(pictures, tmp_path, confi
     assert said.code == 2
     assert said.err == (
         "shardmill: source.question_column: asked.jsonl has none of the columns question, instruction, prompt, text; "
-        "it has image, caption\n"
+        'it has image, caption; write question_column = "…" with one of these\n'
     )
 
 
