@@ -202,7 +202,7 @@ def asked(config: Path, sql: str) -> list[dict]:
 
 
 LOOKS = """
-SELECT d.partition, d.key, d.of, d.distance, d.reason, i.sha256, i.phash,
+SELECT d.partition, d.key, d.of, d.distance, d.reason, i.sha256, i.phash, i.phash256,
        coalesce(r.conversation, r.part_of) IS NULL AND i.sha256 IS NOT NULL AS alone
 FROM duplicates d JOIN images i USING (partition, key) JOIN rows r USING (partition, key) ORDER BY ALL"""
 BY_KEY = (

@@ -10,6 +10,7 @@ from typing import Any
 from support.corpora import data_files
 from support.forked import Place, made_and_cleaned
 
+from pipelines.dedup.fine_hash import NEAR, bits_apart
 from pipelines.engine.releases import release_of
 from pipelines.stages.takedown_list import TAKEDOWN_FILE
 
@@ -33,13 +34,16 @@ class Held:
             return
         near, compare = self.settings["duplicates"].get("near", 3), self.settings["duplicates"].get("compare", "hashes")
         kept = {(r["partition"], r["key"]): (r["sha256"], r["phash"]) for r in rows if not r["reason"] and r["alone"]}
+        fine = {(r["partition"], r["key"]): r["phash256"] for r in rows}
         by_key: dict[str, list] = {}
         for (_, key), look in kept.items():
             by_key.setdefault(key, []).append(look)
         every = [*kept.items()]
         for n, (one, look) in enumerate(every):
             for other, of in every[:n]:
-                if (apart(look, of) <= near and compare == "hashes") or look[0] == of[0]:
+                near_too = bits_apart(fine[one], fine[other]) <= NEAR
+                by_hashes = compare == "hashes" and apart(look, of) <= near and near_too
+                if by_hashes or look[0] == of[0]:
                     self.wrong.append(f"duplicates: {one} and {other} are kept, though {apart(look, of)} apart")
         for row in rows:
             if row["reason"] in ("exact_duplicate", "near_duplicate"):
