@@ -40,7 +40,7 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
     ("question", "complaint"),
     [
         ("garbage !!", 'Parser Error: syntax error at or near "garbage"'),
-        ("select nothing from rows", 'Referenced column "nothing" not found'),
+        ("select nothing from rows", 'unknown column "nothing"'),
         ("select 1 from row", "Table with name row does not exist!"),
         ("from 'notes.txt'", "no view notes.txt; to read a file outside the corpus, add --read FILE"),
         ("select error('a\nb')", "a b"),
