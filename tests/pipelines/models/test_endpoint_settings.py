@@ -271,5 +271,5 @@ def test_what_one_process_does_is_refused_with_workers_elsewhere():
     with pytest.raises(UserError, match=r"endpoints.m.max_calls: "):
         endpoint_of(config(url="http://a/v1", max_calls=1), "captions.endpoint", "m")
     assert endpoint_of(config(url="http://a/v1"), "captions.endpoint", "m").urls == ("http://a/v1",)
-    with pytest.raises(UserError, match=r"captions.endpoint: unknown endpoint 'n'; add \[endpoints.n\]"):
+    with pytest.raises(UserError, match=r"unknown endpoint 'n'; add \[endpoints.n\], or choose from m$"):
         endpoint_of(config(url="http://a/v1"), "captions.endpoint", "n")
