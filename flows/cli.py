@@ -5,7 +5,7 @@ import flows.interrupts  # noqa: F401  before what takes long to import
 # isort: split
 import sys
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -54,7 +54,7 @@ COMMANDS = {  # in the order in which `--help` lists them, each in the panel of 
     "verify-gguf": phone.verify_gguf,
     "tune-gguf": phone.tune_gguf,
 }
-UsageError = typer.BadParameter.__mro__[1]  # which Typer does not export
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])  # which Typer does not export
 
 for name, command in COMMANDS.items():
     app.command(name, rich_help_panel=PANELS[sys.modules[command.__module__]])(command)
