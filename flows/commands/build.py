@@ -306,7 +306,7 @@ def try_stage(
     console.print(shown)
     counts = Counter(row["answer"] or row["reason"] for row in tried)
     outcomes = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    tell(f"tried {len(tried)} captions: {outcomes or 'none is weak'}; nothing is committed")
+    tell(f"tried {counted(len(tried), 'caption')}: {outcomes or 'none is weak'}; nothing is committed")
 
 
 def check_endpoint(
