@@ -28,6 +28,7 @@ from pipelines.engine.corpus_stage import CorpusStage, Upstream
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
+from pipelines.engine.workers import Workers
 from pipelines.stages.brought import BringPairs
 from pipelines.stages.length_balance import Lengths
 from schemas.arrow import Row
@@ -81,7 +82,7 @@ class DrawPairs(CorpusStage):
     def settings(self) -> dict[str, Any]:
         return self.config.recorded() | ({"min_mass": self.min_mass} if self.min_mass != MIN_MASS else {})
 
-    def decide(self, root: Root, upstream: Upstream) -> Iterator[pa.Table]:
+    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
         lengths, labelers = defaultdict[int, Lengths](Lengths), set[int]()
         with TemporaryDirectory(prefix="shardmill-") as folder:
             drawn = list[str]()

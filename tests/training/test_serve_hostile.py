@@ -258,6 +258,7 @@ class Slow:
 
     def __init__(self):
         self.told: list[tuple[int, int]] = []  # seed and tokens of each answer
+        self.begun = threading.Event()
 
     def picture(self, name, image):
         raise ValueError("no images")
@@ -266,6 +267,7 @@ class Slow:
         return type("Prompt", (), {"ids": [1, 2]})
 
     def answer(self, requests):
+        self.begun.set()
         answers = []
         for request in requests:
             answers.append(answer := Generated(finished=True))
@@ -285,7 +287,8 @@ def test_a_request_whose_client_is_gone_is_not_begun_and_ends_at_the_next_token(
         gone = [socket.create_connection(("127.0.0.1", port_of(client))) for _ in range(3)]
         for connection in gone:
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        time.sleep(0.4)
+        assert slow.begun.wait(60)
+        time.sleep(0.4)  # the other requests come
         for connection in gone:
             connection.close()
         begun = time.monotonic()
