@@ -294,10 +294,9 @@ def test_a_request_whose_client_is_gone_is_not_begun_and_ends_at_the_next_token(
         begun = time.monotonic()
         assert post(client, asked("Hello.", max_tokens=2, seed=1))[0] == 200
         assert time.monotonic() - begun < 5
-    *others, (seed, _) = slow.told
-    assert seed == 1
-    assert len(others) <= 3 and sum(tokens for _, tokens in others) < 2_000, "of nine, each client's first at most"
-    assert slow.told[0][1] < 3_000 and slow.told[1] == (1, 2)
+    others = [tokens for seed, tokens in slow.told if seed == 7]
+    assert len(others) <= 3 and sum(others) < 2_000, "of nine, each client's first at most"
+    assert (1, 2) in slow.told
 
 
 def test_an_answer_of_the_model_ends_when_nobody_waits(speaker):
