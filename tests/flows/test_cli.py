@@ -126,6 +126,7 @@ def test_plan_and_run_say_that_no_url_is_asked_for(tmp_path):
     assert said not in planned and "fetch is new" in planned
 
 
+@pytest.mark.slow
 def test_plan_says_what_is_to_be_made_and_why(folder):
     planned = say("plan", folder / "my.toml")
     assert planned.code == 0

@@ -93,6 +93,7 @@ def test_the_flow_publishes_the_numbers_of_stats(server, built):
     ]
 
 
+@pytest.mark.slow
 def test_every_stage_is_a_task_with_its_progress(server, built):
     run = server.run_of("five")
     tasks = server.tasks_of(run)

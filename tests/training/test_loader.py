@@ -91,6 +91,7 @@ def cuts_of(workers: int = 0, **options) -> list[Cut]:
 # Content
 
 
+@pytest.mark.slow
 def test_a_batch_holds_what_its_samples_say(scenes, root, recipe):
     mixture = Mixture([Part(scenes, "train", 0.5), Part(str(root), "train")], recipe)
     marks, shards, grids = recipe.tokenizer.marks, {}, []

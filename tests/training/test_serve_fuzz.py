@@ -4,6 +4,7 @@ import pytest
 from support.serve_fuzzing import fuzz_serve
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_broken_requests_are_answered_or_refused(tmp_path):
     check(fuzz_serve(tmp_path, count=300))

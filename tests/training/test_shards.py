@@ -75,6 +75,7 @@ def test_samples_are_those_that_plain_webdataset_reads(published, name, count, c
     assert samples[0].keys() == {"__key__", "png", "json", "txt"}
 
 
+@pytest.mark.slow
 def test_any_sample_can_be_asked_for(published):
     samples, expected = Shards(published, "train"), plain(published, "train")
     assert len(samples.shards) > 1

@@ -58,6 +58,7 @@ def test_it_can_be_asked_from_another_folder(corpus):
     assert plain_duckdb(Path(corpus.path("catalog.duckdb"))) == ALL_THREE
 
 
+@pytest.mark.slow
 def test_its_file_is_of_the_storage_version_that_every_duckdb_since_1_0_reads(corpus):
     """Written by 2.0.0 without a wish, it has version 999, which no DuckDB 1.x opens."""
     header = Path(corpus.path("catalog.duckdb")).read_bytes()[8:20]

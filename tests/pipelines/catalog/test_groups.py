@@ -30,6 +30,7 @@ def root(tmp_path):
     return build(tmp_path / "one.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "rows", "expected"),
     [(256, 50_000, [[0, 1, 2, 3, 4]]), (2, 50_000, [[0, 1], [2, 3], [4]]), (256, 5, [[0, 1], [2], [3], [4]])],
@@ -49,6 +50,7 @@ def test_groups_are_bounded_by_partitions_and_rows(most, rows, expected, root, m
         assert gathered.sql("FROM answers").to_arrow_table().to_pylist() == query(root, QUESTION).to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [256, 1])
 def test_the_report_and_the_distributions_do_not_depend_on_groups(most, root, tmp_path, monkeypatch):
     monkeypatch.setattr(groups_module, "MOST", most)

@@ -67,6 +67,7 @@ def test_hostile_captions_come_through_as_they_are(hostile):
     assert {row["name"]: row["said"] for row in found if row["name"]} == HOSTILE
 
 
+@pytest.mark.slow
 def test_half_surrogates_and_numbers_that_json_has_not_become_what_it_has(hostile):
     (row,) = query(hostile, "select url, host, extra::varchar as extra from samples where text = 'strange'").to_pylist()
     assert row["url"] == "http://\ufffd@x.example/\ufffd" and row["host"] == "x.example"

@@ -47,6 +47,7 @@ def few(monkeypatch):
     monkeypatch.setattr(hamming, "AT_ONCE", 7)
 
 
+@pytest.mark.slow
 @given(
     centres=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5),
     turned=st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 63), max_size=6)), max_size=80),

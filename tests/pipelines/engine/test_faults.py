@@ -49,6 +49,7 @@ def test_an_error_of_a_runner_s_server_is_its_details():
     assert one_line(RuntimeError("without details\n>")) == ">"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["rows", "images", "selection", "shards"])
 def test_a_folder_that_was_deleted_is_missing(folder, corpus, tmp_path):
     shutil.rmtree(corpus.path(folder))

@@ -64,6 +64,7 @@ def image_of(digest: str) -> bytes:
 # Shards
 
 
+@pytest.mark.slow
 def test_shards_of_pairs_hold_what_the_trainer_asks_for(corpus):
     found = verify_root(corpus)
     assert (found.problems, found.garbage, found.samples) == ([], [], 30)
@@ -98,6 +99,7 @@ def test_the_dpo_trainer_reads_them(corpus, tmp_path):
     assert all(len(one) and len(other) for one, other in pairwise(learned))
 
 
+@pytest.mark.slow
 def test_a_condition_on_preferences_chooses_what_goes_into_a_set(configure, tmp_path, shared):
     sets = PAIRS + 'where = "margin = 2 and chosen_draw < 2"\n[sets.half]\ntask = "preference"\nweight = 0.5\n'
     config = configure(f'[source]\nkind = "instructions"\npath = "{shared}/rlaifv"\n{ASKING}{sets}')
@@ -155,6 +157,7 @@ def exported(root: Root, set_name: str, form: str, folder: Path, *question: str)
     return files
 
 
+@pytest.mark.slow
 def test_trl_s_columns_hold_every_pair(corpus, tmp_path):
     files = exported(corpus, "dpo", "trl", tmp_path / "trl")
     assert len(files) == 4

@@ -69,6 +69,7 @@ def killed_at(chunk: int, config: Path) -> None:
         build(config, "images")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [[1], [3], [9], [2, 1, 4]])
 def test_a_killed_run_asks_again_only_for_what_no_chunk_holds(kills, few, server, tmp_path):
     plain = build(sized(configure(tmp_path / "plain", urls_of(server))), "images")
@@ -87,6 +88,7 @@ def test_a_killed_run_asks_again_only_for_what_no_chunk_holds(kills, few, server
     assert fetched == query(plain, "select count(distinct key) as n from fetches")["n"].to_pylist()
 
 
+@pytest.mark.slow
 def test_images_in_chunks_that_were_taken_down_meanwhile_are_not_kept(few, server, tmp_path):
     config = sized(configure(tmp_path, urls_of(server)))
     killed_at(5, config)

@@ -70,6 +70,7 @@ def test_files_that_changed_or_are_gone_are_not_compared(made, tmp_path):
     assert (seen.problems, seen.rows, seen.unreached) == ([], 4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [64, 3])
 def test_a_source_file_is_read_once_for_all_of_its_partitions(at_once, tmp_path, configure, monkeypatch):
     from pipelines.stages import rows

@@ -83,6 +83,7 @@ def test_a_list_of_releases(releases):
     assert (unknown.code, unknown.err) == (2, "shardmill: releases: unknown shard set 'test'; choose from train\n")
 
 
+@pytest.mark.slow
 def test_of_releases_of_version_0_1_the_time_is_that_of_the_card(releases):
     for path in (releases.folder / "corpus/runs").glob("*/releases.parquet"):
         path.unlink()

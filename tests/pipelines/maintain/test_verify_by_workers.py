@@ -45,6 +45,7 @@ def damage(root: Root, name: str, how: str) -> None:
         flip(root, name, path.stat().st_size // 2 if how == "middle" else path.stat().st_size - 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["gone", "cut", "middle", "end", "other"])
 def test_workers_say_what_one_process_says(how, root):
     for kind in KINDS:

@@ -231,6 +231,7 @@ def test_requests_about_one_image_go_to_one_server():
 # Budgets
 
 
+@pytest.mark.slow
 def test_a_budget_of_calls_is_spent_to_the_last_and_no_further(scripted):
     before = len(scripted.asked())
     found, stopped = ask(client(scripted.url, max_calls=25, concurrency=8), 100)

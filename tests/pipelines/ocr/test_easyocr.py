@@ -106,6 +106,7 @@ def test_a_corpus_is_read_and_is_current_until_the_weights_change(models, pictur
         assert texts_of(build(config)) == {"one": ["HHoH"], "two": ["HHooH", "oHHHo"], "none": []}
 
 
+@pytest.mark.slow
 def test_the_configured_engine_can_be_set_aside(models, pictures, configure):
     config = configure(f'{TOML}models = "{models}"'.replace('engine = "easyocr"\n', ""))
     settings, others = (open_corpus(config, engine).made["ocr"].settings() for engine in (None, "easyocr"))

@@ -43,6 +43,7 @@ def test_a_run_ends_by_writing_it_and_its_numbers_are_those_of_stats(built):
     assert "my.toml" in page.text and "completed" in page.text and root.url in page.text
 
 
+@pytest.mark.slow
 def test_bars_are_as_long_as_their_shares(built):
     page = read(open_corpus(built / "my.toml").root)
     bars = [attrs for tag, attrs in page.elements if tag == "i" and "title" in attrs]

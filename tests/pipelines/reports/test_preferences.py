@@ -99,6 +99,7 @@ def test_distributions_count_each_response_and_each_pair_once(root):
     assert [sum(column) for column in zip(*ratios, strict=True)] == [sum(row["m"] for row in margins), said["kept"]]
 
 
+@pytest.mark.slow
 def test_what_they_cost_is_what_the_view_says(root, page):
     (row,) = query(root, "from cost where stage = 'verdicts'").to_pylist()
     cells = (row["calls"], row["failed"], row["tokens_in"] + row["tokens_out"], row["seconds"], row["calls_a_pair"],

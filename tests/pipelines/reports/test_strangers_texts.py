@@ -111,6 +111,7 @@ def test_whatever_is_put_in_comes_out_as_text(folder):
     assert polygons and all("OPENx\" onload='1' <script>" in attrs["said"] for attrs in polygons)
 
 
+@pytest.mark.slow
 def test_the_page_may_load_and_run_nothing(hostile):
     page = read(hostile)
     (policy,) = (attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy")

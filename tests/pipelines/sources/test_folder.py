@@ -44,6 +44,7 @@ def test_a_folder_has_a_row_an_image_with_the_text_beside_it(pictures):
     assert rows[1]["detail"] == "1.txt: is not UTF-8 at byte 0; write source.encoding if it is in another"
 
 
+@pytest.mark.slow
 def test_a_caption_that_nobody_can_see_is_no_caption(pictures, configure):
     for number, text in enumerate(["\u00a0\n", "\u200b", "\r\n\u2028", "\u00a0a\u200b"]):
         (pictures / f"{number}.txt").write_text(text)

@@ -130,6 +130,7 @@ def test_a_file_is_read_once_by_each_stage_and_in_its_order(hub, configure, monk
     assert query(root, "select count(*) as n from images where reason is null").to_pylist() == [{"n": 40}]
 
 
+@pytest.mark.slow
 def test_a_damaged_row_group_leaves_the_others(hub, configure):
     columns = {"image": held(*[n % 4 for n in range(40)]), "text": [f"text {n}" for n in range(40)]}
     pq.write_table(

@@ -90,6 +90,7 @@ where = "extra.similarity::double > 0.3 and extra.punsafe::double < 0.5 and host
     assert [tuple(row.values()) for row in hosts] == expected
 
 
+@pytest.mark.slow
 def test_laion_400m_is_split_once_and_each_row_waits_for_its_bytes(shared, tmp_path):
     config = tmp_path / "my.toml"
     config.write_text(f'root = "corpus"\n[source]\nkind = "laion"\npath = "{shared}/laion"\n{ONE_PROCESS}')

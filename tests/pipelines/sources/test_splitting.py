@@ -40,6 +40,7 @@ def read(monkeypatch) -> Counter:
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_of_many_partitions_is_read_once_and_gives_the_same_bytes(name, read, tmp_path, monkeypatch):
     kind, write, _ = KINDS[name]
@@ -61,6 +62,7 @@ class Died(BaseException):
     """Ends a run as a power cut would."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 5, 17])
 def test_a_run_that_is_killed_reads_no_file_and_writes_no_partition_again(after, read, tmp_path, monkeypatch):
     (tmp_path / "source").mkdir()
@@ -144,6 +146,7 @@ def settled(root: Root) -> list[tuple[str, int, int]]:
     return [(file.path, file.first, file.buckets) for file in read_manifest(root)]
 
 
+@pytest.mark.slow
 def test_the_size_of_partitions_is_settled_when_a_source_is_first_seen(tmp_path, monkeypatch):
     for name, value in {"FEWEST": 10, "MOST_ROWS": 40, "PARTITIONS": 10}.items():
         monkeypatch.setattr(rows, name, value)

@@ -100,6 +100,7 @@ def test_all_are_rewritten_if_the_configuration_says_so(configured, server):
     assert {answer for (answer,) in rows(root, "answer")} == {"taken"}
 
 
+@pytest.mark.slow
 def test_a_model_can_be_shown_the_picture(configured, server):
     before = len(server.asked())
     build(configured("image = true"))

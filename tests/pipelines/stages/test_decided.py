@@ -58,6 +58,7 @@ def one_at_a_time(monkeypatch):
     monkeypatch.setattr("pipelines.engine.corpus_stage.PIECE", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", CONDITIONS)
 def test_workers_write_what_the_driver_writes(where, tmp_path, monkeypatch):
     plain = build(write_corpus(tmp_path, "plain", where))
@@ -79,6 +80,7 @@ def test_workers_write_what_the_driver_writes(where, tmp_path, monkeypatch):
     assert verify_root(workers).problems == verify_root(driver).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["duplicates", "selection"])
 def test_a_step_that_was_killed_is_decided_again(stage, tmp_path, monkeypatch, one_at_a_time):
     plain = build(write_corpus(tmp_path, "plain"))
@@ -108,6 +110,7 @@ def test_a_step_that_was_killed_is_decided_again(stage, tmp_path, monkeypatch, o
     assert query(root, work).to_pylist() == query(plain, work).to_pylist()
 
 
+@pytest.mark.slow
 def test_quotas_and_repeated_keys_are_counted_over_the_whole_corpus(tmp_path, one_at_a_time, monkeypatch):
     quotas = "languages = { en = 0.5, '*' = 0.5 }"
     (tmp_path / "a").mkdir()
@@ -118,6 +121,7 @@ def test_quotas_and_repeated_keys_are_counted_over_the_whole_corpus(tmp_path, on
     assert steps(plain) == steps(driver)
 
 
+@pytest.mark.slow
 def test_a_note_of_several_partitions_is_a_row_of_work_for_each(tmp_path):
     config = write_corpus(tmp_path, "corpus")
     root = build(config)

@@ -78,6 +78,7 @@ def test_plain_webdataset_takes_tuples_of_jpg_and_txt(urls):
     assert {(image.mode, image.size) for image, _ in pairs} == {("RGB", (224, 224))}
 
 
+@pytest.mark.slow
 def test_datasets_loads_a_set_with_stable_json(urls, tmp_path):
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset("webdataset", data_files={"train": urls}, split="train", cache_dir=str(tmp_path))

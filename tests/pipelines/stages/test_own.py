@@ -303,6 +303,7 @@ def test_a_name_that_is_there_is_refused(configure, numbers):
             open_corpus(configure(SOURCE + TABLE.replace("stages.even", f"stages.{name}")))
 
 
+@pytest.mark.slow
 def test_its_file_travels_with_it(config, tmp_path):
     """A worker of another machine has no such file: the stage is pickled here and made there."""
     import pickle

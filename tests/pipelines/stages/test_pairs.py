@@ -107,6 +107,7 @@ def test_the_length_ratio_and_the_kept_pairs_are_those_of_the_public_scripts(pub
     }
 
 
+@pytest.mark.slow
 def test_pairs_do_not_depend_on_how_many_partitions_are_read_at_once_nor_on_who_writes_them(public, monkeypatch):
     """Lengths are balanced over all partitions, which only their sums can tell when they are read one by one."""
     _, root, _ = public

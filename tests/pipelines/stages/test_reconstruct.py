@@ -88,6 +88,7 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
+@pytest.mark.slow
 def test_a_sample_teaches_what_stood_in_its_corrupted_lines(built):
     found = samples(built)
     assert {*found} == {"sign", "menu", "notice"}

@@ -21,6 +21,7 @@ def write_config(folder: Path, settings: str, name: str = "corpus") -> Path:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ["samples_per_shard = 2", 'where = "width > 200"', "weight = 0.5"])
 def test_workers_lay_groups_out_as_this_process_does(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.stages.shard_layout.GROUP", 1)
@@ -40,6 +41,7 @@ def test_workers_lay_groups_out_as_this_process_does(settings, tmp_path, monkeyp
     assert data_files(tmp_path / "alone") == data_files(tmp_path / "by-workers")
 
 
+@pytest.mark.slow
 def test_a_condition_that_fails_in_a_worker_is_a_mistake_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.stages.shard_layout.GROUP", 1)
     for number in range(3):

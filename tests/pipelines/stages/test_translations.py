@@ -95,6 +95,7 @@ def test_a_share_is_translated_by_hash_and_the_rest_is_not_asked_for(configured,
     assert drawn < {row["key"] for row in translations(root) if row["language"]}, "a larger share only adds rows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "answer"),
     [

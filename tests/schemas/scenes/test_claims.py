@@ -278,6 +278,7 @@ def test_no_word_that_was_not_understood_is_dropped(words):
     assert sum(run.split().count("zorb") for run in parse(text).unparsed) == words.count("zorb"), text
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.text(max_size=200))
 def test_any_text_at_all_is_read(text):
@@ -295,6 +296,7 @@ def test_a_long_hostile_text_takes_no_longer_than_its_length():
     assert time.process_time() - started < 20
 
 
+@pytest.mark.slow
 def test_the_web_at_large_says_little_about_scenes(shared):
     """Ten thousand real alt texts: each is read, and what it says that is no claim of ours is handed back."""
     import pyarrow.parquet as pq

@@ -117,6 +117,7 @@ def test_the_flow_publishes_what_it_cost(configured, instructions, server, tmp_p
     assert {row["stage"]: row["calls"] for row in cost}["responses"] == kinds(server.asked())["responses"]
 
 
+@pytest.mark.slow
 def test_the_fifteen_public_instructions_become_shards_and_every_stage_has_its_view(configured, shared, server):
     root = build(configured(path=str(shared / "rlaifv"), draws=10))
     check_accounting(root)
