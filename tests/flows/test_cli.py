@@ -313,7 +313,7 @@ def test_a_corpus_from_nothing(tmp_path):
     assert done("run", "my.toml").startswith("everything is current")
     printed = "select bool_and(extra.scene.printed is not null) as printed from samples where ocr_text != ''"
     assert done("sql", "my-corpus", printed, "--csv") == '"printed"\ntrue\n'
-    assert done("verify", "my-corpus").endswith("8 rows, 0.1 MB of images, 8 samples: all is well\n")
+    assert done("verify", "my-corpus").endswith("8 rows, 70 kB of images, 8 samples: all is well\n")
     (url,) = done("urls", "my-corpus", "train").split()
     assert len(list(webdataset.WebDataset(url, shardshuffle=False))) == 8
 
