@@ -53,21 +53,16 @@ def plain_json(data: bytes | str) -> Any:
     return value
 
 
-def read_toml(path: str | os.PathLike) -> bytes:
-    """The bytes of a TOML file, or of a pipe. Raises `OSError`, also for a name that no file has, and `ValueError` for
-    more than `TOML` bytes."""
+def read_toml(path: str | os.PathLike) -> dict[str, Any]:
+    """What a TOML file, or a pipe, says. Raises `OSError`, also for a name that no file has, and `ValueError` for more
+    than `TOML` bytes or `LEVELS` levels, and for what is not TOML of version 1.0, such as whole numbers of more than 64
+    bits."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "no file has the character NUL in its name", str(path))
     with open(path, "rb") as file:
         data = file.read(TOML + 1)
     if len(data) > TOML:
         raise ValueError(f"has more than {TOML:,} bytes")
-    return data
-
-
-def plain_toml(data: bytes) -> dict[str, Any]:
-    """What TOML says. Raises `ValueError` for what is not TOML of version 1.0, such as whole numbers of more than 64
-    bits, and for more than `LEVELS` levels."""
     text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     try:
         value = tomllib.loads(text)

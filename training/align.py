@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from schemas.checked import plain_toml, read_toml
+from schemas.checked import read_toml
 from schemas.errors import UserError, answered, cannot_read
 from schemas.shards import Damaged
 from training.checkpoint import check_out, write_model
@@ -31,7 +31,7 @@ def round_recipe(policy: Path, root: str, name: str, recipe: Path | None = None)
     given: dict[str, Any] = {}
     if recipe:
         try:
-            given = plain_toml(read_toml(recipe))
+            given = read_toml(recipe)
         except (OSError, ValueError) as error:
             raise UserError(cannot_read(recipe, error)) from None
     of_round = {

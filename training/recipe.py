@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.checked import plain_toml, read_toml
+from schemas.checked import read_toml
 from schemas.config.file import INSTEAD, first_of, unknown
 from schemas.config.table import Location, Table
 from schemas.errors import UserError, cannot_read, not_toml
@@ -142,7 +142,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file; its paths are relative to the file's folder. Raises `UserError` with one line."""
     path = Path(path)
     try:
-        recipe = checked(plain_toml(read_toml(path)), str(path))
+        recipe = checked(read_toml(path), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(cannot_read(path, error)) from None
     except ValueError as error:

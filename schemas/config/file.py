@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.checked import plain_toml, read_toml
+from schemas.checked import read_toml
 from schemas.config.model import NAMED, TABLES, Config
 from schemas.config.sources import SOURCES, ScenesConfig
 from schemas.config.table import Beside, Table
@@ -42,7 +42,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     given: dict[str, Any] = {}
     try:
-        given = plain_toml(read_toml(path))
+        given = read_toml(path)
         config = Config.model_validate(given)
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; `shardmill init {quote(str(path))}` writes one") from None
