@@ -74,8 +74,11 @@ def read_commits(
 
 def _stamps(files: Iterable[tuple[str, str]]) -> dict[int, str]:
     """partition -> the stamp of its file, of the files of a stage and their stamps."""
-    numbered = ((number_of(name), name, stamp) for name, stamp in files if is_partition(name))
-    return {n: stamp for n, name, stamp in numbered if n < MOST and (len(name) == SHORTEST or name[0] != "0")}
+    return {
+        number: stamp
+        for name, stamp in files
+        if is_partition(name) and (len(name) == SHORTEST or name[0] != "0") and (number := number_of(name)) < MOST
+    }
 
 
 def _fresh(known: pa.Table, numbers: np.ndarray, stamps: list[str]) -> pa.Table:
