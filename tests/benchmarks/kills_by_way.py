@@ -1,12 +1,13 @@
 """Kills real processes while a corpus is made in each of several ways, and looks at what the next attempt makes of it.
 
-    python tests/benchmarks/kills_by_way.py [--kills 200] [--each 1] [--ways local,parts,dask,s3] [--seed 0]
+    python tests/benchmarks/kills_by_way.py [--kills 200] [--each 1] [--ways local,parts,dask,prism,s3] [--seed 0]
         [--seconds 3600]
 
-The ways: one run with two local workers; `shardmill work --part I/3` in three processes; Dask with two workers; a root
-in an object store (moto, on loopback). A kill comes at any moment and hits a worker, a process that was started, or all
-at once; one in four is Ctrl-C instead, after which nothing may run on. After `--each` kills the corpus is made whole,
-and the SHA-256 of every data file and the accounting of rows are compared with those of a run that nobody disturbed.
+The ways: one run with two local workers; `shardmill work --part I/3` in three processes; Dask with two workers; Prism;
+a root in an object store (moto, on loopback). A kill comes at any moment and hits a worker, a process that was started,
+or all at once; one in four is Ctrl-C instead, after which nothing may run on. After `--each` kills the corpus is made
+whole, and the SHA-256 of every data file and the accounting of rows are compared with those of a run that nobody
+disturbed.
 """
 
 import argparse
@@ -77,7 +78,7 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--each", type=int, default=1, help="kills of one corpus before it is compared")
-    options.add_argument("--ways", default="local,parts,dask,s3")
+    options.add_argument("--ways", default="local,parts,dask,prism,s3")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--seconds", type=float, default=3600.0)
     given = options.parse_args()

@@ -14,6 +14,12 @@ def free_port() -> int:
         return bound.getsockname()[1]
 
 
+def answers(port: int) -> bool:
+    """Whether something listens on a port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Answering(asyncio.Protocol):
     """A connection whose answer, `task`, ends with it."""
 

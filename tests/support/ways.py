@@ -1,4 +1,4 @@
-"""Ways in which a corpus is made: by one run, by parts, by a Dask cluster, in an object store.
+"""Ways in which a corpus is made: by one run, by parts, by a Dask cluster, by Prism, in an object store.
 
 Each can be killed or stopped at any moment, and is then begun again.
 """
@@ -6,19 +6,20 @@ Each can be killed or stopped at any moment, and is then begun again.
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.corpora import write_tar
 from support.kills import accounting, unequal, wait_for
-from support.loopback import free_port
+from support.loopback import answers, free_port
 from support.object_store import object_store
 from support.paths import PROJECT
 
@@ -42,6 +43,15 @@ task = "caption"
 samples_per_shard = 5
 """
 TWO_WORKERS = '[beam]\noptions = ["--direct_num_workers=2"]\n'
+ON_DASK = """[beam]
+runner = "apache_beam.runners.dask.dask_runner.DaskRunner"
+options = ["--dask_client_address={}"]
+"""
+ON_PRISM = """[beam]
+runner = "PrismRunner"
+options = ["--prism_location={prism}", "--environment_type=EXTERNAL", "--environment_config=127.0.0.1:{port}"]
+"""
+PRISM = shutil.which("prism", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path.home() / "go/bin")]))
 LEASE, RENEW = 20.0, 2.0  # seconds: after a kill nobody waits two minutes
 SOON = f"from pipelines.engine import lease; lease.LEASE, lease.RENEW = {LEASE}, {RENEW}; "
 RUN = f"import sys; {SOON}from pipelines.build import __main__; __main__.main()"
@@ -84,20 +94,18 @@ PARTS = (
 def ways(names: Sequence[str]) -> Iterator[list[Way]]:
     """The ways, with the servers that they need."""
     known = {"local": Way("local"), "parts": Way("parts", steps=PARTS), "s3": Way("s3", store=True)}
-    with object_store():
+    with object_store(), ExitStack() as servers:
         lease.LEASE, lease.RENEW = LEASE, RENEW
-        if "dask" not in names:
-            yield [known[name] for name in names]
-            return
-        with dask_cluster() as way:
-            yield [(known | {"dask": way})[name] for name in names]
+        for name in names:
+            if name in SERVED:
+                known[name] = servers.enter_context(SERVED[name]())
+        yield [known[name] for name in names]
 
 
 @contextmanager
 def dask_cluster() -> Iterator[Way]:
     address = f"tcp://127.0.0.1:{free_port()}"
-    options = f'options = ["--dask_client_address={address}"]'
-    way = Way("dask", f'[beam]\nrunner = "apache_beam.runners.dask.dask_runner.DaskRunner"\n{options}\n')
+    way = Way("dask", ON_DASK.format(address))
     scheduler = dask("dask_scheduler", "--host", address, "--no-dashboard")
     try:
         way.elsewhere += [dask_worker(address), dask_worker(address)]
@@ -108,14 +116,35 @@ def dask_cluster() -> Iterator[Way]:
             process.wait()
 
 
-def dask(program: str, *words: str) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+def dask(program: str, *words: str, **env: str) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **env}
     command = [sys.executable, "-m", f"distributed.cli.{program}", *words]
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def dask_worker(address: str) -> subprocess.Popen:
-    return dask("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+def dask_worker(address: str, **env: str) -> subprocess.Popen:
+    return dask("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", **env)
+
+
+@contextmanager
+def prism_pool() -> Iterator[Way]:
+    """A pool of workers. Each is a child of it, started as `python` with its environment."""
+    port = free_port()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    pool = subprocess.Popen(
+        [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert wait_for(lambda: answers(port), 60.0), "the pool of workers does not answer"
+        yield Way("prism", ON_PRISM.format(prism=PRISM, port=port))
+    finally:
+        os.killpg(pool.pid, signal.SIGKILL)
+        pool.wait()
+
+
+SERVED = {"dask": dask_cluster, "prism": prism_pool}
 
 
 class Attempt:

@@ -1,16 +1,13 @@
 """`shardmill cluster check` says in one line each how workers differ from this machine."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.corpora import ONE_PROCESS, in_this_process, say, write_tar
 from support.loopback import free_port
-from support.paths import PROJECT
+from support.ways import ON_DASK, dask, dask_worker
 
 from pipelines.build.cluster_check import CheckWorkers, Facts, check_cluster, differences
 from pipelines.build.corpus import open_corpus
@@ -121,26 +118,19 @@ def test_values_of_variables_are_not_written(tmp_path, monkeypatch):
 
 # Dask
 
-DASK = '[beam]\nrunner = "apache_beam.runners.dask.dask_runner.DaskRunner"\noptions = ["--dask_client_address={}"]\n'
-
 
 @pytest.fixture
-def scheduler() -> Iterator[tuple[str, list[subprocess.Popen]]]:
+def scheduler() -> Iterator[tuple[str, Callable[..., None]]]:
     """The address of a scheduler without workers; and the function that starts one."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed: the extra [dask]")
-    address, processes = f"tcp://127.0.0.1:{free_port()}", []
-
-    def start(*words: str, **env: str) -> None:
-        command = [sys.executable, "-m", f"distributed.cli.{words[0]}", *words[1:]]
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **env}
-        processes.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    processes = [dask("dask_scheduler", "--host", address, "--no-dashboard")]
 
     def add_worker(count: int, **env: str) -> None:
-        start("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", **env)
+        processes.append(dask_worker(address, **env))
         with distributed.Client(address, timeout=120) as client:
             client.wait_for_workers(count, timeout=120)
 
-    start("dask_scheduler", "--host", address, "--no-dashboard")
     with distributed.Client(address, timeout=120):
         pass
     yield address, add_worker
@@ -153,7 +143,7 @@ def scheduler() -> Iterator[tuple[str, list[subprocess.Popen]]]:
 def test_workers_of_dask_are_asked_and_none_is_an_error(scheduler, tmp_path, monkeypatch):
     address, add_worker = scheduler
     monkeypatch.setenv("A_LABELER_KEY", SECRET)
-    config = write_corpus(tmp_path, DASK.format(address))
+    config = write_corpus(tmp_path, ON_DASK.format(address))
     with pytest.raises(StageFailed, match=r"no worker of .*DaskRunner answered within 15 seconds"):
         check_cluster(open_corpus(config), wait=15)
     add_worker(1, A_LABELER_KEY="x")
