@@ -19,7 +19,7 @@ from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
 from pipelines.stages.corrupted_lines import target_sql
-from pipelines.stages.quotas import weights_by_quota
+from pipelines.stages.quotas import VERSION, step_above, weights_by_quota
 from pipelines.stages.sample_sql import has_format
 from schemas.arrow import Row
 from schemas.config.model import Config
@@ -47,7 +47,11 @@ class Select(CorpusStage):
     version = 2
 
     def settings(self) -> dict[str, Any]:
-        return {name: config.recorded(exclude=self._only_packing(config)) for name, config in self.sets.items()}
+        return {
+            name: config.recorded(exclude=self._only_packing(config))
+            | ({"quotas": VERSION} if config.languages is not None else {})
+            for name, config in self.sets.items()
+        }
 
     def _only_packing(self, config: SetConfig) -> set[str]:
         """The settings of a set that decide how its samples are packed, not which they are."""
@@ -88,9 +92,9 @@ class Select(CorpusStage):
         weights = {}
         for name, config in self.sets.items():
             if config.languages is not None:
-                counts = Counter[str]()
+                counts = Counter[tuple[str, float]]()
                 for _, answer in self._ask(root, upstream, _languages(config)):
-                    counts.update({row["language"]: row["rows"] for row in answer.to_pylist()})
+                    counts.update({(row["language"], row["step"]): row["rows"] for row in answer.to_pylist()})
                 weights[name] = weights_by_quota(counts, config.languages)
         return weights
 
@@ -119,11 +123,13 @@ class Select(CorpusStage):
 
 
 def _languages(config: SetConfig) -> str:
-    """How many samples of each language there are for a set."""
+    """How many samples of each language there are for a set, by the least weight with which each is kept."""
+    share_of_drawn = f"{lot(str(config.seed))} / {config.weight}"
     return f"""
-        SELECT {_language(config)} AS language, count(*) AS rows FROM candidates AS samples
+        SELECT {_language(config)} AS language, {step_above(share_of_drawn)} AS step, count(*) AS rows
+        FROM candidates AS samples
         WHERE left_out_by IS NULL AND part_of IS NULL AND ({config.where}\n) AND {has_format(config)}
-          AND {not_empty_sql(target_sql(config))}
+          AND {not_empty_sql(target_sql(config))} AND {drawn(str(config.seed), config.weight)}
         GROUP BY ALL"""
 
 

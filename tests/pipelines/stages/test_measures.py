@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from math import frexp
 from pathlib import Path
 
 import duckdb
@@ -16,8 +17,8 @@ from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
 from pipelines.maintain.verify import verify_root
 from pipelines.stages.measures import Measure, open_stage
-from pipelines.stages.quotas import stepped, weights_by_quota
-from pipelines.stages.selection import _drawn_by_quota
+from pipelines.stages.quotas import step_above, weights_by_quota
+from pipelines.stages.selection import _drawn_by_quota, _languages
 from schemas.config.file import read_config
 from schemas.errors import UserError
 from schemas.measures import MeasuresConfig
@@ -165,10 +166,17 @@ def test_a_stage_of_a_users_own_may_have_such_a_column_where_nothing_is_measured
 # Quotas
 
 
+def evenly(**counts: int) -> dict[tuple[str, float], int]:
+    """Of each language so many samples, whose hashes are spread evenly."""
+    return {(language, (n + 1) / count): 1 for language, count in counts.items() for n in range(count)}
+
+
 def test_the_scarcest_language_is_kept_whole():
-    weights = weights_by_quota({"en": 8000, "zh": 500, "de": 100}, {"zh": 0.25, "en": 0.75})
-    assert weights == {"zh": 1.0, "en": stepped(1500 / 8000)}
-    assert weights_by_quota({"en": 60, "fr": 20, "de": 20}, {"de": 0.5, "*": 0.5}) == {"de": 1.0, "*": 0.25}
+    weights = weights_by_quota(evenly(en=8000, zh=500, de=100), {"zh": 0.25, "en": 0.75})
+    assert weights == {"zh": 1.0, "en": 1500 / 8000}
+    assert weights_by_quota(evenly(en=60, fr=20, de=20), {"de": 0.5, "*": 0.5}) == {"de": 1.0, "*": 0.25}
+    alone = {("de", 0.75): 3, ("de", 0.9): 3}
+    assert weights_by_quota(alone, {"de": 1.0}) == {"de": 1.0}, "whatever their hashes are"
 
 
 @pytest.mark.parametrize(
@@ -177,54 +185,74 @@ def test_the_scarcest_language_is_kept_whole():
         ({}, {"de": 0.5, "*": 0.5}, {"de": 0.0, "*": 0.0}),
         ({"en": 10}, {"de": 0.5, "*": 0.5}, {"de": 0.0, "*": 1.0}),
         ({"en": 10, "de": 10}, {"de": 0.0, "*": 1.0}, {"de": 0.0, "*": 1.0}),
-        ({"en": 10, "unknown": 30}, {"unknown": 0.5, "en": 0.5}, {"unknown": stepped(1 / 3), "en": 1.0}),
+        ({"en": 10, "unknown": 30}, {"unknown": 0.5, "en": 0.5}, {"unknown": 1 / 3, "en": 1.0}),
     ],
 )
 def test_a_language_without_samples_or_without_a_share_stops_no_other(counts, shares, weights):
-    assert weights_by_quota(counts, shares) == weights
+    assert weights_by_quota(evenly(**counts), shares) == weights
 
 
-@pytest.mark.parametrize("weight", [0.0, 1e-6, 0.013, 0.25, 0.333, 0.5, 0.77, 0.999, 1.0])
-def test_a_step_is_a_small_part_of_a_weight(weight):
-    assert abs(stepped(weight) - weight) <= weight / 64 and 0 <= stepped(weight) <= 1
+def test_steps_are_a_64th_of_a_power_of_two():
+    lots = [0.0, 2.0**-52, 1e-6, 0.013, 0.25, 0.333, 0.5 - 2.0**-52, 0.5, 0.77, 0.999, 1 - 2.0**-52]
+    rows = duckdb.sql(f"SELECT lot, {step_above('lot')} FROM (SELECT unnest({lots}) AS lot)").fetchall()
+    assert [lot for lot, _ in rows] == lots
+    for lot, step in rows:
+        mantissa, _ = frexp(step)
+        assert lot < step <= 1 and (mantissa * 64).is_integer()
+        assert step - lot <= max(lot / 32, 2.0**-57) * (1 + 2.0**-40)
 
 
 CORPUS = {"en": 0.70, "zh": 0.15, "fr": 0.06, "unknown": 0.05, "de": 0.04}
 SHARES = {"zh": 0.2, "de": 0.01, "*": 0.79}
 
 
-def drawn(counts: dict[str, int], shares: dict[str, float] = SHARES) -> set[tuple[str, str]]:
-    """(key, language) of the samples that are drawn of a corpus of so many."""
-    config = SetConfig(languages=shares)
-    condition = _drawn_by_quota(config, weights_by_quota(counts, shares))
+def selected(counts: dict[str, int], shares: dict[str, float] = SHARES, **more) -> tuple[dict, set[tuple[str, str]]]:
+    """The weights for a corpus of so many samples, and (key, language) of those that are drawn."""
+    config = SetConfig(languages=shares, **more)
     keys = " UNION ALL ".join(
         f"SELECT left(sha256('{language}' || range), 16) AS key, '{language}' AS language FROM range({count})"
         for language, count in counts.items()
     )
-    return {*duckdb.sql(f"SELECT key, language FROM ({keys}) WHERE {condition}").fetchall()}
+    blank = "NULL AS left_out_by, NULL AS part_of, 'a' AS text, 'JPEG' AS format"
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE candidates AS SELECT *, {blank} FROM ({keys})")
+        by_step = {(language, step): n for language, step, n in connection.sql(_languages(config)).fetchall()}
+        weights = weights_by_quota(by_step, shares)
+        kept = f"SELECT key, language FROM candidates WHERE {_drawn_by_quota(config, weights)}"
+        return weights, {*connection.sql(kept).fetchall()}
 
 
-@pytest.mark.parametrize("shares", [SHARES, {"zh": 0.5, "de": 0.5}, {"de": 0.003, "fr": 0.3, "*": 0.697}, {"*": 1.0}])
-def test_quotas_are_met_within_one_percent(shares):
-    kept = Counter(
-        language for _, language in drawn({name: int(60_000 * share) for name, share in CORPUS.items()}, shares)
-    )
+def drawn(counts: dict[str, int], shares: dict[str, float] = SHARES, **more) -> set[tuple[str, str]]:
+    return selected(counts, shares, **more)[1]
+
+
+@pytest.mark.parametrize("size", [2_000, pytest.param(60_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("more", [{}, {"weight": 0.3}, {"seed": 7}])
+@pytest.mark.parametrize(
+    "shares",
+    [SHARES, {"zh": 0.5, "de": 0.5}, {"en": 0.25, "fr": 0.25, "zh": 0.25, "de": 0.25}, {"fr": 0.3, "*": 0.7}, {"*": 1}],
+)
+def test_quotas_are_met_within_one_percent(shares, more, size):
+    """Of small sets too, where a weight of a third would keep a third of the samples only on average."""
+    counts = {name: int(size * share) for name, share in CORPUS.items()}
+    kept = Counter(language for _, language in drawn(counts, shares, **more))
     for language, share in shares.items():
         got = kept[language] if language != "*" else sum(n for name, n in kept.items() if name not in shares)
         assert abs(got / kept.total() - share) <= 0.01, (language, kept)
 
 
-def test_growth_that_changes_no_step_moves_no_sample():
-    before = drawn({"en": 31_000, "zh": 6000, "de": 900})
-    after = drawn({"en": 31_100, "zh": 6005, "de": 902})
-    assert before <= after and len(after - before) < 150
+@pytest.mark.parametrize("grown", [{"en": 10_010}, {"en": 10_040, "zh": 2004}, {"fr": 3}])
+def test_growth_that_changes_no_step_moves_no_sample(grown):
+    counts = {"en": 10_000, "zh": 2000, "de": 300}
+    (weights, before), (same, after) = selected(counts), selected(counts | grown)
+    assert weights == same and before <= after and len(after - before) < 60
 
 
 def test_growth_that_changes_a_step_only_adds_or_only_removes():
-    before = drawn({"en": 31_000, "zh": 6000, "de": 900})
-    after = drawn({"en": 60_000, "zh": 6000, "de": 900})
+    before = drawn({"en": 10_000, "zh": 2000, "de": 300})
+    after = drawn({"en": 20_000, "zh": 2000, "de": 300})
     english = [{key for key, language in kept if language == "en"} for kept in (before, after)]
-    old = {key for key, _ in drawn({"en": 30_000}, {"*": 1.0})}
+    old = {key for key, _ in drawn({"en": 10_000}, {"*": 1.0})}
     assert english[0] >= english[1] & old and len(english[0]) > len(english[1] & old) > 0
 
 
