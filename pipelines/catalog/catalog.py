@@ -39,6 +39,7 @@ CATALOG = "catalog.duckdb"
 STORAGE = "v1.0.0"  # of DuckDB's format: the first that later versions read, so that every shell since 1.0 opens it
 OF_BOUNDS = SampleRow.__optional_keys__
 LISTS_VIEWS = re.compile(r"\b(show|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b", re.IGNORECASE)  # all there are
+NO_VIEW = re.compile(r"Catalog Error: Table with name (.+?) does not exist")
 UNKNOWN_COLUMN = re.compile(
     r'Binder Error: Referenced column ("[^"]+") not found in FROM clause!(?: Candidate bindings: (.+))?'
 )
@@ -238,9 +239,18 @@ def answer_to(root: Root, sql: str, read: Sequence[str | Path] = ()) -> Iterator
     except (duckdb.Error, OSError) as error:  # Arrow's reader passes DuckDB's errors on as those of the system
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if named := re.match(r"Catalog Error: Table with name (\S*[./]\S*) does not exist", str(error)):
-            raise UserError(f"sql: no view {named[1]}; to read a file outside the corpus, add --read FILE") from None
+        if named := NO_VIEW.match(str(error)):
+            is_file = re.search("[./]", named[1])
+            known = (
+                "to read a file outside the corpus, add --read FILE" if is_file else f"the views: {view_names(root)}"
+            )
+            raise UserError(f"sql: no view {named[1]}; {known}") from None
         raise UserError(f"sql: {one_line(error)}") from None
+
+
+def view_names(root: Root) -> str:
+    """The names of all views of a root, as a list for people."""
+    return ", ".join(sorted(views({}, with_own(stages_of(root).values()))))
 
 
 def query(root: Root, sql: str, read: Sequence[str | Path] = ()) -> pa.Table:

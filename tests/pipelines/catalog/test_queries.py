@@ -41,7 +41,10 @@ def test_what_is_no_question_is_refused_in_one_line(question, small, monkeypatch
     [
         ("garbage !!", 'Parser Error: syntax error at or near "garbage"'),
         ("select nothing from rows", 'unknown column "nothing"'),
-        ("select 1 from row", "Table with name row does not exist!"),
+        ("select 1 from row", "sql: no view row; the views: accounting, best, calls, candidates, captions, changes, "),
+        ("from (select * from rows join sample using (key))", "sql: no view sample; the views: accounting, "),
+        ("from main.imagez", "sql: no view imagez; the views: accounting, "),
+        ('from "a b"', "sql: no view a b; the views: accounting, "),
         ("from 'notes.txt'", "no view notes.txt; to read a file outside the corpus, add --read FILE"),
         ("select error('a\nb')", "a b"),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
