@@ -63,7 +63,7 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
             [(outcome, count, share(count, sum(n for _, n in asked))) for outcome, count in asked])] if asked else []),
         ("shard sets", ("set", "task", "release", "samples", "shards", "bytes", *["images"] * bounded), sets),
         *([("measures of shard sets", ("set", *TOTALS), totals)] if (totals := totals_of(root)) else []),
-        *([("samples of shard sets", ("set", "of", "value", "samples", "share"), spread)]
+        *([("samples of shard sets", ("set", "measure", "value", "samples", "share"), spread)]
           if (spread := spread_of(root, {card["set"]: card["release"] for card in cards})) else []),
         ("last runs", ("run", "status", "ended", "detail"),
          [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),

@@ -9,11 +9,12 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from pipelines.ocr.engines import Engine
 from pipelines.ocr.quality import FITTED, letters_in, per_character
 from pipelines.ocr.reading_order import in_reading_order
 from pipelines.ocr.tiles import read_in_tiles
@@ -23,12 +24,6 @@ from schemas.ocr import OcrLine
 MARGIN = 0.3  # of a line's height, around its box: engines find lines that touch an edge badly
 LATIN = {"LATIN"}
 DISPUTED = 1.2  # the least doubt of a line in which two engines read different letters of one script
-
-
-class Engine(Protocol):
-    side: int
-
-    def read(self, pixels: np.ndarray) -> list[OcrLine]: ...
 
 
 class Reading(NamedTuple):

@@ -7,10 +7,11 @@ its parts where they say the same. If they do not, the parts have confidence 0: 
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.ocr.engines import Engine
 from schemas.ocr import OcrLine
 
 OVERLAP = 0.1  # of a tile's side
@@ -21,12 +22,6 @@ AGREED = 0.5  # of the characters where two parts overlap: so many must be the s
 EDGES = ("left", "top", "right", "bottom")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-class Engine(Protocol):
-    side: int
-
-    def read(self, pixels: np.ndarray) -> list[OcrLine]: ...
 
 
 class Part(NamedTuple):

@@ -104,27 +104,24 @@ class ReadText(PartitionStage):
             return None
         if before.only_older(self) and (before.row["reason"] or before.row["dropped"] is None):
             return before.fields(self)
-        if (
-            count > 1
-            and before.version < TILED
-            and before.settings.get("max_tiles") != self.settings().get("max_tiles")
-        ):
+        scaled_down = count > 1 and before.version < TILED
+        if scaled_down and before.settings.get("max_tiles") != self.settings().get("max_tiles"):
             return None
-        if before.differs_only_in(self, JUDGING) and not before.row["reason"] and before.row["dropped"] is not None:
-            return self.judged([*before.row["lines"], *before.row["dropped"]])
-        return None
+        lines = self.all_lines(before, JUDGING)
+        return None if lines is None else self.judged(lines)
 
     def lines_before(self, before: Before | None, count: int) -> list[OcrLine] | None:
         """What the first engine alone has read in an image before; None if it has to read it."""
         if before is None or "then" in before.settings or (count > 1 and before.version < TILED):
             return None
-        if (
-            not before.differs_only_in(self, JUDGING | {"then"})
-            or before.row["reason"]
-            or before.row["dropped"] is None
-        ):
+        return self.all_lines(before, JUDGING | {"then"})
+
+    def all_lines(self, before: Before, apart: set[str]) -> list[OcrLine] | None:
+        """All lines that were read in an image with today's settings, apart from some; None if that is not known."""
+        row = before.row
+        if row["reason"] or row["dropped"] is None or not before.differs_only_in(self, apart):
             return None
-        return [*before.row["lines"], *before.row["dropped"]]
+        return [*row["lines"], *row["dropped"]]
 
     def judged(self, read: Iterable[OcrLine]) -> Row:
         """The columns of an image in which an engine read these lines, given in any order."""
