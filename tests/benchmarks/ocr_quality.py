@@ -13,6 +13,9 @@ and Cyrillic, and what `--fonts` brings.
 say exactly what is printed, `exact_without` that share of all texts that are not empty, and `kept` the share of exact
 texts that the verdict keeps. `verdict_latin` is that of scenes with Latin text or none. In `verdict_by_script`, `good`
 texts of Greek and Cyrillic that are not exact have letters that an engine took for Latin ones.
+
+`photographs` are real ones, whose print was written down by hand; `--scenes 0 --photographs FOLDER` reads them alone.
+A good text is right if each of its lines is printed there. `by_script` has the printed lines, and those that were read.
 """
 
 import argparse
@@ -22,9 +25,10 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -33,12 +37,14 @@ from PIL import ImageFont
 from pipelines.engine.child import ONE_THREAD
 from pipelines.sources.scenes import Scenes, has_glyphs, words
 from pipelines.stages.ocr import ReadText, pixels
+from pipelines.text_rules.scripts import main_script
+from schemas.arrow import Row
 from schemas.config.sources import ScenesConfig
 from schemas.ocr import GOOD, OcrConfig
 from schemas.scenes.scene import Scene, imagine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from support.photographs import fitted_on, is_right, photographs
+from support.photographs import PRINTED, fitted_on, is_right, only_letters, photographs
 
 HALVES = {True: "fitted_on", False: "others"}
 
@@ -116,17 +122,31 @@ def dejavu() -> list[str]:
     return ["DejaVuSans.ttf"]
 
 
-def read_photographs(folder: str, config: OcrConfig) -> dict[str, dict[str, int]]:
-    found = {half: {"photographs": 0, "good": 0, "right": 0} for half in ("fitted_on", "others")}
+def read_photographs(folder: str, config: OcrConfig) -> Iterator[tuple[str, Row]]:
+    """(name, what is read in it) of each photograph with a transcription."""
     first, *then = config.each
     stage = ReadText(first, tuple(then))
+    engines = stage.engines()
     for name, data in photographs(Path(folder)):
-        row, half = stage.judged(stage.read(pixels(data), stage.engines())), found[HALVES[fitted_on(name)]]
+        yield name, stage.judged(stage.read(pixels(data), engines))
+
+
+def of_photographs(rows: Iterable[tuple[str, Row]]) -> dict[str, dict[str, Any]]:
+    """Of each half its photographs, the texts with the verdict "good", and those of them that are right; by script the
+    printed lines, and how many of them are read."""
+    halves = {half: {"photographs": 0, "good": 0, "right": 0} for half in HALVES.values()}
+    scripts: dict[str, dict[str, int]] = {}
+    for name, row in rows:
+        half, lines = halves[HALVES[fitted_on(name)]], [line["text"] for line in row["lines"]]
         is_good = row["verdict"] == GOOD
         half["photographs"] += 1
         half["good"] += is_good
-        half["right"] += is_good and is_right(name, [line["text"] for line in row["lines"]])
-    return found
+        half["right"] += is_good and is_right(name, lines)
+        for line in PRINTED[name]:
+            of_script = scripts.setdefault(main_script(line) or "none", {"printed": 0, "read": 0})
+            of_script["printed"] += 1
+            of_script["read"] += only_letters(line) in map(only_letters, lines)
+    return halves | {"by_script": dict(sorted(scripts.items()))}
 
 
 def main(
@@ -141,7 +161,7 @@ def main(
 ) -> None:
     os.environ.update(ONE_THREAD)
     fonts = tuple(fonts or dejavu())
-    source = Wide(ScenesConfig(count=scenes, side=side, seed=seed, planted=0, fonts=fonts))
+    source = Wide(ScenesConfig(count=max(1, scenes), side=side, seed=seed, planted=0, fonts=fonts))
     named = [{"engine": name} | ({"models": models} if name == "easyocr" else {}) for name in engine]
     config = OcrConfig.model_validate({"engines": named})
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -157,8 +177,9 @@ def main(
         "by_script": {script: figures(some) for script, some in sorted(by_script.items())},
         "verdict_by_script": {script: of_verdict(some) for script, some in sorted(by_script.items())},
         "verdict": of_verdict(reads), "verdict_latin": of_verdict(known),
-        "verdict_ascii": of_verdict(plain), "photographs": read_photographs(folder, config) if folder else None,
-        "seconds_per_image": round(sum(one.seconds for one in reads) / scenes, 3),
+        "verdict_ascii": of_verdict(plain),
+        "photographs": of_photographs(read_photographs(folder, config)) if folder else None,
+        "seconds_per_image": round(sum(one.seconds for one in reads) / max(1, scenes), 3),
     }))  # fmt: skip
 
 

@@ -30,8 +30,9 @@ def fitted_on(name: str) -> bool:
 
 def is_right(name: str, lines: Sequence[str]) -> bool:
     """Whether each line that was read is printed in a photograph: the same letters and digits in the same case."""
-    return {*map(_letters, lines)} <= {*map(_letters, PRINTED[name])}
+    return {*map(only_letters, lines)} <= {*map(only_letters, PRINTED[name])}
 
 
-def _letters(text: str) -> str:
+def only_letters(text: str) -> str:
+    """The letters and digits of a text."""
     return "".join(character for character in text if character.isalnum())
