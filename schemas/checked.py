@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import time
 import tomllib
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -19,6 +20,7 @@ NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")  # of a file or folder
 TOML = 16 << 20  # bytes of a file
 LEVELS = 50  # of JSON
 TOO_LARGE = "a whole number has at most 64 bits"
+PIPE = 10.0  # seconds in which a pipe has to be written
 PIECE = 8 << 20  # bytes of a remote file that are asked for at once
 
 T = TypeVar("T")
@@ -53,17 +55,48 @@ def plain_json(data: bytes | str) -> Any:
     return value
 
 
+def read_given(path: str | os.PathLike, most: int) -> bytes:
+    """All bytes of a file that the user named, or of a pipe, such as `<(command)` of a shell.
+
+    Raises `OSError`, also for a name that no file has and for a pipe that is not written to its end in time, and
+    `ValueError` for more than `most` bytes.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has the character NUL in its name", str(path))
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        data = _piped(path, most + 1)
+    else:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"has more than {most:,} bytes")
+    return data
+
+
+def _piped(path: str | os.PathLike, most: int) -> bytes:
+    """What comes through a pipe until its writers close it, or its first `most` bytes."""
+    descriptor, data, until = os.open(path, os.O_RDONLY | os.O_NONBLOCK), b"", time.monotonic() + PIPE
+    try:
+        while time.monotonic() < until:
+            try:
+                piece = os.read(descriptor, most - len(data))
+            except BlockingIOError:  # there is a writer, which has not written more yet
+                piece = None
+            data += piece or b""
+            if len(data) >= most or (data and piece == b""):
+                return data
+            if not piece:
+                time.sleep(0.02)
+    finally:
+        os.close(descriptor)
+    raise OSError(errno.ETIMEDOUT, f"is a pipe, and was not written to its end within {PIPE:g} seconds", str(path))
+
+
 def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     """What a TOML file, or a pipe, says. Raises `OSError`, also for a name that no file has, and `ValueError` for more
     than `TOML` bytes or `LEVELS` levels, and for what is not TOML of version 1.0, such as whole numbers of more than 64
     bits."""
-    if "\0" in str(path):
-        raise OSError(errno.EINVAL, "no file has the character NUL in its name", str(path))
-    with open(path, "rb") as file:
-        data = file.read(TOML + 1)
-    if len(data) > TOML:
-        raise ValueError(f"has more than {TOML:,} bytes")
-    text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    text = read_given(path, TOML).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     try:
         value = tomllib.loads(text)
     except RecursionError:

@@ -16,7 +16,7 @@ from typing import Any
 from schemas.errors import UserError
 from schemas.printable import printable_line
 
-FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 MOST = 1000  # bytes that are read of who holds it
 TRIES, PAUSE = 5, 0.02  # to share a lock: somebody may hold it alone for a moment, to write
 

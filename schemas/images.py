@@ -39,7 +39,7 @@ OF_BYTES = {
 OF_SETTINGS = {
     "too_small": "a side is shorter than images.min_side",
     "too_large": "more bytes than images.max_bytes",
-    "too_many_pixels": "more pixels than images.max_pixels; checked before decoding",
+    "too_many_pixels": "more pixels than images.max_pixels, or decoding takes over a GB; checked before it",
     "extreme_aspect_ratio": "a side is more than images.max_aspect_ratio times the other",
     "hash_mismatch": "the bytes are not those whose SHA-256 or MD5 the source names",
     "opt_out": "its owner or a list of fetch.opt_out forbids its use; the detail says which",

@@ -21,6 +21,8 @@ from schemas.image_kinds import UnsafeImage, kind_of
 Image.MAX_IMAGE_PIXELS = None  # callers look at the size of an untrusted image before they decode it
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")     # Pillow's own, beside AVIF
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L", "I;16N"}
+# Bytes for each pixel that decoding and conversion take at most, as measured: for so many pixels, a GB
+PIXELS, USUAL, MEMORY = 100_000_000, 10, {"WEBP": 12, "CMYK": 12, "AVIF": 15, "JXL": 20}
 BAND = 2_000_000            # pixels that are converted at a time
 
 TURNS = {
@@ -37,9 +39,9 @@ def open_image(data: bytes, max_pixels: int | None = None) -> Image.Image:
     Raises `UnsafeImage` for an image that must not be decoded; decoders may raise any exception on untrusted bytes.
     """
     header = look(data)
-    _check_pixels(header.size, max_pixels)
+    _check_pixels(header.size, max_pixels, MEMORY.get(header.kind, USUAL))
     opened = OPENERS[header.kind](data) if header.kind in OPENERS else Image.open(io.BytesIO(data), formats=FORMATS)
-    _check_pixels(opened.size, max_pixels)
+    _check_pixels(opened.size, max_pixels, MEMORY.get("CMYK" if is_slow_cmyk(opened) else header.kind, USUAL))
     opened.info["frames"] = max(header.frames, getattr(opened, "n_frames", 1) if header.kind in COUNTED else 1)
     return opened
 
@@ -47,9 +49,20 @@ def open_image(data: bytes, max_pixels: int | None = None) -> Image.Image:
 COUNTED = {"PNG", "WEBP", "AVIF"}       # whose decoders know how many frames there are without reading them
 
 
-def _check_pixels(size: tuple[int, int] | None, most: int | None) -> None:
-    if size and most is not None and size[0] * size[1] > most:
+def _check_pixels(size: tuple[int, int] | None, most: int | None, memory: int) -> None:
+    """`memory`: bytes that decoding takes for each pixel. Who allows more pixels than `PIXELS` allows more memory."""
+    if size is None or most is None:
+        return
+    if size[0] * size[1] > most:
         raise UnsafeImage("too_many_pixels", f"{size[0]}x{size[1]}")
+    if size[0] * size[1] * memory > max(most, PIXELS) * USUAL:
+        needed = f"to decode it takes {memory} bytes a pixel, {memory / USUAL:g} times as many as most formats"
+        raise UnsafeImage("too_many_pixels", f"{size[0]}x{size[1]}; {needed}")
+
+
+def is_slow_cmyk(image: Image.Image) -> bool:
+    """Whether an image is a progressive JPEG of four colours."""
+    return image.mode == "CMYK" and "progressive" in image.info
 
 
 class _Avif(AvifImageFile):

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from pathlib import Path
 from urllib.parse import unquote
 
 from yarl import URL
@@ -14,6 +13,7 @@ from pipelines.fetching.addresses import is_below
 from pipelines.fetching.robots import AGENT, LONG
 from pipelines.fetching.urls import LONGEST, meanings
 from pipelines.fetching.wildcards import fits
+from schemas.checked import open_file
 from schemas.errors import UserError, cannot_read
 
 HOST = r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*"
@@ -107,7 +107,7 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines of a list, of which only one is in memory."""
     number = 0
     try:
-        with Path(file).open("rb") as opened:
+        with open(open_file(file), "rb") as opened:
             while line := opened.readline(LONGEST + 1):
                 number += 1
                 if len(line) > LONGEST:
@@ -116,6 +116,8 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
                 yield from ((number, part) for part in text.splitlines())
     except UnicodeDecodeError as error:
         raise UserError(f"fetch.opt_out: {file}, line {number} cannot be read: {error}; write it as UTF-8") from None
+    except ValueError:
+        raise UserError(f"fetch.opt_out: {file}: is not a file; name a text file") from None
     except OSError as error:
         raise UserError(f"fetch.opt_out: {cannot_read(file, error)}") from None
 

@@ -36,9 +36,11 @@ from pipelines.stages.takedown_list import (
     url_values,
     write_takedowns,
 )
+from schemas.checked import read_given
 from schemas.errors import UserError, cannot_read
 from schemas.takedown import REASON
 
+LONGEST = 1 << 28  # bytes of a list
 NEAR = 3  # bits in which the perceptual hashes of near duplicates differ at most
 KINDS = {
     "key": r"[0-9a-f]{16}",
@@ -122,7 +124,7 @@ def read_list(path: Path) -> list[Line]:
     lines = []
     try:
         entries = list(_table(path) if path.suffix == ".parquet" else _lines(path))
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(cannot_read(path, error)) from None
     for place, kind, value in entries:
         if kind is None or not re.fullmatch(KINDS[kind], value, re.IGNORECASE):
@@ -137,7 +139,7 @@ def read_list(path: Path) -> list[Line]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str | None, str]]:
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_given(path, LONGEST).decode("utf-8-sig").splitlines(), 1):
         if (line := line.strip()) and not line.startswith("#"):
             fitting = (name for name, kind in KINDS.items() if re.fullmatch(kind, line, re.IGNORECASE))
             yield f"line {number}", next(fitting, None), line

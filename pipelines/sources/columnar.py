@@ -21,6 +21,7 @@ from pipelines.sources.cells import Unread
 from pipelines.sources.files import Unreadable
 from pipelines.sources.lines import Lost
 from schemas.parquet import DELTA_LENGTHS, PLAIN, ParquetTable
+from schemas.parquet_pages import COLUMNS
 
 BATCH_BYTES, BATCH_ROWS = 64 << 20, 10_000
 MAX_BYTES = 1 << 28  # of one cell
@@ -171,6 +172,7 @@ def arrow_records(raw: BinaryIO, file: str, columns: Sequence[str] | None = None
     _check_claims(raw, file)
     try:
         reader = _arrow_reader(raw)
+        _check_columns(reader.schema)
         is_file = isinstance(reader, pa.RecordBatchFileReader)
         numbers = range(reader.num_record_batches) if is_file else ()
         for batch in (reader.get_batch(number) for number in numbers) if is_file else reader:
@@ -192,6 +194,13 @@ def _check_claims(raw: BinaryIO, file: str) -> None:
     raw.seek(0)
 
 
+def _check_columns(schema: pa.Schema) -> pa.Schema:
+    """Raises `ValueError` for as many columns as would keep a run busy."""
+    if len(schema) > COLUMNS:
+        raise ValueError(f"has {len(schema):,} columns; at most {COLUMNS:,} are read")
+    return schema
+
+
 def _arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     is_file = raw.read(6) == b"ARROW1"
     raw.seek(0)
@@ -205,7 +214,7 @@ def schema_of(raw: BinaryIO, file: str) -> pa.Schema:
     """The schema of a Parquet or Arrow file. Raises `Unreadable`."""
     if file.endswith(".arrow"):
         try:
-            return _arrow_reader(raw).schema
+            return _check_columns(_arrow_reader(raw).schema)
         except Exception as error:
             if is_damage(error) or isinstance(error, ValueError):
                 raise Unreadable(f"{file}: {_one_line(error)}") from None

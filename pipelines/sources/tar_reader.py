@@ -130,7 +130,7 @@ def _described(
             raise _cut(start, f"its size is {said['size'][:50]!r}")
         size = int(said["size"])
     more = kind == SPARSE and header[482]
-    while more and data < reader.size:  # its map goes on in the next block
+    while more:  # its map goes on in the next block
         block = reader.read(data, BLOCK)
         data, more = data + BLOCK, len(block) == BLOCK and block[504]
     after = data + _padded(size)

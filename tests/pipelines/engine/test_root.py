@@ -24,7 +24,7 @@ from pipelines.engine import lease
 from pipelines.engine.commit import Commit
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.lock import LOCK, Busy, hold
-from pipelines.engine.root import Root, open_url
+from pipelines.engine.root import Corrupt, Root, open_url
 from pipelines.maintain.clean import clean_root
 from pipelines.maintain.urls import piped_urls
 from pipelines.maintain.verify import verify_root
@@ -80,6 +80,14 @@ def test_a_range_is_read_whole_or_not_at_all(root):
             root.read_range("a/b", offset, size)
     with pytest.raises(FileNotFoundError):
         root.read_range("a/c", 0, 1)
+
+
+def test_a_file_is_read_up_to_a_bound(root):
+    root.write("a", b"0123456789")
+    assert root.read("a", 10) == root.read("a") == b"0123456789"
+    for most in (9, 1, 0):
+        with pytest.raises(Corrupt, match=f"a: has more than {most} bytes"):
+            root.read("a", most)
 
 
 def test_a_stamp_changes_with_the_file_and_only_then(root):

@@ -66,6 +66,22 @@ def test_every_offset_of_a_message_that_is_cut(keys):
         assert not leaks(message, key) and len(message) <= 500
 
 
+WHOLE = {  # what is a secret only as a whole, or is known by what stands behind it
+    "a short key": ("sesame", "open sesame street"),
+    "a password in a URL": ("correct-horse", "at http://user:correct-horse@example.com/a"),
+    "a name in a URL": ("correct-horse", "at s3://correct-horse@example.com/a"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_message_is_cut_after_its_secrets_are_hidden(kind, monkeypatch):
+    secret, text = WHOLE[kind]
+    monkeypatch.setattr(secrets, "remembered", {"sesame"})
+    for offset in range(440, 520):
+        message = told("." * offset + " " + text)
+        assert not any(secret[:size] in message for size in range(4, len(secret) + 1)), (offset, message)
+
+
 def test_what_holds_no_secret_stays_as_it_is(keys):
     for text in (
         "", "A red house stands in a garden.", "status 404", "http://a.com/a%2Cb.jpg?w=300&u=https%3A%2F%2Fb.com",

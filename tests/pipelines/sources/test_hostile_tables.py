@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+import re
 import time
 import tracemalloc
 from collections import Counter
@@ -240,6 +241,23 @@ def test_names_of_many_columns_take_time_of_their_number():
     with pytest.raises(UserError, match="two columns 'a'"):
         list(csv_records(io.BytesIO(b"image" + b",a" * 500_000 + b"\n"), "a.csv", None, ","))
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("footer", [1 << 20, 100])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_file_of_very_many_columns_is_not_read(suffix, footer, tmp_path, monkeypatch):
+    """Also where its footer is so large that it is read before Arrow opens the file."""
+    for module in ("schemas.parquet_pages", "pipelines.sources.columnar"):
+        monkeypatch.setattr(f"{module}.COLUMNS", 50)
+    monkeypatch.setattr("schemas.parquet.FOOTER", footer)
+    for more in (40, 60):
+        table, buffer = with_image(**{f"c{n}": ["x"] * 100 for n in range(more)}), io.BytesIO()
+        pq.write_table(table, buffer)
+        data = arrow(table, None, True) if suffix == "arrow" else buffer.getvalue()
+        (tmp_path / f"a.{suffix}").write_bytes(data)
+        rows = rows_of("huggingface", tmp_path / f"a.{suffix}")
+        assert (rows[0]["reason"] == "unreadable_file") is (more == 60)
+    assert len(rows) == 1 and re.fullmatch(rf"a\.{suffix}: has \d+ columns; at most 50 are read", rows[0]["detail"])
 
 
 # Quotes

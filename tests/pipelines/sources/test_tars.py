@@ -1,6 +1,7 @@
 """Tars as other people's tools write them, and headers that claim what is not there: see `support.tars`."""
 
 import gzip
+import io
 import os
 import subprocess
 import tarfile
@@ -19,6 +20,7 @@ from support.tars import END, header, member, record
 from pipelines.catalog.catalog import query
 from pipelines.maintain.verify import verify_root
 from pipelines.sources import open_source
+from pipelines.sources.tar_reader import Reader
 from schemas.config.sources import WebDatasetConfig
 
 PICTURES = [picture(number)[0] for number in range(4)]
@@ -87,6 +89,35 @@ def test_ten_rows_beside_each_odd_header_are_made_with_their_bytes(tmp_path, con
     reasons = query(root, "SELECT reason, count(*) AS n FROM rows WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1")
     assert reasons.to_pylist() == [{"reason": "cut_tar", "n": len(ODD)}, {"reason": "unreadable_file", "n": 2}]
     assert verify_root(root).problems == []
+
+
+LONG = {
+    "a long name": header("././@LongLink", 100_000, b"L"), "a long link": header("././@LongLink", 100_000, b"K"),
+    "PAX records": header("p", 100_000, b"x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_name_that_is_longer_than_the_tar_is_not_asked_for(kind, tmp_path, monkeypatch):
+    asked, read = [], Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, at, size: asked.append(size) or read(self, at, size))
+    rows = rows_in(tmp_path, good(1) + LONG[kind] + bytes(1024))
+    assert rows[-1]["detail"].endswith("a name or its PAX records have 100000 bytes") and 100_000 not in asked
+
+
+@pytest.mark.parametrize(("at", "size", "found"), [
+    (0, 5, b"01234"), (8, 5, b"89"), (0, 1 << 62, b"0123456789"), (9, 1 << 80, b"9"), (10, 1, b""), (1 << 62, 1, b""),
+    (3, 0, b""), (3, -1, b""),
+])  # fmt: skip
+def test_a_reader_asks_for_no_more_than_the_file_has(at, size, found, tmp_path):
+    class Asked(io.BytesIO):
+        def read(self, size=-1):
+            assert 0 < size <= 10
+            return super().read(size)
+
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with open(tmp_path / "file", "rb") as file:
+        assert Reader(file).read(at, size) == Reader(Asked(b"0123456789")).read(at, size) == found
 
 
 def test_a_sparse_map_without_an_end_reads_no_further_than_the_file(tmp_path):

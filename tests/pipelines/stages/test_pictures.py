@@ -359,6 +359,27 @@ def test_hashes_of_grey_bands_are_those_of_the_whole():
         assert np.array_equal(np.asarray(upright_grey(open_image(data))), np.asarray(whole))
 
 
+COSTLY = {
+    "WEBP": {}, "AVIF": {}, "JXL": {}, "JPEG": {"progressive": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_formats_that_take_more_memory_may_have_fewer_pixels(kind, monkeypatch):
+    """With bounds of some thousand pixels. A limit of the configuration counts pixels of all formats alike."""
+    image = NOISE.convert("CMYK") if kind == "JPEG" else NOISE
+    data, area = encoded(image, kind, **COSTLY[kind]), 64 * 48
+    monkeypatch.setattr("schemas.pictures.PIXELS", area)
+    with pytest.raises(UnsafeImage, match=r"too_many_pixels: 64x48; to decode it takes \d+ bytes a pixel"):
+        open_image(data, max_pixels=area)
+    assert open_image(data, max_pixels=2 * area).size == open_image(data).size == (64, 48)
+    monkeypatch.setattr("schemas.pictures.PIXELS", 2 * area)
+    assert open_image(data, max_pixels=area).size == (64, 48)
+    for usual in ("PNG", "JPEG", "TIFF", "HEIC", "GIF", "BMP"):
+        monkeypatch.setattr("schemas.pictures.PIXELS", area)
+        assert open_image(encoded(NOISE, usual), max_pixels=area).size == (64, 48)
+
+
 def test_the_size_is_looked_at_before_the_decoder_is_opened():
     for kind in KINDS:
         with pytest.raises(UnsafeImage, match="too_many_pixels: 64x48"):

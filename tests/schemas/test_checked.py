@@ -1,0 +1,104 @@
+"""What the user names, and what a stranger may have written: bounded, and never waited for without end."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.corpora import say
+
+from pipelines.fetching.opt_out import read_opt_outs
+from pipelines.maintain.takedown import read_list
+from schemas import checked
+from schemas.checked import LEVELS, plain_json, read_given, read_toml
+from schemas.errors import UserError
+
+
+@pytest.fixture
+def pipe(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(checked, "PIPE", 0.5)
+    os.mkfifo(tmp_path / "pipe.toml")
+    return tmp_path / "pipe.toml"
+
+
+def write(pipe: Path, *parts: bytes, pause: float = 0.0) -> threading.Thread:
+    """Writes to a pipe as another process would, until nobody reads it."""
+
+    def act() -> None:
+        try:
+            with open(pipe, "wb", buffering=0) as file:
+                for part in parts:
+                    file.write(part)
+                    time.sleep(pause)
+        except BrokenPipeError:
+            pass
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_pipe_is_read_to_its_end(pipe):
+    for parts in ((b"abc",), (b"a", b"b" * 100_000, b"c")):
+        writer = write(pipe, *parts, pause=0.01)
+        assert read_given(pipe, 1 << 20) == b"".join(parts)
+        writer.join(5)
+    written, writing = os.pipe()  # as `<(command)` of a shell: the writer is gone before anybody opens it
+    os.write(writing, b"abc")
+    os.close(writing)
+    assert read_given(f"/dev/fd/{written}", 3) == b"abc"
+    os.close(written)
+
+
+def test_a_pipe_that_does_not_end_in_time_is_an_error(pipe):
+    for parts in ((), (b"a",) * 1_000):
+        writer = write(pipe, *parts, pause=0.05) if parts else None
+        began = time.monotonic()
+        with pytest.raises(OSError, match="was not written to its end"):
+            read_given(pipe, 1 << 20)
+        assert time.monotonic() - began < 5
+        if writer:
+            writer.join(5)
+    write(pipe, *[bytes(1 << 20)] * 100)
+    with pytest.raises(ValueError, match="has more than 1,000 bytes"):
+        read_given(pipe, 1_000)
+
+
+def test_a_pipe_that_nobody_writes_to_is_one_line_wherever_it_is_named(pipe):
+    for words in (("run", pipe), ("plan", pipe), ("verify", pipe)):
+        said = say(*words)
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said
+        assert f"{pipe}: cannot be read: is a pipe, and was not written" in said.err
+
+
+def test_lists_that_are_pipes_are_one_line(pipe, tmp_path):
+    with pytest.raises(UserError, match=r"pipe\.toml: cannot be read: is a pipe, and was not written"):
+        read_list(pipe)
+    writer = write(pipe, b"example.com\n")
+    assert [line.text for line in read_list(pipe)] == ["example.com"]
+    writer.join(5)
+    with pytest.raises(UserError, match=r"opt_out: .*pipe\.toml: is not a file; name a text file"):
+        read_opt_outs([str(pipe)])
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+@pytest.mark.parametrize("open_with", ["[", '{"a":'])
+def test_json_and_toml_have_bounded_levels(open_with, tmp_path):
+    close = "]" if open_with == "[" else "}"
+    for levels in (1, LEVELS):
+        assert plain_json(open_with * (levels - 1) + nested(1) + close * (levels - 1)) is not None
+    for levels in (LEVELS + 1, 500, 100_000):
+        with pytest.raises(ValueError, match=f"has more than {LEVELS} levels"):
+            plain_json(open_with * (levels - 1) + nested(1) + close * (levels - 1))
+    toml = tmp_path / "a.toml"
+    toml.write_text(f"a = {nested(LEVELS - 1)}")
+    assert json.dumps(read_toml(toml)["a"]).count("[") == LEVELS - 1
+    for levels in (LEVELS, 500, 100_000):
+        toml.write_text(f"a = {nested(levels)}")
+        with pytest.raises(ValueError, match=f"has more than {LEVELS} levels"):
+            read_toml(toml)
