@@ -22,7 +22,8 @@ Image.MAX_IMAGE_PIXELS = None  # callers look at the size of an untrusted image 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")     # Pillow's own, beside AVIF
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L", "I;16N"}
 # Bytes for each pixel that decoding and conversion take at most, as measured: for so many pixels, a GB
-PIXELS, USUAL, MEMORY = 100_000_000, 10, {"WEBP": 12, "CMYK": 12, "AVIF": 15, "JXL": 20}
+PIXELS, USUAL = 100_000_000, 10
+MEMORY: dict[str | None, int] = {"WEBP": 12, "CMYK": 12, "AVIF": 15, "JXL": 20}
 BAND = 2_000_000            # pixels that are converted at a time
 
 TURNS = {

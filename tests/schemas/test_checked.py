@@ -12,7 +12,7 @@ from support.corpora import say
 from pipelines.fetching.opt_out import read_opt_outs
 from pipelines.maintain.takedown import read_list
 from schemas import checked
-from schemas.checked import LEVELS, plain_json, read_given, read_toml
+from schemas.checked import LEVELS, bytes_at, plain_json, read_file, read_given, read_toml
 from schemas.errors import UserError
 
 
@@ -102,3 +102,32 @@ def test_json_and_toml_have_bounded_levels(open_with, tmp_path):
         toml.write_text(f"a = {nested(levels)}")
         with pytest.raises(ValueError, match=f"has more than {LEVELS} levels"):
             read_toml(toml)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [('{"a": 1, "a": 2}', "has 'a' twice"), ('[{"b": {"a": 1, "c": 2, "a": 1}}]', "has 'a' twice"), ("[NaN]", "NaN is"),
+     ("-Infinity", "-Infinity is"), ("1e999", "JSON compliant"), (r'"\ud800"', "surrogates")],
+)  # fmt: skip
+def test_json_that_readers_do_not_read_alike_is_refused(text, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        plain_json(text)
+
+
+def test_a_file_of_a_stranger_is_read_up_to_a_bound(tmp_path, pipe):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert read_file(tmp_path / "file", 10) == b"0123456789"
+    with pytest.raises(ValueError, match="file: has more than 9 bytes"):
+        read_file(tmp_path / "file", 9)
+    for other in (pipe, tmp_path, Path("/dev/zero")):
+        with pytest.raises(ValueError, match="is not a file"):
+            read_file(other, 9)
+    with open(tmp_path / "hole", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match="hole: has more than 9 bytes"):
+        read_file(tmp_path / "hole", 9)
+    with open(tmp_path / "hole", "rb") as file:
+        for start, size in ((1 << 40, 5), (-5, 5), (0, -1), (1 << 62, 1 << 62)):
+            assert bytes_at(file.fileno(), start, size) == b""
+    with open(tmp_path / "file", "rb") as file:
+        assert bytes_at(file.fileno(), 8, 1 << 62) == b"89"

@@ -38,6 +38,7 @@ path = "web"
 name = "talks"
 kind = "conversations"
 path = "talks"
+[measures]
 [sets.train]
 where = "text is not null"
 [sets.small]
@@ -53,6 +54,7 @@ ODD: tuple[Any, ...] = (
     [1], {"": ""}, [None], {"samples": {}},
 )  # fmt: skip
 PLACES = ("json", "text", "parquet", "columns", "footer", "document", "index", "kind")
+VIEWS = ("rows", "images", "measures", "runs", "changes", "accounting", "releases", "work", "drift")
 LONGEST = 10  # seconds of a command
 
 
@@ -302,7 +304,7 @@ def commands(root: Path, draws: random.Random) -> list[tuple[str, ...]]:
     form = draws.choice(("huggingface", "trl", "llava", "minicpm-v", "rlaif-v"))
     others = [
         ("stats",), ("urls", one), ("urls", one, "--wids"), ("sql", "from samples"), ("sql", "from shards"),
-        ("sql", f"from {draws.choice(('rows', 'images', 'runs', 'changes', 'accounting', 'releases', 'work'))}"),
+        ("sql", f"from {draws.choice(VIEWS)}"),
         ("releases",), ("diff", one, other), ("diff", one, other, "--names"),
         ("export-set", one, str(root.parent / f"out-{form}"), "--form", form), ("clean", "--grace", "0"), ("report",),
     ]  # fmt: skip

@@ -67,6 +67,12 @@ TARS: dict[str, bytes] = {
     "long names": member("././@LongLink", b"n" * 3000, b"L") * 3000, "a link": header("x.png", 0, b"2"),
     "a device": header("x.png", 0, b"3"), "a path that leads out": member("../../x.png", picture(99)[0]),
     "noise": bytes(range(256)) * 4,
+    "a text of 2^40": member("x.png", picture(98)[0]) + header("x.txt", 1 << 40),
+    "a text of 20 MB": member("x.png", picture(97)[0]) + member("x.txt", bytes(20 << 20)),
+    "a JSON of 2^62": member("x.png", picture(96)[0]) + header("x.json", 1 << 62),
+    "a sparse PAX member": member("p", record("GNU.sparse.size", str(1 << 40)), b"x") + member("x.png", bytes(512)),
+    "a name beyond the end": header("././@LongLink", 1 << 20, b"L"),
+    "a map without end": header("x.png", 5, b"S", 9, True),
 }  # fmt: skip
 SAID = {"a long one": "aaaaaaaaaaaaaaaaaaaa"}  # where the name is not in the row
 NO_SAMPLES = {"a device"}  # neither files nor links
@@ -77,6 +83,10 @@ PICTURES: dict[str, Callable[[Path], object]] = {
     "pipe.png": os.mkfifo, "device.png": lambda path: path.symlink_to("/dev/zero"),
     "outside.png": lambda path: path.symlink_to("/etc/passwd"), "itself.png": lambda path: path.symlink_to(path.name),
     "hole.png": lambda path: os.truncate(path, 20 << 30) if path.touch() is None else None,
+    "thin.png": lambda path: path.write_bytes(png(1, 60_000)),
+    "wide.png": lambda path: path.write_bytes(png(60_000, 2)),
+    "cut.jxl": lambda path: path.write_bytes(b"\xff\x0a" + bytes(99)),
+    "one.png": lambda path: path.write_bytes(png(1, 1)),
     "text.png": lambda path: path.write_text("<html>"), "cut.png": lambda path: path.write_bytes(picture(0)[0][:300]),
 }  # fmt: skip
 REPEATED = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), ["x" * 1_000_000])
@@ -91,6 +101,7 @@ TABLES: dict[str, Callable[[], bytes]] = {
     "footer.parquet": lambda: broken_in("footer"),
     "length.parquet": lambda: broken_in("length"),
     "claims.parquet": lambda: b"PAR1" + bytes(99) + b"\xff\xff\xff\x7fPAR1",
+    "columns.parquet": lambda: table(**{f"c{number}": [number] for number in range(10_001)}),
     "repeats.parquet": lambda: table(image=REPEATED, text=REPEATED),
 }  # fmt: skip
 URLS = {
@@ -149,8 +160,8 @@ def make(folder: Path, server: Hostile, attacked: bool) -> list[dict]:
     root = build(folder / "my.toml", "images")
     assert verify_root(root).problems == []
     asked = """
-        select file, member, url, key, text, extra, part_of, coalesce(images.reason, rows.reason) as reason,
-            images.sha256, images.size, width, height, format, phash,
+        select rows.source, file, member, url, key, text, extra, part_of,
+            coalesce(images.reason, rows.reason) as reason, images.sha256, images.size, width, height, format, phash,
             concat_ws(' ', rows.detail, images.detail) as detail
         from rows left join images using (partition, key) order by key"""
     return query(root, asked).to_pylist()
@@ -175,6 +186,23 @@ def test_rows_beside_attacks_have_equal_bytes(rows):
     assert len(alone) == 15 * len(TARS) + 5 * len(TEN)
     assert {key: row for key, row in beside.items() if key in alone} == alone
     assert {row["reason"] for key, row in beside.items() if key not in alone} - {None, "duplicate"}
+
+
+def is_beside(row: dict, attack: str) -> bool:
+    """Whether a row is one of the good ones beside an attack: in the same tar and one more, or of the same source."""
+    if attack in TARS:
+        return row["file"] in (f"{attack}.tar", f"{attack} beside.tar")
+    kinds = {"pictures": PICTURES, "tables": TABLES, "urls": URLS}
+    return attack in kinds.get(row["source"], ())
+
+
+@pytest.mark.parametrize("attack", [*TARS, *PICTURES, *TABLES, *URLS])
+def test_ten_rows_beside_each_attack_have_equal_bytes(attack, rows):
+    alone, beside = rows
+    good = {key: row for key, row in alone.items() if is_beside(row, attack)}
+    assert len(good) >= 10 and {row["reason"] for row in good.values()} == {None}
+    assert all(len(row["sha256"]) == 64 for row in good.values())
+    assert {key: beside.get(key) for key in good} == good
 
 
 @pytest.mark.parametrize("attack", [*(name for name in TARS if name not in NO_SAMPLES), *PICTURES, *TABLES, *URLS])
