@@ -1,15 +1,14 @@
 """The answers of compared pictures, which lie beside the stage `duplicates`, so that no two are compared again.
 
-Which pictures have to be compared depends on which are kept, and so on earlier answers. So a corpus is judged several
-times: first as if the 256-bit hash told copies, then as if no two pictures were copies; workers compare the pairs that
-were asked for in vain, until every answer is known.
+Which pictures have to be compared depends on which are kept, and so on earlier answers. So `judge` goes through a
+corpus several times: first as if the 256-bit hash told copies, then as if no two pictures were copies; after each time
+workers compare the pairs that were asked for in vain, until every answer is known.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import count
+from functools import cached_property, lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +32,7 @@ SCHEMA = pa.schema([
     pa.field("other", pa.uint64(), nullable=False),
     pa.field("copy", pa.bool_(), nullable=False),
 ])  # fmt: skip
-GUESSES = 3  # rounds in which the 256-bit hash is taken for the answer that is not known
+GUESSES = 3  # times that a corpus is judged with the 256-bit hash for answers that are not known
 BLOCK = 32  # pictures: those of two blocks are compared with each other while they are in memory
 HELD = 64  # pictures that a process holds
 PICTURES, PAIRS = 256, 1024  # of an item of work
@@ -47,33 +46,23 @@ def in_order(one: int, other: int) -> Pair:
 
 
 @dataclass
-class KnownAnswers:
-    """Answers by pair. Implements `judgement.Answers`."""
+class ComparedPictures:
+    """Answers of workers, by pair. Implements `judgement.Answers`."""
 
+    root: Root
+    stage: str
+    workers: Workers | None
+    images: ImageHashes
     known: dict[Pair, bool]
-    guess: bool = True  # whether a pair without an answer counts as copies if its 256-bit hashes are near
+    guesses: int = GUESSES
     used: set[Pair] = field(default_factory=set)
     unknown: dict[Pair, None] = field(default_factory=dict)  # pairs that were asked for in vain, in that order
 
-    @classmethod
-    def read(cls, root: Root, stage: str) -> "KnownAnswers":
-        """Those beside a stage; none if the file is absent, damaged or of another version."""
-        try:
-            table = pq.read_table(io.BytesIO(root.read(f"{stage}/{COMPARED}")))
-            if table.schema.remove_metadata() != SCHEMA or table.schema.metadata != _version():
-                return cls({})
-        except (FileNotFoundError, pa.ArrowException, OSError):
-            return cls({})
-        one, other, copy = (column.to_pylist() for column in table.columns)
-        return cls(dict(zip(zip(one, other, strict=True), copy, strict=True)))
-
-    def write(self, root: Root, stage: str, pairs: Iterable[Pair]) -> None:
-        pairs = sorted(pairs)
-        columns = [p[0] for p in pairs], [p[1] for p in pairs], [self.known[p] for p in pairs]
-        buffer = io.BytesIO()
-        table = pa.table([*columns], schema=SCHEMA.with_metadata(_version()))
-        pq.write_table(table, buffer, compression="zstd")
-        root.write(f"{stage}/{COMPARED}", buffer.getvalue())
+    @cached_property
+    def place(self) -> dict[int, int]:
+        """The first row with each picture."""
+        last = len(self.images.key) - 1
+        return dict(zip(self.images.sha256[:, 0].tolist()[::-1], range(last, -1, -1), strict=True))
 
     def first_copy(self, content: int, others: Sequence[int], apart: Sequence[int]) -> int | None:
         for other, bits in zip(others, apart, strict=True):
@@ -81,12 +70,46 @@ class KnownAnswers:
             copy = self.known.get(pair)
             if copy is None:
                 self.unknown[pair] = None
-                copy = self.guess and bits <= NEAR
+                copy = self.guesses > 0 and bits <= NEAR
             else:
                 self.used.add(pair)
             if copy:
                 return other
         return None
+
+    def settled(self) -> bool:
+        """Whether every answer was known. Those that were not are found. Raises what `Workers.make` does."""
+        if not self.unknown:
+            return True
+        items = [*work_of(self.unknown, self.images, self.place)]
+        folder = f"{self.stage}/{COMPARING}"
+        given = results(self.root, self.stage, items, compare, self.workers, folder, small=FEW)
+        for item, copies in zip(items, given, strict=True):
+            self.known.update(zip(item.named(), map(bool, copies), strict=True))
+        write_answers(self.root, self.stage, self.known)
+        self.guesses, self.used, self.unknown = self.guesses - 1, set(), {}
+        return False
+
+
+def read_answers(root: Root, stage: str) -> dict[Pair, bool]:
+    """Those beside a stage; none if the file is absent, damaged or of another version."""
+    try:
+        table = pq.read_table(io.BytesIO(root.read(f"{stage}/{COMPARED}")))
+        if table.schema.remove_metadata() != SCHEMA or table.schema.metadata != _version():
+            return {}
+    except (FileNotFoundError, pa.ArrowException, OSError):
+        return {}
+    one, other, copy = (column.to_pylist() for column in table.columns)
+    return dict(zip(zip(one, other, strict=True), copy, strict=True))
+
+
+def write_answers(root: Root, stage: str, known: Mapping[Pair, bool]) -> None:
+    pairs = sorted(known)
+    columns = [one for one, _ in pairs], [other for _, other in pairs], [known[pair] for pair in pairs]
+    buffer = io.BytesIO()
+    table = pa.table([*columns], schema=SCHEMA.with_metadata(_version()))
+    pq.write_table(table, buffer, compression="zstd")
+    root.write(f"{stage}/{COMPARED}", buffer.getvalue())
 
 
 def _version() -> dict[bytes, bytes]:
@@ -98,20 +121,10 @@ def judged_by_pixels(
 ) -> DuplicateMarks:
     """What `judge` says with an answer for every pair of pictures. Raises `Corrupt` for images that are gone, and what
     `Workers.make` does."""
-    answers = KnownAnswers.read(root, stage)
-    place = dict(zip(images.sha256[:, 0].tolist()[::-1], range(len(images.key) - 1, -1, -1), strict=True))
-    for number in count():
-        answers.guess, answers.unknown, answers.used = number < GUESSES, {}, set()
-        marks = judge(images, excluded, near, answers)
-        if not answers.unknown:
-            break
-        items = [*work_of(answers.unknown, images, place)]
-        given = results(root, stage, items, compare, workers, f"{stage}/{COMPARING}", small=FEW)
-        for item, copies in zip(items, given, strict=True):
-            answers.known.update(zip(item.named(), map(bool, copies), strict=True))
-        answers.write(root, stage, answers.known)
-    if answers.used or answers.known:
-        answers.write(root, stage, answers.used)
+    answers = ComparedPictures(root, stage, workers, images, read_answers(root, stage))
+    marks = judge(images, excluded, near, answers)
+    if answers.known:
+        write_answers(root, stage, {pair: answers.known[pair] for pair in answers.used})
     forget_results(root, f"{stage}/{COMPARING}")
     return marks
 
@@ -124,7 +137,7 @@ class ComparePictures:
     pairs: tuple[Pair, ...]  # positions in these
 
     def named(self) -> Iterator[Pair]:
-        """The pairs as `KnownAnswers` names them."""
+        """The pairs as `ComparedPictures` names them."""
         return (in_order(self.pictures[one][2], self.pictures[other][2]) for one, other in self.pairs)
 
     @property

@@ -47,11 +47,15 @@ def blank(count: int) -> DuplicateMarks:
 
 
 class Answers(Protocol):
-    """Says of pictures whether they are copies of each other."""
+    """Says of pictures whether they are copies of each other. A corpus is judged again until it is `settled`."""
 
     def first_copy(self, content: int, others: Sequence[int], apart: Sequence[int]) -> int | None:
         """The first of some pictures that is a copy of another one. `apart`: bits of 256 by which each differs from
         it. A picture is named by the first 64 bits of its SHA-256."""
+        ...
+
+    def settled(self) -> bool:
+        """Whether all that was said since the last call is final."""
         ...
 
 
@@ -148,25 +152,28 @@ def repeats_by_pixels(
     nearest = np.lexsort((other, distances(first[one], first[other]), apart, one))
     other, apart = other[nearest], apart[nearest]
     bounds = np.searchsorted(one[nearest], np.arange(len(first) + 1))
-    stands, of = np.full((2, len(phash)), -1)
-    kept: dict[int, list[int]] = {}  # look -> contents of it that are kept
-    for row in order.tolist():
-        content = int(same[row])
-        if of[content] >= 0:
-            continue
-        own, near_looks = int(look[content]), slice(bounds[look[content]], bounds[look[content] + 1])
-        others, bits = list[int](), list[int]()
-        for its, far in ((own, 0), *zip(other[near_looks].tolist(), apart[near_looks].tolist(), strict=True)):
-            others += kept.get(its, ())
-            bits += [far] * (len(others) - len(bits))
-            if len(others) >= MOST:
-                break
-        named = {int(names[stands[its]]): its for its in others[:MOST]}
-        copied = answers.first_copy(int(names[row]), [*named], bits[: len(named)]) if named else None
-        of[content] = content if copied is None else named[copied]
-        if copied is None:
-            stands[content] = row
-            kept.setdefault(own, []).append(content)
+    while True:
+        stands, of = np.full((2, len(phash)), -1)
+        kept: dict[int, list[int]] = {}  # look -> contents of it that are kept
+        for row in order.tolist():
+            content = int(same[row])
+            if of[content] >= 0:
+                continue
+            own, near_looks = int(look[content]), slice(bounds[look[content]], bounds[look[content] + 1])
+            others, bits = list[int](), list[int]()
+            for its, far in ((own, 0), *zip(other[near_looks].tolist(), apart[near_looks].tolist(), strict=True)):
+                others += kept.get(its, ())
+                bits += [far] * (len(others) - len(bits))
+                if len(others) >= MOST:
+                    break
+            named = {int(names[stands[its]]): its for its in others[:MOST]}
+            copied = answers.first_copy(int(names[row]), [*named], bits[: len(named)]) if named else None
+            of[content] = content if copied is None else named[copied]
+            if copied is None:
+                stands[content] = row
+                kept.setdefault(own, []).append(content)
+        if answers.settled():
+            break
     of_content = of[same]
     distance = np.where(of_content >= 0, distances(phash[same], phash[of_content]), -1).astype(np.int8)
     return distance, np.where(of_content >= 0, stands[of_content], -1)

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pipelines.dedup import compared, judgement, proposals
-from pipelines.dedup.compared import PICTURES, KnownAnswers, judged_by_pixels, work_of
+from pipelines.dedup.compared import (
+    PICTURES,
+    ComparedPictures,
+    judged_by_pixels,
+    read_answers,
+    work_of,
+    write_answers,
+)
 from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.judgement import ImageHashes, judge
 from pipelines.dedup.pixels import Picture, is_copy
@@ -127,15 +134,21 @@ class Told:
 @settings(max_examples=25, deadline=None)
 def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_factory, groups, seed, most):
     root, images, told = Root(str(tmp_path_factory.mktemp("root"))), of_groups(groups, seed), Told(groups)
+    proposals_found = list[int]()
 
     class OneByOne:
         def first_copy(self, content, others, apart):
             return next((other for other in others if groups[other] == groups[content]), None)
 
+        def settled(self):
+            return True
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compared, "compare", told.compare)
         patch.setattr(judgement, "MOST", most)
+        patch.setattr(judgement, "proposed", lambda *given: proposals_found.append(1) or proposed(*given))
         by_rounds = judged_by_pixels(images, NOTHING, 3, root, "duplicates", None)
+        assert proposals_found == [1]
         expected = judge(images, NOTHING, 3, OneByOne())
         for mine, its in zip(by_rounds, expected, strict=True):
             assert mine.tolist() == its.tolist()
@@ -150,14 +163,14 @@ def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_fact
 @pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
 def test_answers_that_are_damaged_or_of_another_version_are_found_again(damage, tmp_path, monkeypatch):
     root = Root(str(tmp_path))
-    answers = KnownAnswers({(1, 2): True, (1, 3): False})
-    answers.write(root, "duplicates", answers.known)
-    assert KnownAnswers.read(root, "duplicates").known == answers.known
+    known = {(1, 2): True, (1, 3): False}
+    write_answers(root, "duplicates", known)
+    assert read_answers(root, "duplicates") == known
     if damage is None:
         monkeypatch.setattr(compared, "VERSION", compared.VERSION + 1)
     else:
         root.write("duplicates/compared.parquet", damage)
-    assert KnownAnswers.read(root, "duplicates").known == {}
+    assert read_answers(root, "duplicates") == {}
 
 
 def test_an_item_of_work_has_few_pictures():
@@ -168,9 +181,9 @@ def test_an_item_of_work_has_few_pictures():
     assert max(len(item.pictures) for item in items) <= PICTURES and len({item.name for item in items}) == len(items)
 
 
-def test_an_unknown_pair_counts_as_copies_by_the_second_hash_until_it_is_compared():
-    answers = KnownAnswers({})
+def test_an_unknown_pair_counts_as_copies_by_the_second_hash_until_it_is_compared(tmp_path):
+    answers = ComparedPictures(Root(str(tmp_path)), "duplicates", None, of_groups([0], 0), {})
     assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) == 3
-    answers.guess = False
+    answers.guesses = 0
     assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) is None
     assert [*answers.unknown] == [(1, 2), (1, 3)]
