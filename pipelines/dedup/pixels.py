@@ -7,25 +7,27 @@ than in the other picture, as under a watermark, but not both, as where one numb
 have the same colour. Integers decide everything, so that every machine gives the same answer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from schemas.pictures import open_image, upright
 
 LEAST, SIDE = 192, 448  # pixels of the longer side of what is compared
 SMALL = 7  # how many times smaller the coarse picture is
-COARSE = 70  # levels of brightness by which a pixel of the coarse pictures may differ
+COARSE = 90  # levels of brightness by which a pixel of the coarse pictures may differ
 INK = 34  # levels of brightness by which 5 x 5 pixels may differ from what the other picture has there
 FRAME_INK = 42  # the same in the frame
 FRAME = 12  # hundredths of each side that are frame at either end
 FLAT = 8  # levels within which pixels are plain ground
 COLOUR = 12  # quarters of a level by which plain ground may differ
-STRETCH, SHIFT = 4, 3  # in 100: how far one picture may be stretched and moved over the other
+STRETCH, SHIFT = 5, 3  # in 100: how far one picture may be stretched, and its middle moved, over the other
+RIGID = 1000  # a picture is stretched and moved by a part in so many less than fits best
 RATIO = 4  # in 100: how far the proportions of two pictures may differ
 WHOLE = 1 << 16  # a scale of 1, and a shift of one pixel
 
@@ -80,12 +82,6 @@ class Picture:
     def around(self) -> "Around":
         return Around.of(self.ycc[..., 0])
 
-    @cached_property
-    def profiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """How much the brightness changes from row to row, and from column to column, smoothed: int64."""
-        grey = self.ycc[..., 0].astype(np.int64)
-        return _smooth(np.abs(np.diff(grey, axis=0)).sum(1)), _smooth(np.abs(np.diff(grey, axis=1)).sum(0))
-
 
 class Around(NamedTuple):
     """Pixels, and the least and greatest of the 3 x 3 around each: int16."""
@@ -96,9 +92,8 @@ class Around(NamedTuple):
 
     @classmethod
     def of(cls, channel: np.ndarray) -> "Around":
-        image = Image.fromarray(np.ascontiguousarray(channel))
-        filters = ImageFilter.MinFilter(3), ImageFilter.MaxFilter(3)
-        return cls(channel.astype(np.int16), *(np.asarray(image.filter(kind)).astype(np.int16) for kind in filters))
+        squares = (_squares(channel, choose).astype(np.int16) for choose in (np.minimum, np.maximum))
+        return cls(channel.astype(np.int16), *squares)
 
     def above(self, other: "Around") -> np.ndarray:
         """How far each pixel is above all around its place in the other picture, or that one's below all here."""
@@ -130,12 +125,22 @@ def differences(one: Picture, other: Picture) -> Iterator[Difference]:
     large = large.resized(height, width)
     if _is_near(large.coarse, small.coarse, STILL):
         yield difference(large, small, STILL)
-    for joint in (False, True):
-        moves = _aligned(large.coarse, small.coarse, STILL, 2, 1, joint)
-        if _is_near(large.coarse, small.coarse, moves):
-            about = [(scale, SMALL * shift + (SMALL - 1) * (scale - WHOLE) // 2) for scale, shift in moves]
-            about = _aligned(large, small, about, 1, 2, joint)
-            yield difference(large, small, _aligned(large, small, about, 4, 8, joint))
+    moves = _aligned(large.coarse, small.coarse, STILL, 4)
+    if _is_far(moves, small.coarse.size) or not _is_near(large.coarse, small.coarse, moves):
+        return
+    down, across = ((scale, SMALL * shift + (SMALL - 1) * (scale - WHOLE) // 2) for scale, shift in moves)
+    moves = _aligned(large, small, (down, across), 3)
+    if not _is_far(moves, small.size):
+        yield difference(large, small, moves)
+
+
+def _is_far(moves: tuple[Move, Move], size: tuple[int, int]) -> bool:
+    """Whether a picture of this size is stretched or moved too far."""
+    return any(
+        abs(scale - WHOLE) * 100 > STRETCH * WHOLE
+        or abs(2 * shift + (scale - WHOLE) * (length - 1)) * 50 > SHIFT * WHOLE * length
+        for (scale, shift), length in zip(moves, size, strict=True)
+    )
 
 
 def _is_near(one: Picture, other: Picture, moves: tuple[Move, Move]) -> bool:
@@ -194,63 +199,69 @@ def _resized(image: Image.Image) -> Image.Image:
 
 def _sums(values: np.ndarray, radius: int) -> np.ndarray:
     """The sum of the values in the square around each."""
-    width = 2 * radius + 1
-    total = np.pad(values.astype(np.int32), (radius + 1, radius)).cumsum(0).cumsum(1)
-    return total[width:, width:] - total[:-width, width:] - total[width:, :-width] + total[:-width, :-width]
+    return _squares(np.pad(values, radius), np.add, radius)[radius:-radius, radius:-radius]
+
+
+def _squares(values: np.ndarray, join: np.ufunc, radius: int = 1) -> np.ndarray:
+    """What the values in the square around each are joined to; beyond an edge are the values at the edge."""
+    wide = np.pad(values, radius, mode="edge")
+    for _ in range(2):
+        length, joined = wide.shape[0] - 2 * radius, wide[: -2 * radius]
+        for step in range(1, 2 * radius + 1):
+            joined = join(joined, wide[step : step + length])
+        wide = joined.T
+    return wide
 
 
 # Laying one picture over the other
 
 
-def _aligned(
-    one: Picture, other: Picture, near: Sequence[Move], parts: int, narrow: int, joint: bool
-) -> tuple[Move, Move]:  # fmt: skip
-    """How the first picture has to be moved, down and across, by the profiles of both. `near`: about so. `parts`,
-    `narrow`: how many times finer the steps are than half a hundredth and half a pixel, and how many times narrower the
-    range is than the whole. `joint`: by one scale."""
-    of_axes = [
-        _scores(mine, its, *move, parts, narrow)
-        for mine, its, move in zip(one.profiles, other.profiles, near, strict=True)
-    ]
-    both = of_axes[0][0].max(axis=1) + of_axes[1][0].max(axis=1)
-    moves = []
-    for scores, scales, shifts in of_axes:
-        scale = int((both if joint else scores.max(axis=1)).argmax())
-        moves.append((int(scales[scale]), int(shifts[scores[scale].argmax()])))
-    return moves[0], moves[1]
+def _aligned(one: Picture, other: Picture, moves: tuple[Move, Move], times: int) -> tuple[Move, Move]:
+    """How the first picture has to be moved, down and across, to lie over the other. `moves`: about so.
+
+    Each time, the scale and shift of both axes that are best by least squares of the brightness, to the first order.
+    (Lucas and Kanade, 1981) Plain ground is not moved."""
+    y, x = (np.stack([np.ones(length, np.int64), 2 * np.arange(length) - (length - 1)]) for length in other.size)
+    for _ in range(times):
+        moved, exists = one.moved(*moves, channels=1)
+        mine, its = (picture.ycc[..., 0].astype(np.int32) for picture in (moved, other))
+        down, across = (slope * _squares(exists, np.minimum) for slope in _slopes(mine + its))
+        both, missing = y @ (down * across) @ x.T, its - mine
+        sums = np.block([
+            [y * (down * down).sum(1) @ y.T, both],
+            [both.T, x * (across * across).sum(0) @ x.T],
+        ])  # fmt: skip
+        best = _solved(
+            sums + np.diag(np.diag(sums) // RIGID + 1),
+            np.append(y @ (down * missing).sum(1), x @ (across * missing).sum(0)),
+        )
+        moves = _joined(moves[0], *best[:2], len(y[0])), _joined(moves[1], *best[2:], len(x[0]))
+    return moves
 
 
-def _scores(
-    mine: np.ndarray, its: np.ndarray, scale: int, shift: int, parts: int, narrow: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """How well a profile fits another one by each scale and shift, float64 of shape (scales, shifts), and these.
-
-    A large move costs a little, so that plain ground is not moved."""
-    length = len(its)
-    scales, shifts = _tries(length, parts, narrow)
-    scales, shifts = scales + scale, shifts + shift
-    cost = (np.abs(scales - WHOLE) * 500 // WHOLE)[:, None] + np.abs(shifts) * 500 // (WHOLE * length)  # in 10,000ths
-    at, beyond, _ = _places(np.arange(length) * scales[:, None, None] + shifts[:, None], length)
-    moved = (mine[at] * (256 - beyond) + mine[np.minimum(at + 1, length - 1)] * beyond) >> 8
-    mean, its_mean = moved.sum(-1), int(its.sum())
-    both = length * (moved * its).sum(-1) - mean * its_mean
-    spread = (length * (moved * moved).sum(-1) - mean * mean).astype(float)
-    its_spread = float(length * int((its * its).sum()) - its_mean * its_mean)
-    return both / np.sqrt(np.maximum(spread * its_spread, 1)) - cost / 10_000, scales, shifts
+def _slopes(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Twice how much levels rise, down and across; 0 at the edges."""
+    down, across = np.zeros_like(levels), np.zeros_like(levels)
+    down[1:-1], across[:, 1:-1] = levels[2:] - levels[:-2], levels[:, 2:] - levels[:, :-2]
+    return down, across
 
 
-@lru_cache(maxsize=256)
-def _tries(length: int, parts: int, narrow: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and shifts to try, around the middle: int64."""
-    scales = np.arange(-2 * STRETCH * parts // narrow, 2 * STRETCH * parts // narrow + 1) * (WHOLE // (200 * parts))
-    reach = (2 * SHIFT * length // 100 + 1) * parts // narrow
-    shifts = np.arange(-reach, reach + 1) * (WHOLE // 2 // parts)
-    return scales, shifts
+def _joined(move: Move, shift: Fraction, stretch: Fraction, length: int) -> Move:
+    """A move after another one, of which `_aligned` finds a fourth of the shift and an eighth of the stretch."""
+    scale = round((1 + 8 * stretch) * WHOLE)
+    shift = round((4 * shift - 4 * stretch * (length - 1)) * WHOLE)
+    return move[0] * scale // WHOLE, move[0] * shift // WHOLE + move[1]
 
 
-def _smooth(changes: np.ndarray) -> np.ndarray:
-    wide = np.pad(changes, (1, 2))
-    return wide[:-2] + 2 * wide[1:-1] + wide[2:]
+def _solved(matrix: np.ndarray, values: np.ndarray) -> list[Fraction]:
+    """The solution of linear equations with integers, positive definite, exactly. (Bareiss, 1968)"""
+    rows, before = [[*row, value] for row, value in zip(matrix.tolist(), values.tolist(), strict=True)], 1
+    for n, row in enumerate(rows):
+        for other in rows:
+            if other is not row:
+                other[:] = [(row[n] * its - other[n] * mine) // before for mine, its in zip(row, other, strict=True)]
+        before = row[n]
+    return [Fraction(row[-1], before) for row in rows]
 
 
 def _places(places: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

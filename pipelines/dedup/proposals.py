@@ -1,8 +1,10 @@
 """Which pictures may be copies of each other, for `pipelines.dedup.pixels` to say which are.
 
-Copies differ in few bits of their 64-bit hashes, with two exceptions. A symmetric design, such as a certificate or a
-logo, has no odd frequencies, so that chance decides their signs; there the signs of the even columns, or rows, are
-compared alone. A solid ground has no frequencies at all; it is compared with every picture by the 256-bit hash.
+Copies differ in few bits of their 64-bit hashes, and in some of their 256-bit hashes, with three exceptions. The second
+hash of a photograph on plain ground changes as a whole when it is cropped; so it is not asked where the first hashes
+are close. A symmetric design, such as a certificate or a logo, has no odd frequencies, so that chance decides their
+signs; there the signs of the even columns, or rows, are compared alone. A solid ground has no frequencies at all; it is
+compared with every picture by the 256-bit hash.
 """
 
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import numpy as np
 from pipelines.dedup.hamming import Pairs
 from pipelines.dedup.two_hashes import near_in_both
 
+CLOSE = 4  # bits by which 64-bit hashes differ at most if the 256-bit hash is not looked at
 BITS = 6  # by which 64-bit hashes of copies differ at most, in most kinds of pictures
 EVEN_BITS = 1  # by which the signs of even columns, or rows, may differ
 WIDE = 96  # bits of 256 by which copies differ at most, those that are cropped included
@@ -37,6 +40,7 @@ def proposed(first: np.ndarray, second: np.ndarray, distance: int) -> tuple[np.n
 
 def _pairs(first: np.ndarray, second: np.ndarray, distance: int) -> Pairs:
     yield from _gathered(near_in_both(first, second, distance, WIDE))
+    yield from _gathered(near_in_both(first, second, CLOSE, 256))
     for mask in (COLUMNS, ROWS):
         masked = first & mask
         order = np.argsort(masked, kind="stable")
