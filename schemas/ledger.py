@@ -84,6 +84,14 @@ class ReleaseRow(TypedDict):
     published: str          # UTC, ISO 8601
 
 
+class ComparisonRow(TypedDict):
+    run: str
+    stage: str
+    pairs: int              # of pictures that were compared, whose answers were not known
+    copies: int             # of these, the ones that are copies of each other
+    milliseconds: int       # of processor time, reading the pictures included
+
+
 class DistributionRow(TypedDict):
     run: str                # that published the release
     set: str
@@ -94,6 +102,7 @@ class DistributionRow(TypedDict):
 
 
 RUNS = arrow_schema(RunRow)
+COMPARISONS = arrow_schema(ComparisonRow)
 DISTRIBUTIONS = arrow_schema(DistributionRow)
 RELEASES = arrow_schema(ReleaseRow)
 WORK = arrow_schema(WorkRow)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.drift import DRIFT
-from schemas.ledger import CALLS, CHANGES, DISTRIBUTIONS, FETCHES, RELEASES, RUNS, WORK
+from schemas.ledger import CALLS, CHANGES, COMPARISONS, DISTRIBUTIONS, FETCHES, RELEASES, RUNS, WORK
 from schemas.preference_views import (
     BEST_RESPONSES,
     JUDGED,
@@ -28,7 +28,7 @@ from schemas.verdicts import MIN_MASS
 
 LEDGER = {
     "runs": RUNS, "work": WORK, "changes": CHANGES, "fetches": FETCHES, "calls": CALLS, "releases": RELEASES,
-    "distributions": DISTRIBUTIONS,
+    "distributions": DISTRIBUTIONS, "comparisons": COMPARISONS,
 }
 
 # task -> what it teaches to say, a column of `candidates`; of RECONSTRUCT, some of its lines

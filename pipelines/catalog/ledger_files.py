@@ -12,7 +12,7 @@ from pipelines.engine.root import Root
 from schemas.checked import bytes_at, open_file
 from schemas.views import LEDGER, Files
 
-PATTERNS = ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases", "distributions")
+PATTERNS = ("run", "work-*", "changes-*", "fetches-*", "calls-*", "releases", "distributions", "comparisons")
 MAGIC = b"PAR1"  # how a Parquet file begins and ends
 LEAST = 12  # bytes of a Parquet file: the magic number twice, and the length of its footer
 

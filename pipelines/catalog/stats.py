@@ -35,7 +35,7 @@ Table = tuple[str, tuple[str, ...], list[tuple]]
 
 def corpus_stats(root: Root, last: int = 5) -> list[Table]:
     """(title, columns, lines) of tables: the rows of each stage by reason; sources, if they have names; captions; shard
-    sets, what they measure, and how their samples are distributed; the last runs."""
+    sets, what they measure, and how their samples are distributed; pictures that were compared; the last runs."""
     stages = []
     for stage in stages_of(root):
         commits = read_commits(root, stage)
@@ -65,6 +65,8 @@ def corpus_stats(root: Root, last: int = 5) -> list[Table]:
         *([("measures of shard sets", ("set", *TOTALS), totals)] if (totals := totals_of(root)) else []),
         *([("samples of shard sets", ("set", "measure", "value", "samples", "share"), spread)]
           if (spread := spread_of(root, {card["set"]: card["release"] for card in cards})) else []),
+        *([("pictures compared", ("run", "pairs", "copies", "share", "processor time"), compared)]
+          if (compared := comparisons(root, last)) else []),
         ("last runs", ("run", "status", "ended", "detail"),
          [(r["run"], r["status"], (r["ended"] or "-")[:19], r["detail"] or "") for r in done]),
     ]  # fmt: skip
@@ -110,6 +112,19 @@ def _outcomes(root: Root, stage: StageInfo, accepted: str, word: str) -> list[tu
         ).fetchall()
     words = {None: "not asked for", accepted: word}
     return [(words.get(answer, f"stay as they came: {answer}"), count) for answer, count in counts]
+
+
+def comparisons(root: Root, last: int) -> list[tuple]:
+    """Pairs of pictures that the last runs compared, of the runs that compared any."""
+    if not (files := ledger_files(root)["comparisons"]):
+        return []
+    question = f"""SELECT run, sum(pairs)::BIGINT, sum(copies)::BIGINT, sum(milliseconds) / 1000
+                   FROM comparisons GROUP BY run ORDER BY run DESC LIMIT {last}"""
+    with connect(root, {"comparisons": files}, queries=[question]) as connection:
+        rows = connection.sql(question).fetchall()
+    return [
+        (run, pairs, copies, share(copies, pairs), f"{seconds:.1f} s") for run, pairs, copies, seconds in rows[::-1]
+    ]
 
 
 def totals_of(root: Root) -> list[tuple]:

@@ -6,9 +6,11 @@ workers compare the pairs that were asked for in vain, until every answer is kno
 """
 
 import io
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.judgement import DuplicateMarks, ImageHashes, judge
 from pipelines.dedup.pixels import Picture, is_copy
 from pipelines.engine.commit import digest, file_of, read_commit
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import Corrupt, read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.results import forget_results, results
@@ -26,7 +29,7 @@ from pipelines.engine.workers import Workers
 
 COMPARED = "compared.parquet"  # a file of the stage
 COMPARING = "comparing"  # a folder of the stage, for what workers answer
-VERSION = 1  # of what `is_copy` says
+VERSION = 2  # of what `is_copy` says
 SCHEMA = pa.schema([
     pa.field("one", pa.uint64(), nullable=False),  # the first 64 bits of an image's SHA-256; lower than `other`
     pa.field("other", pa.uint64(), nullable=False),
@@ -51,6 +54,7 @@ class ComparedPictures:
 
     root: Root
     stage: str
+    ledger: Ledger
     workers: Workers | None
     images: ImageHashes
     known: dict[Pair, bool]
@@ -84,8 +88,12 @@ class ComparedPictures:
         items = [*work_of(self.unknown, self.images, self.place)]
         folder = f"{self.stage}/{COMPARING}"
         given = results(self.root, self.stage, items, compare, self.workers, folder, small=FEW)
-        for item, copies in zip(items, given, strict=True):
-            self.known.update(zip(item.named(), map(bool, copies), strict=True))
+        milliseconds = 0
+        for item, answer in zip(items, given, strict=True):
+            self.known.update(zip(item.named(), map(bool, answer["copies"]), strict=True))
+            milliseconds += answer["milliseconds"]
+        copies = sum(self.known[pair] for pair in self.unknown)
+        self.ledger.compared(self.stage, len(self.unknown), copies, milliseconds)
         write_answers(self.root, self.stage, self.known)
         self.guesses, self.used, self.unknown = self.guesses - 1, set(), {}
         return False
@@ -117,11 +125,11 @@ def _version() -> dict[bytes, bytes]:
 
 
 def judged_by_pixels(
-    images: ImageHashes, excluded: Hashes, near: int, root: Root, stage: str, workers: Workers | None
+    images: ImageHashes, excluded: Hashes, near: int, root: Root, stage: str, ledger: Ledger, workers: Workers | None
 ) -> DuplicateMarks:
     """What `judge` says with an answer for every pair of pictures. Raises `Corrupt` for images that are gone, and what
     `Workers.make` does."""
-    answers = ComparedPictures(root, stage, workers, images, read_answers(root, stage))
+    answers = ComparedPictures(root, stage, ledger, workers, images, read_answers(root, stage))
     marks = judge(images, excluded, near, answers)
     if answers.known:
         write_answers(root, stage, {pair: answers.known[pair] for pair in answers.used})
@@ -171,8 +179,9 @@ def work_of(pairs: Iterable[Pair], images: ImageHashes, place: dict[int, int]) -
         yield item()
 
 
-def compare(root: Root, item: ComparePictures) -> list[int]:
-    """1 for each pair whose pictures are copies, else 0."""
+def compare(root: Root, item: ComparePictures) -> dict[str, Any]:
+    """`copies`: 1 for each pair whose pictures are copies, else 0; `milliseconds` of processor time."""
+    started = time.process_time()
 
     @lru_cache(maxsize=HELD)
     def picture(number: int) -> Picture:
@@ -190,4 +199,5 @@ def compare(root: Root, item: ComparePictures) -> list[int]:
         rows = read_rows(root, name, ["key", "byte_offset", "size", "sha256"])
         return {row["key"]: row for row in rows if row["key"] in wanted}, commit.payload
 
-    return [int(is_copy(picture(one), picture(other))) for one, other in item.pairs]
+    copies = [int(is_copy(picture(one), picture(other))) for one, other in item.pairs]
+    return {"copies": copies, "milliseconds": round(1000 * (time.process_time() - started))}

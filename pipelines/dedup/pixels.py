@@ -25,7 +25,7 @@ INK = 34  # levels of brightness by which 5 x 5 pixels may differ from what the 
 FRAME_INK = 42  # the same in the frame
 FRAME = 12  # hundredths of each side that are frame at either end
 FLAT = 8  # levels within which pixels are plain ground
-COLOUR = 12  # quarters of a level by which plain ground may differ
+COLOUR = 9  # quarters of a level by which plain ground may differ
 STRETCH, SHIFT = 5, 3  # in 100: how far one picture may be stretched, and its middle moved, over the other
 RIGID = 1000  # a picture is stretched and moved by a part in so many less than fits best
 RATIO = 4  # in 100: how far the proportions of two pictures may differ
@@ -231,11 +231,11 @@ def _aligned(one: Picture, other: Picture, moves: tuple[Move, Move], times: int)
             [y * (down * down).sum(1) @ y.T, both],
             [both.T, x * (across * across).sum(0) @ x.T],
         ])  # fmt: skip
-        best = _solved(
+        down_by, taller, right_by, wider = _solved(
             sums + np.diag(np.diag(sums) // RIGID + 1),
             np.append(y @ (down * missing).sum(1), x @ (across * missing).sum(0)),
         )
-        moves = _joined(moves[0], *best[:2], len(y[0])), _joined(moves[1], *best[2:], len(x[0]))
+        moves = _joined(moves[0], down_by, taller, len(y[0])), _joined(moves[1], right_by, wider, len(x[0]))
     return moves
 
 
@@ -248,9 +248,8 @@ def _slopes(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _joined(move: Move, shift: Fraction, stretch: Fraction, length: int) -> Move:
     """A move after another one, of which `_aligned` finds a fourth of the shift and an eighth of the stretch."""
-    scale = round((1 + 8 * stretch) * WHOLE)
-    shift = round((4 * shift - 4 * stretch * (length - 1)) * WHOLE)
-    return move[0] * scale // WHOLE, move[0] * shift // WHOLE + move[1]
+    scale, more = round((1 + 8 * stretch) * WHOLE), round((4 * shift - 4 * stretch * (length - 1)) * WHOLE)
+    return move[0] * scale // WHOLE, move[0] * more // WHOLE + move[1]
 
 
 def _solved(matrix: np.ndarray, values: np.ndarray) -> list[Fraction]:

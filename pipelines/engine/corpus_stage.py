@@ -46,10 +46,11 @@ class CorpusStage(Stage):
         """(partition, its rows), for every partition that has any."""
         raise NotImplementedError
 
-    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
+    def decide(
+        self, root: Root, ledger: Ledger, upstream: Upstream, workers: Workers | None = None
+    ) -> Iterator[pa.Table]:  # fmt: skip
         """What `finished` makes rows of, with a column `partition`: some whole partitions at a time, in order. A step
-        that does not say otherwise makes its rows here. `workers`: for what needs more than metadata, if there are
-        any."""
+        that does not say otherwise makes its rows here. `ledger`, `workers`: for what needs more than metadata."""
         schema = pa.schema([pa.field("partition", pa.int32()), *self.schema])
         for partition, rows in self.make(root, upstream):
             yield to_table([{"partition": partition} | row for row in rows], schema)
@@ -82,7 +83,7 @@ class CorpusStage(Stage):
         folder, work, waiting = f"{self.name}/{DECIDED}", WriteDecided(self, root, ledger), list[Piece]()
         root.remove_files(folder)  # what a killed run left
         present = root.files(self.name)
-        for number, (partitions, table) in enumerate(self._pieces(root, upstream, workers)):
+        for number, (partitions, table) in enumerate(self._pieces(root, ledger, upstream, workers)):
             absent = frozenset(p for p in partitions if f"{p:05d}.parquet" not in present)
             piece = Piece(f"{folder}/{number:06d}.parquet", partitions, absent)
             if by_workers:
@@ -99,12 +100,12 @@ class CorpusStage(Stage):
         point(f"{self.name}:step")
 
     def _pieces(
-        self, root: Root, upstream: Upstream, workers: Workers | None
+        self, root: Root, ledger: Ledger, upstream: Upstream, workers: Workers | None
     ) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
         """(partitions, what was decided for them): all partitions, so that those which a source left empty are
         written, too."""
         left, schema = {*upstream["rows"]}, pa.schema([pa.field("partition", pa.int32())])
-        for table in self.decide(root, upstream, workers):
+        for table in self.decide(root, ledger, upstream, workers):
             for partitions, some in pieces(table):
                 left -= {*partitions}
                 yield partitions, some

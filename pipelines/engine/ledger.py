@@ -28,10 +28,11 @@ from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
 from schemas.arrow import Row, to_table
 from schemas.checked import plain_json
-from schemas.ledger import CHANGES, DISTRIBUTIONS, MEASURED, RELEASES, RUNS, WORK
+from schemas.ledger import CHANGES, COMPARISONS, DISTRIBUTIONS, MEASURED, RELEASES, RUNS, WORK
 
 SCHEMAS = {  # by how files begin
-    "run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, "distributions": DISTRIBUTIONS, **MEASURED,
+    "run": RUNS, "work": WORK, "changes": CHANGES, "releases": RELEASES, "distributions": DISTRIBUTIONS,
+    "comparisons": COMPARISONS, **MEASURED,
 }  # fmt: skip
 SEVERAL = re.compile(r"\+([0-9]{1,9})\.json$")  # the name of a file of several notes
 AT_ONCE = 100  # files of notes that are Python objects at the same time
@@ -142,6 +143,11 @@ class Ledger:
         """Records how the samples of a release are distributed."""
         before = self._read("distributions")
         self._write("distributions", [*before, *(row for row in rows if row not in before)], DISTRIBUTIONS)
+
+    def compared(self, stage: str, pairs: int, copies: int, milliseconds: int) -> None:
+        """Records how many pairs of pictures were compared."""
+        row = {"run": self.run, "stage": stage, "pairs": pairs, "copies": copies, "milliseconds": milliseconds}
+        self._write("comparisons", [*self._read("comparisons"), row], COMPARISONS)
 
     def spent(self, endpoint: str) -> tuple[int, int]:
         """(calls, tokens) that this run has spent on an endpoint."""

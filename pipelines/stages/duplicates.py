@@ -23,12 +23,13 @@ import pyarrow as pa
 
 from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.catalog.whole_files import Listed
-from pipelines.dedup.compared import COMPARED, judged_by_pixels
+from pipelines.dedup.compared import COMPARED, VERSION, judged_by_pixels
 from pipelines.dedup.decontamination import Excluded, find_excluded
 from pipelines.dedup.judgement import EXACT, NEAR, WORDS, DuplicateMarks, ImageHashes
 from pipelines.dedup.suspects import judged
 from pipelines.engine.commit_cache import read_commits
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
@@ -53,7 +54,8 @@ class MarkDuplicates(CorpusStage):
 
     def settings(self) -> dict[str, Any]:
         more = {"exclude": self.excluded.digest} if self.config.exclude else {}
-        more |= self.config.recorded(include=("compare",))
+        if self.config.compare == "pixels":
+            more |= {"compare": f"pixels, version {VERSION}"}
         return {"near": self.config.near} | more | ({"captions": [*self.captions]} if self.captions else {})
 
     def prepare(self) -> None:
@@ -67,9 +69,11 @@ class MarkDuplicates(CorpusStage):
                 "holds perceptual hashes, which duplicates.near = -1 does not look at; set it to 0 or more"
             )
 
-    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
+    def decide(
+        self, root: Root, ledger: Ledger, upstream: Upstream, workers: Workers | None = None
+    ) -> Iterator[pa.Table]:  # fmt: skip
         self.prepare()
-        by_pixels = partial(judged_by_pixels, root=root, stage=self.name, workers=workers)
+        by_pixels = partial(judged_by_pixels, root=root, stage=self.name, ledger=ledger, workers=workers)
         if self.config.compare == "hashes":
             by_pixels = None
             root.remove(f"{self.name}/{COMPARED}")

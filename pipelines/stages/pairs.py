@@ -25,6 +25,7 @@ from pipelines.catalog.catalog import connect, one_line, stage_files
 from pipelines.catalog.groups import groups
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
@@ -82,7 +83,9 @@ class DrawPairs(CorpusStage):
     def settings(self) -> dict[str, Any]:
         return self.config.recorded() | ({"min_mass": self.min_mass} if self.min_mass != MIN_MASS else {})
 
-    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
+    def decide(
+        self, root: Root, ledger: Ledger, upstream: Upstream, workers: Workers | None = None
+    ) -> Iterator[pa.Table]:  # fmt: skip
         lengths, labelers = defaultdict[int, Lengths](Lengths), set[int]()
         with TemporaryDirectory(prefix="shardmill-") as folder:
             drawn = list[str]()

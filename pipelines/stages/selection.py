@@ -15,6 +15,7 @@ from pipelines.catalog.catalog import check_condition, condition_error, looks_at
 from pipelines.catalog.groups import add_answer, ask_each, groups, on_disk
 from pipelines.engine.commit import digest
 from pipelines.engine.corpus_stage import CorpusStage, Upstream
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.partition_stage import UPSTREAM
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
@@ -58,7 +59,9 @@ class Select(CorpusStage):
         packing = {"samples_per_shard", "stable_json", *BOUNDS, *CORRUPTING}
         return packing if config.other_formats == "encode" else packing - {"format"}
 
-    def decide(self, root: Root, upstream: Upstream, workers: Workers | None = None) -> Iterator[pa.Table]:
+    def decide(
+        self, root: Root, ledger: Ledger, upstream: Upstream, workers: Workers | None = None
+    ) -> Iterator[pa.Table]:  # fmt: skip
         """What each set says of each row: asked of some partitions at a time, and gathered in a database on disk, as
         only that can tell keys that several partitions have."""
         question = _question(self.sets, self._weights(root, upstream))

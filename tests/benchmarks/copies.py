@@ -1,10 +1,11 @@
 """Pictures that `[duplicates] compare = "pixels"` leaves out wrongly, and planted copies that it finds, by kind.
 
-    python tests/benchmarks/copies.py [FOLDER OF PHOTOGRAPHS] [--pictures 400] [--copied 10]
+    python tests/benchmarks/copies.py [FOLDER OF PHOTOGRAPHS] [--half held-out] [--pictures 400] [--copied 10]
 
-The pictures are those of `fine_hash.py`. Each kind is a corpus of its own: first its pictures alone are judged, and
-what is left out is left out wrongly, as no two are equal. Then they are kept, and copies of some are judged among all
-of them: a copy is found if it repeats its original. One line of JSON; `ms`: processor time of a comparison.
+The drawings are those of `fine_hash.py`, which constants were fitted on, or with `--half held-out` those of
+`held_out.py`, LAYOUTS of a kind. Each kind is a corpus of its own: first its pictures alone are judged, and what is
+left out is left out wrongly, as no two are equal. Then they are kept, and copies of some are judged among all of them:
+a copy is found if it repeats its original. One line of JSON; `ms`: processor time of a comparison.
 """
 
 import argparse
@@ -12,22 +13,26 @@ import itertools
 import json
 import random
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import held_out
 from benchmarks.fine_hash import COPIES, FIRST, card, certificate, form, hashes, images_of, logo, soft_noise, solid
 
 from pipelines.dedup.decontamination import Hashes
 from pipelines.dedup.judgement import judge
 from pipelines.dedup.pixels import Picture, is_copy
 
+LAYOUTS = 4  # of a held-out kind
+PICTURES = (".jpg", ".jpeg", ".png")
 NOTHING = Hashes(
     *(np.empty(shape, kind) for shape, kind in ((0, int), ((0, 2), "u8"), (0, bool), (0, "u8"), (0, bool)))
 )
@@ -59,14 +64,51 @@ def judged(hashed: list[tuple[str, str]], answers: Comparing, kept: int = 0) -> 
     return judge(images_of(hashed, True)._replace(kept_before=before), NOTHING, FIRST, answers).of
 
 
-def drawn(kind: Callable[[random.Random], Image.Image], count: int) -> list[Image.Image]:
-    """Pictures of a kind, no two of them equal."""
+def ticks(draws: random.Random) -> Image.Image:
+    """Forms of which only the ticks differ, and one number."""
+    image = form(random.Random(0))
+    pen = ImageDraw.Draw(image)
+    for number in range(12):
+        left, top = 40 + 55 * number, 800
+        pen.rectangle((left, top, left + 28, top + 28), "white", "black", 2)
+        if draws.random() < 0.5:
+            pen.line((left + 5, top + 14, left + 12, top + 23, left + 25, top + 3), "black", 4)
+    return image
+
+
+def of_layouts(kind: Callable[[random.Random, random.Random], Image.Image]) -> Callable[[random.Random], Image.Image]:
+    """Pictures of a held-out kind, in several layouts."""
+    return lambda draws: kind(random.Random(draws.randrange(LAYOUTS)), draws)
+
+
+DRAWN = {
+    "fitted": {kind.__name__: kind for kind in (certificate, form, ticks, card, logo, solid)},
+    "held-out": {kind.__name__: of_layouts(kind) for kind in (
+        held_out.certificate, held_out.form, held_out.ticks, held_out.card, held_out.logo, held_out.solid,
+    )},
+}  # fmt: skip
+
+
+def unlike(images: Iterable[Image.Image], count: int | None = None) -> list[Image.Image]:
+    """The first pictures, no two of them equal."""
     by_pixels: dict[bytes, Image.Image] = {}
-    numbers = itertools.count()
-    while len(by_pixels) < count:
-        image = kind(random.Random(next(numbers)))
+    for image in images:
+        if len(by_pixels) == count:
+            break
         by_pixels.setdefault(image.tobytes(), image)
     return [*by_pixels.values()]
+
+
+def photographs(folder: Path) -> Iterator[Image.Image]:
+    """Those in a folder, and in the tars in it."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                yield from (
+                    Image.open(tar.extractfile(m)).convert("RGB") for m in tar if Path(m.name).suffix in PICTURES
+                )
+        elif path.suffix in PICTURES:
+            yield Image.open(path).convert("RGB")
 
 
 def measure(images: list[Image.Image], copied: int) -> dict[str, Any]:
@@ -90,23 +132,33 @@ def measure(images: list[Image.Image], copied: int) -> dict[str, Any]:
 
 
 def main(options: argparse.Namespace) -> None:
-    kinds = [kind for kind in (certificate, form, card, logo, solid) if options.only in ("", kind.__name__)]
-    measured = {kind.__name__: measure(drawn(kind, options.pictures), options.copied) for kind in kinds}
+    kinds = {name: kind for name, kind in DRAWN[options.half].items() if options.only in ("", name)}
+    measured = {
+        name: measure(
+            unlike((kind(random.Random(number)) for number in itertools.count()), options.pictures), options.copied
+        )
+        for name, kind in kinds.items()
+    }
     if options.folder:
-        paths = [path for path in sorted(Path(options.folder).rglob("*")) if path.suffix in (".jpg", ".jpeg", ".png")]
-        measured["photograph"] = measure([Image.open(path).convert("RGB") for path in paths], len(paths))
+        images = unlike(photographs(Path(options.folder)))
+        measured["photograph"] = measure(images, len(images))
     elif not options.only:
         some = [soft_noise(random.Random(number)) for number in range(options.copied)]
         measured["soft noise"] = measure(some, options.copied)
     found = sum(sum(kind["found"].values()) for kind in measured.values())
     planted = sum(kind["planted_of_each"] * len(COPIES) for kind in measured.values())
     bars = {"wrongly_left_out": 0.01, "recall": 0.98}
-    print(json.dumps({"benchmark": "copies", "bars": bars, "recall": round(found / planted, 4), **measured}))
+    print(
+        json.dumps(
+            {"benchmark": "copies", "half": options.half, "bars": bars, "recall": round(found / planted, 4), **measured}
+        )
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
+    parser.add_argument("--half", choices=DRAWN, default="fitted")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--copied", type=int, default=10)
     parser.add_argument("--only", default="", help="a kind, instead of all")

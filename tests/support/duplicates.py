@@ -35,6 +35,12 @@ def like(seed: int, n: int = 0, share: float = 0.0) -> bytes:
     return buffer.getvalue()
 
 
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def apart(a: bytes, b: bytes) -> int:
     return (int(phash_of(a), 16) ^ int(phash_of(b), 16)).bit_count()
 

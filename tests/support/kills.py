@@ -94,21 +94,21 @@ def stage_of(point: str) -> str:
 
 TWO_ROWS_A_CHUNK = """
 from dataclasses import replace
-from pipelines.build import __main__
 from pipelines.stages import ocr
 
 opened = ocr.open_stage
 ocr.open_stage = lambda config: replace(opened(config), chunk_rows=2)
-__main__.main()
 """
+MAIN = "from pipelines.build import __main__; __main__.main()"
 
 
 class Run:
-    """`python -m pipelines.build my.toml` in a session of its own. Leaves no process behind."""
+    """`python -m pipelines.build my.toml` in a session of its own, after some `code`. Leaves no process behind."""
 
-    def __init__(self, config: Path, kill_at: str = ""):
+    def __init__(self, config: Path, kill_at: str = "", code: str = ""):
         self.mark, self.said = f"SHARDMILL_TEST_RUN={uuid.uuid4().hex}", config.parent / "said"
-        program = ["-c", TWO_ROWS_A_CHUNK] if kill_at.endswith(":chunk") else ["-m", "pipelines.build"]
+        code = TWO_ROWS_A_CHUNK if kill_at.endswith(":chunk") else code
+        program = ["-c", f"{code}\n{MAIN}"] if code else ["-m", "pipelines.build"]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
                 [sys.executable, *program, config], cwd=PROJECT, start_new_session=True, stdout=said, stderr=said,

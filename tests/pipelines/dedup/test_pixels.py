@@ -24,6 +24,7 @@ from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.judgement import ImageHashes, judge
 from pipelines.dedup.pixels import Picture, is_copy
 from pipelines.dedup.proposals import proposed
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root
 
 KINDS = (certificate, form, card, logo, solid, soft_noise)
@@ -125,9 +126,10 @@ class Told:
     def __init__(self, groups: list[int]):
         self.groups, self.asked = groups, list[tuple[int, int]]()
 
-    def compare(self, root: Root, item: compared.ComparePictures) -> list[int]:
+    def compare(self, root: Root, item: compared.ComparePictures) -> dict:
         self.asked += item.named()
-        return [int(self.groups[one] == self.groups[other]) for one, other in item.named()]
+        copies = [int(self.groups[one] == self.groups[other]) for one, other in item.named()]
+        return {"copies": copies, "milliseconds": 7}
 
 
 @pytest.mark.slow
@@ -135,7 +137,7 @@ class Told:
 @settings(max_examples=25, deadline=None)
 def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_factory, groups, seed, most):
     root, images, told = Root(str(tmp_path_factory.mktemp("root"))), of_groups(groups, seed), Told(groups)
-    proposals_found = list[int]()
+    proposals_found, ledger = list[int](), Ledger.start(root, "my.toml", "0")
 
     class OneByOne:
         def first_copy(self, content, others, apart):
@@ -148,7 +150,7 @@ def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_fact
         patch.setattr(compared, "compare", told.compare)
         patch.setattr(judgement, "MOST", most)
         patch.setattr(judgement, "proposed", lambda *given: proposals_found.append(1) or proposed(*given))
-        by_rounds = judged_by_pixels(images, NOTHING, 3, root, "duplicates", None)
+        by_rounds = judged_by_pixels(images, NOTHING, 3, root, "duplicates", ledger, None)
         assert proposals_found == [1]
         expected = judge(images, NOTHING, 3, OneByOne())
         for mine, its in zip(by_rounds, expected, strict=True):
@@ -156,8 +158,11 @@ def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_fact
         assert len(told.asked) == len({*told.asked})
         kept = [groups[n] for n, reason in enumerate(by_rounds.reason) if not reason]
         assert most == 3 or len(kept) == len({*kept})
+        noted = ledger._read("comparisons")
+        assert sum(row["pairs"] for row in noted) == len(told.asked)
+        assert sum(row["copies"] for row in noted) == sum(groups[one] == groups[other] for one, other in told.asked)
         again = len(told.asked)
-        judged_by_pixels(images, NOTHING, 3, root, "duplicates", None)
+        judged_by_pixels(images, NOTHING, 3, root, "duplicates", ledger, None)
         assert len(told.asked) == again  # every answer lies beside the stage
 
 
@@ -183,7 +188,9 @@ def test_an_item_of_work_has_few_pictures():
 
 
 def test_an_unknown_pair_counts_as_copies_by_the_second_hash_until_it_is_compared(tmp_path):
-    answers = ComparedPictures(Root(str(tmp_path)), "duplicates", None, of_groups([0], 0), {})
+    answers = ComparedPictures(
+        Root(str(tmp_path)), "duplicates", Ledger(Root(str(tmp_path)), "run"), None, of_groups([0], 0), {}
+    )
     assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) == 3
     answers.guesses = 0
     assert answers.first_copy(1, [2, 3], [NEAR + 1, NEAR]) is None

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.corpora import build
-from support.duplicates import planned
+from support.duplicates import planned, png
 
 from pipelines.build.corpus import open_corpus
 from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
+from pipelines.catalog.stats import corpus_stats
 from pipelines.dedup import compared, two_hashes
 from pipelines.dedup.compared import compare
 from pipelines.dedup.fine_hash import NEAR
@@ -24,12 +25,6 @@ from pipelines.stages.duplicates import MarkDuplicates
 from schemas.errors import UserError
 
 RANDOM = random.Random(0)
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def jpeg_bytes(image: Image.Image) -> bytes:
@@ -71,6 +66,12 @@ def test_a_corpus_can_be_compared_by_pixels_and_no_two_pictures_twice(pictures, 
     file = pictures.folder / "corpus/duplicates/compared.parquet"
     assert file.exists()
     assert [*garbage(pictures.root)] == [] and len(done) == len({*done}) > 0
+    [counted] = query(
+        pictures.root, "SELECT sum(pairs)::INT AS pairs, sum(copies)::INT AS copies FROM comparisons"
+    ).to_pylist()
+    assert counted == {"pairs": len(done), "copies": 1}
+    [lines] = [lines for title, _, lines in corpus_stats(pictures.root) if title == "pictures compared"]
+    assert [line[1:4] for line in lines] == [(len(done), 1, f"{1 / len(done):.1%}")]
     before, kept = len(done), {name for name, row in pictures.said().items() if not row[0]}
     assert planned(pictures, PIXELS)["duplicates"][0] == 0
 
