@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ INK = 34  # levels of brightness by which 5 x 5 pixels may differ from what the 
 FRAME_INK = 42  # the same in the frame
 FRAME = 12  # hundredths of each side that are frame at either end
 FLAT = 8  # levels within which pixels are plain ground
-COLOUR = 9  # quarters of a level by which plain ground may differ
+COLOUR = 13  # quarters of a level by which plain ground may differ, in brightness and both colours together
 STRETCH, SHIFT = 5, 3  # in 100: how far one picture may be stretched, and its middle moved, over the other
 RIGID = 1000  # a picture is stretched and moved by a part in so many less than fits best
 RATIO = 4  # in 100: how far the proportions of two pictures may differ
@@ -178,7 +179,7 @@ def _colours_apart(one: Picture, other: Picture) -> int:
     count = _sums(flat.astype(np.int32), 2)
     enough = count >= 9
     sums = np.stack([_sums(np.where(flat, apart[..., channel], 0), 2)[enough] for channel in range(3)])
-    return int((4 * np.abs(sums) // count[enough]).max(initial=0))
+    return isqrt(int(((4 * np.abs(sums) // count[enough]) ** 2).sum(0).max(initial=0)))
 
 
 def _inner(height: int, width: int) -> tuple[slice, slice]:
@@ -236,6 +237,8 @@ def _aligned(one: Picture, other: Picture, moves: tuple[Move, Move], times: int)
             np.append(y @ (down * missing).sum(1), x @ (across * missing).sum(0)),
         )
         moves = _joined(moves[0], down_by, taller, len(y[0])), _joined(moves[1], right_by, wider, len(x[0]))
+        if any(abs(scale - WHOLE) > WHOLE // 2 for scale, _ in moves):  # nothing fits
+            break
     return moves
 
 

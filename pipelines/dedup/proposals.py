@@ -40,7 +40,9 @@ def proposed(first: np.ndarray, second: np.ndarray, distance: int) -> tuple[np.n
 
 def _pairs(first: np.ndarray, second: np.ndarray, distance: int) -> Pairs:
     yield from _gathered(near_in_both(first, second, distance, WIDE))
-    yield from _gathered(near_in_both(first, second, CLOSE, 256))
+    drawn = np.flatnonzero(first != SOLID)
+    for one, other in _gathered(near_in_both(first[drawn], second[drawn], CLOSE, 256)):
+        yield drawn[one], drawn[other]
     for mask in (COLUMNS, ROWS):
         masked = first & mask
         order = np.argsort(masked, kind="stable")

@@ -93,7 +93,7 @@ def test_what_may_be_copies_is_what_comparing_all_with_all_finds(looks, distance
         even = any((apart & int(mask)).bit_count() <= 1 for mask in (proposals.COLUMNS, proposals.ROWS))
         is_solid = known and bits <= proposals.SOLID_WIDE and int(proposals.SOLID) in (one[0], other[0])
         by_first = apart.bit_count() <= max(distance, proposals.BITS) or even
-        close = apart.bit_count() <= proposals.CLOSE
+        close = apart.bit_count() <= proposals.CLOSE and int(proposals.SOLID) not in (one[0], other[0])
         return (by_first and (bits <= proposals.WIDE or not known)) or close or is_solid
 
     numbers = range(len(rows))
