@@ -75,7 +75,11 @@ def checked_table(
     for field in schema or ():
         if field.name in table.column_names and (wrong := misfit(table[field.name].combine_chunks(), field)):
             raise ValueError(f"column {field.name}: {wrong}")
-    return table
+    if schema is None:
+        return table
+    nullable = {field.name: field.nullable for field in schema}  # else it could not be joined with other tables
+    fields = [field.with_nullable(nullable.get(field.name, field.nullable)) for field in table.schema]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, table.schema.metadata))
 
 
 def misfit(values: pa.Array, field: pa.Field) -> str | None:

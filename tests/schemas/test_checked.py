@@ -12,7 +12,7 @@ from support.corpora import say
 from pipelines.fetching.opt_out import read_opt_outs
 from pipelines.maintain.takedown import read_list
 from schemas import checked
-from schemas.checked import LEVELS, bytes_at, plain_json, read_file, read_given, read_toml
+from schemas.checked import LEVELS, bytes_at, plain_json, read_file, read_given, read_remote, read_toml
 from schemas.errors import UserError
 
 
@@ -131,3 +131,18 @@ def test_a_file_of_a_stranger_is_read_up_to_a_bound(tmp_path, pipe):
             assert bytes_at(file.fileno(), start, size) == b""
     with open(tmp_path / "file", "rb") as file:
         assert bytes_at(file.fileno(), 8, 1 << 62) == b"89"
+
+
+@pytest.mark.parametrize(("size", "asked"), [(1 << 40, 10), (11, 10), (10, None), (0, None), (None, None)])
+def test_a_store_is_asked_for_no_more_than_is_wanted(size, asked):
+    class Store:
+        protocol = ("s3",)
+
+        def info(self, path):
+            return {"size": size}
+
+        def cat_file(self, path, end=None):
+            assert end == asked
+            return bytes(size or 0 if end is None else end)
+
+    assert read_remote(Store(), "bucket/a", 10) == bytes(min(size or 0, 10))

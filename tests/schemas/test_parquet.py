@@ -76,6 +76,19 @@ def test_what_is_read_in_parts_is_what_was_written():
     assert rows_in(parquet(columns, row_group_size=5000), "lines") == [{"lines": row["lines"]} for row in rows]
 
 
+def test_rows_of_another_file_can_be_joined_whether_its_columns_may_be_empty_or_not():
+    schema = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.string())])
+    other = pa.schema([pa.field("b", pa.string(), nullable=False), pa.field("a", pa.int64())])
+    tables = []
+    for written_as in (schema, other):
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([{"a": 1, "b": "x"}], written_as), buffer)
+        with ParquetTable(buffer) as file:
+            tables.append(checked_table(file, schema.names, schema))
+    assert tables[0].schema == tables[1].schema == schema
+    assert pa.concat_tables(tables).to_pylist() == [{"a": 1, "b": "x"}] * 2
+
+
 FAULTS = {
     "a missing chunk": lambda footer: chunks(footer).pop(),
     "a chunk more": lambda footer: chunks(footer).append(chunks(footer)[0]),
