@@ -72,11 +72,12 @@ def sql(
 
 def _printable(answer):
     """A table whose texts are safe for a terminal."""
-    from pyarrow import Table, array, types
+    from pyarrow import Table, array, string, types
 
     columns = [
-        array([None if text is None else printable(text) for text in column.to_pylist()])
-        if types.is_string(column.type) else column
+        array([None if text is None else printable(text) for text in column.to_pylist()], string())
+        if types.is_string(column.type) or types.is_large_string(column.type) or types.is_dictionary(column.type)
+        else column
         for column in answer.columns
     ]  # fmt: skip
     return Table.from_arrays(columns, [printable(name) for name in answer.column_names])
