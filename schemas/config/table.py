@@ -1,5 +1,6 @@
 """What all tables of the configuration share: their base class, paths, and which settings a fingerprint holds."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,9 +53,18 @@ class Table(BaseModel):
                 continue
             value = getattr(self, name)
             if name in first or value != field.get_default(call_default_factory=True):
-                plain = value.recorded() if isinstance(value, Table) else values[name]
+                plain = value.recorded() if isinstance(value, Table) else _in_json(values[name])
                 kept[name] = FIRST_DEFAULTS.get(name) if plain is None else plain
         return kept
+
+
+def _in_json(value: Any) -> Any:
+    """A setting as JSON can hold it: `inf` as a text."""
+    if isinstance(value, dict):
+        return {name: _in_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_in_json, value))
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Beside:

@@ -1,6 +1,7 @@
 """What becomes of an image's bytes: kept as they came, or left out with a reason of its own."""
 
 import io
+import json
 import struct
 import zlib
 from hashlib import sha256
@@ -11,6 +12,8 @@ from PIL import Image, ImageCms
 from support import images
 from support.corpora import ONE_PROCESS, build, picture
 
+from pipelines.build.corpus import open_corpus
+from pipelines.build.plan import plan
 from pipelines.catalog.catalog import query
 from pipelines.engine.partition_stage import Rejected
 from pipelines.engine.payload import read_payload
@@ -195,3 +198,18 @@ def test_shards_carry_each_format_under_its_suffix(tmp_path):
     assert {name for sample in samples for name in image_members(sample)} == {"avif", "heic", "jxl", "jpg"}
     assert all(decode(sample[image_members(sample)[0]]).size == RAMP.size for sample in samples)
     assert verify_root(root).problems == []
+
+
+def test_no_limit_of_the_aspect_ratio_is_inf(tmp_path):
+    (tmp_path / "source").mkdir()
+    for size in ((1, 300), (300, 1), (1, 1)):
+        Image.new("RGB", size).save(tmp_path / "source" / f"{size[0]}x{size[1]}.png")
+    text = (
+        'root = "corpus"\n[source]\nkind = "folder"\npath = "source"\n[images]\nmin_side = 1\nmax_aspect_ratio = inf\n'
+    )
+    (tmp_path / "my.toml").write_text(text + ONE_PROCESS)
+    root = build(tmp_path / "my.toml", "images")
+    assert query(root, "select distinct reason from images").to_pylist() == [{"reason": None}]
+    corpus = open_corpus(tmp_path / "my.toml")
+    settings = json.dumps(corpus.made["images"].settings(), allow_nan=False)
+    assert '"max_aspect_ratio": "inf"' in settings and plan(corpus, "images").work() == 0
