@@ -372,7 +372,7 @@ def _run_shards(run: Run, name: str, progress: Progress) -> int:
     made = 0
     for stage in corpus.shards:
         before = read_card(root, stage.set)
-        folder = f"{LAYOUTS}/{stage.set}-{ledger.run}"
+        folder = f"{LAYOUTS}/{stage.set}"
         layout = lay_out(root, stage, before, commits, run.workers, folder)
         forget_results(root, folder)
         packs = layout.packs(stage, shards_there(root, stage, before), before)

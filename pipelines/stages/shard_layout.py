@@ -99,7 +99,7 @@ class GroupItem:
 
     @property
     def name(self) -> str:
-        return f"{self.first:05d}-{self.inputs}"
+        return digest([self.first, self.inputs, self.shards])
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ from pipelines.build.corpus import open_corpus
 from pipelines.engine.releases import read_card
 from pipelines.engine.results import WriteResults
 from pipelines.engine.workers import Workers
-from pipelines.stages.shard_layout import lay_out
+from pipelines.stages.shard_layout import GroupItem, lay_out
 from schemas.config.model import BeamConfig
 from schemas.errors import UserError
 
@@ -39,6 +39,27 @@ def test_workers_lay_groups_out_as_this_process_does(settings, tmp_path, monkeyp
     build(write_config(tmp_path, settings, "alone"))
     assert len(written) == 5
     assert data_files(tmp_path / "alone") == data_files(tmp_path / "by-workers")
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_counted_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.stages.shard_layout.GROUP", 1)
+    for number in range(4):
+        write_tar(tmp_path / f"source/{number}.tar", [number])
+    config, written, make = write_config(tmp_path, ""), [], WriteResults.make
+
+    def make_two(work: WriteResults, item: GroupItem) -> None:
+        if len(written) == 2:
+            raise OSError("the disk is gone")
+        written.append(item.first)
+        make(work, item)
+
+    monkeypatch.setattr(WriteResults, "make", make_two)
+    with pytest.raises(OSError, match="the disk is gone"):
+        build(config)
+    monkeypatch.setattr(WriteResults, "make", lambda work, item: (written.append(item.first), make(work, item)))
+    root = build(config)
+    assert sorted(written) == [0, 1, 2, 3] and not root.folders("shards")
 
 
 @pytest.mark.slow
