@@ -59,6 +59,8 @@ def size_within(width: int, height: int, config: SetConfig, ext: str | None) -> 
     if side == longer:
         return width, height
     other = max(1, side * shorter // longer)
+    if config.max_pixels:  # of a thin image, whose shorter side would be below one pixel
+        side = min(side, max(1, config.max_pixels // other))
     return (side, other) if width >= height else (other, side)
 
 

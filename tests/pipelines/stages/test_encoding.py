@@ -160,6 +160,12 @@ def test_an_image_within_all_bounds_is_known_by_its_measures():
 
 
 @pytest.mark.slow
+def test_a_thin_image_is_within_the_pixels_too():
+    config = SetConfig(max_pixels=256)
+    for size, within in (((1, 60_000), (1, 256)), ((60_000, 2), (256, 1)), ((1, 256), (1, 256)), ((3, 300), (1, 160))):
+        assert size_within(*size, config, "png") == size_within(*within, config, "png") == within
+
+
 def test_an_image_that_a_format_cannot_hold_is_made_smaller():
     data = saved(Image.new("L", (17_000, 900)), "PNG")
     assert encode(data, SetConfig(format="webp"))[1:4] == ("webp", 16_383, 867)
