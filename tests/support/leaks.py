@@ -90,6 +90,8 @@ WAYS = {
     "octal of echo": each_sign("\\0{:03o}"),
     "octal in braces": each_sign("\\o{{{:o}}}"),
     "braces with zeros": each_sign("\\u{{{:06x}}}"),
+    "HTML in hex with zeros": each_sign("&#x{:05x};"),
+    "escaped signs": lambda key, draws: re.sub(r"([^A-Za-z0-9])", r"\\\1", key),
     "HTML in percent": lambda key, draws: quote("".join(f"&#{ord(sign)};" for sign in key), safe=""),
     "HTML in percent, twice": lambda key, draws: quote(WAYS["HTML in percent"](key, draws), safe=""),
     "HTML without its end": lambda key, draws: "".join(f"&#{ord(sign)}" for sign in key),

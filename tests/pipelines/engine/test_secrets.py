@@ -1,5 +1,6 @@
 """No secret leaves: however it is written, wherever it stands, and wherever a text is cut."""
 
+import base64
 import random
 import string
 import time
@@ -169,3 +170,11 @@ def test_a_long_message_takes_no_time(keys):
         began = time.process_time()
         told(text)
         assert time.process_time() - began < 3
+
+
+def test_a_key_in_base64_for_urls_is_hidden_wherever_it_has_other_signs():
+    key = "sk-??>~~?>o~?~>?o>~?>>~"
+    written = base64.urlsafe_b64encode(b"user:" + key.encode()).decode()
+    assert len(set(written) & set("-_")) == 2
+    for text in (written, base64.b64encode(key.encode()).decode()):
+        assert not leaks(Secrets([key]).hidden(f"at {text}, it says"), key)
