@@ -14,6 +14,7 @@ from hashlib import file_digest
 from http.client import HTTPException
 from importlib.metadata import version
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.request import urlopen
@@ -27,6 +28,7 @@ from schemas.extras import not_installed
 from schemas.ocr import EasyOcrConfig, OcrConfig, OcrLine
 
 SIDES = {"rapidocr": 2000, "easyocr": 2560}  # pixels; by themselves, both scale larger pictures down
+THIN = (1 / 8, 0.015)  # the least width by the height, and height by the width, of what RapidOCR is given
 
 
 class Engine(Protocol):
@@ -51,8 +53,19 @@ class RapidOcr:
         self.engine: Callable[[np.ndarray], Any] = RapidOCR(params=params)  # what it returns differs with its settings
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
-        output = self.engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
+        output = self.engine(np.ascontiguousarray(padded(pixels)[:, :, ::-1]))  # RapidOCR takes BGR
         return [] if output.boxes is None else _lines(zip(output.boxes, output.txts, output.scores, strict=True))
+
+
+def padded(pixels: np.ndarray) -> np.ndarray:
+    """A picture, RGB, uint8 of shape (height, width, 3), with its last column or row repeated if it is thin.
+
+    RapidOCR scales pictures up until the shorter side has 736 pixels: one of 1 x 300 would fill the memory. Wide ones
+    that are not lower than 30 pixels after that are padded by RapidOCR itself.
+    """
+    height, width = pixels.shape[:2]
+    right, below = max(0, ceil(height * THIN[0]) - width), max(0, ceil(width * THIN[1]) - height)
+    return np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge") if right or below else pixels
 
 
 class EasyOcr:

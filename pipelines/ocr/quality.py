@@ -43,7 +43,9 @@ USUAL = 0.9  # the default of `good_confidence`: where a user lowers it, no line
 
 def per_character(line: OcrLine, engine: str) -> float:
     """The mean confidence of a line's characters. EasyOCR gives the product of theirs, to the power of 2 / sqrt(n)."""
-    return line["confidence"] ** (0.5 / math.sqrt(len(line["text"]))) if engine == "easyocr" else line["confidence"]
+    return (
+        line["confidence"] ** (0.5 / math.sqrt(len(line["text"]) or 1)) if engine == "easyocr" else line["confidence"]
+    )
 
 
 def confidence(lines: Sequence[OcrLine], engine: str = "rapidocr") -> float:

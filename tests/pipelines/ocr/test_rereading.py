@@ -68,6 +68,15 @@ def test_which_text_is_taken_and_how_sure_it_is(read, other, wanted):
     assert (found["text"], found["confidence"]) == wanted
 
 
+@pytest.mark.parametrize("first", ["rapidocr", "easyocr"])
+@pytest.mark.parametrize(("text", "confidence"), [("", 0.0), ("", 0.4), (" ", 0.0), ("\u3000", 0.2)])
+def test_a_box_in_which_an_engine_reads_nothing_is_read_by_the_next(text, confidence, first):
+    """EasyOCR finds boxes that have no text."""
+    found = again(line(text, confidence), line("FIRE EXIT", 0.99), first=first)
+    assert found["text"] == "FIRE EXIT" and found["confidence"] > 0.5
+    assert again(line(text, confidence), first=first) == line(text, confidence)
+
+
 def test_a_line_that_is_sure_and_of_one_script_is_not_read_again():
     engine = Fixed(line("OTHER", 1.0))
     lines = [line("ΞΕΝΟΔΟΧΕΙΟ HOTEL", 0.98), line("EXIT", 0.975)]
