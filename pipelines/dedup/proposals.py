@@ -1,10 +1,10 @@
 """Which pictures may be copies of each other, for `pipelines.dedup.pixels` to say which are.
 
-Copies differ in few bits of their 64-bit hashes, and in some of their 256-bit hashes, with three exceptions. The second
-hash of a photograph on plain ground changes as a whole when it is cropped; so it is not asked where the first hashes
-are close. A symmetric design, such as a certificate or a logo, has no odd frequencies, so that chance decides their
-signs; there the signs of the even columns, or rows, are compared alone. A solid ground has no frequencies at all; it is
-compared with every picture by the 256-bit hash.
+Copies differ in few bits of their 64-bit hashes, or in few of some quarter of their 256-bit hashes: a crop changes the
+second hash of a page as a whole, a watermark the first one of a picture of even texture. A symmetric design, such as a
+certificate or a logo, has no odd frequencies, so that chance decides their signs; there the signs of the even columns,
+or rows, are compared alone. A solid ground has no frequencies at all; it is compared with every picture by the 256-bit
+hash.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ import numpy as np
 from pipelines.dedup.hamming import Pairs
 from pipelines.dedup.two_hashes import near_in_both
 
-CLOSE = 4  # bits by which 64-bit hashes differ at most if the 256-bit hash is not looked at
-BITS = 6  # by which 64-bit hashes of copies differ at most, in most kinds of pictures
-EVEN_BITS = 1  # by which the signs of even columns, or rows, may differ
+BITS = 6  # by which 64-bit hashes of copies differ at most
+QUARTER_BITS = 4  # by which some quarter of their 256-bit hashes differs at most
+EVEN_BITS = 2  # by which the signs of even columns, or rows, may differ
 WIDE = 96  # bits of 256 by which copies differ at most, those that are cropped included
 COLUMNS, ROWS = np.uint64(0xAAAAAAAAAAAAAAAA), np.uint64(0xFF00FF00FF00FF00)  # the even frequencies of a hash
 SOLID = np.uint64(1 << 63)  # the hash of a solid ground
@@ -39,16 +39,17 @@ def proposed(first: np.ndarray, second: np.ndarray, distance: int) -> tuple[np.n
 
 
 def _pairs(first: np.ndarray, second: np.ndarray, distance: int) -> Pairs:
-    yield from _gathered(near_in_both(first, second, distance, WIDE))
-    drawn = np.flatnonzero(first != SOLID)
-    for one, other in _gathered(near_in_both(first[drawn], second[drawn], CLOSE, 256)):
-        yield drawn[one], drawn[other]
-    for mask in (COLUMNS, ROWS):
-        masked = first & mask
-        order = np.argsort(masked, kind="stable")
-        for one, other in _gathered(near_in_both(masked[order], second[order], EVEN_BITS, WIDE)):
-            yield order[one], order[other]
-    known = np.bitwise_or.reduce(second, axis=1) != 0
+    known, drawn = np.bitwise_or.reduce(second, axis=1) != 0, first != SOLID
+    rules = [
+        (first, drawn | ~known, distance, 256),
+        *((first & mask, drawn, EVEN_BITS, WIDE) for mask in (COLUMNS, ROWS)),
+        *((quarter, drawn & known, QUARTER_BITS, WIDE) for quarter in second.T),
+    ]
+    for hashes, among, bits, most in rules:
+        rows = np.flatnonzero(among)
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        for one, other in _gathered(near_in_both(hashes[rows], second[rows], bits, most)):
+            yield rows[one], rows[other]
     for one in np.flatnonzero((first == SOLID) & known)[:SOLIDS]:
         near = known & (np.bitwise_count(second ^ second[one]).sum(axis=1) <= SOLID_WIDE)
         near[one] = False

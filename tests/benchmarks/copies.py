@@ -3,9 +3,10 @@
     python tests/benchmarks/copies.py [FOLDER OF PHOTOGRAPHS] [--half held-out] [--pictures 400] [--copied 10]
 
 The drawings are those of `fine_hash.py`, which constants were fitted on, or with `--half held-out` those of
-`held_out.py`, LAYOUTS of a kind. Each kind is a corpus of its own: first its pictures alone are judged, and what is
+`held_out.py`, six layouts of a kind. Each kind is a corpus of its own: first its pictures alone are judged, and what is
 left out is left out wrongly, as no two are equal. Then they are kept, and copies of some are judged among all of them:
-a copy is found if it repeats its original. One line of JSON; `ms`: processor time of a comparison.
+a copy is found if it repeats its original. One line of JSON; `ms`: processor time of a comparison. With `--rows
+1000000` instead, how long it takes to propose pairs among so many random hashes, of which one in a hundred has a copy.
 """
 
 import argparse
@@ -30,8 +31,9 @@ from benchmarks.fine_hash import COPIES, FIRST, card, certificate, form, hashes,
 from pipelines.dedup.decontamination import Hashes
 from pipelines.dedup.judgement import judge
 from pipelines.dedup.pixels import Picture, is_copy
+from pipelines.dedup.proposals import proposed
 
-LAYOUTS = 4  # of a held-out kind
+LAYOUTS = range(1000, 1006)  # of a held-out kind; the layouts from 0 on were looked at when proposals were fitted
 PICTURES = (".jpg", ".jpeg", ".png")
 NOTHING = Hashes(
     *(np.empty(shape, kind) for shape, kind in ((0, int), ((0, 2), "u8"), (0, bool), (0, "u8"), (0, bool)))
@@ -78,7 +80,7 @@ def ticks(draws: random.Random) -> Image.Image:
 
 def of_layouts(kind: Callable[[random.Random, random.Random], Image.Image]) -> Callable[[random.Random], Image.Image]:
     """Pictures of a held-out kind, in several layouts."""
-    return lambda draws: kind(random.Random(draws.randrange(LAYOUTS)), draws)
+    return lambda draws: kind(random.Random(draws.choice(LAYOUTS)), draws)
 
 
 DRAWN = {
@@ -131,7 +133,22 @@ def measure(images: list[Image.Image], copied: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def proposals_of(rows: int) -> dict[str, Any]:
+    numbers = np.random.default_rng(0)
+    table = numbers.integers(0, 1 << 64, (rows, 5), np.uint64)
+    planted = rows // 100
+    table[:planted] = table[planted : 2 * planted] ^ np.uint64(0b1001)
+    table = table[np.lexsort(table.T[::-1])]
+    started = time.process_time()
+    pairs, _ = proposed(table[:, 0], table[:, 1:], FIRST)
+    seconds = time.process_time() - started
+    return {"rows": rows, "planted": planted, "pairs": len(pairs), "seconds": round(seconds, 1)}
+
+
 def main(options: argparse.Namespace) -> None:
+    if options.rows:
+        print(json.dumps({"benchmark": "copies", "proposals": proposals_of(options.rows)}))
+        return
     kinds = {name: kind for name, kind in DRAWN[options.half].items() if options.only in ("", name)}
     measured = {
         name: measure(
@@ -161,5 +178,6 @@ if __name__ == "__main__":
     parser.add_argument("--half", choices=DRAWN, default="fitted")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--copied", type=int, default=10)
+    parser.add_argument("--rows", type=int, help="rows among which pairs are proposed, instead of all else")
     parser.add_argument("--only", default="", help="a kind, instead of all")
     main(parser.parse_args())

@@ -75,7 +75,7 @@ def test_pictures_of_any_size_can_be_compared(size):
 
 LOOK = st.tuples(
     st.sampled_from([0, 0b1111, 0b111111, 0b1111111, 0x5555, 0x5555 << 40, 1 << 63, 0x00FF0000, (1 << 63) + 7]),
-    st.sampled_from([1, 2, 2**256 - 1, 2**96 - 1, 2**72 - 1, 0]),
+    st.sampled_from([1, 2, 2**256 - 1, 2**96 - 1, 2**72 - 1, 0, sum(0b11111 << (64 * n) for n in range(4)), 31]),
 )
 
 
@@ -87,14 +87,17 @@ def test_what_may_be_copies_is_what_comparing_all_with_all_finds(looks, distance
     table = np.array(rows, np.uint64)
 
     def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-        bits = sum((a ^ b).bit_count() for a, b in zip(one[1:], other[1:], strict=True))
-        known = any(one[1:]) and any(other[1:])
-        apart = one[0] ^ other[0]
-        even = any((apart & int(mask)).bit_count() <= 1 for mask in (proposals.COLUMNS, proposals.ROWS))
-        is_solid = known and bits <= proposals.SOLID_WIDE and int(proposals.SOLID) in (one[0], other[0])
-        by_first = apart.bit_count() <= max(distance, proposals.BITS) or even
-        close = apart.bit_count() <= proposals.CLOSE and int(proposals.SOLID) not in (one[0], other[0])
-        return (by_first and (bits <= proposals.WIDE or not known)) or close or is_solid
+        quarters = [(a ^ b).bit_count() for a, b in zip(one[1:], other[1:], strict=True)]
+        bits, both_known = sum(quarters), any(one[1:]) and any(other[1:])
+        apart, solid = one[0] ^ other[0], [n for n in (one, other) if n[0] == int(proposals.SOLID)]
+        by_first = apart.bit_count() <= max(distance, proposals.BITS) and not any(any(n[1:]) for n in solid)
+        even = any(
+            (apart & int(mask)).bit_count() <= proposals.EVEN_BITS for mask in (proposals.COLUMNS, proposals.ROWS)
+        )
+        by_second = both_known and min(quarters) <= proposals.QUARTER_BITS and not solid
+        is_solid = both_known and bits <= proposals.SOLID_WIDE and solid
+        near_too = bits <= proposals.WIDE or not both_known
+        return bool(by_first or (even and near_too and not solid) or (by_second and near_too) or is_solid)
 
     numbers = range(len(rows))
     expected = [(a, b) for a in numbers for b in numbers if a < b and near(rows[a], rows[b])]
