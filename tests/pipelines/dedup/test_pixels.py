@@ -5,11 +5,12 @@ import random
 
 import numpy as np
 import pytest
-from benchmarks.copies import NOTHING, Comparing
+from benchmarks.copies import NOTHING, Comparing, measure, photographs
 from benchmarks.fine_hash import COPIES, card, certificate, form, hashes, images_of, logo, soft_noise, solid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from support.paths import SHARED
 
 from pipelines.dedup import compared, judgement, proposals
 from pipelines.dedup.compared import (
@@ -22,7 +23,7 @@ from pipelines.dedup.compared import (
 )
 from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.judgement import ImageHashes, judge
-from pipelines.dedup.pixels import Picture, is_copy
+from pipelines.dedup.pixels import Picture, _solved, is_copy
 from pipelines.dedup.proposals import proposed
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root
@@ -41,6 +42,35 @@ def test_copies_are_told_from_pictures_of_one_kind(kind):
         changed = Picture.of(copy(images[0]))
         assert is_copy(pictures[0], changed) and is_copy(changed, pictures[0]), name
         assert not is_copy(pictures[1], changed)
+
+
+@pytest.mark.parametrize("kind", [certificate, soft_noise, logo])
+@pytest.mark.parametrize("box", [(0, 0, 0.98, 0.98), (0.02, 0.01, 1, 1), (0.015, 0, 0.985, 1)])
+def test_a_picture_is_laid_over_what_was_cut_out_of_it(kind, box):
+    image = kind(random.Random(0)).resize((320, 240))
+    edges = [round(share * side) for share, side in zip(box, (320, 240, 320, 240), strict=True)]
+    whole, cut = Picture.of(image), Picture.of(image.crop(edges))
+    assert is_copy(whole, cut) and is_copy(cut, whole)
+
+
+@given(
+    st.lists(st.lists(st.integers(-9, 9), min_size=4, max_size=4), min_size=4, max_size=4),
+    st.lists(st.integers(-99, 99), min_size=4, max_size=4),
+)
+@settings(max_examples=30, deadline=None)
+def test_linear_equations_are_solved_exactly(numbers, values):
+    half = np.array(numbers)
+    matrix = half @ half.T + np.eye(4, dtype=int)
+    solution = _solved(matrix, np.array(values))
+    assert [sum(a * x for a, x in zip(row, solution, strict=True)) for row in matrix.tolist()] == values
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the photographs are not here")
+def test_copies_of_photographs_are_found_among_them():
+    photos = [*itertools.islice(photographs(SHARED / "cc12m"), 4, 9)]
+    measured = measure(photos, len(photos))
+    assert measured["wrongly_left_out"] == 0 and measured["recall"] >= 0.98
 
 
 @pytest.mark.parametrize("turned", [Image.Transpose.ROTATE_90, Image.Transpose.FLIP_LEFT_RIGHT])
