@@ -6,12 +6,14 @@ import sys
 import pytest
 from support.catalogs import TOML
 from support.corpora import build, say, write_tar
+from support.leaks import KEYS, leaks
 
 from flows.build_corpus import failed
 from flows.commands import terminal as commands
 from flows.progress import bars, tell
 from pipelines.build.__main__ import _say as say_of_build
 from pipelines.build.__main__ import main
+from pipelines.engine import secrets
 from pipelines.engine.worker import StageFailed, one_line
 from schemas.errors import UserError, answered
 from schemas.file_lock import process_of
@@ -75,6 +77,14 @@ def test_a_line_is_one_line_without_control_characters(line, kind, capsys):
     shown = line(f"{STEER[kind]} of a stranger", capsys)
     assert is_plain(shown, 1), shown
     assert "of a stranger" in shown
+
+
+@pytest.mark.parametrize("line", [of_command, of_a_line, of_build, of_a_worker, of_prefect])
+def test_a_line_says_no_key(line, capsys, monkeypatch):
+    monkeypatch.setattr(secrets, "remembered", {KEYS[0]})
+    for text in (f"refused: {KEYS[0]} is wrong", f"{KEYS[0][:12]}\x1b[31m{KEYS[0][12:]} of a stranger"):
+        shown = line(text, capsys)
+        assert "***" in shown and not leaks(shown, KEYS[0]), shown
 
 
 @pytest.mark.parametrize("kind", STEER)

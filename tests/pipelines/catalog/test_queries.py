@@ -7,6 +7,7 @@ import pytest
 from support.corpora import say
 
 from pipelines.catalog.catalog import query
+from pipelines.catalog.read_only import close_off
 from pipelines.engine.parquet import Corrupt
 from pipelines.engine.root import Root
 from schemas.errors import UserError
@@ -183,3 +184,19 @@ def test_a_damaged_stage_stops_no_question_to_another(corpus):
     assert query(corpus, "select count(*) as n from rows").to_pylist() == [{"n": 3}]
     with pytest.raises(Corrupt, match="images"):
         query(corpus, "select count(*) as n from samples")
+
+
+@pytest.mark.parametrize(
+    "setting", ["enable_external_access = true", "lock_configuration = false", "allowed_directories = ['/']",
+                "autoinstall_known_extensions = true", "autoload_known_extensions = true", "temp_directory = '/tmp'"],
+)  # fmt: skip
+def test_no_setting_of_a_question_can_be_changed_again(setting, tmp_path):
+    """By itself: a question that sets something is refused before it gets there, too."""
+    with duckdb.connect() as connection:
+        close_off(connection, Root(str(tmp_path)), [], str(tmp_path / "spill"))
+        with pytest.raises(duckdb.Error):
+            connection.execute(f"SET {setting}")
+        with pytest.raises(duckdb.Error, match="locked"):
+            connection.execute("SET threads = 1")
+        with pytest.raises(duckdb.Error):
+            connection.execute("FROM read_text('/etc/hostname')")
