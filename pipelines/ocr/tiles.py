@@ -57,7 +57,7 @@ def _read(engine: Engine, pixels: np.ndarray) -> list[OcrLine]:
         return engine.read(pixels)
     side = max(-(-long // BROAD), LEAST)
     lines = engine.read(np.pad(pixels, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0))))
-    ends = (width, height) * 4
+    ends = (float(width), float(height)) * 4
     return [{**line, "box": [min(pair) for pair in zip(line["box"], ends, strict=True)]} for line in lines]
 
 

@@ -100,6 +100,13 @@ def test_a_line_of_a_command_is_printable(kind, capsys):
     assert is_plain(printable(STEER[kind])) and printable_line(STEER[kind]).isprintable()
 
 
+def test_a_cell_that_is_cut_is_one_line(capsys):
+    for text in ("one", STEER["lines"], STEER["back"]):
+        commands.console.print(commands.cut_table(["name"], [[text]])[0])
+        shown = capsys.readouterr().out
+        assert shown.count("\n") == 5 and is_plain(shown)
+
+
 def test_the_name_of_a_configuration_is_printable(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["build", "no\x1b[31m\x07where.toml"])
     with pytest.raises(SystemExit):

@@ -62,7 +62,7 @@ class Shapes:
     def read(self, pixels):
         height, width = pixels.shape[:2]
         self.seen.append((width, height))
-        return [{"text": "a", "confidence": 0.9, "box": [0, 0, width, 0, width, height, 0, height]}]
+        return [{"text": "a", "confidence": 0.9, "box": [*map(float, (0, 0, width, 0, width, height, 0, height))]}]
 
 
 @pytest.mark.parametrize("size", [
@@ -73,6 +73,7 @@ def test_no_engine_is_shown_a_thin_picture(size):
     lines = read_in_tiles(engine, np.full((size[1], size[0], 3), 255, np.uint8))
     assert all(max(seen) <= 20 * min(seen) and max(seen) <= engine.side for seen in engine.seen)
     assert all(0 <= value <= size[n % 2] for line in lines for n, value in enumerate(line["box"]))
+    assert all(type(value) is float for line in lines for value in line["box"]), "as they are read again"
     assert lines
 
 
