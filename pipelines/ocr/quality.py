@@ -6,6 +6,7 @@ sense. Each engine has its own scale of confidence, so its thresholds were fitte
 """
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,7 @@ class Fitted(NamedTuple):
 
 
 FITTED = {"rapidocr": Fitted(line=0.975, dropped=1.0), "easyocr": Fitted(line=0.97, dropped=0.18)}
+YERY = re.compile("(?<=[A-Z])bI")  # in place of Ы, where an engine knows no Cyrillic: PbIHOK
 INSIDE = 0.8  # share of a line's box that lies in another one's
 WEAK = 0.05  # share of a long text's characters in lines below the threshold, which are still above USUAL
 USUAL = 0.9  # the default of `good_confidence`: where a user lowers it, no line needs more
@@ -87,6 +89,11 @@ def is_sure(kept: Sequence[OcrLine], dropped: Sequence[OcrLine], config: OcrConf
     )
 
 
+def is_mixed(word: str) -> bool:
+    """Whether a word mixes scripts as no language does, or has Cyrillic letters that were read as Latin ones."""
+    return mixes_scripts(word) or bool(YERY.search(word))
+
+
 def verdict(read: Iterable[OcrLine], config: OcrConfig) -> str:
     """The verdict on all lines that an engine read, one of `schemas.ocr.OCR_VERDICTS`; only kept lines count."""
     read = [line for line in read if line["text"].strip()]
@@ -100,7 +107,7 @@ def verdict(read: Iterable[OcrLine], config: OcrConfig) -> str:
     if not is_sure(lines, [line for line in read if line["confidence"] < config.min_confidence], config):
         return "low_confidence"
     characters = sum(map(characters_in, texts))
-    mixed = sum(len(word) for text in texts for word in text.split() if mixes_scripts(word))
+    mixed = sum(len(word) for text in texts for word in text.split() if is_mixed(word))
     if mixed > (1 - config.good_share) * characters:
         return "mixed_script"
     stray = sum(characters_in(text) for text in texts if not letters_in(text)) + _lone(texts)

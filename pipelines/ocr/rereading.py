@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from pipelines.ocr.engines import Engine
-from pipelines.ocr.quality import FITTED, letters_in, per_character
+from pipelines.ocr.quality import FITTED, is_mixed, letters_in, per_character
 from pipelines.ocr.reading_order import in_reading_order
 from pipelines.ocr.tiles import read_in_tiles
-from pipelines.text_rules.scripts import mixes_scripts, scripts_of
+from pipelines.text_rules.scripts import scripts_of
 from schemas.ocr import OcrLine
 
 MARGIN = 0.3  # of a line's height, around its box: engines find lines that touch an edge badly
@@ -44,18 +44,18 @@ def confidence_of(doubt: float, text: str, engine: str) -> float:
     return round(sure ** (2 * math.sqrt(len(text))) if engine == "easyocr" else sure, 5)
 
 
-def is_mixed(text: str) -> bool:
-    return any(map(mixes_scripts, text.split()))
-
-
 def read_again(lines: Sequence[OcrLine], pixels: np.ndarray, first: str, name: str, engine: Engine) -> list[OcrLine]:
     """Lines of the engine `first`; those that it doubts, or that mix scripts, as the engine `name` reads them, if it is
     surer. `pixels`: the picture, RGB, uint8 of shape (height, width, 3)."""
     return [_surer(line, pixels, first, name, engine) if _is_doubtful(line, first) else line for line in lines]
 
 
+def _mixes(text: str) -> bool:
+    return any(map(is_mixed, text.split()))
+
+
 def _is_doubtful(line: OcrLine, engine: str) -> bool:
-    return doubt(line, engine) > 1 or is_mixed(line["text"])
+    return doubt(line, engine) > 1 or _mixes(line["text"])
 
 
 def _surer(line: OcrLine, pixels: np.ndarray, first: str, name: str, engine: Engine) -> OcrLine:
@@ -82,7 +82,7 @@ def chosen(first: Reading, other: Reading) -> Reading:
     if _plain(first.text) == _plain(other.text):
         better = max(first, other, key=lambda reading: (_accents(reading.text), -reading.doubt))
         return better._replace(doubt=min(first.doubt, other.doubt))
-    better = min(first, other, key=lambda reading: (is_mixed(reading.text), reading.doubt))
+    better = min(first, other, key=lambda reading: (_mixes(reading.text), reading.doubt))
     same = scripts_of(first.text) == scripts_of(other.text)
     return better._replace(doubt=max(better.doubt, DISPUTED)) if same else better
 

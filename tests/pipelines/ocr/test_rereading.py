@@ -7,8 +7,8 @@ from support.corpora import build, say
 
 from pipelines.build.corpus import open_corpus
 from pipelines.catalog.catalog import query
-from pipelines.ocr.quality import FITTED, verdict
-from pipelines.ocr.rereading import confidence_of, doubt, is_mixed, read_again, upright
+from pipelines.ocr.quality import FITTED, is_mixed, verdict
+from pipelines.ocr.rereading import confidence_of, doubt, read_again, upright
 from pipelines.stages import ocr as stage
 from schemas.ocr import EngineConfig, OcrConfig
 
@@ -115,9 +115,10 @@ def test_what_is_just_sure_by_its_own_engine_is_good_by_the_first_one(first, nam
 
 
 def test_words_of_mixed_scripts():
-    assert [is_mixed(text) for text in ("KAФE", "a KAФE", "КАФЕ CAFE", "iPhone版", "", "12 €")] == [True, True] + [
-        False
-    ] * 4
+    words = ("KAФE", "PbIHOK", "КАФЕ", "CAFE", "iPhone版", "", "€")
+    assert [is_mixed(word) for word in words] == [True, True, *[False] * 5]
+    assert again(line("PbIHOK", 0.997), line("РЫНОК", 0.9))["text"] == "РЫНОК"
+    assert again(line("a KAФE", 0.997), line("a КАФЕ", 0.9))["text"] == "a КАФЕ"
 
 
 @pytest.mark.parametrize("degrees", [0, 20, -35, 90, 180])
