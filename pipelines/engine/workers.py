@@ -77,6 +77,11 @@ class Job:
         return self.process.wait()
 
 
+def spelled(log: bytes) -> bytes:
+    """A log that can be shown on a terminal."""
+    return printable(log.decode(errors="replace"), keep="\n\t").encode()
+
+
 class Workers:
     """The workers of one run. They are started when there is something to make."""
 
@@ -107,7 +112,7 @@ class Workers:
                 code = self._end_job(job)
             said = end_of(job.log)
             with suppress(OSError):  # such as of a full disk, which the stage's own error names
-                self.root.write(log, printable(said.decode(errors="replace"), keep="\n\t").encode())
+                self.root.write(log, spelled(said))
             if self.job is None:
                 job.folder.cleanup()
         if answer == DONE:

@@ -15,6 +15,7 @@ from pipelines.build.__main__ import _say as say_of_build
 from pipelines.build.__main__ import main
 from pipelines.engine import secrets
 from pipelines.engine.worker import StageFailed, one_line
+from pipelines.engine.workers import spelled
 from schemas.errors import UserError, answered
 from schemas.file_lock import process_of
 from schemas.printable import printable, printable_line
@@ -58,6 +59,11 @@ def of_prefect(text: str, capsys) -> str:
     return failed(StageFailed(text), text).message + "\n"
 
 
+def of_a_log(text: str, capsys) -> str:
+    """Its lines stay lines."""
+    return " ".join(spelled(text.encode("utf-8", "surrogatepass")).decode().split("\n")) + "\n"
+
+
 def of_progress(text: str, capsys) -> str:
     with bars():
         tell(text)
@@ -68,7 +74,7 @@ def of_a_holder(text: str, capsys) -> str:
     return str(process_of({"pid": 1, "host": text})) + "\n"
 
 
-LINES = [of_command, of_a_line, of_build, of_training, of_a_worker, of_prefect, of_progress, of_a_holder]
+LINES = [of_command, of_a_line, of_build, of_training, of_a_worker, of_prefect, of_a_log, of_progress, of_a_holder]
 
 
 @pytest.mark.parametrize("kind", STEER)

@@ -16,6 +16,7 @@ PRIVATE = {
     "192.0.2.1": "documentation", "198.18.0.1": "benchmarks", "203.0.113.9": "documentation", "224.0.0.1": "multicast",
     "255.255.255.255": "broadcast", "240.0.0.1": "reserved", "192.88.99.1": "6to4 relays",
     "::": "this host", "::1": "loopback", "fe80::1": "link-local", "fe80::1%eth0": "link-local with its zone",
+    "fe80::1%": "link-local with no name of a zone",
     "fc00::1": "unique local", "fd00:ec2::254": "metadata of Amazon", "fec0::1": "site-local", "ff02::1": "multicast",
     "2001:db8::1": "documentation", "3fff::1": "documentation", "2001::1": "Teredo", "100::1": "discard",
     "5f00::1": "segment routing", "64:ff9b:1::7f00:1": "NAT64 of one's own",

@@ -30,7 +30,7 @@ from pipelines.engine.partition_stage import Rejected
 from pipelines.reports.contact_sheet import thumbnail
 from pipelines.stages import ocr, own
 from pipelines.stages.images import inspect
-from schemas.image_headers import MAX_SCANS, look
+from schemas.image_headers import MAX_SCANS, look, look_gif
 from schemas.image_kinds import UnsafeImage, kind_of
 from schemas.images import REASONS, ImagesConfig
 from schemas.pictures import open_image, size_of, upright, upright_grey
@@ -339,6 +339,21 @@ def test_scans_of_a_thumbnail_inside_exif_are_not_counted():
     assert len(small) < 60_000
     assert shape(with_exif(encoded(NOISE, "JPEG"), turned_by(1) + small)) == (64, 48)
     assert look(encoded(NOISE, "JPEG") + jpeg_of_scans(500)).kind == "JPEG", "nor is what stands behind the picture"
+
+
+@pytest.mark.parametrize("parts", [b"!\xff" + b"\1c" * 50_000 + b"\0", b"\1" * 50_000], ids=["blocks", "nothing"])
+def test_a_gif_is_looked_at_no_further_than_its_bound(parts, monkeypatch):
+    class Counted(bytes):
+        reads = 0
+
+        def __getitem__(self, at):
+            Counted.reads += 1
+            return super().__getitem__(at)
+
+    monkeypatch.setattr("schemas.image_headers.MAX_BLOCKS", 100)
+    with pytest.raises(UnsafeImage, match="more than 100 blocks"):
+        look_gif(Counted(gif(parts)))
+    assert Counted.reads < 500
 
 
 def test_frames_are_counted_without_decoding_them():
