@@ -195,7 +195,7 @@ def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str | None]
     settings = json.loads(json.dumps(stage.settings()))  # as a commit stores them: lists, not tuples
     for name in sorted(settings.keys() | now.settings.keys()):
         if settings.get(name) != now.settings.get(name):
-            return _change(name, now.settings.get(name), settings.get(name))
+            return change_of(name, now.settings.get(name), settings.get(name))
     for name, columns in inputs.items():
         changed = [column for column in columns if now.inputs.get(name, {}).get(column) != columns[column]]
         if changed:
@@ -203,18 +203,24 @@ def why(now: Commit, stage: Stage, inputs: Mapping[str, Mapping[str, str | None]
     return "changed"
 
 
-def _change(name: str, before: object, after: object) -> str:
+def change_of(name: str, before: object, after: object) -> str:
     """How a setting changed; for a table, its first changed key."""
     if isinstance(before, dict) and isinstance(after, dict):
         key = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
-        return _change(f"{name}.{key}", before.get(key), after.get(key))
-    if isinstance(before, dict) or isinstance(after, dict):
+        return change_of(f"{name}.{key}", before.get(key), after.get(key))
+    if any(isinstance(value, dict | list) for value in (before, after)) and None in (before, after):
         return f"{name} {'is new' if before is None else 'is gone'}"
-    if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (before, after)):
+    if any(_is_long(value) for value in (before, after)):
         return f"{name} changed"
     return f"{name} {_short(before)} -> {_short(after)}"
 
 
+def _is_long(value: object) -> bool:
+    """Whether a setting is no value that a user would recognise: a digest, a table, or tables."""
+    tables = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
+    return tables or (isinstance(value, str) and bool(DIGEST.fullmatch(value)))
+
+
 def _short(value: object) -> str:
-    text = repr(value)
+    text = "unset" if value is None else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
