@@ -216,7 +216,7 @@ def change_of(name: str, before: object, after: object) -> str:
 
 
 def _is_long(value: object) -> bool:
-    """Whether a setting is no value that a user would recognise: a digest, a table, or tables."""
+    """Whether a setting cannot be shown in a few words: a digest, a table, or tables."""
     tables = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
     return tables or (isinstance(value, str) and bool(DIGEST.fullmatch(value)))
 

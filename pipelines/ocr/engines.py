@@ -53,8 +53,15 @@ class RapidOcr:
         self.engine: Callable[[np.ndarray], Any] = RapidOCR(params=params)  # what it returns differs with its settings
 
     def read(self, pixels: np.ndarray) -> list[OcrLine]:
-        output = self.engine(np.ascontiguousarray(padded(pixels)[:, :, ::-1]))  # RapidOCR takes BGR
-        return [] if output.boxes is None else _lines(zip(output.boxes, output.txts, output.scores, strict=True))
+        broad = padded(pixels)
+        output = self.engine(np.ascontiguousarray(broad[:, :, ::-1]))  # RapidOCR takes BGR
+        if output.boxes is None:
+            return []
+        lines = _lines(zip(output.boxes, output.txts, output.scores, strict=True))
+        if broad is pixels:
+            return lines
+        ends = (float(pixels.shape[1]), float(pixels.shape[0])) * 4
+        return [{**line, "box": [*map(min, line["box"], ends)]} for line in lines]
 
 
 def padded(pixels: np.ndarray) -> np.ndarray:

@@ -19,8 +19,6 @@ SHARED = 0.5  # share of the smaller line that two lines have in common if they 
 TOUCHES = 0.4  # line heights from an edge, at which a line may be cut
 JOINT = 3  # characters in a row that two parts of a line must share
 AGREED = 0.5  # of the characters where two parts overlap: so many must be the same, in a row
-THIN = 20  # times a side is longer than the other of a tile that is read with black beside it; images have at most that
-BROAD, LEAST = 4, 32  # how many times longer it is then, and pixels of its shorter side at least
 EDGES = ("left", "top", "right", "bottom")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -48,30 +46,17 @@ def tiles(width: int, height: int, side: int) -> int:
     return len(spans(width, side)) * len(spans(height, side))
 
 
-def _read(engine: Engine, pixels: np.ndarray) -> list[OcrLine]:
-    """The lines of a tile. One that is `THIN` is read with black beside it: engines enlarge a picture until its shorter
-    side has some hundred pixels, so that one of 10 x 2000 would take tens of GB."""
-    height, width = pixels.shape[:2]
-    long = max(height, width)
-    if long <= THIN * min(height, width):
-        return engine.read(pixels)
-    side = max(-(-long // BROAD), LEAST)
-    lines = engine.read(np.pad(pixels, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0))))
-    ends = (float(width), float(height)) * 4
-    return [{**line, "box": [min(pair) for pair in zip(line["box"], ends, strict=True)]} for line in lines]
-
-
 def read_in_tiles(engine: Engine, pixels: np.ndarray) -> list[OcrLine]:
     """The lines of an RGB picture, uint8 of shape (height, width, 3), in any order."""
     height, width = pixels.shape[:2]
     rows, columns = spans(height, engine.side), spans(width, engine.side)
     if len(rows) == len(columns) == 1:
-        return _read(engine, pixels)
+        return engine.read(pixels)
     merged: list[Part] = []
     for top, bottom in rows:
         row: list[Part] = []
         for left, right in columns:
-            lines = _read(engine, np.ascontiguousarray(pixels[top:bottom, left:right]))
+            lines = engine.read(np.ascontiguousarray(pixels[top:bottom, left:right]))
             row = joined(row, [_placed(line, (left, top, right, bottom), (width, height)) for line in lines])
         merged = whole(merged, row)
     return [{**part.line, "confidence": 0.0} if part.cut else part.line for part in merged]

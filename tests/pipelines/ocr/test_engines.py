@@ -1,10 +1,12 @@
 """What engines are given: pictures whose shape would make them take all memory are padded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.ocr.engines import load_engine, padded
+from pipelines.ocr.engines import RapidOcr, load_engine, padded
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 1), (1, 300), (2000, 1), (1, 2000), (2000, 20), (29, 2000), (7, 100)])
@@ -22,6 +24,22 @@ def test_a_thin_picture_is_padded_with_its_last_column_or_row(size):
 def test_other_pictures_are_as_they_came(size):
     pixels = np.zeros((*size, 3), np.uint8)
     assert padded(pixels) is pixels
+
+
+@pytest.mark.parametrize("size", [(1, 300), (100, 2000), (2000, 1), (5, 60)])
+def test_no_box_is_larger_than_the_picture(size):
+    width, height = size
+    engine = RapidOcr.__new__(RapidOcr)
+
+    def read(pixels):  # finds a line wherever it is shown something
+        tall, wide = map(float, pixels.shape[:2])
+        corners = [[[0.0, 0.0], [wide, 0.0], [wide, tall], [0.0, tall]]]
+        return SimpleNamespace(boxes=corners, txts=["a"], scores=[0.9])
+
+    engine.engine = read
+    (line,) = engine.read(np.zeros((height, width, 3), np.uint8))
+    assert line["box"] == [0.0, 0.0, width, 0.0, width, height, 0.0, height]
+    assert all(type(value) is float for value in line["box"]), "as they are read again"
 
 
 @pytest.mark.slow

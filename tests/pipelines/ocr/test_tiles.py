@@ -51,39 +51,6 @@ def sure(lines) -> list[str]:
     return [line["text"] for line in in_reading_order(lines) if line["confidence"] > 0]
 
 
-class Shapes:
-    """An engine that takes thin pictures for dangerous, and finds a line wherever it is shown something."""
-
-    side = 2000
-
-    def __init__(self):
-        self.seen = []
-
-    def read(self, pixels):
-        height, width = pixels.shape[:2]
-        self.seen.append((width, height))
-        return [{"text": "a", "confidence": 0.9, "box": [*map(float, (0, 0, width, 0, width, height, 0, height))]}]
-
-
-@pytest.mark.parametrize("size", [
-    (1, 60_000), (60_000, 1), (2, 30_000), (1, 1), (3, 61), (1, 21), (40, 20_000), (2_000, 99), (99, 2_000), (5, 2_001),
-])  # fmt: skip
-def test_no_engine_is_shown_a_thin_picture(size):
-    engine = Shapes()
-    lines = read_in_tiles(engine, np.full((size[1], size[0], 3), 255, np.uint8))
-    assert all(max(seen) <= 20 * min(seen) and max(seen) <= engine.side for seen in engine.seen)
-    assert all(0 <= value <= size[n % 2] for line in lines for n, value in enumerate(line["box"]))
-    assert all(type(value) is float for line in lines for value in line["box"]), "as they are read again"
-    assert lines
-
-
-@pytest.mark.parametrize("size", [(100, 2_000), (2_000, 100), (10, 200), (224, 224)])
-def test_pictures_of_usual_shapes_are_shown_as_they_are(size):
-    engine = Shapes()
-    read_in_tiles(engine, np.zeros((size[1], size[0], 3), np.uint8))
-    assert engine.seen == [size]
-
-
 @given(st.integers(1, 30_000), st.integers(100, 3000))
 @settings(max_examples=200, deadline=None)
 def test_tiles_cover_the_picture_and_overlap(length, side):
