@@ -1,8 +1,9 @@
 """Whether an image duplicates an earlier one, or is to be kept out of the corpus."""
 
-from typing import Literal, TypedDict
+from typing import Literal, Self, TypedDict
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.config.table import Location, Table
 from schemas.stage import stage_info
@@ -29,8 +30,15 @@ class DuplicatesConfig(Table):
     """Leaves out duplicates. Without this table, duplicates stay."""
 
     near: int = Field(default=3, ge=-1, le=8)           # bits in which 64-bit hashes may differ; -1: equal bytes
-    compare: Literal["hashes", "pixels"] = "hashes"     # what tells that two images are copies
+    compare: Literal["hashes", "pixels"] = "hashes"     # what tells copies; see docs/how-it-works.md
     exclude: tuple[Location, ...] = ()                  # images to keep out: folders of images, or lists of hashes
+
+    @model_validator(mode="after")
+    def _has_proposals(self) -> Self:
+        if self.compare == "pixels" and self.near < 0:
+            message = 'compare = "pixels" needs near = 0 or more, which finds what to compare'
+            raise PydanticCustomError("near", message)
+        return self
 
 
 STAGE = stage_info(

@@ -37,7 +37,6 @@ from pipelines.engine.workers import Workers
 from schemas.arrow import Row
 from schemas.config.model import Config
 from schemas.duplicates import STAGE, DuplicatesConfig
-from schemas.errors import UserError
 from schemas.views import literal, quoted
 
 AT_ONCE = 256  # partitions that are read in one question
@@ -60,8 +59,6 @@ class MarkDuplicates(CorpusStage):
 
     def prepare(self) -> None:
         """Raises `UserError` if images cannot be excluded."""
-        if self.config.near < 0 and self.config.compare == "pixels":
-            raise UserError("duplicates.compare: pixels needs duplicates.near = 0 or more, which finds what to compare")
         hashes = self.excluded.hashes
         lone = hashes.name[~hashes.has_sha256]
         if self.config.near < 0 and lone.size:

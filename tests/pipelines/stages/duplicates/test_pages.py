@@ -22,6 +22,7 @@ from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.two_hashes import near_in_both
 from pipelines.maintain.clean import garbage
 from pipelines.stages.duplicates import MarkDuplicates
+from schemas.config.file import read_config
 from schemas.errors import UserError
 
 RANDOM = random.Random(0)
@@ -106,9 +107,8 @@ def test_workers_that_compare_find_what_one_process_does(pictures, monkeypatch):
 
 
 def test_pixels_need_hashes_that_propose(pictures):
-    pictures.put({"a.png": png(certificate(RANDOM))})
-    with pytest.raises(UserError, match=r"duplicates\.compare: pixels needs duplicates\.near = 0 or more"):
-        build(pictures.write(PIXELS + "\nnear = -1"))
+    with pytest.raises(UserError, match='duplicates: compare = "pixels" needs near = 0 or more'):
+        read_config(pictures.write(PIXELS + "\nnear = -1"))
 
 
 @pytest.mark.slow
