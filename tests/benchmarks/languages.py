@@ -1,6 +1,6 @@
 """How often the language of a text is told right: by both models together, and by each alone.
 
-    PYTHONPATH=tests python tests/benchmarks/languages.py [PARQUET WITH A COLUMN TEXT]
+    python tests/benchmarks/languages.py [PARQUET WITH A COLUMN TEXT]
 
 A JSON line for sentences and one for messages of three to six words, both of Django's catalogues: of each way the share
 of answered texts that are right. Each way leaves as many texts unknown as both together do at the threshold. `ratio` is
@@ -12,6 +12,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pyarrow.parquet as pq
 from support.messages import LANGUAGES, phrases, sentences
