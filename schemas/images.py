@@ -89,7 +89,7 @@ class FetchConfig(Table):
 
     contact: Annotated[str, AfterValidator(_is_contact)]        # your mail address or page, sent with every request
     in_flight: int = Field(default=256, ge=1)           # requests at the same time, per worker process
-    per_host: int = Field(default=4, ge=1)              # of these, requests to one host
+    per_host: int = Field(default=4, ge=1)              # requests at a time to one host, by all workers together
     connect_seconds: float = Field(default=5, gt=0)     # time to look up and reach a server
     read_seconds: float = Field(default=10, gt=0)       # time without a single byte
     deadline: float = Field(default=30, gt=0)           # seconds that one try may take, redirects included

@@ -37,7 +37,7 @@ REASONS = {
     "over_quota": "a condition holds, but the draw by the quota of its language left it out",
     "other_format": "a condition holds, but an image of the row has another format than the set",
     "no_caption": "a condition holds, but the caption is missing",
-    "no_ocr": "a condition holds, but no text was read in the image",
+    "no_ocr": "a condition holds, but the image has no text with the verdict `good`",
     "no_reconstruct": "a condition holds, but the image has no line of good text with two letters or digits",
     "no_conversation": "a condition holds, but the row has no conversation",
     "incomplete": "an earlier stage left out another image of its conversation, or the conversation itself",
@@ -54,7 +54,7 @@ class SetConfig(Table):
     weight: float = Field(default=1.0, gt=0, le=1)      # share of the samples that is kept, by hash(seed, key)
     seed: int = 0                                       # seed of the draw by weight
     languages: dict[str, float] | None = None           # share of samples by language, such as { zh = 0.2, "*" = 0.8 };
-                                                        # "*": all others. Those of a language that has more are drawn
+                                                        # "*": all other languages
     samples_per_shard: int = Field(default=1000, ge=1)
     max_side: int | None = Field(default=None, ge=1)    # pixels; images with a longer side are scaled down
     max_pixels: int | None = Field(default=None, ge=256)  # width times height; larger images are scaled down
