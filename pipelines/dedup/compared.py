@@ -29,7 +29,7 @@ from pipelines.engine.workers import Workers
 
 COMPARED = "compared.parquet"  # a file of the stage
 COMPARING = "comparing"  # a folder of the stage, for what workers answer
-VERSION = 2  # of what `is_copy` says
+VERSION = 3  # of what `is_copy` says
 SCHEMA = pa.schema([
     pa.field("one", pa.uint64(), nullable=False),  # the first 64 bits of an image's SHA-256; lower than `other`
     pa.field("other", pa.uint64(), nullable=False),

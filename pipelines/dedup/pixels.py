@@ -80,6 +80,12 @@ class Picture:
         return self.resized(-(-height // SMALL), -(-width // SMALL), Image.Resampling.BOX)
 
     @cached_property
+    def sharpness(self) -> int:
+        """How much the brightness changes from pixel to pixel: the sum of squares."""
+        grey = self.ycc[..., 0].astype(np.int64)
+        return sum(int((np.diff(grey, axis=axis) ** 2).sum()) for axis in (0, 1))
+
+    @cached_property
     def around(self) -> "Around":
         return Around.of(self.ycc[..., 0])
 
@@ -118,8 +124,10 @@ def is_copy(one: Picture, other: Picture) -> bool:
 
 
 def differences(one: Picture, other: Picture) -> Iterator[Difference]:
-    """How the pictures differ as they are, and when one is moved over the other; nothing if they are too far apart."""
-    small, large = sorted((one, other), key=lambda picture: picture.size)
+    """How the pictures differ as they are, and when one is moved over the other; nothing if they are too far apart.
+
+    The larger one is moved, or of one size the sharper one, since moving blurs it: whichever is given first."""
+    small, large = sorted((one, other), key=lambda picture: (picture.size, picture.sharpness, picture.ycc.tobytes()))
     (height, width), (tall, wide) = small.size, large.size
     if abs(tall * width - wide * height) * 100 > RATIO * max(tall * width, wide * height):
         return

@@ -9,7 +9,7 @@ from benchmarks.copies import NOTHING, Comparing, measure, photographs
 from benchmarks.fine_hash import COPIES, card, certificate, form, hashes, images_of, logo, soft_noise, solid
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 from support.paths import SHARED
 
 from pipelines.dedup import compared, judgement, proposals
@@ -23,7 +23,7 @@ from pipelines.dedup.compared import (
 )
 from pipelines.dedup.fine_hash import NEAR
 from pipelines.dedup.judgement import ImageHashes, judge
-from pipelines.dedup.pixels import Picture, _solved, is_copy
+from pipelines.dedup.pixels import Picture, _solved, differences, is_copy
 from pipelines.dedup.proposals import proposed
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.root import Root
@@ -51,6 +51,16 @@ def test_a_picture_is_laid_over_what_was_cut_out_of_it(kind, box):
     edges = [round(share * side) for share, side in zip(box, (320, 240, 320, 240), strict=True)]
     whole, cut = Picture.of(image), Picture.of(image.crop(edges))
     assert is_copy(whole, cut) and is_copy(cut, whole)
+
+
+@pytest.mark.parametrize("kind", [certificate, form, card])
+@pytest.mark.parametrize("share", [0.014, 0.03, 0.045])
+def test_which_picture_is_given_first_does_not_matter(kind, share):
+    image = kind(random.Random(3)).resize((320, 240))
+    cut = image.crop((round(320 * share), round(200 * share), 320, 240)).resize(image.size)
+    for changed in (cut, cut.filter(ImageFilter.GaussianBlur(0.8))):
+        one, other = Picture.of(image), Picture.of(changed)
+        assert [*differences(one, other)] == [*differences(other, one)]
 
 
 @given(
