@@ -30,11 +30,10 @@ def proposed(first: np.ndarray, second: np.ndarray, distance: int) -> tuple[np.n
     `first`: uint64 of shape (n,); `second`: uint64 of shape (n, 4), zeros where it is unknown. Both together are in
     strictly increasing order. `distance`: bits in which first hashes may differ at least.
     """
-    pairs = np.empty(0, np.int64)
+    found = [np.empty(0, np.int64)]
     for one, other in _pairs(first, second, max(distance, BITS)):
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        pairs = np.append(pairs, low * len(first) + high)
-    pairs = np.unique(pairs)
+        found.append(np.minimum(one, other) * len(first) + np.maximum(one, other))
+    pairs = np.unique(np.concatenate(found))
     return pairs // max(len(first), 1), pairs % max(len(first), 1)
 
 
