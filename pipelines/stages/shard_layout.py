@@ -96,10 +96,11 @@ class GroupItem:
     partitions: tuple[int, ...]
     shards: int | None  # n, if that is settled
     inputs: str
+    samples_per_shard: int
 
     @property
     def name(self) -> str:
-        return digest([self.first, self.inputs, self.shards])
+        return digest([self.first, self.inputs, self.shards, self.samples_per_shard])
 
     @property
     def size(self) -> int:
@@ -159,7 +160,8 @@ def _group_items(
         texts = (text for name in stages for text in texts_of(commits[name], None, first, first + GROUP))
         before, _, _ = kept.get(first, (None, 0, ()))
         n = before["shards"] if before and before["settled"] else None
-        yield GroupItem(first, partitions, n, digest([stage.identity(), contents(texts), *scored_by]))
+        inputs = digest([stage.identity(), contents(texts), *scored_by])
+        yield GroupItem(first, partitions, n, inputs, stage.config.samples_per_shard)
 
 
 def _wanted(stage: ShardSet, found: Counted, number: int) -> tuple[WantedShard, ...]:

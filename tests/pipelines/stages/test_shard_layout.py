@@ -62,6 +62,11 @@ def test_what_a_killed_run_counted_is_taken_over(tmp_path, monkeypatch):
     assert sorted(written) == [0, 1, 2, 3] and not root.folders("shards")
 
 
+def test_what_was_counted_for_shards_of_another_size_is_not_taken_over():
+    names = {GroupItem(0, (0, 1), shards, "inputs", size).name for shards in (None, 3) for size in (10, 100)}
+    assert len(names) == 4
+
+
 @pytest.mark.slow
 def test_a_condition_that_fails_in_a_worker_is_a_mistake_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.stages.shard_layout.GROUP", 1)
