@@ -103,7 +103,7 @@ class SetConfig(Table):
         if codes:
             message = "{code} is not a known language; write a code of ISO 639-1, unknown, or \"*\" for all others"
             raise PydanticCustomError("language", message, {"code": codes[0]})
-        if min(quotas.values(), default=-1) < 0 or abs(sum(quotas.values()) - 1) > 1e-6:
+        if min(quotas.values(), default=-1) < 0 or not abs(sum(quotas.values()) - 1) <= 1e-6:  # nan is not
             raise PydanticCustomError("quotas", "the shares of languages must add up to 1, and none be negative")
         if self.task not in ("caption", "conversation", *OF_OCR):
             raise PydanticCustomError("quotas", "only captions, OCR and conversations have quotas of languages")

@@ -149,7 +149,7 @@ def _drawn_by_quota(config: SetConfig, weights: Mapping[str, float]) -> str:
     weight = (
         f"CASE {_language(config)}{cases} ELSE {weights.get(OTHERS, 0.0)} END" if cases else weights.get(OTHERS, 0.0)
     )
-    return f"{lot(str(config.seed))} < {config.weight} * {weight}"
+    return f"{lot(str(config.seed))} < {config.weight}::DOUBLE * {weight}"
 
 
 def _question(sets: Mapping[str, SetConfig], weights: Mapping[str, Mapping[str, float]]) -> str:

@@ -256,6 +256,13 @@ def test_growth_that_changes_a_step_only_adds_or_only_removes():
     assert english[0] >= english[1] & old and len(english[0]) > len(english[1] & old) > 0
 
 
+@pytest.mark.parametrize("weight", [0.00012345678901234567, 0.0001, 1e-5, 0.3333333333333333])
+def test_a_weight_of_many_digits_can_be_multiplied_by_a_quota(weight):
+    drawn_by = _drawn_by_quota(SetConfig(languages=SHARES, weight=weight), dict.fromkeys(SHARES, 53 * 2.0**-19))
+    with duckdb.connect() as connection:
+        assert connection.sql(f"SELECT {drawn_by} FROM (SELECT 'a' AS key, 'zh' AS language)").fetchall() == [(False,)]
+
+
 @pytest.mark.slow
 def test_a_set_with_quotas_says_why_a_sample_is_not_in_it(tmp_path, configure):
     texts = {"en": "a dog number {} runs on the beach", "de": "ein Hund Nummer {} läuft am Strand"}
@@ -282,6 +289,8 @@ def test_a_set_with_quotas_says_why_a_sample_is_not_in_it(tmp_path, configure):
         ("languages = { jp = 1.0 }", "jp is not a known language"),
         ("languages = { de = 0.5 }", "the shares of languages must add up to 1"),
         ('languages = { de = 1.5, "*" = -0.5 }', "the shares of languages must add up to 1"),
+        ('languages = { de = nan, "*" = 1.0 }', "the shares of languages must add up to 1"),
+        ("languages = { de = inf }", "the shares of languages must add up to 1"),
         ("languages = {}", "the shares of languages must add up to 1"),
         ('task = "best"\nlanguages = { de = 1.0 }', "only captions, OCR and conversations"),
     ],
