@@ -75,7 +75,7 @@ def read_given(path: str | os.PathLike, most: int) -> bytes:
 
 def _piped(path: str | os.PathLike, most: int) -> bytes:
     """What comes through a pipe until its writers close it, or its first `most` bytes."""
-    descriptor, data, until = os.open(path, os.O_RDONLY | os.O_NONBLOCK), b"", time.monotonic() + PIPE
+    descriptor, data, until = os.open(path, os.O_RDONLY | os.O_NONBLOCK), bytearray(), time.monotonic() + PIPE
     try:
         while time.monotonic() < until:
             try:
@@ -84,7 +84,7 @@ def _piped(path: str | os.PathLike, most: int) -> bytes:
                 piece = None
             data += piece or b""
             if len(data) >= most or (data and piece == b""):
-                return data
+                return bytes(data)
             if not piece:
                 time.sleep(0.02)
     finally:
