@@ -20,6 +20,8 @@ from support.tars import END, header, member, record
 from pipelines.catalog.catalog import query
 from pipelines.maintain.verify import verify_root
 
+pytestmark = pytest.mark.slow  # two corpora are made for them
+
 TOML = """
 root = "corpus"
 [[source]]
@@ -179,7 +181,6 @@ def named(row: dict) -> str:
     return " ".join(str(row[name]) for name in ("file", "member", "url", "detail"))
 
 
-@pytest.mark.slow
 def test_rows_beside_attacks_have_equal_bytes(rows):
     alone, beside = rows
     assert {row["reason"] for row in alone.values()} == {None}
