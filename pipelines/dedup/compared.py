@@ -21,11 +21,12 @@ from pipelines.dedup.judgement import DuplicateMarks, ImageHashes, judge
 from pipelines.dedup.pixels import Picture, is_copy
 from pipelines.engine.commit import digest, file_of, read_commit
 from pipelines.engine.ledger import Ledger
-from pipelines.engine.parquet import Corrupt, read_rows
+from pipelines.engine.parquet import Corrupt, opened, read_rows
 from pipelines.engine.payload import read_payload
 from pipelines.engine.results import forget_results, results
 from pipelines.engine.root import Root
 from pipelines.engine.workers import Workers
+from schemas.parquet import checked_table
 
 COMPARED = "compared.parquet"  # a file of the stage
 COMPARING = "comparing"  # a folder of the stage, for what workers answer
@@ -102,10 +103,11 @@ class ComparedPictures:
 def read_answers(root: Root, stage: str) -> dict[Pair, bool]:
     """Those beside a stage; none if the file is absent, damaged or of another version."""
     try:
-        table = pq.read_table(io.BytesIO(root.read(f"{stage}/{COMPARED}")))
-        if table.schema.remove_metadata() != SCHEMA or table.schema.metadata != _version():
-            return {}
-    except (FileNotFoundError, pa.ArrowException, OSError):
+        with opened(root, f"{stage}/{COMPARED}") as file:
+            if not _version().items() <= (file.metadata.metadata or {}).items():
+                return {}
+            table = checked_table(file, SCHEMA.names, SCHEMA).select(SCHEMA.names)
+    except (FileNotFoundError, Corrupt, ValueError):
         return {}
     one, other, copy = (column.to_pylist() for column in table.columns)
     return dict(zip(zip(one, other, strict=True), copy, strict=True))

@@ -1,9 +1,12 @@
 """Pictures laid over each other: copies are told from pictures of one layout, and answers are kept."""
 
+import io
 import itertools
 import random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from benchmarks.copies import NOTHING, Comparing, measure, photographs
 from benchmarks.fine_hash import COPIES, card, certificate, form, hashes, images_of, logo, soft_noise, solid
@@ -209,7 +212,14 @@ def test_rounds_of_workers_end_in_the_answers_of_one_after_another(tmp_path_fact
         assert len(told.asked) == again  # every answer lies beside the stage
 
 
-@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
+def of_texts() -> bytes:
+    """Answers of the right version whose columns are texts."""
+    table = pa.table({"one": ["a"], "other": ["b"], "copy": ["c"]}).replace_schema_metadata(compared._version())
+    pq.write_table(table, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", of_texts(), None])
 def test_answers_that_are_damaged_or_of_another_version_are_found_again(damage, tmp_path, monkeypatch):
     root = Root(str(tmp_path))
     known = {(1, 2): True, (1, 3): False}
