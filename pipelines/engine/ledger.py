@@ -188,8 +188,9 @@ class Ledger:
         known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
         releases, tables = list[Row](), [(work, CHANGES.empty_table())]
         for start in range(0, len(names), AT_ONCE):
-            with ThreadPoolExecutor(1 if self.root.is_local else THREADS) as threads:
-                read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
+            with ThreadPoolExecutor(THREADS) as threads:
+                each = map if self.root.is_local else threads.map
+                read = each(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
                 notes = [note for data in read for note in read_notes(data, taken)]
             notes = [
                 note for note in whole(notes)
