@@ -14,7 +14,6 @@ import socket
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.engine.lock import Hold
 from pipelines.engine.parquet import Corrupt, parquet_bytes, read_table, table_bytes
+from pipelines.engine.read_many import read_each
 from pipelines.engine.root import Root, point
 from pipelines.engine.secrets import told
 from schemas.arrow import Row, to_table
@@ -36,7 +36,6 @@ SCHEMAS = {  # by how files begin
 }  # fmt: skip
 SEVERAL = re.compile(r"\+([0-9]{1,9})\.json$")  # the name of a file of several notes
 AT_ONCE = 100  # files of notes that are Python objects at the same time
-THREADS = 16  # notes that are read at the same time from an object store
 TIME = "%Y%m%dT%H%M%S"  # how the name of a run begins
 DAMAGE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)  # of a note
 
@@ -124,13 +123,11 @@ class Ledger:
         partitions that were noted with others: so their footers need not be read."""
         folder = self._notes(stage)
         names = [name for name in self.root.files(folder) if SEVERAL.search(name)]
-        for start in range(0, len(names), THREADS):
-            with ThreadPoolExecutor(THREADS) as threads:
-                read = threads.map(self.root.read, [f"{folder}/{name}" for name in names[start : start + THREADS]])
-                for line in (line for data in read for line in data.split(b"\n")):
-                    with suppress(ValueError, TypeError, KeyError):
-                        note = plain_json(line)
-                        yield int(note["work"]["partition"]), str(note["stamp"]), note["commit"]
+        read = read_each(self.root, (f"{folder}/{name}" for name in names))
+        for line in (line for data in read for line in data.split(b"\n")):
+            with suppress(ValueError, TypeError, KeyError):
+                note = plain_json(line)
+                yield int(note["work"]["partition"]), str(note["stamp"]), note["commit"]
 
     def measure(self, table: str, stage: str, partition: int, rows: Sequence[Row], attempt: str) -> None:
         """Notes what was measured for a partition's rows, even if it is never committed. A later note of the same
@@ -188,10 +185,8 @@ class Ledger:
         known = {*zip(work["item"].to_pylist(), work["started"].to_pylist(), strict=True)}  # left by a killed run
         releases, tables = list[Row](), [(work, CHANGES.empty_table())]
         for start in range(0, len(names), AT_ONCE):
-            with ThreadPoolExecutor(THREADS) as threads:
-                each = map if self.root.is_local else threads.map
-                read = each(self.root.read, [f"{folder}/{name}" for name in names[start : start + AT_ONCE]])
-                notes = [note for data in read for note in read_notes(data, taken)]
+            read = read_each(self.root, (f"{folder}/{name}" for name in names[start : start + AT_ONCE]))
+            notes = [note for data in read for note in read_notes(data, taken)]
             notes = [
                 note for note in whole(notes)
                 if (note.item, note.started) not in known and note.fingerprint == committed.get(note.item)

@@ -6,17 +6,14 @@ content.
 """
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipelines.engine.read_many import read_each
 from pipelines.engine.root import Root
 from pipelines.engine.worker import is_local
 from pipelines.engine.workers import Workers
-
-THREADS = 16  # which read results from an object store
 
 
 class Item(Protocol):
@@ -74,14 +71,8 @@ def results(
         progress(sum(name.endswith(".json") for name in root.files(folder)), len(items))
 
     workers.make(WriteResults(name, root, compute, folder), missing, f"{folder}/workers.log", tell)
-    with ThreadPoolExecutor(1 if root.is_local else THREADS) as threads:
-        reading = deque[Future[bytes]]()
-        for item in items:
-            reading.append(threads.submit(root.read, f"{folder}/{item.name}.json"))
-            if len(reading) > 2 * THREADS:
-                yield json.loads(reading.popleft().result())
-        while reading:
-            yield json.loads(reading.popleft().result())
+    for data in read_each(root, (f"{folder}/{item.name}.json" for item in items)):
+        yield json.loads(data)
 
 
 def forget_results(root: Root, folder: str) -> None:
