@@ -172,7 +172,6 @@ def arrow_records(raw: BinaryIO, file: str, columns: Sequence[str] | None = None
     _check_claims(raw, file)
     try:
         reader = _arrow_reader(raw)
-        _check_columns(reader.schema)
         is_file = isinstance(reader, pa.RecordBatchFileReader)
         numbers = range(reader.num_record_batches) if is_file else ()
         for batch in (reader.get_batch(number) for number in numbers) if is_file else reader:
@@ -194,27 +193,24 @@ def _check_claims(raw: BinaryIO, file: str) -> None:
     raw.seek(0)
 
 
-def _check_columns(schema: pa.Schema) -> pa.Schema:
-    """Raises `ValueError` for as many columns as would keep a run busy."""
-    if len(schema) > COLUMNS:
-        raise ValueError(f"has {len(schema):,} columns; at most {COLUMNS:,} are read")
-    return schema
-
-
 def _arrow_reader(raw: BinaryIO) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    """Raises `ValueError` for as many columns as would keep a run busy, and Arrow's own errors for damage."""
     is_file = raw.read(6) == b"ARROW1"
     raw.seek(0)
     source: Any = raw
     with suppress(OSError, ValueError):  # a local file is not copied into memory, however large its batches are
         source = pa.BufferReader(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
-    return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+    reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+    if len(reader.schema) > COLUMNS:
+        raise ValueError(f"has {len(reader.schema):,} columns; at most {COLUMNS:,} are read")
+    return reader
 
 
 def schema_of(raw: BinaryIO, file: str) -> pa.Schema:
     """The schema of a Parquet or Arrow file. Raises `Unreadable`."""
     if file.endswith(".arrow"):
         try:
-            return _check_columns(_arrow_reader(raw).schema)
+            return _arrow_reader(raw).schema
         except Exception as error:
             if is_damage(error) or isinstance(error, ValueError):
                 raise Unreadable(f"{file}: {_one_line(error)}") from None
